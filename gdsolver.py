@@ -1,0 +1,59 @@
+"""Starts both commands, after making sure that `trainer`, `solver_service` and `shared` are GDSolver's own."""
+
+import importlib.metadata
+import importlib.util
+import sys
+from pathlib import Path
+
+PACKAGES = ("shared", "trainer", "solver_service")
+_HOME = Path(__file__).resolve().parent
+
+
+class ForeignPackageError(ImportError):
+    """Another distribution's package stands where one of GDSolver's should be, or is mixed into it."""
+
+
+def check_packages() -> None:
+    """Raise ForeignPackageError if one of the three package names leads, or also leads, to somebody else's code."""
+    for name in PACKAGES:
+        spec = importlib.util.find_spec(name)
+        if spec is None:
+            raise ForeignPackageError(f"GDSolver's package `{name}` is missing; install gdsolver again")
+        found = Path(spec.origin).resolve() if spec.origin else None
+        if found is None or found.parent.parent != _HOME or not (found.parent / "py.typed").exists():
+            where = found or list(spec.submodule_search_locations or [])
+            raise ForeignPackageError(
+                f"`import {name}` finds {where}, which is not GDSolver's (in {_HOME}). Rename or uninstall "
+                f"the other `{name}`, or give GDSolver a virtual environment of its own."
+            )
+    owners = importlib.metadata.packages_distributions()
+    for name in PACKAGES:
+        others = sorted({owner for owner in owners.get(name, []) if owner.lower() != "gdsolver"})
+        if others:
+            raise ForeignPackageError(
+                f"the distribution {', '.join(others)} also installs a package named `{name}`: its files are mixed "
+                "with GDSolver's. Uninstall it, reinstall gdsolver, and keep the two in separate environments."
+            )
+
+
+def main() -> None:
+    """Run `gdsolver`, the trainer's command."""
+    _start("trainer.cli", "trainer")
+
+
+def pool() -> None:
+    """Run `gdsolver-pool`, the service's command."""
+    _start("solver_service.cli", "gateway,worker")
+
+
+def _start(module: str, extra: str) -> None:
+    try:
+        check_packages()
+        command = importlib.import_module(module).app
+    except ForeignPackageError as error:
+        sys.exit(f"gdsolver: {error}")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] in PACKAGES:
+            raise
+        sys.exit(f"gdsolver: the package `{error.name}` is missing; install it with: pip install 'gdsolver[{extra}]'")
+    command()

@@ -1,0 +1,1 @@
+"""What crosses the wire between trainers, the gateway and solver workers."""

@@ -1,0 +1,346 @@
+"""The frozen JSON contracts: what a client may ask for, and what a record and a result look like."""
+
+import math
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, model_validator
+
+from shared.errors import SpecError
+from shared.objectives import Objective, ObjectiveName
+from shared.snapshot import Snapshot, Task
+
+MAX_TIME_S = 600.0
+MAX_WAIT_S = 60.0
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError("must be finite")
+    return value
+
+
+Finite = Annotated[float, AfterValidator(_finite)]
+Positive = Annotated[float, Field(gt=0), AfterValidator(_finite)]
+SnapshotId = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Label = Annotated[str, Field(min_length=1, max_length=200)]
+Priority = Literal["high", "normal", "low"]
+
+
+class Contract(BaseModel):
+    """Base of all requests: frozen, and strict about unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Answer(BaseModel):
+    """Base of all answers: frozen; unknown fields are ignored, so that a pool can be upgraded under its clients."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+# --- what a client asks for ------------------------------------------------------------------------------------------
+
+
+class Limits(Contract):
+    """When a solve has to end: seconds, megabytes, branch-and-bound nodes, or a relative gap that is good enough."""
+
+    time_s: Annotated[float, Field(gt=0, le=MAX_TIME_S)] = 10.0
+    memory_mb: Annotated[int, Field(ge=50, le=1_000_000)] = 2000
+    nodes: Annotated[int, Field(ge=0, lt=2**62)] | None = None
+    gap: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+
+
+class SolverOptions(Contract):
+    """Which solver, which formulation, its seed, and numeric or boolean solver parameters."""
+
+    backend: Literal["scip", "highs"] = "scip"
+    formulation: Literal["compact", "reference"] = "compact"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    params: dict[str, StrictBool | StrictInt | StrictFloat] = Field(default_factory=dict, max_length=200)
+
+
+class Constraint(Contract):
+    """One extra requirement on the weights (FORMULATIONS, "Options")."""
+
+    type: Literal[
+        "min_accuracy",
+        "recall_floor",
+        "group_rate_gap",
+        "nonnegative",
+        "monotone",
+        "max_nonzero",
+        "grid",
+        "movement_cost",
+    ]
+    value: Finite
+    classes: list[int] | None = None
+    indices: list[int] | None = None
+
+
+class InlineSnapshot(Contract):
+    """A small snapshot as JSON: tensors as nested lists, by their wire names."""
+
+    task: Task
+    activation: str = "identity"
+    tail: list[str] = Field(default_factory=list)
+    tensors: dict[str, Any]
+    note: dict[str, Any] = Field(default_factory=dict)
+
+    def decode(self) -> Snapshot:
+        """Check it and build the snapshot; SnapshotError names the tensor at fault."""
+        return Snapshot.from_lists(
+            task=self.task, activation=self.activation, tail=self.tail, tensors=self.tensors, note=self.note
+        )
+
+
+class JobSpec(Contract):
+    """What to solve: a snapshot, an objective, a region, and limits."""
+
+    snapshot: SnapshotId | InlineSnapshot | None = Field(
+        default=None, description="Snapshot id, or a small snapshot inline; left out with POST /v1/solve."
+    )
+    objective: ObjectiveName
+    margin: Positive = 1.0
+    tolerance: Annotated[float, Field(ge=0), AfterValidator(_finite)] | None = None
+    radius: Positive | None = None
+    bias_radius: Positive | None = None
+    tail_radius: Annotated[float, Field(ge=0), AfterValidator(_finite)] = 0.0
+    constraints: list[Constraint] = Field(default_factory=list, max_length=100)
+    limits: Limits = Limits()
+    solver: SolverOptions = SolverOptions()
+    run: Label | None = None
+    step: Annotated[int, Field(ge=0, lt=2**62)] | None = None
+    supersede: bool = False
+    ttl_s: Annotated[float, Field(gt=0, le=7 * 86400)] = 3600.0
+    priority: Priority = "normal"
+    tags: dict[Label, Label] = Field(default_factory=dict, max_length=50)
+
+    @model_validator(mode="after")
+    def _run_to_supersede(self) -> "JobSpec":
+        if self.supersede and self.run is None:
+            raise ValueError("`supersede` needs `run`: it cancels older unfinished jobs of the same run")
+        return self
+
+    @property
+    def goal(self) -> Objective:
+        """The objective with its margin or tolerance."""
+        return Objective(self.objective, margin=self.margin, tolerance=self.tolerance)
+
+    def check(self, snapshot: Snapshot) -> None:
+        """Raise SpecError unless this spec fits the snapshot: objective, region and constraints."""
+        self.goal.check(snapshot)
+        if snapshot.radius is not None and (self.radius is not None or self.bias_radius is not None):
+            raise SpecError("the snapshot brings its own radii; leave `radius` and `bias_radius` out", field="radius")
+        if snapshot.radius is None and self.radius is None:
+            raise SpecError("missing: name the half-width of the box, or send radii in the snapshot", field="radius")
+
+
+# --- what comes back -------------------------------------------------------------------------------------------------
+
+
+class State(StrEnum):
+    """A job's state; the first terminal one wins."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+    @property
+    def terminal(self) -> bool:
+        """True when nothing more will happen to the job."""
+        return self not in (State.QUEUED, State.RUNNING)
+
+
+class SolveStatus(StrEnum):
+    """Why a solve ended."""
+
+    OPTIMAL = "optimal"
+    GAP_REACHED = "gap_reached"
+    TIME_LIMIT = "time_limit"
+    NODE_LIMIT = "node_limit"
+    MEMORY_LIMIT = "memory_limit"
+    INTERRUPTED = "interrupted"
+    INFEASIBLE = "infeasible"
+
+
+class ObjectiveReport(Answer):
+    """The objective at the snapshot's weights and at the returned ones (recomputed), and what is proven of it."""
+
+    name: ObjectiveName
+    start: float
+    final: float
+    bound: float
+    gap: float
+
+
+class Timings(Answer):
+    """Seconds spent in each phase of a job."""
+
+    queued_s: float = 0.0
+    build_s: float = 0.0
+    presolve_s: float = 0.0
+    solve_s: float = 0.0
+    total_s: float = 0.0
+
+
+class Sizes(Answer):
+    """Size of the model that was solved, and how many samples screening removed from it."""
+
+    rows: int = 0
+    columns: int = 0
+    binaries: int = 0
+    nonzeros: int = 0
+    screened_samples: int = 0
+
+
+class Incumbent(Answer):
+    """A best solution so far: seconds since the attempt began, recomputed objective, proven bound."""
+
+    t_s: float
+    objective: float
+    bound: float
+
+
+class Backend(Answer):
+    """The solver that did it."""
+
+    name: str
+    version: str
+
+
+class JobResult(Answer):
+    """What a solve found; all objective values are recomputed from the returned float32 weights."""
+
+    objective: ObjectiveReport
+    status: SolveStatus
+    improved: bool
+    changed_weights: int
+    timings: Timings
+    sizes: Sizes
+    nodes: int
+    incumbents: list[Incumbent]
+    backend: Backend
+    worker: str = ""
+    attempt: int = 0
+    notes: list[str] = Field(default_factory=list)
+
+
+class Progress(Answer):
+    """How far a running job has come."""
+
+    t_s: float
+    objective: float
+    bound: float
+    gap: float
+    nodes: int
+
+
+class JobError(Answer):
+    """Why a job failed."""
+
+    code: str
+    detail: str
+
+
+class Feedback(Contract):
+    """The trainer's verdict on a job's weights."""
+
+    accepted: bool
+    metric: Label | None = None
+    before: Finite | None = None
+    after: Finite | None = None
+    staleness_steps: Annotated[int, Field(ge=0)] | None = None
+
+
+class JobStatus(Answer):
+    """A job's record."""
+
+    id: str
+    state: State
+    run: str | None = None
+    step: int | None = None
+    priority: Priority = "normal"
+    tags: dict[str, str] = Field(default_factory=dict)
+    snapshot: str
+    spec: JobSpec
+    created: datetime
+    started: datetime | None = None
+    finished: datetime | None = None
+    attempt: int = 0
+    worker: str | None = None
+    progress: Progress | None = None
+    result: JobResult | None = None
+    error: JobError | None = None
+    feedback: Feedback | None = None
+
+
+class JobList(Answer):
+    """A page of job records, newest first; `cursor` asks for the next page and is null on the last."""
+
+    jobs: list[JobStatus]
+    cursor: str | None = None
+
+
+class SnapshotInfo(Answer):
+    """A stored snapshot."""
+
+    id: str
+    bytes: int
+    shapes: dict[str, list[int]]
+
+
+class WorkerInfo(Answer):
+    """One solver worker with a fresh heartbeat."""
+
+    name: str
+    host: str
+    pid: int
+    seen: datetime
+    slots: int
+    jobs: list[str] = Field(default_factory=list)
+    solved: int = 0
+
+
+class WorkerList(Answer):
+    """The pool's live workers."""
+
+    workers: list[WorkerInfo]
+
+
+class Stats(Answer):
+    """The pool at a glance."""
+
+    queued: int
+    running: int
+    states: dict[str, int]
+    workers: int
+    slots: int
+
+
+class FieldError(Answer):
+    """One field at fault, and what was expected of it."""
+
+    field: str
+    detail: str
+
+
+class Problem(Answer):
+    """RFC 9457 problem+json, with a stable `code` and the offending fields."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    code: str
+    detail: str
+    field: str | None = None
+    errors: list[FieldError] = Field(default_factory=list)
+
+
+def gap(final: float, bound: float) -> float:
+    """Relative distance of a value >= 0 from its proven bound; 0 when the bound is met."""
+    return 0.0 if final <= bound else (final - bound) / final

@@ -1,0 +1,51 @@
+"""The stable error codes, and the one exception root of everything that crosses the wire."""
+
+from enum import StrEnum
+
+
+class ErrorCode(StrEnum):
+    """Codes that clients may branch on; the words beside them may change, the codes do not."""
+
+    INVALID_SNAPSHOT = "invalid_snapshot"
+    INVALID_SPEC = "invalid_spec"
+    NOT_SUPPORTED = "not_supported"
+    UNAUTHORIZED = "unauthorized"
+    FORBIDDEN = "forbidden"
+    NOT_FOUND = "not_found"
+    NO_RESULT = "no_result"
+    NOT_FINISHED = "not_finished"
+    GONE = "gone"
+    IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
+    HASH_MISMATCH = "hash_mismatch"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    TOO_LARGE = "too_large"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    QUEUE_FULL = "queue_full"
+    STORE_UNAVAILABLE = "store_unavailable"
+    WORKER_LOST = "worker_lost"
+    SOLVER_ERROR = "solver_error"
+    INTERNAL = "internal"
+
+
+class ContractError(ValueError):
+    """Something on the wire is not as agreed; it names the field and the cure."""
+
+    def __init__(self, detail: str, *, field: str, code: ErrorCode) -> None:
+        super().__init__(f"{field}: {detail}")
+        self.detail = detail
+        self.field = field
+        self.code = code
+
+
+class SnapshotError(ContractError):
+    """A snapshot's bytes, tensors or metadata are not a valid `gdsolver.snapshot/1`."""
+
+    def __init__(self, detail: str, *, field: str = "snapshot", code: ErrorCode = ErrorCode.INVALID_SNAPSHOT) -> None:
+        super().__init__(detail, field=field, code=code)
+
+
+class SpecError(ContractError):
+    """A job spec does not fit its snapshot, or asks for something that is not there."""
+
+    def __init__(self, detail: str, *, field: str = "spec", code: ErrorCode = ErrorCode.INVALID_SPEC) -> None:
+        super().__init__(detail, field=field, code=code)

@@ -1,0 +1,1 @@
+"""Everything behind the REST interface: gateway, queue, store and solver workers."""

@@ -1,0 +1,13 @@
+"""The one exception root of the service; every adapter translates its vendor's errors into these."""
+
+
+class ServiceError(Exception):
+    """Root of everything that the service raises on purpose."""
+
+
+class StoreUnavailableError(ServiceError):
+    """Redis cannot be reached, or refuses to write; nothing that was accepted before is lost."""
+
+
+class SolverError(ServiceError):
+    """The solver failed in a way that is not an answer (a crash or a state it should never be in)."""

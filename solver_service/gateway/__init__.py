@@ -1,0 +1,1 @@
+"""The REST interface: checks, stores and queues; never solves."""

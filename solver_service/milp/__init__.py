@@ -1,0 +1,1 @@
+"""The mathematics: one job, no Celery, Redis or HTTP in sight."""

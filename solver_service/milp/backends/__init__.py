@@ -1,0 +1,1 @@
+"""The solvers behind one seam; only these modules import one."""

@@ -1,0 +1,1 @@
+"""Models as plain arrays, built from a snapshot and a spec."""

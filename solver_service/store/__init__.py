@@ -1,0 +1,1 @@
+"""Redis behind small modules, one per kind of thing kept."""

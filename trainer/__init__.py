@@ -1,0 +1,1 @@
+"""Everything beside the user's training loop: stall detection, capture, client, adoption."""
