@@ -1,1 +1,52 @@
 """Redis behind small modules, one per kind of thing kept."""
+
+import secrets
+from dataclasses import dataclass
+from typing import Self
+
+import redis
+
+from solver_service.settings import Settings
+from solver_service.store.blobs import BlobStore
+from solver_service.store.connection import connect, translated
+from solver_service.store.jobs import JobStore
+from solver_service.store.leases import ReaperLease
+from solver_service.store.workers import WorkerStore
+
+
+@dataclass(frozen=True)
+class Store:
+    """All that one Redis holds for the service."""
+
+    redis: redis.Redis
+    jobs: JobStore
+    blobs: BlobStore
+    workers: WorkerStore
+    reaper: ReaperLease
+
+    @classmethod
+    def open(cls, settings: Settings) -> Self:
+        """Wire the stores to the Redis that the settings name; connects at first use."""
+        client = connect(settings.redis_url)
+        return cls(
+            redis=client,
+            jobs=JobStore(
+                client,
+                keep_record_s=settings.keep_record_s,
+                keep_blob_s=settings.keep_blob_s,
+                lease_s=settings.lease_s,
+                max_queued=settings.max_queued,
+            ),
+            blobs=BlobStore(client, settings.keep_blob_s),
+            workers=WorkerStore(client, settings.heartbeat_s),
+            reaper=ReaperLease(client, secrets.token_hex(8)),
+        )
+
+    @translated
+    def ping(self) -> None:
+        """Raise StoreUnavailableError unless Redis answers."""
+        self.redis.ping()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.redis.close()

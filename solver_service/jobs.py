@@ -1,0 +1,166 @@
+"""The job's life: states, transitions and attempts, as pure functions. None means: nothing changes."""
+
+import hashlib
+import secrets
+from datetime import UTC, datetime
+
+from pydantic import BaseModel, ConfigDict
+
+from shared.contracts import Feedback, JobError, JobResult, JobSpec, JobStatus, Progress, State
+from shared.errors import ErrorCode
+
+MAX_LOST = 3
+"""A job whose worker was lost this often is given up."""
+
+
+class Job(BaseModel):
+    """A job as the service keeps it: the public record, and what only the service needs to know."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    owner: str
+    spec: JobSpec
+    snapshot: str
+    created: float
+    state: State = State.QUEUED
+    queued_at: float
+    started: float | None = None
+    finished: float | None = None
+    attempt: int = 0
+    lost: int = 0
+    worker: str | None = None
+    cancel_requested: bool = False
+    progress: Progress | None = None
+    result: JobResult | None = None
+    error: JobError | None = None
+    feedback: Feedback | None = None
+
+    def status(self) -> JobStatus:
+        """The public record."""
+        return JobStatus(
+            id=self.id,
+            state=self.state,
+            run=self.spec.run,
+            step=self.spec.step,
+            priority=self.spec.priority,
+            tags=self.spec.tags,
+            snapshot=self.snapshot,
+            spec=self.spec,
+            created=_utc(self.created),
+            started=_utc(self.started) if self.started else None,
+            finished=_utc(self.finished) if self.finished else None,
+            attempt=self.attempt,
+            worker=self.worker,
+            progress=self.progress,
+            result=self.result,
+            error=self.error,
+            feedback=self.feedback,
+        )
+
+    def holds(self, attempt: int) -> bool:
+        """Whether this attempt is the one that may still speak for the job."""
+        return self.state is State.RUNNING and self.attempt == attempt
+
+
+def _utc(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def new_id(now: float) -> str:
+    """Make a job id: 32 hex digits that sort by time."""
+    return f"{int(now * 1000):012x}{secrets.token_hex(10)}"
+
+
+def spec_digest(spec: JobSpec, snapshot: str) -> str:
+    """Fingerprint of a submission, to compare two that carry the same idempotency key."""
+    body = spec.model_copy(update={"snapshot": snapshot})
+    return hashlib.sha256(body.model_dump_json().encode()).hexdigest()
+
+
+def create(spec: JobSpec, *, snapshot: str, owner: str, now: float) -> Job:
+    """Make a queued job."""
+    spec = spec.model_copy(update={"snapshot": snapshot})
+    return Job(id=new_id(now), owner=owner, spec=spec, snapshot=snapshot, created=now, queued_at=now)
+
+
+def claim(job: Job, *, worker: str, now: float) -> Job | None:
+    """Give a queued job to a worker as its next attempt; a job past its time to live expires instead."""
+    if job.state is not State.QUEUED:
+        return None
+    if overdue(job, now=now):
+        return expire(job, now=now)
+    started = job.started or now
+    return job.model_copy(
+        update={"state": State.RUNNING, "attempt": job.attempt + 1, "worker": worker, "started": started}
+    )
+
+
+def overdue(job: Job, *, now: float) -> bool:
+    """Whether a job that never started has outlived its `ttl_s`."""
+    return job.attempt == 0 and now - job.created > job.spec.ttl_s
+
+
+def expire(job: Job, *, now: float) -> Job | None:
+    """End an overdue job that is still queued."""
+    if job.state is not State.QUEUED or not overdue(job, now=now):
+        return None
+    return job.model_copy(update={"state": State.EXPIRED, "finished": now})
+
+
+def report(job: Job, progress: Progress, *, attempt: int) -> Job | None:
+    """Note how far the running attempt has come."""
+    return job.model_copy(update={"progress": progress}) if job.holds(attempt) else None
+
+
+def finish(job: Job, result: JobResult, *, attempt: int, now: float) -> Job | None:
+    """Store an attempt's result; a job that was being cancelled keeps it as a cancelled job."""
+    if not job.holds(attempt):
+        return None
+    state = State.CANCELLED if job.cancel_requested else State.SUCCEEDED
+    return job.model_copy(update={"state": state, "finished": now, "result": result})
+
+
+def fail(job: Job, error: JobError, *, attempt: int, now: float) -> Job | None:
+    """End the attempt's job as failed."""
+    if not job.holds(attempt):
+        return None
+    return job.model_copy(update={"state": State.FAILED, "finished": now, "error": error})
+
+
+def release(job: Job, *, attempt: int, now: float) -> Job | None:
+    """Put a running job back into the queue because its worker is shutting down; this uses up no attempt."""
+    if not job.holds(attempt):
+        return None
+    if job.cancel_requested:
+        return job.model_copy(update={"state": State.CANCELLED, "finished": now})
+    return job.model_copy(update={"state": State.QUEUED, "worker": None, "queued_at": now})
+
+
+def lose(job: Job, *, attempt: int, now: float) -> Job | None:
+    """Requeue a job whose worker was lost; fail it with `worker_lost` when that has happened too often."""
+    if not job.holds(attempt):
+        return None
+    lost = job.lost + 1
+    if lost >= MAX_LOST and not job.cancel_requested:
+        error = JobError(
+            code=ErrorCode.WORKER_LOST,
+            detail=f"{lost} workers were lost while solving it; try a smaller model or a lower limits.memory_mb",
+        )
+        return job.model_copy(update={"state": State.FAILED, "finished": now, "error": error, "lost": lost})
+    released = release(job, attempt=attempt, now=now)
+    return released.model_copy(update={"lost": lost}) if released else None
+
+
+def cancel(job: Job, *, now: float) -> Job | None:
+    """Cancel a queued job at once; ask the worker of a running one to stop."""
+    if job.state is State.QUEUED:
+        return job.model_copy(update={"state": State.CANCELLED, "finished": now, "cancel_requested": True})
+    if job.state is State.RUNNING and not job.cancel_requested:
+        return job.model_copy(update={"cancel_requested": True})
+    return None
+
+
+def judge(job: Job, feedback: Feedback) -> Job | None:
+    """Attach the trainer's verdict."""
+    return job.model_copy(update={"feedback": feedback}) if job.state.terminal else None

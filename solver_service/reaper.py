@@ -1,0 +1,70 @@
+"""Finds jobs whose worker died or whose message was lost, and requeues, expires or fails them."""
+
+import threading
+from functools import partial
+
+import structlog
+
+from shared.contracts import State
+from solver_service import jobs
+from solver_service.errors import StoreUnavailableError
+from solver_service.queue import Publish
+from solver_service.store import Store
+
+log = structlog.get_logger()
+
+
+def sweep(store: Store, publish: Publish, *, republish_s: float) -> None:
+    """Do one round; safe to run at any time, because every change is a compare-and-set."""
+    now = store.jobs.now()
+    for job in store.jobs.abandoned():
+        back = store.jobs.update(job.id, partial(jobs.lose, attempt=job.attempt, now=now))
+        if back is not None:
+            log.warning("worker lost", job=job.id, attempt=job.attempt, worker=job.worker, state=back.state.value)
+            _publish_if_queued(store, publish, back)
+    busy = len(store.jobs.running())
+    free = sum(worker.slots for worker in store.workers.alive()) > busy
+    for job in store.jobs.unclaimed(older_than=now - republish_s):
+        if jobs.overdue(job, now=now):
+            store.jobs.update(job.id, partial(jobs.expire, now=now))
+        elif free:
+            log.info("published again", job=job.id)
+            _publish_if_queued(store, publish, job)
+
+
+def _publish_if_queued(store: Store, publish: Publish, job: jobs.Job) -> None:
+    if job.state is State.QUEUED:
+        publish(job)
+        store.jobs.mark_published(job.id)
+
+
+class Reaper:
+    """Sweeps every second in a thread, while this gateway holds the reaper's lease."""
+
+    def __init__(self, store: Store, publish: Publish, *, republish_s: float, every_s: float = 1.0) -> None:
+        self._store = store
+        self._publish = publish
+        self._republish_s = republish_s
+        self._every_s = every_s
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
+
+    def start(self) -> None:
+        """Begin sweeping."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End sweeping and wait for the round in progress."""
+        self._ended.set()
+        self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        while not self._ended.wait(self._every_s):
+            try:
+                if self._store.reaper.hold():
+                    sweep(self._store, self._publish, republish_s=self._republish_s)
+            except StoreUnavailableError as error:
+                log.warning("reaper waits", reason=str(error))
+            except Exception:
+                # The reaper is what brings lost jobs back: no single bad record may end it.
+                log.exception("reaper failed")

@@ -1,0 +1,205 @@
+"""Job records in Redis: every change is a pure transition, written by compare-and-set together with its indexes."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import redis
+from redis.client import Pipeline
+
+from shared.contracts import State
+from solver_service.jobs import Job
+from solver_service.store import keys
+from solver_service.store.connection import names, translated
+
+PAGE = 100
+MAX_PAGES_A_CALL = 10
+
+Transition = Callable[[Job], Job | None]
+
+
+class IdempotencyMismatchError(ValueError):
+    """The same idempotency key came with another body."""
+
+
+class QueueFullError(RuntimeError):
+    """As many jobs are queued as may be."""
+
+
+@dataclass(frozen=True)
+class JobStore:
+    """All job records of one Redis."""
+
+    redis: redis.Redis
+    keep_record_s: int
+    keep_blob_s: int
+    lease_s: float
+    max_queued: int
+
+    @translated
+    def add(self, job: Job, *, idempotency: tuple[str, str] | None = None) -> tuple[Job, bool]:
+        """Store a new job, or find the one that (key, body digest) already made: (job, whether it is new)."""
+        if self.redis.zcard(keys.QUEUED) >= self.max_queued:
+            raise QueueFullError(f"{self.max_queued} jobs are queued")
+        if idempotency is None:
+            with self.redis.pipeline() as pipe:
+                self._write_new(pipe, job)
+                pipe.execute()
+            return job, True
+        return self._add_once(job, *idempotency)
+
+    def _add_once(self, job: Job, token: str, digest: str) -> tuple[Job, bool]:
+        name = keys.idempotency(job.owner, token)
+        with self.redis.pipeline() as pipe:
+            while True:
+                try:
+                    pipe.watch(name)  # type: ignore[no-untyped-call]
+                    if (found := pipe.get(name)) is not None:
+                        known = json.loads(found)
+                        if known["digest"] != digest:
+                            raise IdempotencyMismatchError(token)
+                        if (existing := self.get(known["job"])) is not None:
+                            return existing, False
+                    pipe.multi()
+                    pipe.set(name, json.dumps({"digest": digest, "job": job.id}), ex=self.keep_record_s)
+                    self._write_new(pipe, job)
+                    pipe.execute()
+                    return job, True
+                except redis.WatchError:
+                    continue
+
+    def _write_new(self, pipe: Pipeline, job: Job) -> None:
+        pipe.zadd(keys.jobs(job.owner), {job.id: 0})
+        if job.spec.run is not None:
+            pipe.zadd(keys.jobs(job.owner, job.spec.run), {job.id: 0})
+        self._write(pipe, job, before=None)
+
+    @translated
+    def get(self, job_id: str) -> Job | None:
+        """Read a job; None when there is none (any more)."""
+        data = self.redis.get(keys.job(job_id))
+        return None if data is None else Job.model_validate_json(data)
+
+    @translated
+    def update(self, job_id: str, transition: Transition, *, result: bytes | None = None) -> Job | None:
+        """Apply a transition by compare-and-set; returns the new job, or None when nothing was to change.
+
+        `result`, if given, becomes the job's result file in the same transaction.
+        """
+        with self.redis.pipeline() as pipe:
+            while True:
+                try:
+                    pipe.watch(keys.job(job_id))  # type: ignore[no-untyped-call]
+                    before = self.get(job_id)
+                    after = transition(before) if before else None
+                    if after is None:
+                        return None
+                    pipe.multi()
+                    if result is not None:
+                        pipe.set(keys.result(job_id), result, ex=self.keep_blob_s)
+                    self._write(pipe, after, before=before)
+                    pipe.execute()
+                    return after
+                except redis.WatchError:
+                    continue
+
+    def _write(self, pipe: Pipeline, job: Job, *, before: Job | None) -> None:
+        """Queue the record and its place in every index."""
+        pipe.set(keys.job(job.id), job.model_dump_json(), ex=self.keep_record_s if job.state.terminal else None)
+        if before is not None and before.state is job.state:
+            return
+        pipe.zrem(keys.QUEUED, job.id)
+        pipe.zrem(keys.RUNNING, job.id)
+        if job.state is State.QUEUED:
+            pipe.zadd(keys.QUEUED, {job.id: job.queued_at})
+        elif job.state is State.RUNNING:
+            pipe.zadd(keys.RUNNING, {job.id: self.now() + self.lease_s})
+        else:
+            pipe.hincrby(keys.FINISHED, job.state.value, 1)
+            pipe.delete(keys.incumbent(job.id))
+        if job.spec.run is not None:
+            (pipe.srem if job.state.terminal else pipe.sadd)(keys.active(job.owner, job.spec.run), job.id)
+
+    @translated
+    def page(
+        self, owner: str, *, run: str | None, state: State | None, limit: int, cursor: str | None
+    ) -> tuple[list[Job], str | None]:
+        """Read an owner's jobs, newest first: (jobs, cursor of the next page or None)."""
+        found: list[Job] = []
+        index = keys.jobs(owner, run)
+        for _ in range(MAX_PAGES_A_CALL):
+            end = f"({cursor}" if cursor else "+"
+            ids = names(self.redis.zrevrangebylex(index, end, "-", start=0, num=PAGE))
+            for job_id, job in zip(ids, self.get_many(ids), strict=True):
+                cursor = job_id
+                if job is None:
+                    self.redis.zrem(index, job_id)
+                elif state is None or job.state is state:
+                    found.append(job)
+                    if len(found) == limit:
+                        return found, cursor
+            if len(ids) < PAGE:
+                return found, None
+        return found, cursor
+
+    @translated
+    def get_many(self, ids: list[str]) -> list[Job | None]:
+        """Read several jobs at once."""
+        data = self.redis.mget([keys.job(job_id) for job_id in ids]) if ids else []
+        return [None if item is None else Job.model_validate_json(item) for item in data]
+
+    @translated
+    def active(self, owner: str, run: str) -> list[str]:
+        """Ids of a run's unfinished jobs."""
+        return sorted(names(self.redis.smembers(keys.active(owner, run))))
+
+    @translated
+    def renew(self, job_id: str) -> None:
+        """Prolong a running job's lease."""
+        self.redis.zadd(keys.RUNNING, {job_id: self.now() + self.lease_s}, xx=True)
+
+    @translated
+    def running(self) -> list[Job]:
+        """All running jobs."""
+        return self._existing(keys.RUNNING, "+inf")
+
+    @translated
+    def abandoned(self) -> list[Job]:
+        """Running jobs whose lease has ended."""
+        return self._existing(keys.RUNNING, self.now())
+
+    @translated
+    def unclaimed(self, *, older_than: float) -> list[Job]:
+        """Queued jobs last published before the given time."""
+        return self._existing(keys.QUEUED, older_than)
+
+    @translated
+    def mark_published(self, job_id: str) -> None:
+        """Note that a queued job's message was sent (again) just now."""
+        self.redis.zadd(keys.QUEUED, {job_id: self.now()}, xx=True)
+
+    @translated
+    def counts(self) -> dict[str, int]:
+        """Jobs by state; terminal ones since the store began."""
+        counts = {state.value: 0 for state in State}
+        counts |= {name.decode(): int(value) for name, value in self.redis.hgetall(keys.FINISHED).items()}
+        counts[State.QUEUED.value] = self.redis.zcard(keys.QUEUED)
+        counts[State.RUNNING.value] = self.redis.zcard(keys.RUNNING)
+        return counts
+
+    @translated
+    def now(self) -> float:
+        """Redis' own clock, so that all hosts agree on it: Unix time in seconds."""
+        seconds, microseconds = self.redis.time()
+        return float(seconds + microseconds / 1e6)
+
+    def _existing(self, index: str, end: float | str) -> list[Job]:
+        ids = names(self.redis.zrangebyscore(index, "-inf", end, start=0, num=1000))
+        return list(self._drop_missing(index, ids))
+
+    def _drop_missing(self, index: str, ids: list[str]) -> Iterator[Job]:
+        for job_id, job in zip(ids, self.get_many(ids), strict=True):
+            if job is None:
+                self.redis.zrem(index, job_id)
+            else:
+                yield job

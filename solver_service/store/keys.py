@@ -1,0 +1,57 @@
+"""The name of every key in Redis, in one place."""
+
+QUEUED = "gds:queued"
+"""Sorted set: queued job ids by the time they were last published."""
+RUNNING = "gds:running"
+"""Sorted set: running job ids by the time their lease ends."""
+FINISHED = "gds:finished"
+"""Hash: how many jobs ended in each terminal state."""
+WORKERS = "gds:workers"
+"""Sorted set: worker names by their last heartbeat."""
+REAPER = "gds:reaper"
+"""The token of the gateway that may reap just now."""
+
+
+def job(job_id: str) -> str:
+    """A job's record (JSON)."""
+    return f"gds:job:{job_id}"
+
+
+def jobs(owner: str, run: str | None = None) -> str:
+    """Sorted set of an owner's job ids (all scores 0, ids sort by time), of one run or of all."""
+    return f"gds:jobs:{owner}" if run is None else f"gds:jobs:{owner}:{run}"
+
+
+def active(owner: str, run: str) -> str:
+    """Set of a run's unfinished job ids."""
+    return f"gds:active:{owner}:{run}"
+
+
+def idempotency(owner: str, key: str) -> str:
+    """What an idempotency key stands for (JSON: digest, job)."""
+    return f"gds:idempotency:{owner}:{key}"
+
+
+def snapshot(owner: str, snapshot_id: str) -> str:
+    """A snapshot's bytes; they belong to the key that sent them."""
+    return f"gds:snapshot:{owner}:{snapshot_id}"
+
+
+def incumbent(job_id: str) -> str:
+    """The best weights of an unfinished job (safetensors)."""
+    return f"gds:incumbent:{job_id}"
+
+
+def result(job_id: str) -> str:
+    """A finished job's weights (safetensors)."""
+    return f"gds:result:{job_id}"
+
+
+def worker(name: str) -> str:
+    """A worker's heartbeat (JSON)."""
+    return f"gds:worker:{name}"
+
+
+def solved(name: str) -> str:
+    """How many jobs a worker has finished."""
+    return f"gds:solved:{name}"
