@@ -181,8 +181,9 @@ class JobStore:
     @translated
     def counts(self) -> dict[str, int]:
         """Jobs by state; terminal ones since the store began."""
+        finished = self.redis.hgetall(keys.FINISHED)
         counts = {state.value: 0 for state in State}
-        counts |= {name.decode(): int(value) for name, value in self.redis.hgetall(keys.FINISHED).items()}
+        counts |= dict(zip(names(finished.keys()), map(int, finished.values()), strict=True))
         counts[State.QUEUED.value] = self.redis.zcard(keys.QUEUED)
         counts[State.RUNNING.value] = self.redis.zcard(keys.RUNNING)
         return counts

@@ -1,0 +1,33 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Needs Python 3.11 or newer, make and a package index.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check install bench-overlap clean
+
+demo: $(READY)  ## the main job: all methods on a real data set, with a pool of its own
+	$(BIN)/gdsolver compare digits --local --out runs/demo
+
+test: $(READY)  ## every test that needs no container engine
+	$(BIN)/python -m pytest
+
+check: $(READY)  ## style, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench-overlap: $(READY)  ## what a slow pool costs the training loop
+	$(BIN)/python benchmarks/overlap.py
+
+install: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs

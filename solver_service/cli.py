@@ -1,0 +1,170 @@
+"""The command `gdsolver-pool`: the embedded stack, or one gateway or worker against any Redis."""
+
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from solver_service import logs
+from solver_service.errors import ServiceError
+from solver_service.settings import Settings
+
+app = typer.Typer(
+    name="gdsolver-pool",
+    help="Run GDSolver's gateway and solver workers.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Host = Annotated[str | None, typer.Option(help="Address to listen on [default: 127.0.0.1, or GDSOLVER_HOST]")]
+Port = Annotated[
+    int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one [default: 8000, or GDSOLVER_PORT]")
+]
+RedisUrl = Annotated[
+    str | None, typer.Option(help="redis://HOST:PORT/DB or unix:///PATH [default: local Redis, or GDSOLVER_REDIS_URL]")
+]
+DEFAULT_WORKERS = max(1, (os.cpu_count() or 2) - 1)
+
+
+@app.command()
+def up(
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Solver workers, one core each.")] = DEFAULT_WORKERS,
+    port: Port = None,
+    host: Host = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where jobs are kept between runs [default: a temporary folder]")
+    ] = None,
+    stop_on_stdin_eof: Annotated[bool, typer.Option(hidden=True)] = False,
+) -> None:
+    """Run Redis, a gateway and workers on this machine until Ctrl-C.
+
+    Prints one line with the URL when the pool is ready.
+
+    Example: gdsolver-pool up --workers 2 --port 8000 --data-dir ./pool
+    """
+    from solver_service.local import EmbeddedPool  # noqa: PLC0415 (needs the `local` extra)
+
+    logs.configure()
+    settings = _settings(host=host, port=port)
+    _refuse_open_door(settings)
+    ended = _ended_by_signal()
+    if stop_on_stdin_eof:
+        threading.Thread(target=_end_with_stdin, args=(ended,), daemon=True).start()
+    folder = data_dir or Path(tempfile.mkdtemp(prefix="gdsolver-data-"))
+    try:
+        EmbeddedPool(workers, folder, settings).run(on_ready=_say_ready, ended=ended.is_set)
+    except ServiceError as error:
+        _exit(str(error), code=1)
+    finally:
+        if data_dir is None:
+            shutil.rmtree(folder, ignore_errors=True)
+    typer.echo("gdsolver-pool: stopped, no process is left", err=True)
+
+
+@app.command()
+def gateway(
+    host: Host = None,
+    port: Port = None,
+    redis_url: RedisUrl = None,
+    fd: Annotated[int | None, typer.Option(hidden=True, help="An inherited listening socket.")] = None,
+    ssl_certfile: Annotated[Path | None, typer.Option(exists=True, help="TLS certificate (PEM).")] = None,
+    ssl_keyfile: Annotated[Path | None, typer.Option(exists=True, help="TLS private key (PEM).")] = None,
+) -> None:
+    """Run one gateway against a Redis.
+
+    Off loopback it needs an API key in GDSOLVER_API_KEY.
+
+    Example: GDSOLVER_API_KEY=... gdsolver-pool gateway --host 0.0.0.0 --redis-url redis://redis:6379/0
+    """
+    import uvicorn  # noqa: PLC0415 (needs the `gateway` extra)
+
+    from solver_service import queue  # noqa: PLC0415
+    from solver_service.gateway.app import create_app  # noqa: PLC0415
+    from solver_service.gateway.services import Services  # noqa: PLC0415
+    from solver_service.store import Store  # noqa: PLC0415
+
+    logs.configure()
+    settings = _settings(host=host, port=port, redis_url=redis_url)
+    if fd is None:
+        _refuse_open_door(settings)
+    publish = queue.publisher(queue.celery_app(settings.redis_url))
+    services = Services(Store.open(settings), publish, settings)
+    config = uvicorn.Config(
+        create_app(services),
+        host=settings.host,
+        port=settings.port,
+        log_level="warning",
+        timeout_graceful_shutdown=3,
+        ssl_certfile=ssl_certfile,
+        ssl_keyfile=ssl_keyfile,
+        server_header=False,
+    )
+    uvicorn.Server(config).run(sockets=None if fd is None else [socket.socket(fileno=fd)])
+
+
+@app.command()
+def worker(
+    redis_url: RedisUrl = None,
+    name: Annotated[str | None, typer.Option(help="Name of this worker [default: HOST-PID]")] = None,
+    slots: Annotated[int, typer.Option(min=1, max=256, help="Jobs at a time, one core each.")] = 1,
+) -> None:
+    """Run one solver worker against a Redis.
+
+    Example: gdsolver-pool worker --redis-url redis://redis:6379/0 --slots 4
+    """
+    from solver_service.worker.app import run_worker  # noqa: PLC0415 (needs the `worker` extra)
+
+    logs.configure()
+    run_worker(_settings(redis_url=redis_url), name=name, slots=slots)
+
+
+def _settings(**flags: Any) -> Settings:
+    """Flags, then GDSOLVER_* variables, then defaults; a bad value ends the command with one clear line."""
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        _exit(f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}", code=2)
+        raise
+
+
+def _refuse_open_door(settings: Settings) -> None:
+    if not settings.on_loopback and settings.key is None:
+        _exit(
+            f"refusing to listen on {settings.host} without an API key: set GDSOLVER_API_KEY (for instance to the "
+            'output of `python -c "import secrets; print(secrets.token_urlsafe(32))"`), or use --host 127.0.0.1',
+            code=2,
+        )
+
+
+def _ended_by_signal() -> threading.Event:
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: ended.set())
+    return ended
+
+
+def _end_with_stdin(ended: threading.Event) -> None:
+    """Whoever started us holds the other end of our standard input: when it is gone, so are we."""
+    while sys.stdin.buffer.read(4096):
+        pass
+    ended.set()
+
+
+def _say_ready(url: str) -> None:
+    typer.echo(f"gdsolver-pool ready: {url}")
+    sys.stdout.flush()
+
+
+def _exit(message: str, *, code: int) -> None:
+    typer.echo(f"gdsolver-pool: {message}", err=True)
+    raise typer.Exit(code)

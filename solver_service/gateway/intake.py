@@ -1,0 +1,80 @@
+"""Accepting snapshots and jobs: check, store, queue; the one path behind every route that submits."""
+
+from functools import partial
+
+import structlog
+
+from shared.contracts import InlineSnapshot, JobSpec, SnapshotInfo
+from shared.errors import ErrorCode, SpecError
+from shared.snapshot import Snapshot, snapshot_id
+from solver_service import jobs
+from solver_service.errors import StoreUnavailableError
+from solver_service.gateway.problems import ProblemError
+from solver_service.gateway.services import Services
+from solver_service.milp.support import check_supported
+
+log = structlog.get_logger()
+
+MAX_KEY_LENGTH = 255
+
+
+def store_snapshot(services: Services, owner: str, data: bytes) -> tuple[SnapshotInfo, bool]:
+    """Check and store a snapshot: (what it is, whether it is new)."""
+    snapshot = Snapshot.from_bytes(data)
+    found = snapshot_id(data)
+    new = services.store.blobs.put_snapshot(owner, found, data)
+    return SnapshotInfo(id=found, bytes=len(data), shapes=snapshot.shapes()), new
+
+
+def submit(services: Services, owner: str, spec: JobSpec, *, token: str | None) -> jobs.Job:
+    """Check a spec against its snapshot and queue the job, once per idempotency key."""
+    if token is not None and not 0 < len(token) <= MAX_KEY_LENGTH:
+        raise SpecError(f"expected 1 to {MAX_KEY_LENGTH} characters", field="Idempotency-Key")
+    snapshot, reference = _find_snapshot(services, owner, spec)
+    spec.check(snapshot)
+    check_supported(snapshot, spec)
+    store = services.store
+    job = jobs.create(spec, snapshot=reference, owner=owner, now=store.jobs.now())
+    once = None if token is None else (token, jobs.spec_digest(spec, reference))
+    job, new = store.jobs.add(job, idempotency=once)
+    if new:
+        store.blobs.keep_snapshot(owner, reference, spec.ttl_s + services.settings.keep_blob_s)
+        _supersede_older(services, job)
+        _publish(services, job)
+        log.info("job queued", job=job.id, objective=spec.objective, run=spec.run)
+    return job
+
+
+def cancel(services: Services, job_id: str) -> jobs.Job | None:
+    """Cancel a job; None when it had already ended or was being cancelled."""
+    now = services.store.jobs.now()
+    return services.store.jobs.update(job_id, partial(jobs.cancel, now=now))
+
+
+def _find_snapshot(services: Services, owner: str, spec: JobSpec) -> tuple[Snapshot, str]:
+    if spec.snapshot is None:
+        raise SpecError("missing: name a snapshot's id, or send a small one inline", field="snapshot")
+    if isinstance(spec.snapshot, InlineSnapshot):
+        snapshot = spec.snapshot.decode()
+        info, _ = store_snapshot(services, owner, snapshot.to_bytes())
+        return snapshot, info.id
+    data = services.store.blobs.snapshot(owner, spec.snapshot)
+    if data is None:
+        detail = "no such snapshot; upload it with POST /v1/snapshots first"
+        raise ProblemError(404, ErrorCode.NOT_FOUND, detail, field="snapshot")
+    return Snapshot.from_bytes(data), spec.snapshot
+
+
+def _supersede_older(services: Services, job: jobs.Job) -> None:
+    if job.spec.supersede and job.spec.run is not None:
+        for other in services.store.jobs.active(job.owner, job.spec.run):
+            if other < job.id:
+                cancel(services, other)
+
+
+def _publish(services: Services, job: jobs.Job) -> None:
+    """Send the message; if the broker is away the job stays queued and the reaper sends it later."""
+    try:
+        services.publish(job)
+    except StoreUnavailableError as error:
+        log.warning("not published yet", job=job.id, reason=str(error))

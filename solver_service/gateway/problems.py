@@ -1,0 +1,148 @@
+"""Every error as problem+json: a stable code, the field at fault, and what to do."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from shared.contracts import FieldError, Problem
+from shared.errors import ContractError, ErrorCode
+from solver_service.errors import StoreUnavailableError
+from solver_service.store.jobs import IdempotencyMismatchError, QueueFullError
+
+log = structlog.get_logger()
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = "2"
+
+_TITLES = {
+    400: "The request cannot be read",
+    401: "An API key is needed",
+    403: "Not allowed",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Not finished",
+    410: "Gone",
+    413: "Too large",
+    415: "Unsupported media type",
+    422: "The request is not valid",
+    429: "Too many requests",
+    500: "Internal error",
+    503: "Unavailable",
+}
+_CODES = {
+    400: ErrorCode.INVALID_SPEC,
+    401: ErrorCode.UNAUTHORIZED,
+    403: ErrorCode.FORBIDDEN,
+    404: ErrorCode.NOT_FOUND,
+    405: ErrorCode.METHOD_NOT_ALLOWED,
+    413: ErrorCode.TOO_LARGE,
+    415: ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+}
+
+
+class ProblemError(Exception):
+    """A route's way to answer with a problem."""
+
+    def __init__(self, status: int, code: ErrorCode, detail: str, *, field: str | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.field = field
+
+
+def problem_response(
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    field: str | None = None,
+    errors: Sequence[FieldError] = (),
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """Build the response to an error."""
+    body = Problem(
+        type=f"urn:gdsolver:{code}",
+        title=_TITLES.get(status, "Error"),
+        status=status,
+        code=code,
+        detail=_printable(detail),
+        field=None if field is None else _printable(field),
+        errors=list(errors),
+    )
+    return JSONResponse(
+        body.model_dump(mode="json"), status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {})
+    )
+
+
+def _printable(text: str) -> str:
+    """Replace what UTF-8 cannot hold: a client's text that is echoed may have half a surrogate pair."""
+    return text.encode(errors="replace").decode()
+
+
+def contract_status(error: ContractError) -> int:
+    """The HTTP status of a contract error."""
+    return 413 if error.code is ErrorCode.TOO_LARGE else 422
+
+
+def install(app: FastAPI) -> None:
+    """Register a handler for every kind of error."""
+
+    @app.exception_handler(ProblemError)
+    def _problem(_: Request, error: ProblemError) -> JSONResponse:
+        headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
+        return problem_response(error.status, error.code, error.detail, field=error.field, headers=headers)
+
+    @app.exception_handler(ContractError)
+    def _contract(_: Request, error: ContractError) -> JSONResponse:
+        return problem_response(contract_status(error), error.code, error.detail, field=error.field)
+
+    @app.exception_handler(RequestValidationError)
+    def _validation(_: Request, error: RequestValidationError) -> JSONResponse:
+        return validation_response(error.errors())
+
+    @app.exception_handler(HTTPException)
+    def _http(_: Request, error: HTTPException) -> JSONResponse:
+        code = _CODES.get(error.status_code, ErrorCode.INVALID_SPEC)
+        return problem_response(error.status_code, code, str(error.detail), headers=error.headers)
+
+    @app.exception_handler(IdempotencyMismatchError)
+    def _idempotency(_: Request, __: IdempotencyMismatchError) -> JSONResponse:
+        detail = "this key was used for another submission; use a new key for a new job"
+        return problem_response(422, ErrorCode.IDEMPOTENCY_MISMATCH, detail, field="Idempotency-Key")
+
+    @app.exception_handler(QueueFullError)
+    def _full(_: Request, error: QueueFullError) -> JSONResponse:
+        detail = f"{error}; try again later or add solver workers"
+        return problem_response(429, ErrorCode.QUEUE_FULL, detail, headers={"Retry-After": RETRY_AFTER_S})
+
+    @app.exception_handler(StoreUnavailableError)
+    def _store(_: Request, error: StoreUnavailableError) -> JSONResponse:
+        log.warning("store unavailable", reason=str(error))
+        detail = "Redis is away; accepted jobs are kept, try again soon"
+        return problem_response(503, ErrorCode.STORE_UNAVAILABLE, detail, headers={"Retry-After": RETRY_AFTER_S})
+
+    @app.exception_handler(Exception)
+    def _internal(_: Request, __: Exception) -> JSONResponse:
+        return problem_response(500, ErrorCode.INTERNAL, "the gateway failed; its log says why")
+
+
+def validation_response(errors: Sequence[Any]) -> JSONResponse:
+    """Answer pydantic's errors: fields and expectations, never the values that were sent."""
+    fields = [
+        FieldError(field=_printable(_path(error["loc"])), detail=_printable(error["msg"])) for error in errors[:20]
+    ]
+    detail = "; ".join(f"{item.field}: {item.detail}" for item in fields[:3])
+    return problem_response(
+        422, ErrorCode.INVALID_SPEC, detail, field=fields[0].field if fields else None, errors=fields
+    )
+
+
+def _path(location: Sequence[str | int]) -> str:
+    parts = [str(part)[:80] for part in location if part not in ("body", "query", "path", "header")]
+    return ".".join(parts) or "body"

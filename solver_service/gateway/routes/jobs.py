@@ -1,0 +1,189 @@
+"""/v1/jobs and /v1/solve: submit, ask, wait, fetch, cancel."""
+
+import asyncio
+import json
+import time
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+
+from shared.contracts import MAX_WAIT_S, Feedback, JobList, JobSpec, JobStatus, State
+from shared.errors import ErrorCode, SpecError
+from solver_service.gateway.auth import Owner
+from solver_service.gateway.guard import media_type, require_media_type
+from solver_service.gateway.intake import cancel, store_snapshot, submit
+from solver_service.gateway.problems import ProblemError, validation_response
+from solver_service.gateway.services import Injected, Services
+from solver_service.jobs import Job, judge
+
+router = APIRouter(prefix="/v1", tags=["jobs"])
+
+JobId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
+Token = Annotated[str | None, Header(alias="Idempotency-Key")]
+FIRST_POLL_S, LAST_POLL_S = 0.01, 0.25
+
+_SPEC_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/JobSpec"}}},
+    }
+}
+_SOLVE_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["spec", "snapshot"],
+                    "properties": {
+                        "spec": {"type": "string", "description": "job spec (JSON), as a field or a file"},
+                        "snapshot": {"type": "string", "format": "binary"},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+@router.post("/jobs", status_code=202, response_model=JobStatus, openapi_extra=_SPEC_BODY)
+async def create(
+    request: Request, response: Response, services: Injected, owner: Owner, token: Token = None
+) -> JobStatus | Response:
+    """Queue a job; the same Idempotency-Key and body give the same job."""
+    _expect(request, "application/json")
+    text = await request.body()
+    return await _accept(services, owner, response, text=text, snapshot=None, token=token)
+
+
+@router.post("/solve", status_code=202, response_model=JobStatus, openapi_extra=_SOLVE_BODY)
+async def solve(
+    request: Request, response: Response, services: Injected, owner: Owner, token: Token = None
+) -> JobStatus | Response:
+    """Upload a snapshot and queue its job in one call: `curl -F spec=@spec.json -F snapshot=@stall.safetensors`."""
+    _expect(request, "multipart/form-data")
+    limit = services.settings.max_json_bytes
+    async with request.form(max_files=2, max_fields=2, max_part_size=limit) as form:
+        spec, snapshot = form.get("spec"), form.get("snapshot")
+        if not isinstance(snapshot, UploadFile):
+            raise SpecError("missing: send the safetensors file as the form's file `snapshot`", field="snapshot")
+        if spec is None:
+            raise SpecError("missing: send the job spec as the form's field or file `spec`", field="spec")
+        text = spec.encode(errors="replace") if isinstance(spec, str) else await spec.read(limit + 1)
+        data = await snapshot.read()
+    return await _accept(services, owner, response, text=text, snapshot=data, token=token)
+
+
+@router.get("/jobs")
+def listing(
+    services: Injected,
+    owner: Owner,
+    run: Annotated[str | None, Query(max_length=200)] = None,
+    state: State | None = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[str | None, Query(pattern=r"^[0-9a-f]{32}$")] = None,
+) -> JobList:
+    """List jobs, newest first."""
+    found, following = services.store.jobs.page(owner, run=run, state=state, limit=limit, cursor=cursor)
+    return JobList(jobs=[job.status() for job in found], cursor=following)
+
+
+@router.get("/jobs/{job_id}")
+async def show(
+    job_id: JobId, services: Injected, owner: Owner, wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 0.0
+) -> JobStatus:
+    """Show a job; with `wait`, answer when it has ended or after so many seconds."""
+    end = time.monotonic() + wait
+    pause = FIRST_POLL_S
+    while True:
+        job = await run_in_threadpool(_owned, services, owner, job_id)
+        left = end - time.monotonic()
+        if job.state.terminal or left <= 0:
+            return job.status()
+        await asyncio.sleep(min(pause, left))
+        pause = min(pause * 1.5, LAST_POLL_S)
+
+
+@router.get("/jobs/{job_id}/result", response_class=Response)
+def result(job_id: JobId, services: Injected, owner: Owner) -> Response:
+    """Fetch the weights as safetensors, with the result's JSON in `__metadata__["result"]`."""
+    job = _owned(services, owner, job_id)
+    if not job.state.terminal:
+        detail = f"the job is {job.state.value}; wait for it with GET /v1/jobs/{job_id}?wait=60"
+        raise ProblemError(409, ErrorCode.NOT_FINISHED, detail)
+    if job.result is None:
+        raise ProblemError(404, ErrorCode.NO_RESULT, f"the job ended as {job.state.value} without weights")
+    data = services.store.blobs.result(job_id)
+    if data is None:
+        raise ProblemError(410, ErrorCode.GONE, "the weights have expired; submit the job again")
+    return Response(data, media_type="application/octet-stream")
+
+
+@router.delete("/jobs/{job_id}", response_model=JobStatus)
+def delete(job_id: JobId, response: Response, services: Injected, owner: Owner) -> JobStatus:
+    """Cancel a job (202, its incumbent is kept as the result); 200 when it has already ended."""
+    _owned(services, owner, job_id)
+    cancel(services, job_id)
+    job = _owned(services, owner, job_id)
+    response.status_code = 200 if job.state.terminal else 202
+    return job.status()
+
+
+@router.post("/jobs/{job_id}/feedback")
+def feedback(job_id: JobId, verdict: Feedback, services: Injected, owner: Owner) -> JobStatus:
+    """Tell what became of the weights."""
+    job = _owned(services, owner, job_id)
+    after = services.store.jobs.update(job_id, lambda current: judge(current, verdict))
+    if after is None:
+        raise ProblemError(409, ErrorCode.NOT_FINISHED, f"the job is {job.state.value}: there is nothing to judge yet")
+    return after.status()
+
+
+def _owned(services: Services, owner: str, job_id: str) -> Job:
+    job = services.store.jobs.get(job_id)
+    if job is None or job.owner != owner:
+        raise ProblemError(404, ErrorCode.NOT_FOUND, "no such job", field="id")
+    return job
+
+
+def _expect(request: Request, wanted: str) -> None:
+    wrong = require_media_type(media_type(request.headers), [wanted])
+    if wrong is not None:
+        raise ProblemError(415, ErrorCode.UNSUPPORTED_MEDIA_TYPE, wrong, field="Content-Type")
+
+
+async def _accept(
+    services: Services, owner: str, response: Response, *, text: bytes, snapshot: bytes | None, token: str | None
+) -> JobStatus | Response:
+    """Parse the spec, store what came with it, queue the job."""
+    if len(text) > services.settings.max_json_bytes:
+        detail = f"the spec is over {services.settings.max_json_bytes:,} bytes; upload the snapshot as safetensors"
+        raise ProblemError(413, ErrorCode.TOO_LARGE, detail, field="spec")
+    try:
+        spec = JobSpec.model_validate(_read_json(text))
+    except ValidationError as error:
+        return validation_response(error.errors(include_url=False, include_input=False, include_context=False))
+    job = await run_in_threadpool(partial(_submit, services, owner, spec, snapshot=snapshot, token=token))
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return job.status()
+
+
+def _submit(services: Services, owner: str, spec: JobSpec, *, snapshot: bytes | None, token: str | None) -> Job:
+    if snapshot is not None:
+        if spec.snapshot is not None:
+            raise SpecError("leave it out: the snapshot comes as the form's file", field="spec.snapshot")
+        info, _ = store_snapshot(services, owner, snapshot)
+        spec = spec.model_copy(update={"snapshot": info.id})
+    return submit(services, owner, spec, token=token)
+
+
+def _read_json(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SpecError(f"not JSON: {type(error).__name__}", field="spec") from error

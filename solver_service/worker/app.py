@@ -1,0 +1,100 @@
+"""The Celery worker: heartbeats in the parent, one job at a time in each child, a shutdown that keeps incumbents."""
+
+import multiprocessing
+import os
+import socket
+import threading
+from typing import Any
+
+import structlog
+from celery import Celery, signals
+
+from solver_service import queue
+from solver_service.errors import StoreUnavailableError
+from solver_service.lifeline import die_with_parent
+from solver_service.queue import QUEUES, TASK
+from solver_service.settings import Settings
+from solver_service.store import Store
+from solver_service.worker.tasks import Attempts
+
+log = structlog.get_logger()
+
+
+def run_worker(settings: Settings, *, name: str | None, slots: int) -> None:
+    """Serve jobs until SIGTERM or SIGINT; a running solve is then interrupted and handed on with its incumbent."""
+    name = name or f"{socket.gethostname()}-{os.getpid()}"
+    app = queue.celery_app(settings.redis_url)
+    shutdown = multiprocessing.Event()
+    _register_task(app, settings, name, shutting_down=shutdown)
+    _Heart(Store.open(settings), name, slots=slots, every_s=settings.heartbeat_s).follow_worker()
+
+    def say_stop(**_: Any) -> None:
+        shutdown.set()
+
+    def tie_child(**_: Any) -> None:
+        die_with_parent()
+
+    signals.worker_shutting_down.connect(say_stop, weak=False)
+    signals.worker_process_init.connect(tie_child, weak=False)
+    app.worker_main(
+        [
+            "--quiet",
+            "worker",
+            f"--hostname={name}@%h",
+            f"--concurrency={slots}",
+            f"--queues={','.join(QUEUES)}",
+            "--pool=prefork",
+            "--loglevel=WARNING",
+            "--without-gossip",
+            "--without-mingle",
+            "--without-heartbeat",
+        ]
+    )
+
+
+def _register_task(app: Celery, settings: Settings, name: str, *, shutting_down: Any) -> None:
+    attempts: list[Attempts] = []
+
+    def work(job_id: str) -> None:
+        if not attempts:  # opened in the child: connections do not survive a fork
+            publish = queue.publisher(queue.celery_app(settings.redis_url))
+            attempts.append(Attempts(Store.open(settings), publish, settings, name, shutting_down.is_set))
+        attempts[0].run(job_id)
+
+    app.task(name=TASK)(work)
+
+
+class _Heart:
+    """Tells the store every few seconds that the worker is alive, from the moment it takes jobs until it stops."""
+
+    def __init__(self, store: Store, name: str, *, slots: int, every_s: float) -> None:
+        self._store = store
+        self._name = name
+        self._slots = slots
+        self._every_s = every_s
+        self._stopped = threading.Event()
+
+    def follow_worker(self) -> None:
+        """Begin when Celery is ready, end when it shuts down."""
+        signals.worker_ready.connect(self._begin, weak=False)
+        signals.worker_shutdown.connect(self._end, weak=False)
+
+    def _begin(self, **_: Any) -> None:
+        log.info("worker ready", worker=self._name, slots=self._slots)
+        threading.Thread(target=self._run, name="heart", daemon=True).start()
+
+    def _end(self, **_: Any) -> None:
+        self._stopped.set()
+        try:
+            self._store.workers.leave(self._name)
+        except StoreUnavailableError:
+            log.info("left without a word: Redis is away", worker=self._name)
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self._store.workers.beat(self._name, host=socket.gethostname(), pid=os.getpid(), slots=self._slots)
+            except StoreUnavailableError as error:
+                log.warning("heartbeat failed", reason=str(error))
+            if self._stopped.wait(self._every_s):
+                return

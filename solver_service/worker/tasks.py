@@ -1,0 +1,116 @@
+"""One attempt of one job: claim, decode, solve, store. Every step is safe to repeat."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
+
+from shared.contracts import JobError, JobResult, SolveStatus, State
+from shared.errors import ContractError, ErrorCode
+from shared.snapshot import FloatArray, Snapshot
+from solver_service import jobs, weights
+from solver_service.errors import ServiceError, StoreUnavailableError
+from solver_service.milp.solve import Solution, solve
+from solver_service.queue import Publish
+from solver_service.settings import Settings
+from solver_service.store import Store
+from solver_service.worker.watchdog import Watchdog
+
+log = structlog.get_logger()
+
+STORE_PATIENCE_S = 120.0
+
+
+@dataclass(frozen=True)
+class Attempts:
+    """What a worker process needs to work on jobs."""
+
+    store: Store
+    publish: Publish
+    settings: Settings
+    worker: str
+    shutting_down: Callable[[], bool]
+
+    def run(self, job_id: str) -> None:
+        """Claim the job and work on it; a job that is not queued any more is left alone."""
+        now = self.store.jobs.now()
+        job = self.store.jobs.update(job_id, partial(jobs.claim, worker=self.worker, now=now))
+        if job is None or job.state is not State.RUNNING:
+            return
+        with structlog.contextvars.bound_contextvars(job=job.id, attempt=job.attempt):
+            self._attempt(job)
+
+    def _attempt(self, job: jobs.Job) -> None:
+        try:
+            snapshot, start = self._load(job)
+            watchdog = Watchdog(self.store, job, every_s=self.settings.watch_s, shutting_down=self.shutting_down)
+            with watchdog:
+                solution = solve(snapshot, job.spec, watchdog.control, start=start)
+        except (ContractError, ServiceError, MemoryError, ArithmeticError) as error:
+            self._fail(job, error)
+        except Exception as error:
+            log.exception("attempt failed")
+            self._fail(job, error)
+        else:
+            self._store(job, solution)
+
+    def _load(self, job: jobs.Job) -> tuple[Snapshot, tuple[FloatArray, FloatArray | None] | None]:
+        data = self.store.blobs.snapshot(job.owner, job.snapshot)
+        if data is None:
+            raise ServiceError("the snapshot has expired; submit it again")
+        found = self.store.blobs.incumbent(job.id)
+        return Snapshot.from_bytes(data), None if found is None else weights.decode(found)
+
+    def _store(self, job: jobs.Job, solution: Solution) -> None:
+        if solution.result.status is SolveStatus.INTERRUPTED and self.shutting_down():
+            self._release(job, solution)
+            return
+        result = self._signed(job, solution.result)
+        data = weights.encode(solution.weight, solution.bias, result)
+        now = self.store.jobs.now
+        done = _patiently(
+            lambda: self.store.jobs.update(
+                job.id, partial(jobs.finish, result=result, attempt=job.attempt, now=now()), result=data
+            )
+        )
+        if done is None:
+            log.warning("result dropped: the job is no longer this attempt's")
+        else:
+            self.store.workers.count_solved(self.worker)
+            log.info("job done", state=done.state.value, status=result.status.value, final=result.objective.final)
+
+    def _signed(self, job: jobs.Job, result: JobResult) -> JobResult:
+        queued_s = max(0.0, (job.started or job.created) - job.created)
+        timings = result.timings.model_copy(update={"queued_s": queued_s})
+        return result.model_copy(update={"worker": self.worker, "attempt": job.attempt, "timings": timings})
+
+    def _release(self, job: jobs.Job, solution: Solution) -> None:
+        """Hand the job and its incumbent to another worker, because this one is shutting down."""
+        self.store.blobs.put_incumbent(job.id, weights.encode(solution.weight, solution.bias))
+        now = self.store.jobs.now()
+        back = self.store.jobs.update(job.id, partial(jobs.release, attempt=job.attempt, now=now))
+        if back is not None and back.state is State.QUEUED:
+            self.publish(back)
+            log.info("job released")
+
+    def _fail(self, job: jobs.Job, error: Exception) -> None:
+        code = error.code if isinstance(error, ContractError) else ErrorCode.SOLVER_ERROR
+        reason = JobError(code=code, detail=str(error) or type(error).__name__)
+        log.error("job failed", reason=reason.detail)
+        now = self.store.jobs.now
+        _patiently(
+            lambda: self.store.jobs.update(job.id, partial(jobs.fail, error=reason, attempt=job.attempt, now=now()))
+        )
+
+
+def _patiently(call: Callable[[], jobs.Job | None]) -> jobs.Job | None:
+    """Repeat a write while Redis is away; what a solve found is worth the wait."""
+    retrying = Retrying(
+        retry=retry_if_exception_type(StoreUnavailableError),
+        wait=wait_exponential(multiplier=0.2, max=5),
+        stop=stop_after_delay(STORE_PATIENCE_S),
+        reraise=True,
+    )
+    return retrying(call)

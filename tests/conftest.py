@@ -1,0 +1,113 @@
+"""What tests at every tier share: small random problems, a real Redis, and a whole pool."""
+
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shared.snapshot import Snapshot
+from solver_service.local import redis_command
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+def small_snapshot(seed: int = 0, *, n: int = 30, d: int = 3, classes: int = 3) -> Snapshot:
+    """A stalled linear classifier on overlapping blobs: some samples are wrong, and the box can mend a few."""
+    rng = np.random.default_rng(seed)
+    targets = rng.integers(0, classes, n)
+    centres = 1.5 * rng.normal(size=(classes, d))
+    inputs = (centres[targets] + rng.normal(size=(n, d))).astype(np.float32)
+    weight = (0.3 * centres + 0.3 * rng.normal(size=(classes, d))).astype(np.float32)
+    return Snapshot(
+        task="classification",
+        inputs=inputs,
+        targets=targets.astype(np.int64),
+        weight=weight,
+        bias=np.zeros(classes, np.float32),
+    )
+
+
+def wait_for(condition: Callable[[], bool], *, within_s: float = 30.0) -> None:
+    """Poll until the condition holds; fail clearly when it never does."""
+    end = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < end, f"{condition} did not hold within {within_s} s"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Redis on a unix socket, for this test run alone."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="gds-test-") as short:
+        path = Path(short) / "redis.sock"
+        command = redis_command(path, tmp_path_factory.mktemp("redis"))
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            wait_for(path.exists)
+            yield f"unix://{path}"
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+@dataclass
+class RunningPool:
+    """A `gdsolver-pool up` of the test's own."""
+
+    process: subprocess.Popen[str]
+    url: str
+    log: Path
+
+    def stop(self) -> int:
+        """End it as a user would, and say how it exited."""
+        self.process.terminate()
+        return self.process.wait(30)
+
+
+def start_pool(folder: Path, *, workers: int = 1, environment: dict[str, str] | None = None) -> RunningPool:
+    """Start the embedded stack on a free port and wait for its ready line."""
+    log = folder / "pool.log"
+    command = [sys.executable, "-m", "solver_service", "up", "--port", "0"]
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            [*command, "--workers", str(workers), "--data-dir", str(folder / "data")],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,
+        )
+    lines: queue.Queue[str] = queue.Queue()
+    assert process.stdout is not None
+    threading.Thread(target=lambda out=process.stdout: lines.put(out.readline()), daemon=True).start()
+    line = lines.get(timeout=60)
+    assert line.startswith("gdsolver-pool ready: "), f"{line!r}\n{log.read_text()}"
+    return RunningPool(process, line.split()[-1], log)
+
+
+@pytest.fixture(scope="session")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPool]:
+    """One embedded stack for all tests that only use it."""
+    running = start_pool(tmp_path_factory.mktemp("pool"))
+    try:
+        yield running
+    finally:
+        running.stop()
+        assert running.process.stdout is not None
+        running.process.stdout.close()

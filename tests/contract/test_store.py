@@ -1,0 +1,159 @@
+"""The store on a real Redis: compare-and-set, indexes, leases, idempotency, and what an outage looks like."""
+
+import threading
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+
+from shared.contracts import JobSpec, State
+from solver_service import jobs
+from solver_service.errors import StoreUnavailableError
+from solver_service.reaper import sweep
+from solver_service.settings import Settings
+from solver_service.store import Store
+from solver_service.store.jobs import IdempotencyMismatchError, QueueFullError
+from tests.unit.service.test_jobs import RESULT
+
+SPEC = JobSpec.model_validate({"objective": "ramp", "radius": 0.1})
+
+
+@pytest.fixture
+def store(redis_url: str) -> Iterator[Store]:
+    opened = Store.open(Settings(redis_url=redis_url, lease_s=0.05, max_queued=5))
+    opened.redis.flushall()
+    yield opened
+    opened.close()
+
+
+def add(store: Store, *, run: str | None = None, owner: str = "local", token: str | None = None) -> jobs.Job:
+    spec = SPEC.model_copy(update={"run": run})
+    job = jobs.create(spec, snapshot="a" * 64, owner=owner, now=store.jobs.now())
+    return store.jobs.add(job, idempotency=None if token is None else (token, jobs.spec_digest(spec, "a" * 64)))[0]
+
+
+def claim(store: Store, job: jobs.Job, worker: str = "w") -> jobs.Job | None:
+    return store.jobs.update(job.id, partial(jobs.claim, worker=worker, now=store.jobs.now()))
+
+
+def test_only_one_of_many_claims_wins(store: Store) -> None:
+    """However many workers receive a message, exactly one gets the job."""
+    job = add(store)
+    won: list[str] = []
+
+    def race(name: str) -> None:
+        if claim(store, job, name) is not None:
+            won.append(name)
+
+    threads = [threading.Thread(target=race, args=(f"w{i}",)) for i in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    found = store.jobs.get(job.id)
+    assert found is not None
+    assert found.worker == won[0]
+
+
+def test_a_result_and_its_record_are_written_together(store: Store) -> None:
+    """A finished job has its result file; a fenced-off attempt leaves none."""
+    job = add(store)
+    claim(store, job)
+    finish = partial(jobs.finish, result=RESULT, now=store.jobs.now())
+    assert store.jobs.update(job.id, partial(finish, attempt=9), result=b"stale") is None
+    assert store.blobs.result(job.id) is None
+    assert store.jobs.update(job.id, partial(finish, attempt=1), result=b"weights") is not None
+    assert store.blobs.result(job.id) == b"weights"
+    assert store.jobs.counts()["succeeded"] == 1
+    assert store.jobs.running() == []
+
+
+def test_the_same_idempotency_key_gives_the_same_job(store: Store) -> None:
+    """Same key and body: one job. Another body: refused. Another owner's key is another key."""
+    first = add(store, token="k")
+    assert add(store, token="k").id == first.id
+    assert add(store, token="k", owner="other").id != first.id
+    with pytest.raises(IdempotencyMismatchError):
+        add(store, token="k", run="another")
+
+
+def test_a_full_queue_refuses(store: Store) -> None:
+    """No more than `max_queued` jobs wait."""
+    for _ in range(5):
+        add(store)
+    with pytest.raises(QueueFullError):
+        add(store)
+
+
+def test_lists_are_newest_first_and_scoped(store: Store) -> None:
+    """A list holds the owner's jobs alone, newest first, page by page, by run and by state."""
+    mine = [add(store, run="r" if i % 2 else None).id for i in range(4)]
+    add(store, owner="other")
+    page, cursor = store.jobs.page("local", run=None, state=None, limit=3, cursor=None)
+    rest, end = store.jobs.page("local", run=None, state=None, limit=3, cursor=cursor)
+    assert sorted([job.id for job in page + rest]) == sorted(mine)
+    assert [job.id for job in page] == sorted([job.id for job in page], reverse=True)
+    assert end is None
+    in_run, _ = store.jobs.page("local", run="r", state=State.QUEUED, limit=9, cursor=None)
+    assert {job.id for job in in_run} == {mine[1], mine[3]}
+    assert store.jobs.page("local", run="r", state=State.FAILED, limit=9, cursor=None)[0] == []
+    assert set(store.jobs.active("local", "r")) == {mine[1], mine[3]}
+
+
+def test_the_reaper_requeues_a_lost_job_and_publishes_it(store: Store) -> None:
+    """A running job whose lease has ended is queued again and its message sent; a renewed one is left alone."""
+    lost, kept = add(store), add(store)
+    claim(store, lost)
+    threading.Event().wait(0.1)
+    claim(store, kept)
+    published: list[str] = []
+    sweep(store, lambda job: published.append(job.id), republish_s=10)
+    assert published == [lost.id]
+    after = store.jobs.get(lost.id)
+    assert after is not None
+    assert (after.state, after.lost) == (State.QUEUED, 1)
+    running = store.jobs.get(kept.id)
+    assert running is not None
+    assert running.state is State.RUNNING
+
+
+def test_the_reaper_publishes_forgotten_jobs_only_while_a_worker_is_free(store: Store) -> None:
+    """A queued job whose message was lost is sent again, once a worker could take it."""
+    job = add(store)
+    published: list[str] = []
+    sweep(store, lambda job: published.append(job.id), republish_s=-1)
+    assert published == []
+    store.workers.beat("w", host="h", pid=1, slots=1)
+    sweep(store, lambda job: published.append(job.id), republish_s=-1)
+    assert published == [job.id]
+
+
+def test_one_reaper_at_a_time(store: Store, redis_url: str) -> None:
+    """Of several gateways one reaps."""
+    other = Store.open(Settings(redis_url=redis_url))
+    assert store.reaper.hold()
+    assert not other.reaper.hold()
+    assert store.reaper.hold()
+    other.close()
+
+
+def test_workers_are_alive_while_they_beat(store: Store) -> None:
+    """A worker that fell silent is gone from the list."""
+    store.workers.beat("here", host="h", pid=1, slots=2)
+    store.workers.beat("left", host="h", pid=2, slots=1)
+    store.workers.leave("left")
+    store.workers.count_solved("here")
+    (worker,) = store.workers.alive()
+    assert (worker.name, worker.slots, worker.solved) == ("here", 2, 1)
+
+
+def test_an_outage_is_one_error() -> None:
+    """Whatever Redis or the way to it raises becomes StoreUnavailableError."""
+    away = Store.open(Settings(redis_url="unix:///nowhere/redis.sock"))
+    with pytest.raises(StoreUnavailableError):
+        away.ping()
+    with pytest.raises(StoreUnavailableError):
+        away.jobs.get("x")
+    with pytest.raises(StoreUnavailableError):
+        away.blobs.snapshot("x", "y")

@@ -1,0 +1,303 @@
+"""The REST interface on a real Redis, without workers: what is accepted, what is refused and how."""
+
+import json
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+from starlette.testclient import TestClient
+
+from shared.snapshot import snapshot_id
+from solver_service import jobs, weights
+from solver_service.errors import StoreUnavailableError
+from solver_service.gateway.app import create_app
+from solver_service.gateway.services import Services
+from solver_service.settings import Settings
+from solver_service.store import Store
+from tests.conftest import small_snapshot
+from tests.unit.service.test_jobs import RESULT
+
+OCTETS = {"content-type": "application/octet-stream"}
+LOCAL = "http://127.0.0.1"
+SPEC = {"objective": "ramp", "radius": 0.1}
+
+
+class FakeQueue:
+    """Remembers what was published; `broken` makes it behave like a broker that is away."""
+
+    def __init__(self) -> None:
+        self.published: list[str] = []
+        self.broken = False
+
+    def __call__(self, job: jobs.Job) -> None:
+        if self.broken:
+            raise StoreUnavailableError("away")
+        self.published.append(job.id)
+
+
+class Gateway:
+    """A gateway under test, and what is behind it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.store = Store.open(settings)
+        self.store.redis.flushall()
+        self.queue = FakeQueue()
+        self.app = create_app(Services(self.store, self.queue, settings))
+
+    def client(self, **options: object) -> TestClient:
+        return TestClient(self.app, base_url=LOCAL, raise_server_exceptions=False, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def gateway(redis_url: str) -> Iterator[Gateway]:
+    made = Gateway(Settings(redis_url=redis_url, max_body_bytes=100_000, max_json_bytes=50_000))
+    yield made
+    made.store.close()
+
+
+@pytest.fixture
+def client(gateway: Gateway) -> Iterator[TestClient]:
+    with gateway.client() as opened:
+        yield opened
+
+
+def upload(client: TestClient, seed: int = 0) -> str:
+    response = client.post("/v1/snapshots", content=small_snapshot(seed).to_bytes(), headers=OCTETS)
+    return str(response.json()["id"])
+
+
+def post(client: TestClient, spec: dict[str, object], **headers: str) -> dict[str, object]:
+    response = client.post("/v1/jobs", json={**SPEC, **spec}, headers=headers)
+    assert response.status_code == 202, response.text
+    return dict(response.json())
+
+
+def finish(gateway: Gateway, job_id: str) -> None:
+    store = gateway.store
+    store.jobs.update(job_id, partial(jobs.claim, worker="w", now=store.jobs.now()))
+    data = weights.encode(small_snapshot().weight, None, RESULT)
+    store.jobs.update(job_id, partial(jobs.finish, result=RESULT, attempt=1, now=store.jobs.now()), result=data)
+
+
+def assert_problem(response: object, status: int, code: str, field: str | None = None) -> None:
+    assert response.status_code == status, response.text  # type: ignore[attr-defined]
+    assert response.headers["content-type"] == "application/problem+json"  # type: ignore[attr-defined]
+    body = response.json()  # type: ignore[attr-defined]
+    assert (body["status"], body["code"]) == (status, code)
+    assert body["detail"]
+    if field is not None:
+        assert body["field"] == field
+
+
+def test_a_snapshot_is_stored_once(client: TestClient) -> None:
+    """The first upload gives 201, the second 200, both with the content's hash and shapes."""
+    data = small_snapshot().to_bytes()
+    first = client.post("/v1/snapshots", content=data, headers=OCTETS)
+    again = client.put(f"/v1/snapshots/{snapshot_id(data)}", content=data, headers=OCTETS)
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert first.json() == again.json()
+    assert first.json()["shapes"]["inputs"] == [30, 3]
+    assert client.head(f"/v1/snapshots/{snapshot_id(data)}").status_code == 200
+    assert client.head(f"/v1/snapshots/{'0' * 64}").status_code == 404
+
+
+def test_put_checks_the_hash(client: TestClient) -> None:
+    """Bytes that were changed on their way are refused."""
+    response = client.put(f"/v1/snapshots/{'0' * 64}", content=small_snapshot().to_bytes(), headers=OCTETS)
+    assert_problem(response, 422, "hash_mismatch", "sha256")
+
+
+def test_a_job_is_queued_and_can_be_asked_after(gateway: Gateway, client: TestClient) -> None:
+    """A submission gives 202 with a location, a message is published, and the record says `queued`."""
+    response = client.post("/v1/jobs", json={**SPEC, "snapshot": upload(client), "run": "r1", "tags": {"a": "b"}})
+    assert response.status_code == 202
+    job = client.get(response.headers["location"]).json()
+    assert (job["state"], job["run"], job["tags"]) == ("queued", "r1", {"a": "b"})
+    assert gateway.queue.published == [job["id"]]
+    assert client.get("/v1/jobs", params={"run": "r1"}).json()["jobs"][0]["id"] == job["id"]
+    assert client.get("/v1/stats").json()["queued"] == 1
+
+
+def test_a_job_stays_accepted_when_the_broker_is_away(gateway: Gateway, client: TestClient) -> None:
+    """If the message cannot be sent the job is still accepted: the reaper will send it."""
+    gateway.queue.broken = True
+    assert post(client, {"snapshot": upload(client)})["state"] == "queued"
+
+
+def test_solve_takes_spec_as_field_or_file(client: TestClient) -> None:
+    """One multipart call uploads and submits, with the spec as a form field or as a file."""
+    snapshot = ("stall.safetensors", small_snapshot().to_bytes())
+    as_field = client.post("/v1/solve", data={"spec": json.dumps(SPEC)}, files={"snapshot": snapshot})
+    as_file = client.post("/v1/solve", files={"snapshot": snapshot, "spec": ("spec.json", json.dumps(SPEC))})
+    assert (as_field.status_code, as_file.status_code) == (202, 202), as_field.text
+    assert as_field.json()["snapshot"] == as_file.json()["snapshot"]
+
+
+def test_a_small_snapshot_travels_inline(client: TestClient) -> None:
+    """Nested lists in the spec give the same snapshot id as the file."""
+    snapshot = small_snapshot()
+    lists = {name: array.tolist() for name, array in snapshot.tensors().items()}
+    job = post(client, {"snapshot": {"task": "classification", "tensors": lists}})
+    assert job["snapshot"] == snapshot_id(snapshot.to_bytes())
+
+
+def test_idempotency_keys(client: TestClient) -> None:
+    """Same key and body: the same job. Same key, other body: 422."""
+    spec: dict[str, object] = {"snapshot": upload(client)}
+    first = post(client, spec, **{"Idempotency-Key": "abc"})
+    assert post(client, spec, **{"Idempotency-Key": "abc"})["id"] == first["id"]
+    other = client.post("/v1/jobs", json={**SPEC, **spec, "radius": 0.2}, headers={"Idempotency-Key": "abc"})
+    assert_problem(other, 422, "idempotency_mismatch", "Idempotency-Key")
+
+
+def test_supersede_cancels_older_jobs_of_the_run(client: TestClient) -> None:
+    """A newer snapshot of the same run makes the older unfinished jobs pointless."""
+    snapshot = upload(client)
+    old = post(client, {"snapshot": snapshot, "run": "r"})
+    other = post(client, {"snapshot": snapshot, "run": "another"})
+    post(client, {"snapshot": snapshot, "run": "r", "supersede": True})
+    assert client.get(f"/v1/jobs/{old['id']}").json()["state"] == "cancelled"
+    assert client.get(f"/v1/jobs/{other['id']}").json()["state"] == "queued"
+
+
+def test_results(gateway: Gateway, client: TestClient) -> None:
+    """Unfinished: 409. Finished: the weights. Cancelled before a start: 404. Expired data: 410."""
+    job = post(client, {"snapshot": upload(client)})
+    url = f"/v1/jobs/{job['id']}/result"
+    assert_problem(client.get(url), 409, "not_finished")
+    finish(gateway, str(job["id"]))
+    found, bias = weights.decode(client.get(url).content)
+    assert found.shape == (3, 3)
+    assert bias is None
+    gateway.store.redis.delete(f"gds:result:{job['id']}")
+    assert_problem(client.get(url), 410, "gone")
+    cancelled = post(client, {"snapshot": upload(client), "radius": 0.3})
+    assert client.delete(f"/v1/jobs/{cancelled['id']}").json()["state"] == "cancelled"
+    assert_problem(client.get(f"/v1/jobs/{cancelled['id']}/result"), 404, "no_result")
+
+
+def test_cancel_is_202_while_running_and_200_after(gateway: Gateway, client: TestClient) -> None:
+    """A running job is asked to stop; a finished one stays as it is."""
+    job = str(post(client, {"snapshot": upload(client)})["id"])
+    store = gateway.store
+    store.jobs.update(job, partial(jobs.claim, worker="w", now=store.jobs.now()))
+    assert client.delete(f"/v1/jobs/{job}").status_code == 202
+    store.jobs.update(job, partial(jobs.finish, result=RESULT, attempt=1, now=store.jobs.now()), result=b"x")
+    response = client.delete(f"/v1/jobs/{job}")
+    assert (response.status_code, response.json()["state"]) == (200, "cancelled")
+
+
+def test_feedback_is_kept(gateway: Gateway, client: TestClient) -> None:
+    """The trainer's verdict becomes part of an ended job's record."""
+    job = str(post(client, {"snapshot": upload(client)})["id"])
+    url = f"/v1/jobs/{job}/feedback"
+    assert_problem(client.post(url, json={"accepted": True}), 409, "not_finished")
+    finish(gateway, job)
+    assert client.post(url, json={"accepted": True, "before": 1.0, "after": 0.5}).status_code == 200
+    assert client.get(f"/v1/jobs/{job}").json()["feedback"]["after"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"objective": "accuracy"}, "objective"),
+        ({"objective": "mae"}, "objective"),
+        ({"radius": -1}, "radius"),
+        ({"radius": None}, "radius"),
+        ({"limits": {"time_s": 601}}, "limits.time_s"),
+        ({"limits": {"time_s": 10, "patience": 1}}, "limits.patience"),
+        ({"radios": 1}, "radios"),
+        ({"supersede": True}, "body"),
+        ({"snapshot": None}, "snapshot"),
+        ({"tail_radius": 0.5}, "tail_radius"),
+        ({"constraints": [{"type": "nonnegative", "value": 0}]}, "constraints"),
+        ({"solver": {"params": {"limits/time": 5}}}, "solver.params.limits/time"),
+        ({"solver": {"params": {"visual/vbcfilename": 5}}}, "solver.params.visual/vbcfilename"),
+        ({"tags": {"a": "\ud800"}}, "tags.a"),
+    ],
+)
+def test_a_wrong_spec_names_the_field(client: TestClient, spec: dict[str, object], field: str) -> None:
+    """Whatever is wrong in a spec gives 422 and names the field."""
+    body = json.dumps({**SPEC, "snapshot": upload(client), **spec})
+    response = client.post("/v1/jobs", content=body, headers={"content-type": "application/json"})
+    assert response.status_code == 422, response.text
+    assert response.json()["field"] == field
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"radius": NaN}', b"\xff", b"[" * 20_000, b"9" * 9999])
+def test_a_body_that_is_no_spec_is_refused(client: TestClient, body: bytes) -> None:
+    """Broken JSON and JSON of another kind give 422."""
+    assert client.post("/v1/jobs", content=body, headers={"content-type": "application/json"}).status_code == 422
+
+
+def test_other_refusals(client: TestClient) -> None:
+    """Unknown jobs, wrong media types, encodings, methods and lengths each have their status and code."""
+    data = small_snapshot().to_bytes()
+    assert_problem(client.get(f"/v1/jobs/{'0' * 32}"), 404, "not_found")
+    assert_problem(client.get("/v1/nowhere"), 404, "not_found")
+    assert_problem(client.put("/v1/jobs"), 405, "method_not_allowed")
+    assert_problem(client.get("/v1/jobs", params={"limit": 1000}), 422, "invalid_spec", "limit")
+    assert_problem(client.get(f"/v1/jobs/{'0' * 32}", params={"wait": 61}), 422, "invalid_spec", "wait")
+    assert_problem(client.post("/v1/jobs", content=b"x"), 415, "unsupported_media_type", "Content-Type")
+    assert_problem(client.post("/v1/snapshots", json={}), 415, "unsupported_media_type", "Content-Type")
+    gzip = {**OCTETS, "content-encoding": "gzip"}
+    assert_problem(client.post("/v1/snapshots", content=data, headers=gzip), 415, "unsupported_media_type")
+    assert_problem(client.post("/v1/snapshots", content=b"nonsense", headers=OCTETS), 422, "invalid_snapshot")
+    assert_problem(client.post("/v1/snapshots", content=bytes(100_001), headers=OCTETS), 413, "too_large")
+    streamed = client.post("/v1/snapshots", content=(bytes(10_000) for _ in range(20)), headers=OCTETS)
+    assert_problem(streamed, 413, "too_large")
+    large = client.post("/v1/jobs", content=bytes(60_000), headers={"content-type": "application/json"})
+    assert_problem(large, 413, "too_large", "spec")
+    missing = client.post("/v1/jobs", json={**SPEC, "snapshot": "0" * 64})
+    assert_problem(missing, 404, "not_found", "snapshot")
+    assert_problem(client.post("/v1/solve", files={"snapshot": ("s", data)}), 422, "invalid_spec", "spec")
+    assert_problem(client.post("/v1/solve", data={"spec": "{}"}), 415, "unsupported_media_type")
+
+
+def test_a_keyless_gateway_serves_this_machine_alone(client: TestClient) -> None:
+    """Without a key a foreign Host, a foreign Origin and cross-site requests are refused; this machine's pass."""
+    assert_problem(client.get("/healthz", headers={"host": "evil.example"}), 403, "forbidden", "Host")
+    assert_problem(client.get("/v1/jobs", headers={"origin": "http://evil.example"}), 403, "forbidden", "Origin")
+    assert_problem(client.get("/v1/jobs", headers={"sec-fetch-site": "cross-site"}), 403, "forbidden", "Origin")
+    assert client.get("/v1/jobs", headers={"host": "localhost:8000"}).status_code == 200
+    assert client.get("/v1/jobs", headers={"origin": LOCAL, "sec-fetch-site": "same-origin"}).status_code == 200
+
+
+def test_a_key_is_needed_where_one_is_set(redis_url: str) -> None:
+    """With a key every /v1 call needs it; health does not; hosts are free."""
+    keyed = Gateway(Settings(redis_url=redis_url, api_key="secret-key"))  # type: ignore[arg-type]
+    with keyed.client() as client:
+        assert_problem(client.get("/v1/jobs"), 401, "unauthorized", "Authorization")
+        assert_problem(client.get("/v1/jobs", headers={"authorization": "Bearer no"}), 401, "unauthorized")
+        assert_problem(client.get("/v1/jobs", headers={"authorization": b"Bearer \xe9"}), 401, "unauthorized")
+        with_key = {"authorization": "Bearer secret-key", "host": "pool.example"}
+        assert client.get("/v1/jobs", headers=with_key).status_code == 200
+        assert client.get("/healthz").status_code == 200
+    keyed.store.close()
+
+
+def test_readiness_needs_a_worker(gateway: Gateway, client: TestClient) -> None:
+    """`/readyz` is green only when a worker has a fresh heartbeat; `/healthz` is about the process alone."""
+    assert client.get("/healthz").status_code == 200
+    assert client.get("/readyz").status_code == 503
+    gateway.store.workers.beat("w", host="h", pid=1, slots=1)
+    assert client.get("/readyz").status_code == 200
+    assert client.get("/v1/workers").json()["workers"][0]["name"] == "w"
+
+
+def test_an_outage_of_redis_is_a_503() -> None:
+    """While Redis is away every call that needs it says so, with Retry-After."""
+    settings = Settings(redis_url="unix:///nowhere/redis.sock")
+    store = Store.open(settings)
+    app = create_app(Services(store, FakeQueue(), settings))
+    with TestClient(app, base_url=LOCAL, raise_server_exceptions=False) as client:
+        for response in (client.get("/v1/jobs"), client.get("/readyz"), client.get(f"/v1/jobs/{'0' * 32}")):
+            assert_problem(response, 503, "store_unavailable")
+            assert response.headers["retry-after"]
+
+
+def test_the_openapi_document_describes_the_spec(client: TestClient) -> None:
+    """The document names the job spec, though routes parse it themselves to bound it first."""
+    document = client.get("/openapi.json").json()
+    assert {"JobSpec", "JobStatus", "Problem", "Limits"} <= document["components"]["schemas"].keys()
+    assert "/v1/solve" in document["paths"]

@@ -1,0 +1,155 @@
+"""The embedded stack as users run it: solved over HTTP, kept through faults, and nothing left behind."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+import safetensors.numpy
+
+from shared.objectives import Objective
+from tests.conftest import RunningPool, small_snapshot, start_pool, wait_for
+
+SPEC = {"objective": "zero_one", "radius": 0.3, "limits": {"time_s": 5}}
+OCTETS = {"content-type": "application/octet-stream"}
+
+
+def submit(http: httpx.Client, snapshot: bytes, spec: dict[str, Any]) -> str:
+    digest = http.post("/v1/snapshots", content=snapshot, headers=OCTETS).json()["id"]
+    response = http.post("/v1/jobs", json={**spec, "snapshot": digest})
+    assert response.status_code == 202, response.text
+    return str(response.json()["id"])
+
+
+def ended(http: httpx.Client, job: str) -> dict[str, Any]:
+    for _ in range(4):
+        record = http.get(f"/v1/jobs/{job}", params={"wait": 15}, timeout=30).json()
+        if record["state"] not in ("queued", "running"):
+            return dict(record)
+    raise AssertionError(record)
+
+
+def long_problem() -> bytes:
+    """A problem that no solver finishes in a few seconds."""
+    return small_snapshot(3, n=1500, d=20, classes=8).to_bytes()
+
+
+@pytest.mark.parametrize("objective", ["zero_one", "ramp", "hinge"])
+def test_a_job_is_solved_over_http(pool: RunningPool, objective: str) -> None:
+    """Posted, solved, fetched: the weights lie in the box, improve, and recompute to the value that was reported."""
+    snapshot = small_snapshot()
+    with httpx.Client(base_url=pool.url) as http:
+        job = submit(http, snapshot.to_bytes(), {**SPEC, "objective": objective})
+        record = ended(http, job)
+        assert record["state"] == "succeeded", record
+        found = safetensors.numpy.load(http.get(f"/v1/jobs/{job}/result").content)
+    reported = record["result"]["objective"]
+    assert reported["final"] < reported["start"]
+    assert np.abs(found["weight"] - snapshot.weight).max() <= 0.3 + 1e-6
+    value = Objective(objective).value(snapshot, found["weight"], found["bias"])  # type: ignore[arg-type]
+    assert value == reported["final"]
+    assert record["worker"]
+
+
+def test_progress_and_cancel_keep_the_incumbent(pool: RunningPool) -> None:
+    """A running job reports its incumbent; cancelled, it ends soon and keeps it as the result."""
+    with httpx.Client(base_url=pool.url) as http:
+        job = submit(http, long_problem(), {**SPEC, "limits": {"time_s": 120}})
+        wait_for(lambda: http.get(f"/v1/jobs/{job}").json()["progress"] is not None)
+        began = time.monotonic()
+        assert http.delete(f"/v1/jobs/{job}").status_code == 202
+        record = ended(http, job)
+        assert time.monotonic() - began < 10
+        assert record["state"] == "cancelled"
+        assert record["result"]["status"] == "interrupted"
+        assert record["result"]["objective"]["final"] < record["result"]["objective"]["start"]
+        assert http.get(f"/v1/jobs/{job}/result").status_code == 200
+
+
+def test_a_hidden_layer_gets_a_clear_refusal(pool: RunningPool) -> None:
+    """A snapshot with an activation is refused with 422 while hidden layers are not supported."""
+    tensors = {name: array.tolist() for name, array in small_snapshot().tensors().items()}
+    inline = {"task": "classification", "activation": "relu", "tensors": tensors}
+    response = httpx.post(f"{pool.url}/v1/jobs", json={**SPEC, "snapshot": inline})
+    assert response.status_code == 422
+    assert response.json()["code"] == "not_supported"
+    assert "not supported yet" in response.json()["detail"]
+
+
+def test_a_killed_workers_job_runs_again(tmp_path: Path) -> None:
+    """The job of a worker that is killed is requeued after its lease, solved by the next one, and counted once."""
+    pool = start_pool(tmp_path, environment={"GDSOLVER_LEASE_S": "2"})
+    try:
+        with httpx.Client(base_url=pool.url) as http:
+            job = submit(http, long_problem(), {**SPEC, "limits": {"time_s": 6}})
+            wait_for(lambda: http.get(f"/v1/jobs/{job}").json()["state"] == "running")
+            (worker,) = http.get("/v1/workers").json()["workers"]
+            os.kill(worker["pid"], signal.SIGKILL)
+            record = ended(http, job)
+            assert (record["state"], record["attempt"]) == ("succeeded", 2)
+            assert http.get("/v1/stats").json()["states"]["succeeded"] == 1
+    finally:
+        pool.stop()
+
+
+def test_a_stopping_worker_hands_its_job_on(tmp_path: Path) -> None:
+    """SIGTERM interrupts the solve; the job goes back to the queue with its incumbent and uses up no attempt."""
+    pool = start_pool(tmp_path)
+    try:
+        with httpx.Client(base_url=pool.url) as http:
+            job = submit(http, long_problem(), {**SPEC, "limits": {"time_s": 8}})
+            wait_for(lambda: http.get(f"/v1/jobs/{job}").json()["progress"] is not None)
+            (worker,) = http.get("/v1/workers").json()["workers"]
+            os.kill(worker["pid"], signal.SIGTERM)
+            record = ended(http, job)
+            assert (record["state"], record["attempt"]) == ("succeeded", 2)
+    finally:
+        pool.stop()
+
+
+def test_jobs_survive_a_restart_of_the_pool(tmp_path: Path) -> None:
+    """What was accepted is solved after a restart on the same data folder."""
+    first = start_pool(tmp_path)
+    with httpx.Client(base_url=first.url) as http:
+        blocker = submit(http, long_problem(), {**SPEC, "limits": {"time_s": 100}})
+        waiting = submit(http, small_snapshot().to_bytes(), SPEC)
+        http.delete(f"/v1/jobs/{blocker}")
+    assert first.stop() == 0
+    second = start_pool(tmp_path)
+    try:
+        with httpx.Client(base_url=second.url) as http:
+            assert ended(http, waiting)["state"] == "succeeded"
+    finally:
+        second.stop()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_process_is_left(tmp_path: Path, number: signal.Signals) -> None:
+    """However the pool ends, in the middle of a job, every one of its processes ends with it."""
+    pool = start_pool(tmp_path, workers=2)
+    children = psutil.Process(pool.process.pid).children(recursive=True)
+    assert len(children) >= 6  # Redis, gateway, two workers with a child each
+    with httpx.Client(base_url=pool.url) as http:
+        job = submit(http, long_problem(), {**SPEC, "limits": {"time_s": 100}})
+        wait_for(lambda: http.get(f"/v1/jobs/{job}").json()["state"] == "running")
+    pool.process.send_signal(number)
+    assert pool.process.wait(30) == (-number if number is signal.SIGKILL else 0)
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert [child for child in alive if child.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def test_a_key_off_loopback_or_no_pool() -> None:
+    """A gateway that others could reach refuses to start without a key, and says what to do."""
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "solver_service", "gateway", "--host", "0.0.0.0", "--port", "0"]
+    environment = {name: value for name, value in os.environ.items() if name != "GDSOLVER_API_KEY"}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, env=environment)
+    assert done.returncode == 2
+    assert "GDSOLVER_API_KEY" in done.stderr
