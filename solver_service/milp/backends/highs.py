@@ -1,0 +1,163 @@
+"""The one place that knows HiGHS: linear programs that grow rows and keep their basis, and small MILPs."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import highspy
+import numpy as np
+import scipy.sparse as sp
+
+from shared.contracts import SolveStatus
+from solver_service.errors import SolverError
+from solver_service.milp.backends.outcome import MilpOptions, OnSolution, Outcome
+from solver_service.milp.control import Control
+from solver_service.milp.formulation.model import LinearModel
+from solver_service.milp.problem import Array
+
+
+class LpStatus(StrEnum):
+    """How a run of an LP ended."""
+
+    OPTIMAL = "optimal"
+    STOPPED = "stopped"
+    INFEASIBLE = "infeasible"
+
+
+@dataclass(frozen=True, eq=False)
+class LpPoint:
+    """A run's end: how, the columns' values, and the rows' dual values (>= 0 for rows with a lower side)."""
+
+    status: LpStatus
+    columns: Array
+    duals: Array
+
+
+STATUS = {
+    highspy.HighsModelStatus.kOptimal: LpStatus.OPTIMAL,
+    highspy.HighsModelStatus.kInfeasible: LpStatus.INFEASIBLE,
+    highspy.HighsModelStatus.kInterrupt: LpStatus.STOPPED,
+    highspy.HighsModelStatus.kTimeLimit: LpStatus.STOPPED,
+    highspy.HighsModelStatus.kIterationLimit: LpStatus.STOPPED,
+}
+PRIMAL, DUAL = 4, 1
+
+
+class LinearProgram:
+    """min cost . x over rows `matrix x >= lower` that are added as they are needed; every run starts from the last basis.
+
+    `should_stop` is asked at every simplex iteration; a run then ends with STOPPED.
+    """
+
+    def __init__(self, cost: Array, lower: Array, upper: Array, *, should_stop: Callable[[], bool]) -> None:
+        self._highs = highspy.Highs()
+        self._size = int(cost.size)
+        for option, value in (("output_flag", False), ("threads", 1), ("presolve", "off"), ("solver", "simplex")):
+            self._highs.setOptionValue(option, value)
+        lp = highspy.HighsLp()
+        lp.num_col_, lp.num_row_ = self._size, 0
+        lp.col_cost_, lp.col_lower_, lp.col_upper_ = cost, lower, upper
+        self._highs.passModel(lp)
+        self._highs.cbSimplexInterrupt += lambda event: event.interrupt(should_stop())
+
+    def add_rows(self, matrix: sp.csr_array, lower: Array) -> None:
+        """Add rows `matrix x >= lower`; the next run repairs them with the dual simplex."""
+        upper = np.full(lower.size, highspy.kHighsInf)
+        indices, starts = matrix.indices.astype(np.int32), matrix.indptr[:-1].astype(np.int32)
+        self._highs.addRows(lower.size, lower, upper, int(matrix.nnz), starts, indices, matrix.data)
+        self._highs.setOptionValue("simplex_strategy", DUAL)
+
+    def set_costs(self, cost: Array) -> None:
+        """Replace all costs; the last basis stays feasible, so the next run goes on with the primal simplex."""
+        self._highs.changeColsCost(self._size, np.arange(self._size, dtype=np.int32), cost)
+        self._highs.setOptionValue("simplex_strategy", PRIMAL)
+
+    def run(self) -> LpPoint:
+        """Solve from the last basis; SolverError for an end that is no answer."""
+        self._highs.run()
+        status = STATUS.get(self._highs.getModelStatus())
+        if status is None:
+            raise SolverError(f"HiGHS ended an LP with {self._highs.getModelStatus()}")
+        solution = self._highs.getSolution()
+        return LpPoint(status, np.asarray(solution.col_value), np.asarray(solution.row_dual))
+
+
+def version() -> str:
+    """HiGHS's own version."""
+    return f"{highspy.HIGHS_VERSION_MAJOR}.{highspy.HIGHS_VERSION_MINOR}.{highspy.HIGHS_VERSION_PATCH}"
+
+
+MILP_STATUS = {
+    highspy.HighsModelStatus.kOptimal: SolveStatus.OPTIMAL,
+    highspy.HighsModelStatus.kInfeasible: SolveStatus.INFEASIBLE,
+    highspy.HighsModelStatus.kInterrupt: SolveStatus.INTERRUPTED,
+    highspy.HighsModelStatus.kTimeLimit: SolveStatus.TIME_LIMIT,
+    highspy.HighsModelStatus.kSolutionLimit: SolveStatus.NODE_LIMIT,
+    highspy.HighsModelStatus.kIterationLimit: SolveStatus.NODE_LIMIT,
+}
+
+
+def solve(
+    model: LinearModel,
+    options: MilpOptions,
+    control: Control,
+    on_solution: OnSolution,
+    start: Array | None = None,
+) -> Outcome:
+    """Minimise with HiGHS's branch and bound; it has no memory limit of its own."""
+    highs = _milp(model, options)
+    if start is not None:
+        values = highspy.HighsSolution()
+        values.col_value = start.tolist()
+        highs.setSolution(values)
+    highs.cbMipInterrupt += lambda event: event.interrupt(control.stopped)
+    highs.cbMipImprovingSolution += lambda event: on_solution(
+        np.array(event.data_out.mip_solution)[: model.change_columns],
+        float(event.data_out.mip_dual_bound),
+        int(event.data_out.mip_node_count),
+    )
+    began = time.monotonic()
+    highs.run()
+    status = MILP_STATUS.get(highs.getModelStatus())
+    if status is None:
+        raise SolverError(f"HiGHS ended a MILP with {highs.getModelStatus()}")
+    info, solution = highs.getInfo(), np.asarray(highs.getSolution().col_value)
+    if solution.size:
+        on_solution(solution[: model.change_columns], float(info.mip_dual_bound), int(info.mip_node_count))
+    return Outcome(
+        status=status,
+        bound=float(info.mip_dual_bound),
+        nodes=int(info.mip_node_count),
+        presolve_s=0.0,
+        solve_s=time.monotonic() - began,
+        start_accepted=True,
+    )
+
+
+def _milp(model: LinearModel, options: MilpOptions) -> highspy.Highs:
+    highs = highspy.Highs()
+    settings = {
+        "output_flag": False,
+        "threads": 1,
+        "time_limit": options.time_s,
+        "mip_rel_gap": options.gap,
+        "mip_abs_gap": 1e-9,
+        "random_seed": options.seed,
+    }
+    if options.nodes is not None:
+        settings["mip_max_nodes"] = min(options.nodes, 2**31 - 1)
+    for option, value in settings.items():
+        highs.setOptionValue(option, value)
+    lp = highspy.HighsLp()
+    lp.num_col_, lp.num_row_ = model.columns, model.rows
+    lp.col_cost_, lp.col_lower_, lp.col_upper_ = model.objective, model.lower, model.upper
+    lp.row_lower_, lp.row_upper_ = model.row_lower, model.row_upper
+    lp.offset_ = model.constant
+    lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+    lp.a_matrix_.start_, lp.a_matrix_.index_ = model.matrix.indptr, model.matrix.indices
+    lp.a_matrix_.value_ = model.matrix.data
+    kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
+    lp.integrality_ = [kinds[int(integer)] for integer in model.integer]
+    highs.passModel(lp)
+    return highs

@@ -1,0 +1,207 @@
+"""The one place that knows SCIP: a model in, incumbents and a bound out, and an end that anyone may call."""
+
+import json
+import re
+import sys
+from operator import itemgetter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from pyscipopt import SCIP_EVENTTYPE, SCIP_PARAMSETTING, Eventhdlr, Model
+
+from shared.contracts import SolveStatus
+from solver_service.errors import SolverError
+from solver_service.milp.backends.outcome import MilpOptions, OnSolution, Outcome
+from solver_service.milp.control import Control
+from solver_service.milp.formulation.model import LinearModel
+from solver_service.milp.problem import Array
+from solver_service.milp.support import PARAMETERS, REFUSED
+
+STATUS = {
+    "optimal": SolveStatus.OPTIMAL,
+    "gaplimit": SolveStatus.GAP_REACHED,
+    "timelimit": SolveStatus.TIME_LIMIT,
+    "nodelimit": SolveStatus.NODE_LIMIT,
+    "totalnodelimit": SolveStatus.NODE_LIMIT,
+    "memlimit": SolveStatus.MEMORY_LIMIT,
+    "userinterrupt": SolveStatus.INTERRUPTED,
+    "infeasible": SolveStatus.INFEASIBLE,
+}
+MEMORY_SHARE = 0.4
+"""The process needs two to three times what SCIP counts."""
+ENTRY = re.compile(
+    r"^# \[type: (bool|int|longint|real), advanced: \w+, range: [\[{](?:TRUE,FALSE|([^,\]]+),([^\]]+))[\]}].*\n(\S+) = ",
+    re.M,
+)
+"""One parameter in SCIP's own settings file."""
+STOP_EVENTS = SCIP_EVENTTYPE.PRESOLVEROUND | SCIP_EVENTTYPE.NODEFOCUSED | SCIP_EVENTTYPE.LPSOLVED
+
+
+def solve(
+    model: LinearModel,
+    options: MilpOptions,
+    control: Control,
+    on_solution: OnSolution,
+    start: Array | None = None,
+) -> Outcome:
+    """Minimise with SCIP; SolverError when it ends in a state that is no answer."""
+    scip, variables = _build(model)
+    _configure(scip, options)
+    accepted = start is None or _give_start(scip, variables, start)
+    watcher = _Watcher(control, on_solution, variables[: model.change_columns])
+    scip.includeEventhdlr(watcher, "incumbents", "hands incumbents out and listens for a stop")
+    with control.interruptible(scip.interruptSolve):
+        scip.optimizeNogil()
+    if watcher.error is not None:
+        raise watcher.error
+    status = STATUS.get(scip.getStatus())
+    if status is None:
+        raise SolverError(f"SCIP ended with status {scip.getStatus()!r}")
+    return Outcome(
+        status=status,
+        bound=-np.inf if status is SolveStatus.INFEASIBLE else _finite(scip.getDualbound()),
+        nodes=int(scip.getNTotalNodes()),
+        presolve_s=float(scip.getPresolvingTime()),
+        solve_s=float(scip.getSolvingTime()),
+        start_accepted=accepted,
+    )
+
+
+def version() -> str:
+    """SCIP's own version."""
+    scip = Model()
+    return f"{scip.getMajorVersion()}.{scip.getMinorVersion()}.{scip.getTechVersion()}"
+
+
+class _Watcher(Eventhdlr):  # type: ignore[misc]
+    """Hands incumbents out; an exception must not cross SCIP, so it is kept and ends the solve."""
+
+    def __init__(self, control: Control, on_solution: OnSolution, variables: list[Any]) -> None:
+        self.control, self.on_solution, self.variables = control, on_solution, variables
+        self.error: Exception | None = None
+
+    def eventinit(self) -> None:
+        self.model.catchEvent(SCIP_EVENTTYPE.BESTSOLFOUND, self)
+        self.model.catchEvent(STOP_EVENTS, self)
+
+    def eventexit(self) -> None:
+        self.model.dropEvent(SCIP_EVENTTYPE.BESTSOLFOUND, self)
+        self.model.dropEvent(STOP_EVENTS, self)
+
+    def eventexec(self, event: Any) -> None:
+        try:
+            if event.getType() == SCIP_EVENTTYPE.BESTSOLFOUND:
+                self._hand_out()
+        except Exception as error:  # kept for `solve`, which raises it once SCIP has returned
+            self.error = error
+        if self.error is not None or self.control.stopped:
+            self.model.interruptSolve()
+
+    def _hand_out(self) -> None:
+        best = self.model.getBestSol()
+        values = np.array([self.model.getSolVal(best, variable) for variable in self.variables])
+        self.on_solution(values, _finite(self.model.getDualbound()), int(self.model.getNTotalNodes()))
+
+
+def _build(model: LinearModel) -> tuple[Model, list[Any]]:
+    scip = Model()
+    scip.hideOutput()
+    variables = [
+        scip.addVar(lb=lower, ub=upper, obj=cost, vtype="B" if integer else "C")
+        for lower, upper, cost, integer in zip(
+            model.lower.tolist(), model.upper.tolist(), model.objective.tolist(), model.integer.tolist(), strict=True
+        )
+    ]
+    scip.addObjoffset(model.constant)
+    # A row is created on a fixed variable and filled afterwards: many times faster than building expressions.
+    anchor = scip.addVar(lb=0.0, ub=0.0)
+    starts, columns, values = (
+        array.tolist() for array in (model.matrix.indptr, model.matrix.indices, model.matrix.data)
+    )
+    for row in range(model.rows):
+        constraint = _row(scip, model, row, anchor, variables)
+        for entry in range(starts[row], starts[row + 1]):
+            scip.addCoefLinear(constraint, variables[columns[entry]], values[entry])
+    return scip, variables
+
+
+def _row(scip: Model, model: LinearModel, row: int, anchor: Any, variables: list[Any]) -> Any:
+    """An empty row with its sides; one with an indicator holds only while that is 1."""
+    lower, upper = float(model.row_lower[row]), float(model.row_upper[row])
+    if model.indicator[row] >= 0:
+        switch = scip.addConsIndicator(anchor <= upper, variables[model.indicator[row]])
+        return scip.getLinearConsIndicator(switch)
+    if np.isfinite(upper):
+        return scip.addCons(lower <= (anchor <= upper))
+    return scip.addCons(anchor >= lower)
+
+
+def _configure(scip: Model, options: MilpOptions) -> None:
+    # The starts come from our own heuristics; here, proving is what the time is for.
+    scip.setHeuristics(SCIP_PARAMSETTING.OFF)
+    scip.setParam("separating/maxroundsroot", 5)
+    scip.setParam("separating/maxrounds", 0)
+    for name, value in options.params.items():
+        scip.setParam(name, value)
+    scip.setParam("limits/time", max(0.0, options.time_s))
+    scip.setParam("limits/memory", MEMORY_SHARE * options.memory_mb)
+    scip.setParam("limits/gap", options.gap / (1 - options.gap) if options.gap < 1 else 1e20)
+    scip.setParam("limits/nodes", -1 if options.nodes is None else options.nodes)
+    scip.setParam("randomization/randomseedshift", options.seed)
+    scip.setParam("misc/catchctrlc", False)
+
+
+def _give_start(scip: Model, variables: list[Any], start: Array) -> bool:
+    """Add the start if SCIP's own check agrees that it is feasible."""
+    solution = scip.createOrigSol()
+    for variable, value in zip(variables, start.tolist(), strict=True):
+        if value:
+            scip.setSolVal(solution, variable, value)
+    feasible = bool(scip.checkSol(solution, printreason=False, completely=False, original=True))
+    if feasible:
+        scip.addSol(solution)
+    else:
+        scip.freeSol(solution)
+    return feasible
+
+
+def _finite(bound: float) -> float:
+    """SCIP's 1e20 is infinity."""
+    return float(bound) if abs(bound) < 1e20 else float(np.copysign(np.inf, bound))
+
+
+def live_parameters() -> dict[str, list[str | float | None]]:
+    """The numeric and boolean parameters of the installed SCIP that a job may set: name -> [type, lowest, highest]."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "parameters.set")
+        scip = Model()
+        scip.hideOutput()
+        scip.writeParams(str(path), comments=True, onlychanged=False)
+        entries = ENTRY.findall(path.read_text())
+    return {
+        name: [kind, _number(low), _number(high)]
+        for kind, low, high, name in sorted(entries, key=itemgetter(3))
+        if not name.startswith(REFUSED)
+    }
+
+
+def _number(text: str) -> float | None:
+    """A side of a range, None where there is none."""
+    if not text:
+        return None
+    return float(text) if "." in text or "e" in text else int(text)
+
+
+def _main(arguments: list[str]) -> int:
+    if arguments != ["--write-parameters"]:
+        print("usage: python -m solver_service.milp.backends.scip --write-parameters", file=sys.stderr)
+        return 2
+    lines = [f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in live_parameters().items()]
+    PARAMETERS.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(sys.argv[1:]))

@@ -1,0 +1,112 @@
+"""The elastic LP behind every heuristic: requirements with slack, rows added only when a solution breaks them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+from solver_service.milp.backends.highs import LinearProgram, LpStatus
+from solver_service.milp.formulation.compact import largest_shortfalls
+from solver_service.milp.formulation.rows import change_rows
+from solver_service.milp.problem import Array, Index, Problem
+from solver_service.milp.requirements import Requirements
+
+BROKEN = 1e-7
+"""A row is added when it is short of its need by more than this many units."""
+
+
+@dataclass(frozen=True, eq=False)
+class ElasticPoint:
+    """A solution: the change [h, d+1], every row's t_r, each group's shortfall and the price of its rows.
+
+    `bound` is a proven lower limit of the weighted shortfalls, made safe from the duals in float64.
+    """
+
+    change: Array
+    values: Array
+    shortfalls: Array
+    prices: Array
+    bound: float
+
+
+class ElasticProgram:
+    """min sum weight_g slack_g, subject to `t_r + unit slack_g >= need` in the box; weights may change between runs."""
+
+    def __init__(self, problem: Problem, requirements: Requirements, *, should_stop: Callable[[], bool]) -> None:
+        self._problem, self._requirements = problem, requirements
+        self._should_stop = should_stop
+        self._upper = np.concatenate([np.ones(problem.columns), largest_shortfalls(requirements)])
+        self._lower = np.concatenate([-np.ones(problem.columns), np.zeros(requirements.groups)])
+        self._cost = np.zeros(self._upper.size)
+        self._scale = 1.0
+        self._program = LinearProgram(self._cost, self._lower, self._upper, should_stop=should_stop)
+        self._present = np.zeros(requirements.rows, dtype=bool)
+        self._order: list[Index] = []
+        self._blocks: list[sp.csr_array] = []
+        self._add(worst_rows(requirements, requirements.level))
+
+    def solve(self, weights: Array) -> ElasticPoint | None:
+        """Minimise the shortfalls under these group weights; None when it was stopped on the way."""
+        self._scale = float(weights.max(initial=0.0)) or 1.0
+        self._cost = np.concatenate([np.zeros(self._problem.columns), weights / self._scale])
+        self._program.set_costs(self._cost)
+        while not self._should_stop():
+            found = self._program.run()
+            if found.status is not LpStatus.OPTIMAL:
+                return None
+            change = np.clip(found.columns[: self._problem.columns], -1.0, 1.0).reshape(self._problem.radius.shape)
+            values = self._requirements.values(self._problem, change)
+            broken = self._broken(values, found.columns[self._problem.columns :], weights)
+            if broken.size == 0:
+                return self._point(change, values, found.duals)
+            self._add(broken)
+        return None
+
+    def _broken(self, values: Array, slack: Array, weights: Array) -> Index:
+        """The worst broken row of each group that counts."""
+        group = self._requirements.group
+        lack = (self._requirements.need - values) / self._requirements.unit - slack[group]
+        wanted = (lack > BROKEN) & (weights[group] > 0) & ~self._present
+        rows = np.flatnonzero(wanted)
+        return rows[worst_rows(self._requirements.select(rows), values[rows])]
+
+    def _add(self, rows: Index) -> None:
+        chosen = self._requirements.select(rows)
+        unit = np.full(rows.size, chosen.unit)
+        slack = sp.csr_array(
+            (np.ones(rows.size), (np.arange(rows.size), chosen.group)), shape=(rows.size, chosen.groups)
+        )
+        block = sp.csr_array(sp.hstack([change_rows(self._problem, chosen, unit), slack], format="csr"))
+        self._program.add_rows(block, (chosen.need - chosen.level) / chosen.unit)
+        self._present[rows] = True
+        self._order.append(rows)
+        self._blocks.append(block)
+
+    def _point(self, change: Array, values: Array, duals: Array) -> ElasticPoint:
+        rows = np.concatenate(self._order)
+        prices = np.zeros(self._requirements.groups)
+        np.add.at(prices, self._requirements.group[rows], np.maximum(duals, 0.0))
+        return ElasticPoint(
+            change, values, self._requirements.shortfalls(values), prices, self._scale * self._safe_bound(rows, duals)
+        )
+
+    def _safe_bound(self, rows: Index, duals: Array) -> float:
+        """The Lagrangian value of these duals, which no rounding in the solver can push above the optimum."""
+        price = np.maximum(duals, 0.0)
+        reduced = self._cost.copy()
+        total, first = 0.0, 0
+        for block in self._blocks:
+            part = price[first : first + block.shape[0]]
+            reduced -= block.T @ part
+            first += block.shape[0]
+        needs = (self._requirements.need - self._requirements.level[rows]) / self._requirements.unit
+        total = float(price @ needs)
+        return total + float(np.minimum(reduced * self._lower, reduced * self._upper).sum())
+
+
+def worst_rows(requirements: Requirements, values: Array) -> Index:
+    """Each group's row of the lowest value."""
+    order = np.lexsort((values, requirements.group))
+    _, first = np.unique(requirements.group[order], return_index=True)
+    return np.asarray(order[first])

@@ -1,0 +1,140 @@
+"""The compact model: one binary per undecided sample, one row per rival that matters, tight big-M."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+from solver_service.milp.formulation.model import LinearModel, always, stack
+from solver_service.milp.formulation.rows import change_rows
+from solver_service.milp.problem import Array, Index, Problem
+from solver_service.milp.requirements import Requirements
+
+WIDE = 100.0
+"""Rows with a larger big-M are scaled down to this one."""
+NEGLIGIBLE = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Cuts:
+    """Valid rows `give_up z + slack xi >= 1` over two groups each: groups [c, 2], and both coefficients [c, 2]."""
+
+    groups: Index
+    give_up: Array
+    slack: Array
+
+
+NO_CUTS = Cuts(np.zeros((0, 2), dtype=np.int64), np.zeros((0, 2)), np.zeros((0, 2)))
+
+
+@dataclass(frozen=True, eq=False)
+class CompactColumns:
+    """Where a group's columns are: its slack xi and its binary z, or -1 where it has none."""
+
+    slack: Index
+    give_up: Index
+    total: int
+
+
+def columns_of(problem: Problem, requirements: Requirements) -> CompactColumns:
+    """Lay the columns out: the change, then slacks, then binaries (a ramp sample that cannot go below 0 has none)."""
+    groups = requirements.groups
+    has_slack = np.full(groups, requirements.style != "count")
+    has_binary = np.full(groups, requirements.style != "linear")
+    if requirements.style == "capped":
+        has_binary[:] = False
+        has_binary[requirements.group[requirements.low < requirements.need - requirements.unit]] = True
+    slack = np.where(has_slack, problem.columns + np.cumsum(has_slack) - 1, -1)
+    first = problem.columns + int(has_slack.sum())
+    give_up = np.where(has_binary, first + np.cumsum(has_binary) - 1, -1)
+    return CompactColumns(slack, give_up, first + int(has_binary.sum()))
+
+
+def compact_model(
+    problem: Problem, requirements: Requirements, *, constant: float = 0.0, cuts: Cuts = NO_CUTS
+) -> LinearModel:
+    """Build it (FORMULATIONS, "Compact model"); `constant` is the cost of what screening gave up."""
+    columns = columns_of(problem, requirements)
+    scale = row_scales(requirements)
+    matrix = sp.csr_array(
+        sp.hstack([change_rows(problem, requirements, scale), _group_part(problem, requirements, columns, scale)])
+    )
+    matrix = stack(matrix, _cut_rows(cuts, columns))
+    row_lower = np.concatenate([(requirements.need - requirements.level) / scale, np.ones(len(cuts.groups))])
+    lower, upper = np.zeros(columns.total), np.ones(columns.total)
+    lower[: problem.columns] = -1.0
+    objective = np.zeros(columns.total)
+    for place in (columns.slack, columns.give_up):
+        objective[place[place >= 0]] = requirements.cost[place >= 0]
+    if requirements.style == "linear":
+        upper[columns.slack] = largest_shortfalls(requirements)
+    integer = np.zeros(columns.total, dtype=bool)
+    integer[columns.give_up[columns.give_up >= 0]] = True
+    return LinearModel(
+        objective=objective,
+        constant=constant,
+        matrix=matrix,
+        row_lower=row_lower,
+        row_upper=np.full(row_lower.size, np.inf),
+        lower=lower,
+        upper=upper,
+        integer=integer,
+        change_columns=problem.columns,
+        indicator=always(row_lower.size),
+    )
+
+
+def complete(requirements: Requirements, columns: CompactColumns, change: Array, values: Array) -> Array:
+    """The full solution vector that a change [h, d+1] with row values t_r extends to."""
+    shortfalls = requirements.shortfalls(values)
+    solution = np.zeros(columns.total)
+    solution[: change.size] = change.ravel()
+    give_up = np.zeros(requirements.groups, dtype=bool)
+    if requirements.style == "count":
+        give_up = shortfalls > NEGLIGIBLE
+    elif requirements.style == "capped":
+        give_up = (shortfalls > 1.0) & (columns.give_up >= 0)
+    with_slack = columns.slack >= 0
+    capped = np.minimum(shortfalls, 1.0) if requirements.style == "capped" else shortfalls
+    solution[columns.slack[with_slack]] = np.where(give_up, 0.0, capped)[with_slack]
+    solution[columns.give_up[give_up]] = 1.0
+    return solution
+
+
+def largest_shortfalls(requirements: Requirements) -> Array:
+    """The largest shortfall of each group anywhere in the box."""
+    return requirements.shortfalls(requirements.low)
+
+
+def row_scales(requirements: Requirements) -> Array:
+    """What each row is divided by: the unit of the slack, or what keeps a big-M from growing out of bounds."""
+    if requirements.style == "count":
+        return np.maximum(1.0, requirements.big_m / WIDE)
+    return np.full(requirements.rows, requirements.unit)
+
+
+def _group_part(problem: Problem, requirements: Requirements, columns: CompactColumns, scale: Array) -> sp.csr_array:
+    """Coefficients of slacks and binaries in the requirements' rows."""
+    row = np.arange(requirements.rows)
+    slack = columns.slack[requirements.group]
+    give_up = columns.give_up[requirements.group]
+    entries = [
+        (np.ones(requirements.rows)[slack >= 0], row[slack >= 0], slack[slack >= 0]),
+        ((requirements.big_m / scale)[give_up >= 0], row[give_up >= 0], give_up[give_up >= 0]),
+    ]
+    data, rows, places = (np.concatenate(parts) for parts in zip(*entries, strict=True))
+    shape = (requirements.rows, columns.total - problem.columns)
+    return sp.csr_array((data, (rows, places - problem.columns)), shape=shape)
+
+
+def _cut_rows(cuts: Cuts, columns: CompactColumns) -> sp.csr_array:
+    row = np.repeat(np.arange(len(cuts.groups)), 2)
+    groups = cuts.groups.ravel()
+    data, rows, places = [], [], []
+    for place, value in ((columns.give_up[groups], cuts.give_up), (columns.slack[groups], cuts.slack)):
+        present = place >= 0
+        data.append(value.ravel()[present])
+        rows.append(row[present])
+        places.append(place[present])
+    coordinates = (np.concatenate(rows), np.concatenate(places))
+    return sp.csr_array((np.concatenate(data), coordinates), shape=(len(cuts.groups), columns.total))

@@ -1,0 +1,63 @@
+"""Cuts from pairs of samples that pull the same two units apart: bounds that mean something, found before any solver."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from scipy.spatial.distance import cdist
+
+from solver_service.milp.formulation.compact import Cuts
+from solver_service.milp.problem import Index, Problem
+from solver_service.milp.requirements import Requirements
+
+WORK = 1e9
+"""Multiplications spent on distances; beyond it only the rows that are hardest to meet are paired."""
+CLEAR = 1e-6
+"""How far beyond reach a pair has to be, against tolerances."""
+MOST = 200_000
+
+
+def pair_cuts(problem: Problem, requirements: Requirements) -> Cuts:
+    """All pairs of rows that no change can meet together (FORMULATIONS, "Conflict cuts", lambda = 1/2 each).
+
+    For rows n (unit a against b) and m (b against a) the biases cancel, and together they fall short of the need by
+    `C = need - [level_n + level_m + (R_a + R_b) . |g_n - g_m|] / 2`; if C > 0 the row
+    `sum min(1, M / 2C) z + unit / 2C xi >= 1` holds.
+    """
+    found = list(_pairs(problem, requirements))
+    if not found:
+        return Cuts(np.zeros((0, 2), dtype=np.int64), np.zeros((0, 2)), np.zeros((0, 2)))
+    rows = np.concatenate([pair for pair, _ in found])
+    excess = np.concatenate([lack for _, lack in found])
+    strongest = np.argsort(-excess, kind="stable")[:MOST]
+    rows, excess = rows[strongest], excess[strongest, None]
+    return Cuts(
+        groups=requirements.group[rows],
+        give_up=np.minimum(1.0, requirements.big_m[rows] / (2 * excess)),
+        slack=np.broadcast_to(requirements.unit / (2 * excess), rows.shape),
+    )
+
+
+def _pairs(
+    problem: Problem, requirements: Requirements
+) -> Iterator[tuple[Index, np.ndarray[tuple[int], np.dtype[np.float64]]]]:
+    """Conflicting rows [c, 2] and their C [c], one couple of units after the other."""
+    radius = np.vstack([problem.radius, np.zeros(problem.radius.shape[1])])
+    couples = [(a, b) for a in range(-1, problem.units) for b in range(a + 1, problem.units)]
+    most = max(8, int(np.sqrt(WORK / (problem.inputs.shape[1] * len(couples)))))
+    for a, b in couples:
+        first = _hardest(requirements, a, b, most)
+        second = _hardest(requirements, b, a, most)
+        if not first.size or not second.size:
+            continue
+        span = radius[a] + radius[b]
+        inputs = problem.inputs * span
+        apart = cdist(inputs[requirements.sample[first]], inputs[requirements.sample[second]], "cityblock")
+        together = requirements.level[first][:, None] + requirements.level[second] + apart
+        lack = requirements.need - together / 2
+        one, other = np.nonzero(lack > CLEAR * (1 + np.abs(together)))
+        yield np.column_stack([first[one], second[other]]), lack[one, other]
+
+
+def _hardest(requirements: Requirements, plus: int, minus: int, most: int) -> Index:
+    rows = np.flatnonzero((requirements.plus == plus) & (requirements.minus == minus))
+    return rows[np.argsort(requirements.level[rows], kind="stable")[:most]]

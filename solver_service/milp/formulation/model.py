@@ -1,0 +1,48 @@
+"""A mixed-integer linear model that belongs to no solver."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+from solver_service.milp.problem import Array, Index, Mask
+
+
+@dataclass(frozen=True, eq=False)
+class LinearModel:
+    """min constant + objective . x, rows `row_lower <= matrix x <= row_upper`, `lower <= x <= upper`, some x integer.
+
+    `indicator[r]` is the binary column that switches row r on (the row then has an upper side only), or -1 where the
+    row always holds. The first `change_columns` columns are the entries of a change [h, d+1].
+    """
+
+    objective: Array
+    constant: float
+    matrix: sp.csr_array
+    row_lower: Array
+    row_upper: Array
+    lower: Array
+    upper: Array
+    integer: Mask
+    change_columns: int
+    indicator: Index
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return int(self.matrix.shape[0])
+
+    @property
+    def columns(self) -> int:
+        """How many columns there are."""
+        return int(self.objective.size)
+
+
+def stack(matrix: sp.csr_array, more: sp.csr_array) -> sp.csr_array:
+    """One matrix below the other."""
+    return sp.csr_array(sp.vstack([matrix, more], format="csr"))
+
+
+def always(rows: int) -> Index:
+    """Indicators of rows that always hold."""
+    return np.full(rows, -1, dtype=np.int64)

@@ -1,0 +1,108 @@
+"""The words and numbers of a result: status, bound, sizes and timings, as they go on the wire."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from shared.contracts import Backend, JobResult, JobSpec, ObjectiveReport, Sizes, SolveStatus, Timings, gap
+from shared.snapshot import FloatArray, Snapshot
+from solver_service.milp.formulation.compact import columns_of
+from solver_service.milp.formulation.model import LinearModel
+from solver_service.milp.formulation.rows import nonzeros
+from solver_service.milp.incumbents import Incumbents
+from solver_service.milp.problem import Problem
+from solver_service.milp.reduction import Screened
+
+TOLERANCE = 1e-6
+"""Solvers meet rows and integrality to this; a bound is lowered by as much before it is believed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """A job's result, and the weights it speaks of: float32, weight [h, d], bias [h] or None."""
+
+    result: JobResult
+    weight: FloatArray
+    bias: FloatArray | None
+
+
+@dataclass(frozen=True, eq=False)
+class Ending:
+    """Why the work ended when nothing better was proven, who did it, and what it took."""
+
+    status: SolveStatus
+    backend: Backend
+    sizes: Sizes
+    allowance: float
+    nodes: int = 0
+    build_s: float = 0.0
+    presolve_s: float = 0.0
+    solve_s: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+def safe_bound(value: float, *, integral: bool) -> float:
+    """A solver's bound as far as it can be believed: lowered by the tolerance, rounded up for whole counts."""
+    if not math.isfinite(value):
+        return 0.0
+    lowered = value - TOLERANCE * max(1.0, abs(value))
+    return float(math.ceil(lowered)) if integral else lowered
+
+
+def is_integral(problem: Problem) -> bool:
+    """True when the objective takes whole values only."""
+    counts = problem.objective.name in ("zero_one", "outliers")
+    return counts and bool((problem.cost == np.round(problem.cost)).all())
+
+
+def sizes_of(problem: Problem, screened: Screened, model: LinearModel | None) -> Sizes:
+    """The size of the model; where none was built, of the one that the requirements describe."""
+    left, removed = screened.requirements, problem.snapshot.samples - screened.samples
+    if model is not None:
+        return Sizes(
+            rows=model.rows,
+            columns=model.columns,
+            binaries=int(model.integer.sum()),
+            nonzeros=int(model.matrix.nnz),
+            screened_samples=removed,
+        )
+    columns = columns_of(problem, left)
+    return Sizes(
+        rows=left.rows,
+        columns=columns.total,
+        binaries=int((columns.give_up >= 0).sum()),
+        nonzeros=nonzeros(problem, left) + left.rows * (2 if left.style == "capped" else 1),
+        screened_samples=removed,
+    )
+
+
+def solution_of(snapshot: Snapshot, spec: JobSpec, incumbents: Incumbents, ending: Ending, total_s: float) -> Solution:
+    """Put the result together; everything in it is recomputed from the weights returned."""
+    best, bound = incumbents.best, max(0.0, incumbents.bound)
+    start = spec.goal.value(snapshot, snapshot.weight, snapshot.bias)
+    changed = int(np.count_nonzero(best.weight != snapshot.weight))
+    if best.bias is not None and snapshot.bias is not None:
+        changed += int(np.count_nonzero(best.bias != snapshot.bias))
+    distance = gap(best.objective, bound)
+    result = JobResult(
+        objective=ObjectiveReport(name=spec.objective, start=start, final=best.objective, bound=bound, gap=distance),
+        status=_status(best.objective, bound, distance, spec, ending),
+        improved=best.objective < start,
+        changed_weights=changed,
+        timings=Timings(build_s=ending.build_s, presolve_s=ending.presolve_s, solve_s=ending.solve_s, total_s=total_s),
+        sizes=ending.sizes,
+        nodes=ending.nodes,
+        incumbents=incumbents.history,
+        backend=ending.backend,
+        notes=list(ending.notes),
+    )
+    return Solution(result, best.weight, best.bias)
+
+
+def _status(final: float, bound: float, distance: float, spec: JobSpec, ending: Ending) -> SolveStatus:
+    if final <= bound + ending.allowance:
+        return SolveStatus.OPTIMAL
+    if distance <= spec.limits.gap:
+        return SolveStatus.GAP_REACHED
+    return ending.status

@@ -1,0 +1,51 @@
+"""From a change in float64 to weights in float32 that are inside the box, whatever the rounding."""
+
+import numpy as np
+
+from shared.snapshot import FloatArray
+from solver_service.milp.problem import Array, Problem
+
+STEPS = 4
+
+
+def weights_of(problem: Problem, change: Array) -> tuple[FloatArray, FloatArray | None]:
+    """The block's weight [h, d] and bias [h] after a change [h, d+1], rounded into the box."""
+    snapshot = problem.snapshot
+    step = problem.radius * np.clip(change, -1.0, 1.0)
+    weight = round_into_box(snapshot.weight, step[:, :-1], problem.radius[:, :-1])
+    if snapshot.bias is None:
+        return weight, None
+    return weight, round_into_box(snapshot.bias, step[:, -1], problem.radius[:, -1])
+
+
+def change_of(problem: Problem, weight: FloatArray, bias: FloatArray | None) -> Array:
+    """The change [h, d+1] that leads nearest to these weights, clipped into the box."""
+    snapshot = problem.snapshot
+    step = np.zeros_like(problem.radius)
+    step[:, :-1] = weight.astype(np.float64) - snapshot.weight
+    if bias is not None and snapshot.bias is not None:
+        step[:, -1] = bias.astype(np.float64) - snapshot.bias
+    moved = np.divide(step, problem.radius, out=np.zeros_like(step), where=problem.radius > 0)
+    return np.clip(moved, -1.0, 1.0)
+
+
+def round_into_box(center: FloatArray, step: Array, radius: Array) -> FloatArray:
+    """`center + step` as float32 with `|result - center| <= radius` in float64 arithmetic."""
+    exact = center.astype(np.float64)
+    with np.errstate(over="ignore"):
+        found = (exact + step).astype(np.float32)
+    for _ in range(STEPS):
+        outside = ~(np.abs(found - exact) <= radius)
+        found = np.where(outside, np.nextafter(found, center), found)
+    outside = ~(np.abs(found - exact) <= radius)
+    return np.where(outside, center, found).astype(np.float32)
+
+
+def rounding_errors(problem: Problem) -> Array:
+    """How far rounding the weights to float32 can move each score, [n, h]."""
+    snapshot = problem.snapshot
+    largest = np.abs(snapshot.weight) + problem.radius[:, :-1]
+    bias = np.zeros(problem.units) if snapshot.bias is None else np.abs(snapshot.bias) + problem.radius[:, -1]
+    with np.errstate(over="ignore"):
+        spacing = np.spacing(np.hstack([largest, bias[:, None]]).astype(np.float32)).astype(np.float64)
+    return np.asarray(np.abs(problem.inputs) @ np.where(problem.radius > 0, spacing, 0.0).T)

@@ -1,0 +1,292 @@
+"""One job from snapshot to result: screen, start, improve, prove, recompute; Celery and Redis are out of sight."""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy
+
+from shared.contracts import Backend, JobSpec, SolveStatus
+from shared.snapshot import FloatArray, Snapshot
+from solver_service.milp.backends.outcome import MilpOptions, Outcome
+from solver_service.milp.backends.registry import milp_solver, version
+from solver_service.milp.budget import Budget
+from solver_service.milp.conflict_bound import conflict_bound
+from solver_service.milp.control import Control
+from solver_service.milp.elastic import ElasticProgram
+from solver_service.milp.finish import finish_count
+from solver_service.milp.formulation.compact import NO_CUTS, Cuts, columns_of, compact_model, complete
+from solver_service.milp.formulation.conflicts import pair_cuts
+from solver_service.milp.formulation.model import LinearModel
+from solver_service.milp.formulation.reference import complete_reference, reference_model
+from solver_service.milp.formulation.rows import nonzeros
+from solver_service.milp.incumbents import Incumbents
+from solver_service.milp.least_squares import solve_least_squares
+from solver_service.milp.problem import Array, Problem, problem_of
+from solver_service.milp.reduction import Screened, screen
+from solver_service.milp.report import (
+    TOLERANCE,
+    Ending,
+    Solution,
+    is_integral,
+    safe_bound,
+    sizes_of,
+    solution_of,
+)
+from solver_service.milp.requirements import Requirements, requirements_of
+from solver_service.milp.rounding import change_of, rounding_errors
+from solver_service.milp.support import check_supported
+from solver_service.milp.warmstart import improve
+
+__all__ = ["Solution", "solve"]
+
+HEURISTIC_SHARE = 0.4
+CONFLICT_SHARE = 0.25
+ROUNDS = 40
+"""Restarts in a row without an improvement, after which the heuristics give way to the proof."""
+BYTES_PER_NONZERO = 250
+"""What a coefficient of the model costs in all, measured from its arrays to SCIP's copies of them."""
+
+Start = tuple[FloatArray, FloatArray | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """All that the phases of one solve share."""
+
+    problem: Problem
+    spec: JobSpec
+    control: Control
+    screened: Screened
+    incumbents: Incumbents
+
+    @property
+    def proven(self) -> bool:
+        """True when the best value meets the bound, or comes as close as the job asks for."""
+        best, bound = self.incumbents.best.objective, max(0.0, self.incumbents.bound)
+        return best <= bound or best - bound <= self.spec.limits.gap * best
+
+    @property
+    def deadline(self) -> float:
+        """When the solver has to stop, in seconds: the time limit less what finishing takes."""
+        limit = self.spec.limits.time_s
+        return limit - min(0.5, 0.04 * limit)
+
+    def budget(self) -> Budget:
+        """All the time that is left."""
+        return Budget(self.control, self.deadline, ROUNDS)
+
+
+def solve(snapshot: Snapshot, spec: JobSpec, control: Control | None = None, *, start: Start | None = None) -> Solution:
+    """Find better weights for the snapshot's layer inside its box, and prove how much better they could be.
+
+    `start` is another solution to begin from, such as a lost attempt's incumbent; it is clipped into the box. The
+    result is never worse than the snapshot, the start, or any incumbent that was reported. Raises SpecError for a
+    spec that does not fit, SolverError when a solver breaks.
+    """
+    control = control or Control()
+    spec.check(snapshot)
+    check_supported(snapshot, spec)
+    problem = problem_of(snapshot, spec)
+    if spec.objective == "mse":
+        job = _job(problem, spec, control, _nothing_to_screen(problem))
+        ending = _least_squares(job, start)
+    else:
+        job = _job(problem, spec, control, screen(requirements_of(problem)))
+        ending = _by_style(job, start)
+    return solution_of(snapshot, spec, job.incumbents, ending, control.elapsed)
+
+
+def _job(problem: Problem, spec: JobSpec, control: Control, screened: Screened) -> Job:
+    cost = screened.cost if is_integral(problem) else screened.cost * (1 - TOLERANCE)
+    return Job(problem, spec, control, screened, Incumbents(problem, control, bound=cost))
+
+
+def _nothing_to_screen(problem: Problem) -> Screened:
+    """Least squares have no rows; their sizes are told by a stand-in without any."""
+    empty = np.zeros(0, dtype=np.int64)
+    rows = Requirements("linear", 0.0, 1.0, np.zeros(0), empty, empty, empty, empty, np.zeros(0), np.zeros(0))
+    return Screened(rows, 0.0, np.zeros(0), np.zeros(0, dtype=bool))
+
+
+def _by_style(job: Job, start: Start | None) -> Ending:
+    _offer_start(job, start)
+    if job.control.stopped or job.proven or job.screened.requirements.rows == 0:
+        return _ending(job, SolveStatus.INTERRUPTED)
+    if job.screened.requirements.style == "linear":
+        return _linear_program(job)
+    return _mixed_integer(job)
+
+
+def _offer_start(job: Job, start: Start | None) -> None:
+    if start is not None:
+        job.incumbents.offer(change_of(job.problem, *start))
+
+
+def _least_squares(job: Job, start: Start | None) -> Ending:
+    _offer_start(job, start)
+    began = job.control.elapsed
+    change, bound = solve_least_squares(job.problem, job.budget())
+    job.incumbents.offer(change)
+    job.incumbents.raise_bound(bound * (1 - 1e-9))
+    status = SolveStatus.INTERRUPTED if job.control.stopped else SolveStatus.TIME_LIMIT
+    ending = _ending(job, status, backend=Backend(name="scipy", version=scipy.__version__))
+    return replace(ending, solve_s=job.control.elapsed - began)
+
+
+def _linear_program(job: Job) -> Ending:
+    """hinge, mae and max_error: one LP with lazy rows, and a bound from its duals."""
+    began, budget, left = job.control.elapsed, job.budget(), job.screened.requirements
+    point = ElasticProgram(job.problem, left, should_stop=lambda: budget.over).solve(left.cost)
+    if point is not None:
+        job.incumbents.offer(point.change)
+        job.incumbents.raise_bound(point.bound * (1 - 1e-9))
+    status = SolveStatus.INTERRUPTED if job.control.stopped else SolveStatus.TIME_LIMIT
+    ending = _ending(job, status, backend=Backend(name="highs", version=version("highs")))
+    return replace(ending, build_s=began, solve_s=job.control.elapsed - began)
+
+
+def _mixed_integer(job: Job) -> Ending:
+    cuts = NO_CUTS
+    if job.spec.solver.formulation == "compact":
+        cuts = _bound_by_conflicts(job)
+        if not job.proven:
+            _improve(job)
+    if job.proven or job.control.stopped:
+        return replace(_ending(job, SolveStatus.INTERRUPTED), build_s=job.control.elapsed)
+    if _too_large(job):
+        note = "the model does not fit `limits.memory_mb`; heuristics only"
+        return replace(_ending(job, SolveStatus.MEMORY_LIMIT, notes=(note,)), build_s=job.control.elapsed)
+    return _branch_and_bound(job, cuts)
+
+
+def _bound_by_conflicts(job: Job) -> Cuts:
+    requirements = job.screened.requirements
+    bound, cuts = conflict_bound(requirements, pair_cuts(job.problem, requirements), job.budget().share(CONFLICT_SHARE))
+    integral = is_integral(job.problem)
+    job.incumbents.raise_bound(safe_bound(bound + job.screened.cost, integral=integral))
+    return cuts
+
+
+def _improve(job: Job) -> None:
+    """Run the heuristics: by the clock, or by rounds alone where a node limit asks for a reproducible run."""
+    everything = job.budget()
+    budget = everything if job.spec.limits.nodes is not None else everything.share(HEURISTIC_SHARE)
+    improve(job.problem, job.screened, job.incumbents, budget, job.spec.solver.seed)
+
+
+def _too_large(job: Job) -> bool:
+    needed = BYTES_PER_NONZERO * nonzeros(job.problem, job.screened.requirements)
+    return needed > job.spec.limits.memory_mb * 1e6
+
+
+def _branch_and_bound(job: Job, cuts: Cuts) -> Ending:
+    model, start = _model(job, cuts)
+    built, options = job.control.elapsed, _options(job)
+    backend = job.spec.solver.backend
+
+    def on_solution(columns: Array, bound: float, nodes: int) -> None:
+        job.incumbents.raise_bound(safe_bound(bound, integral=is_integral(job.problem)))
+        _take(job, columns, nodes)
+
+    outcome = milp_solver(backend)(model, options, job.control, on_solution, start)
+    if outcome.status is not SolveStatus.INFEASIBLE:
+        job.incumbents.raise_bound(safe_bound(outcome.bound, integral=is_integral(job.problem)))
+    ending = _ending(job, _honest(outcome), model=model, notes=_notes(outcome))
+    return replace(ending, nodes=outcome.nodes, build_s=built, presolve_s=outcome.presolve_s, solve_s=outcome.solve_s)
+
+
+def _model(job: Job, cuts: Cuts) -> tuple[LinearModel, Array]:
+    """The model, and the best solution so far in its columns."""
+    best = job.incumbents.best
+    change = change_of(job.problem, best.weight, best.bias)
+    if job.spec.solver.formulation == "reference":
+        requirements = requirements_of(job.problem)
+        values = requirements.values(job.problem, change)
+        return reference_model(job.problem, requirements), complete_reference(requirements, change, values)
+    left = job.screened.requirements
+    model = compact_model(job.problem, left, constant=job.screened.cost, cuts=cuts)
+    return model, complete(left, columns_of(job.problem, left), change, left.values(job.problem, change))
+
+
+def _options(job: Job) -> MilpOptions:
+    limits, solver = job.spec.limits, job.spec.solver
+    return MilpOptions(
+        time_s=max(0.0, job.deadline - job.control.elapsed),
+        memory_mb=limits.memory_mb,
+        nodes=limits.nodes,
+        gap=limits.gap,
+        seed=solver.seed,
+        params=solver.params,
+    )
+
+
+def _take(job: Job, columns: Array, nodes: int) -> None:
+    """Offer a solver's solution; a count that rounding spoils gets the finishing step."""
+    change = columns.reshape(job.problem.radius.shape)
+    left = job.screened.requirements
+    values = left.values(job.problem, change)
+    shortfalls = left.shortfalls(values + TOLERANCE)
+    claimed = float(left.losses(shortfalls).sum()) + job.screened.cost
+    reached = job.incumbents.offer(change, nodes=nodes)
+    if left.style == "count" and claimed < min(reached, job.incumbents.best.objective):
+        limit = job.spec.limits.time_s
+        finish_count(
+            job.problem,
+            job.screened,
+            job.incumbents,
+            shortfalls <= 0,
+            lambda: job.control.elapsed > limit,
+        )
+
+
+def _honest(outcome: Outcome) -> SolveStatus:
+    """A solver's claim to be done is the result's only if the recomputed value bears it out; see `report`."""
+    return SolveStatus.GAP_REACHED if outcome.status is SolveStatus.OPTIMAL else outcome.status
+
+
+def _notes(outcome: Outcome) -> tuple[str, ...]:
+    notes = []
+    if not outcome.start_accepted:
+        notes.append("the solver's check rejected the start; it searched without one")
+    if outcome.status is SolveStatus.OPTIMAL:
+        notes.append("the search is complete; a gap that is left is the solver's tolerance")
+    return tuple(notes)
+
+
+def _ending(
+    job: Job,
+    status: SolveStatus,
+    *,
+    model: LinearModel | None = None,
+    backend: Backend | None = None,
+    notes: tuple[str, ...] = (),
+) -> Ending:
+    name = job.spec.solver.backend
+    return Ending(
+        status=status,
+        backend=backend or Backend(name=name, version=version(name)),
+        sizes=sizes_of(job.problem, job.screened, model),
+        allowance=_allowance(job),
+        notes=notes,
+    )
+
+
+def _allowance(job: Job) -> float:
+    """How far above its bound a proven optimum may stay: rounding to float32, and the solver's tolerance."""
+    if job.screened.requirements.style == "count":
+        return 0.0 if is_integral(job.problem) else 2 * TOLERANCE * max(1.0, job.incumbents.best.objective)
+    errors = rounding_errors(job.problem).max(axis=1)
+    final = job.incumbents.best.objective
+    match job.problem.objective.name:
+        case "ramp" | "hinge":
+            rounding = 2 * float(job.problem.cost @ errors) / job.problem.objective.margin
+        case "max_error":
+            rounding = float(errors.max())
+        case "mae":
+            rounding = float(job.problem.cost @ errors) * job.problem.units
+        case _:
+            size = float(job.problem.cost @ errors**2) * job.problem.units
+            rounding = size + 2 * math.sqrt(size * max(final, 0.0))
+    tolerance = TOLERANCE * max(1.0, final) if job.screened.requirements.style == "capped" else TOLERANCE * final
+    return rounding + 2 * tolerance

@@ -1,0 +1,71 @@
+"""What this release can solve, said before a job is queued; importing it loads no solver."""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import NoReturn
+
+from shared.contracts import JobSpec, SolverOptions
+from shared.errors import ErrorCode, SpecError
+from shared.snapshot import Snapshot
+
+PARAMETERS = Path(__file__).with_name("scip_parameters.json")
+REFUSED = ("limits/", "parallel/", "lp/threads", "randomization/", "concurrent/", "timing/", "misc/catchctrlc")
+"""Parameters that are the service's own business; the job's `limits` and `seed` stand for them."""
+KINDS = {"bool": (bool,), "int": (int,), "longint": (int,), "real": (int, float)}
+
+Entry = tuple[str, float | None, float | None]
+
+
+def check_supported(snapshot: Snapshot, spec: JobSpec) -> None:
+    """Raise SpecError, naming the field, for what the first release cannot do or SCIP would not take."""
+    if snapshot.tail:
+        _refuse("tunnelling hidden layers is not supported yet: send the output layer, without a tail", "snapshot.tail")
+    if not snapshot.is_final_identity:
+        _refuse(f"tunnelling a {snapshot.activation} layer is not supported yet", "snapshot.activation")
+    if spec.tail_radius > 0:
+        _refuse("there is no tail to move; hidden layers are not supported yet", "tail_radius")
+    if spec.constraints:
+        _refuse(f"constraints ({spec.constraints[0].type}) are not supported yet", "constraints")
+    if spec.solver.formulation == "reference":
+        _check_reference(spec)
+    check_parameters(spec.solver)
+
+
+def check_parameters(solver: SolverOptions) -> None:
+    """Raise SpecError unless every parameter is on the committed list, of its type and in its range."""
+    if solver.params and solver.backend != "scip":
+        _refuse(f"parameters are SCIP's; the backend is {solver.backend}", "solver.params")
+    for name, value in solver.params.items():
+        field = f"solver.params.{name:.100}"
+        if name.startswith(REFUSED):
+            raise SpecError("this parameter belongs to the service; use `limits` and `solver.seed`", field=field)
+        entry = parameters().get(name)
+        if entry is None:
+            raise SpecError("not a numeric or boolean parameter of this SCIP", field=field)
+        _check_value(value, entry, field)
+
+
+@lru_cache(maxsize=1)
+def parameters() -> dict[str, Entry]:
+    """SCIP's numeric and boolean parameters: name -> (type, lowest, highest)."""
+    return {name: (kind, low, high) for name, (kind, low, high) in json.loads(PARAMETERS.read_text()).items()}
+
+
+def _check_value(value: bool | int | float, entry: Entry, field: str) -> None:
+    kind, low, high = entry
+    if type(value) not in KINDS[kind]:
+        raise SpecError(f"{value!r}, expected {kind}", field=field)
+    if (low is not None and value < low) or (high is not None and value > high) or value != value:
+        raise SpecError(f"{value!r}, expected {low} to {high}", field=field)
+
+
+def _check_reference(spec: JobSpec) -> None:
+    if spec.objective != "zero_one":
+        _refuse("the reference formulation knows zero_one only; use compact", "solver.formulation")
+    if spec.solver.backend != "scip":
+        _refuse("the reference formulation has indicators, which only scip takes", "solver.backend")
+
+
+def _refuse(detail: str, field: str) -> NoReturn:
+    raise SpecError(detail, field=field, code=ErrorCode.NOT_SUPPORTED)
