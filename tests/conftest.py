@@ -1,10 +1,8 @@
 """What tests at every tier share: small random problems, a real Redis, and a whole pool."""
 
 import os
-import queue
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -69,7 +67,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 class RunningPool:
     """A `gdsolver-pool up` of the test's own."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes]
     url: str
     log: Path
 
@@ -83,22 +81,19 @@ def start_pool(folder: Path, *, workers: int = 1, environment: dict[str, str] | 
     """Start the embedded stack on a free port and wait for its ready line."""
     log = folder / "pool.log"
     command = [sys.executable, "-m", "solver_service", "up", "--port", "0"]
-    with log.open("w") as errors:
+    said = folder / "pool.out"
+    with log.open("w") as errors, said.open("w") as output:
         process = subprocess.Popen(
             [*command, "--workers", str(workers), "--data-dir", str(folder / "data")],
-            stdout=subprocess.PIPE,
+            stdout=output,
             stderr=errors,
-            text=True,
             cwd=ROOT,
             env={**os.environ, **(environment or {})},
             start_new_session=True,
         )
-    lines: queue.Queue[str] = queue.Queue()
-    assert process.stdout is not None
-    threading.Thread(target=lambda out=process.stdout: lines.put(out.readline()), daemon=True).start()
-    line = lines.get(timeout=60)
-    assert line.startswith("gdsolver-pool ready: "), f"{line!r}\n{log.read_text()}"
-    return RunningPool(process, line.split()[-1], log)
+    wait_for(lambda: said.read_text().endswith("\n") or process.poll() is not None, within_s=60)
+    assert said.read_text().startswith("gdsolver-pool ready: "), log.read_text()
+    return RunningPool(process, said.read_text().split()[-1], log)
 
 
 @pytest.fixture(scope="session")
@@ -109,5 +104,3 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPool]:
         yield running
     finally:
         running.stop()
-        assert running.process.stdout is not None
-        running.process.stdout.close()

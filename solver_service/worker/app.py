@@ -4,10 +4,12 @@ import multiprocessing
 import os
 import socket
 import threading
+import warnings
 from typing import Any
 
 import structlog
 from celery import Celery, signals
+from celery.exceptions import SecurityWarning
 
 from solver_service import queue
 from solver_service.errors import StoreUnavailableError
@@ -34,6 +36,8 @@ def run_worker(settings: Settings, *, name: str | None, slots: int) -> None:
     def tie_child(**_: Any) -> None:
         die_with_parent()
 
+    # As root (the usual user of a container that sets none) Celery warns of pickle; this worker accepts JSON alone.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     signals.worker_shutting_down.connect(say_stop, weak=False)
     signals.worker_process_init.connect(tie_child, weak=False)
     app.worker_main(

@@ -36,7 +36,7 @@ def ended(http: httpx.Client, job: str) -> dict[str, Any]:
 
 def long_problem() -> bytes:
     """A problem that no solver finishes in a few seconds."""
-    return small_snapshot(3, n=1500, d=20, classes=8).to_bytes()
+    return small_snapshot(3, n=1500, d=5, classes=6).to_bytes()
 
 
 @pytest.mark.parametrize("objective", ["zero_one", "ramp", "hinge"])
@@ -86,7 +86,7 @@ def test_a_killed_workers_job_runs_again(tmp_path: Path) -> None:
     pool = start_pool(tmp_path, environment={"GDSOLVER_LEASE_S": "2"})
     try:
         with httpx.Client(base_url=pool.url) as http:
-            job = submit(http, long_problem(), {**SPEC, "limits": {"time_s": 6}})
+            job = submit(http, long_problem(), {**SPEC, "limits": {"time_s": 4}})
             wait_for(lambda: http.get(f"/v1/jobs/{job}").json()["state"] == "running")
             (worker,) = http.get("/v1/workers").json()["workers"]
             os.kill(worker["pid"], signal.SIGKILL)
@@ -102,7 +102,7 @@ def test_a_stopping_worker_hands_its_job_on(tmp_path: Path) -> None:
     pool = start_pool(tmp_path)
     try:
         with httpx.Client(base_url=pool.url) as http:
-            job = submit(http, long_problem(), {**SPEC, "limits": {"time_s": 8}})
+            job = submit(http, long_problem(), {**SPEC, "limits": {"time_s": 4}})
             wait_for(lambda: http.get(f"/v1/jobs/{job}").json()["progress"] is not None)
             (worker,) = http.get("/v1/workers").json()["workers"]
             os.kill(worker["pid"], signal.SIGTERM)
@@ -132,6 +132,7 @@ def test_jobs_survive_a_restart_of_the_pool(tmp_path: Path) -> None:
 def test_no_process_is_left(tmp_path: Path, number: signal.Signals) -> None:
     """However the pool ends, in the middle of a job, every one of its processes ends with it."""
     pool = start_pool(tmp_path, workers=2)
+    wait_for(lambda: httpx.get(f"{pool.url}/v1/stats").json()["workers"] == 2)
     children = psutil.Process(pool.process.pid).children(recursive=True)
     assert len(children) >= 6  # Redis, gateway, two workers with a child each
     with httpx.Client(base_url=pool.url) as http:
