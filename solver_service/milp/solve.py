@@ -106,7 +106,7 @@ def _nothing_to_screen(problem: Problem) -> Screened:
     """Least squares have no rows; their sizes are told by a stand-in without any."""
     empty = np.zeros(0, dtype=np.int64)
     rows = Requirements("linear", 0.0, 1.0, np.zeros(0), empty, empty, empty, empty, np.zeros(0), np.zeros(0))
-    return Screened(rows, 0.0, np.zeros(0), np.zeros(0, dtype=bool))
+    return Screened(rows, 0.0, empty, np.zeros(0, dtype=bool))
 
 
 def _by_style(job: Job, start: Start | None) -> Ending:

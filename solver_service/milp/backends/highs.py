@@ -45,7 +45,7 @@ PRIMAL, DUAL = 4, 1
 
 
 class LinearProgram:
-    """min cost . x over rows `matrix x >= lower` that are added as they are needed; every run starts from the last basis.
+    """min cost . x over rows `matrix x >= lower`, added as they are needed; every run starts from the last basis.
 
     `should_stop` is asked at every simplex iteration; a run then ends with STOPPED.
     """

@@ -1,4 +1,4 @@
-"""Cuts from pairs of samples that pull the same two units apart: bounds that mean something, found before any solver."""
+"""Cuts from pairs of samples that pull the same two units apart: bounds that mean something, before any solver."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from solver_service.milp.formulation.compact import Cuts
-from solver_service.milp.problem import Index, Problem
+from solver_service.milp.problem import Array, Index, Problem
 from solver_service.milp.requirements import Requirements
 
 WORK = 1e9
@@ -39,7 +39,7 @@ def pair_cuts(problem: Problem, requirements: Requirements) -> Cuts:
 
 def _pairs(
     problem: Problem, requirements: Requirements
-) -> Iterator[tuple[Index, np.ndarray[tuple[int], np.dtype[np.float64]]]]:
+) -> Iterator[tuple[Index, Array]]:
     """Conflicting rows [c, 2] and their C [c], one couple of units after the other."""
     radius = np.vstack([problem.radius, np.zeros(problem.radius.shape[1])])
     couples = [(a, b) for a in range(-1, problem.units) for b in range(a + 1, problem.units)]
