@@ -24,6 +24,7 @@ from solver_service.milp.incumbents import Incumbents
 from solver_service.milp.least_squares import solve_least_squares
 from solver_service.milp.problem import Array, Problem, problem_of
 from solver_service.milp.reduction import Screened, screen
+from solver_service.milp.relaxation import relaxation_bound
 from solver_service.milp.report import (
     TOLERANCE,
     Ending,
@@ -147,9 +148,12 @@ def _linear_program(job: Job) -> Ending:
 
 
 def _mixed_integer(job: Job) -> Ending:
+    """zero_one, ramp and outliers: bounds that cost little, heuristics, and a solver for what is still open."""
     cuts = NO_CUTS
     if job.spec.solver.formulation == "compact":
         cuts = _bound_by_conflicts(job)
+        if job.screened.requirements.style == "count" and not (job.proven or _too_large(job)):
+            _bound_by_relaxation(job, cuts)
         if not job.proven:
             _improve(job)
     if job.proven or job.control.stopped:
@@ -166,6 +170,14 @@ def _bound_by_conflicts(job: Job) -> Cuts:
     integral = is_integral(job.problem)
     job.incumbents.raise_bound(safe_bound(bound + job.screened.cost, integral=integral))
     return cuts
+
+
+def _bound_by_relaxation(job: Job, cuts: Cuts) -> None:
+    """The LP relaxation's bound, which the heuristics often meet: then no solver has to branch."""
+    budget = job.budget().share(CONFLICT_SHARE)
+    model = compact_model(job.problem, job.screened.requirements, constant=job.screened.cost, cuts=cuts)
+    bound = relaxation_bound(model, lambda: budget.over)
+    job.incumbents.raise_bound(safe_bound(bound, integral=is_integral(job.problem)))
 
 
 def _improve(job: Job) -> None:
@@ -192,7 +204,7 @@ def _branch_and_bound(job: Job, cuts: Cuts) -> Ending:
     outcome = milp_solver(backend)(model, options, job.control, on_solution, start)
     if outcome.status is not SolveStatus.INFEASIBLE:
         job.incumbents.raise_bound(safe_bound(outcome.bound, integral=is_integral(job.problem)))
-    ending = _ending(job, _honest(outcome), model=model, notes=_notes(outcome))
+    ending = _ending(job, _honest(outcome), model=model, notes=_notes(job, outcome))
     return replace(ending, nodes=outcome.nodes, build_s=built, presolve_s=outcome.presolve_s, solve_s=outcome.solve_s)
 
 
@@ -245,12 +257,12 @@ def _honest(outcome: Outcome) -> SolveStatus:
     return SolveStatus.GAP_REACHED if outcome.status is SolveStatus.OPTIMAL else outcome.status
 
 
-def _notes(outcome: Outcome) -> tuple[str, ...]:
+def _notes(job: Job, outcome: Outcome) -> tuple[str, ...]:
     notes = []
     if not outcome.start_accepted:
         notes.append("the solver's check rejected the start; it searched without one")
-    if outcome.status is SolveStatus.OPTIMAL:
-        notes.append("the search is complete; a gap that is left is the solver's tolerance")
+    if outcome.status is SolveStatus.OPTIMAL and not job.proven:
+        notes.append("the search is complete; the gap that is left is the solver's tolerance")
     return tuple(notes)
 
 

@@ -51,7 +51,7 @@ class LinearProgram:
     """
 
     def __init__(self, cost: Array, lower: Array, upper: Array, *, should_stop: Callable[[], bool]) -> None:
-        self._highs = highspy.Highs()
+        self._highs = highspy.Highs()  # type: ignore[no-untyped-call]
         self._size = int(cost.size)
         for option, value in (("output_flag", False), ("threads", 1), ("presolve", "off"), ("solver", "simplex")):
             self._highs.setOptionValue(option, value)
@@ -106,6 +106,7 @@ def solve(
     start: Array | None = None,
 ) -> Outcome:
     """Minimise with HiGHS's branch and bound; it has no memory limit of its own."""
+    began = time.monotonic()
     highs = _milp(model, options)
     if start is not None:
         values = highspy.HighsSolution()
@@ -117,7 +118,7 @@ def solve(
         float(event.data_out.mip_dual_bound),
         int(event.data_out.mip_node_count),
     )
-    began = time.monotonic()
+    highs.setOptionValue("time_limit", max(0.0, options.time_s - (time.monotonic() - began)))
     highs.run()
     status = MILP_STATUS.get(highs.getModelStatus())
     if status is None:
@@ -136,11 +137,10 @@ def solve(
 
 
 def _milp(model: LinearModel, options: MilpOptions) -> highspy.Highs:
-    highs = highspy.Highs()
+    highs = highspy.Highs()  # type: ignore[no-untyped-call]
     settings = {
         "output_flag": False,
         "threads": 1,
-        "time_limit": options.time_s,
         "mip_rel_gap": options.gap,
         "mip_abs_gap": 1e-9,
         "random_seed": options.seed,

@@ -3,13 +3,18 @@
 import json
 import re
 import sys
+import time
+from contextlib import redirect_stdout
+from io import StringIO
 from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from pyscipopt import SCIP_EVENTTYPE, SCIP_PARAMSETTING, Eventhdlr, Model
+from pyscipopt import Eventhdlr, Model
+from pyscipopt.scip import PY_SCIP_EVENTTYPE as EVENT
+from pyscipopt.scip import PY_SCIP_PARAMSETTING as SETTING
 
 from shared.contracts import SolveStatus
 from solver_service.errors import SolverError
@@ -32,11 +37,12 @@ STATUS = {
 MEMORY_SHARE = 0.4
 """The process needs two to three times what SCIP counts."""
 ENTRY = re.compile(
-    r"^# \[type: (bool|int|longint|real), advanced: \w+, range: [\[{](?:TRUE,FALSE|([^,\]]+),([^\]]+))[\]}].*\n(\S+) = ",
-    re.M,
+    r"^# \[type: (bool|int|longint|real), advanced: \w+, "
+    r"range: [\[{](?:TRUE,FALSE|([^,\]]+),([^\]]+))[\]}].*\n(\S+) = ",
+    re.MULTILINE,
 )
 """One parameter in SCIP's own settings file."""
-STOP_EVENTS = SCIP_EVENTTYPE.PRESOLVEROUND | SCIP_EVENTTYPE.NODEFOCUSED | SCIP_EVENTTYPE.LPSOLVED
+STOP_EVENTS = EVENT.PRESOLVEROUND | EVENT.NODEFOCUSED | EVENT.LPSOLVED
 
 
 def solve(
@@ -47,11 +53,13 @@ def solve(
     start: Array | None = None,
 ) -> Outcome:
     """Minimise with SCIP; SolverError when it ends in a state that is no answer."""
+    began = time.monotonic()
     scip, variables = _build(model)
     _configure(scip, options)
     accepted = start is None or _give_start(scip, variables, start)
     watcher = _Watcher(control, on_solution, variables[: model.change_columns])
     scip.includeEventhdlr(watcher, "incumbents", "hands incumbents out and listens for a stop")
+    scip.setParam("limits/time", max(0.0, options.time_s - (time.monotonic() - began)))
     with control.interruptible(scip.interruptSolve):
         scip.optimizeNogil()
     if watcher.error is not None:
@@ -75,7 +83,7 @@ def version() -> str:
     return f"{scip.getMajorVersion()}.{scip.getMinorVersion()}.{scip.getTechVersion()}"
 
 
-class _Watcher(Eventhdlr):  # type: ignore[misc]
+class _Watcher(Eventhdlr):
     """Hands incumbents out; an exception must not cross SCIP, so it is kept and ends the solve."""
 
     def __init__(self, control: Control, on_solution: OnSolution, variables: list[Any]) -> None:
@@ -83,16 +91,16 @@ class _Watcher(Eventhdlr):  # type: ignore[misc]
         self.error: Exception | None = None
 
     def eventinit(self) -> None:
-        self.model.catchEvent(SCIP_EVENTTYPE.BESTSOLFOUND, self)
+        self.model.catchEvent(EVENT.BESTSOLFOUND, self)
         self.model.catchEvent(STOP_EVENTS, self)
 
     def eventexit(self) -> None:
-        self.model.dropEvent(SCIP_EVENTTYPE.BESTSOLFOUND, self)
+        self.model.dropEvent(EVENT.BESTSOLFOUND, self)
         self.model.dropEvent(STOP_EVENTS, self)
 
     def eventexec(self, event: Any) -> None:
         try:
-            if event.getType() == SCIP_EVENTTYPE.BESTSOLFOUND:
+            if event.getType() == EVENT.BESTSOLFOUND:
                 self._hand_out()
         except Exception as error:  # kept for `solve`, which raises it once SCIP has returned
             self.error = error
@@ -140,12 +148,11 @@ def _row(scip: Model, model: LinearModel, row: int, anchor: Any, variables: list
 
 def _configure(scip: Model, options: MilpOptions) -> None:
     # The starts come from our own heuristics; here, proving is what the time is for.
-    scip.setHeuristics(SCIP_PARAMSETTING.OFF)
+    scip.setHeuristics(SETTING.OFF)
     scip.setParam("separating/maxroundsroot", 5)
     scip.setParam("separating/maxrounds", 0)
     for name, value in options.params.items():
         scip.setParam(name, value)
-    scip.setParam("limits/time", max(0.0, options.time_s))
     scip.setParam("limits/memory", MEMORY_SHARE * options.memory_mb)
     scip.setParam("limits/gap", options.gap / (1 - options.gap) if options.gap < 1 else 1e20)
     scip.setParam("limits/nodes", -1 if options.nodes is None else options.nodes)
@@ -178,7 +185,8 @@ def live_parameters() -> dict[str, list[str | float | None]]:
         path = Path(folder, "parameters.set")
         scip = Model()
         scip.hideOutput()
-        scip.writeParams(str(path), comments=True, onlychanged=False)
+        with redirect_stdout(StringIO()):  # it announces the file
+            scip.writeParams(str(path), comments=True, onlychanged=False)
         entries = ENTRY.findall(path.read_text())
     return {
         name: [kind, _number(low), _number(high)]

@@ -37,9 +37,7 @@ def pair_cuts(problem: Problem, requirements: Requirements) -> Cuts:
     )
 
 
-def _pairs(
-    problem: Problem, requirements: Requirements
-) -> Iterator[tuple[Index, Array]]:
+def _pairs(problem: Problem, requirements: Requirements) -> Iterator[tuple[Index, Array]]:
     """Conflicting rows [c, 2] and their C [c], one couple of units after the other."""
     radius = np.vstack([problem.radius, np.zeros(problem.radius.shape[1])])
     couples = [(a, b) for a in range(-1, problem.units) for b in range(a + 1, problem.units)]

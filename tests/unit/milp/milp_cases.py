@@ -55,20 +55,16 @@ def box(snapshot, spec):
 def optimum(snapshot, spec):
     """The objective's true minimum over the box."""
     found = _Exhaustive(snapshot, spec)
-    match spec.objective:
-        case "zero_one":
-            return found.count(EPSILON, found.margin_rows())
-        case "outliers":
-            return found.count(-spec.tolerance, found.error_rows())
-        case "ramp":
-            return found.ramp()
-        case "hinge":
-            return found.hinge(range(found.n))
-        case "mae":
-            return found.absolute(shared=False)
-        case "max_error":
-            return found.absolute(shared=True)
-    return found.squares()
+    ways = {
+        "zero_one": lambda: found.count(EPSILON, found.margin_rows()),
+        "outliers": lambda: found.count(-spec.tolerance, found.error_rows()),
+        "ramp": found.ramp,
+        "hinge": lambda: found.hinge(range(found.n)),
+        "mae": lambda: found.absolute(shared=False),
+        "max_error": lambda: found.absolute(shared=True),
+        "mse": found.squares,
+    }
+    return ways[spec.objective]()
 
 
 class _Exhaustive:
