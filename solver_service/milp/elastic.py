@@ -7,6 +7,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from solver_service.milp.backends.highs import LinearProgram, LpStatus
+from solver_service.milp.duality import lagrangian_bound
 from solver_service.milp.formulation.compact import largest_shortfalls
 from solver_service.milp.formulation.rows import change_rows
 from solver_service.milp.problem import Array, Index, Problem
@@ -20,14 +21,14 @@ BROKEN = 1e-7
 class ElasticPoint:
     """A solution: the change [h, d+1], every row's t_r, each group's shortfall and the price of its rows.
 
-    `bound` is a proven lower limit of the weighted shortfalls, made safe from the duals in float64.
+    `duals` are those of the LP's own rows, in the order in which they were added.
     """
 
     change: Array
     values: Array
     shortfalls: Array
     prices: Array
-    bound: float
+    duals: Array
 
 
 class ElasticProgram:
@@ -87,22 +88,16 @@ class ElasticProgram:
         rows = np.concatenate(self._order)
         prices = np.zeros(self._requirements.groups)
         np.add.at(prices, self._requirements.group[rows], np.maximum(duals, 0.0))
-        return ElasticPoint(
-            change, values, self._requirements.shortfalls(values), prices, self._scale * self._safe_bound(rows, duals)
-        )
+        return ElasticPoint(change, values, self._requirements.shortfalls(values), prices, duals)
 
-    def _safe_bound(self, rows: Index, duals: Array) -> float:
-        """The Lagrangian value of these duals, which no rounding in the solver can push above the optimum."""
-        price = np.maximum(duals, 0.0)
-        reduced = self._cost.copy()
-        total, first = 0.0, 0
-        for block in self._blocks:
-            part = price[first : first + block.shape[0]]
-            reduced -= block.T @ part
-            first += block.shape[0]
+    def bound(self, point: ElasticPoint) -> float:
+        """A proven lower limit of the weighted shortfalls, from the duals of the latest point."""
+        rows = np.concatenate(self._order)
         needs = (self._requirements.need - self._requirements.level[rows]) / self._requirements.unit
-        total = float(price @ needs)
-        return total + float(np.minimum(reduced * self._lower, reduced * self._upper).sum())
+        matrix = sp.csr_array(sp.vstack(self._blocks, format="csr"))
+        return self._scale * lagrangian_bound(
+            self._cost, matrix, point.duals, row_lower=needs, lower=self._lower, upper=self._upper
+        )
 
 
 def worst_rows(requirements: Requirements, values: Array) -> Index:

@@ -11,11 +11,10 @@ from shared.snapshot import FloatArray, Snapshot
 from solver_service.milp.backends.outcome import MilpOptions, Outcome
 from solver_service.milp.backends.registry import milp_solver, version
 from solver_service.milp.budget import Budget
-from solver_service.milp.conflict_bound import conflict_bound
 from solver_service.milp.control import Control
 from solver_service.milp.elastic import ElasticProgram
 from solver_service.milp.finish import finish_count
-from solver_service.milp.formulation.compact import NO_CUTS, Cuts, columns_of, compact_model, complete
+from solver_service.milp.formulation.compact import NO_CUTS, Cuts, columns_of, compact_model, complete, cuts_model
 from solver_service.milp.formulation.conflicts import pair_cuts
 from solver_service.milp.formulation.model import LinearModel
 from solver_service.milp.formulation.reference import complete_reference, reference_model
@@ -24,7 +23,7 @@ from solver_service.milp.incumbents import Incumbents
 from solver_service.milp.least_squares import solve_least_squares
 from solver_service.milp.problem import Array, Problem, problem_of
 from solver_service.milp.reduction import Screened, screen
-from solver_service.milp.relaxation import relaxation_bound
+from solver_service.milp.relaxation import Relaxation, relax
 from solver_service.milp.report import (
     TOLERANCE,
     Ending,
@@ -42,7 +41,7 @@ from solver_service.milp.warmstart import improve
 __all__ = ["Solution", "solve"]
 
 HEURISTIC_SHARE = 0.4
-CONFLICT_SHARE = 0.25
+RELAXATION_SHARE = 0.25
 ROUNDS = 40
 """Restarts in a row without an improvement, after which the heuristics give way to the proof."""
 BYTES_PER_NONZERO = 250
@@ -138,10 +137,11 @@ def _least_squares(job: Job, start: Start | None) -> Ending:
 def _linear_program(job: Job) -> Ending:
     """hinge, mae and max_error: one LP with lazy rows, and a bound from its duals."""
     began, budget, left = job.control.elapsed, job.budget(), job.screened.requirements
-    point = ElasticProgram(job.problem, left, should_stop=lambda: budget.over).solve(left.cost)
+    program = ElasticProgram(job.problem, left, should_stop=lambda: budget.over)
+    point = program.solve(left.cost)
     if point is not None:
         job.incumbents.offer(point.change)
-        job.incumbents.raise_bound(point.bound * (1 - 1e-9))
+        job.incumbents.raise_bound(program.bound(point) * (1 - 1e-9))
     status = SolveStatus.INTERRUPTED if job.control.stopped else SolveStatus.TIME_LIMIT
     ending = _ending(job, status, backend=Backend(name="highs", version=version("highs")))
     return replace(ending, build_s=began, solve_s=job.control.elapsed - began)
@@ -158,6 +158,8 @@ def _mixed_integer(job: Job) -> Ending:
             _improve(job)
     if job.proven or job.control.stopped:
         return replace(_ending(job, SolveStatus.INTERRUPTED), build_s=job.control.elapsed)
+    if job.budget().over:
+        return replace(_ending(job, SolveStatus.TIME_LIMIT), build_s=job.control.elapsed)
     if _too_large(job):
         note = "the model does not fit `limits.memory_mb`; heuristics only"
         return replace(_ending(job, SolveStatus.MEMORY_LIMIT, notes=(note,)), build_s=job.control.elapsed)
@@ -165,19 +167,22 @@ def _mixed_integer(job: Job) -> Ending:
 
 
 def _bound_by_conflicts(job: Job) -> Cuts:
+    """What pairs of samples prove by themselves, and the cuts that it took."""
     requirements = job.screened.requirements
-    bound, cuts = conflict_bound(requirements, pair_cuts(job.problem, requirements), job.budget().share(CONFLICT_SHARE))
-    integral = is_integral(job.problem)
-    job.incumbents.raise_bound(safe_bound(bound + job.screened.cost, integral=integral))
-    return cuts
+    cuts = pair_cuts(job.problem, requirements)
+    return cuts.select(_relax(job, cuts_model(requirements, cuts, constant=job.screened.cost)).used)
 
 
 def _bound_by_relaxation(job: Job, cuts: Cuts) -> None:
     """The LP relaxation's bound, which the heuristics often meet: then no solver has to branch."""
-    budget = job.budget().share(CONFLICT_SHARE)
-    model = compact_model(job.problem, job.screened.requirements, constant=job.screened.cost, cuts=cuts)
-    bound = relaxation_bound(model, lambda: budget.over)
-    job.incumbents.raise_bound(safe_bound(bound, integral=is_integral(job.problem)))
+    _relax(job, compact_model(job.problem, job.screened.requirements, constant=job.screened.cost, cuts=cuts))
+
+
+def _relax(job: Job, model: LinearModel) -> Relaxation:
+    budget = job.budget().share(RELAXATION_SHARE)
+    relaxation = relax(model, lambda: budget.over)
+    job.incumbents.raise_bound(safe_bound(relaxation.bound, integral=is_integral(job.problem)))
+    return relaxation
 
 
 def _improve(job: Job) -> None:

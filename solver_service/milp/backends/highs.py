@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import highspy
 import numpy as np
@@ -11,7 +12,7 @@ import scipy.sparse as sp
 
 from shared.contracts import SolveStatus
 from solver_service.errors import SolverError
-from solver_service.milp.backends.outcome import MilpOptions, OnSolution, Outcome
+from solver_service.milp.backends.outcome import Guard, MilpOptions, OnSolution, Outcome
 from solver_service.milp.control import Control
 from solver_service.milp.formulation.model import LinearModel
 from solver_service.milp.problem import Array
@@ -112,17 +113,21 @@ def solve(
         values = highspy.HighsSolution()
         values.col_value = start.tolist()
         highs.setSolution(values)
-    highs.cbMipInterrupt += lambda event: event.interrupt(control.stopped)
-    highs.cbMipImprovingSolution += lambda event: on_solution(
-        np.array(event.data_out.mip_solution)[: model.change_columns],
-        float(event.data_out.mip_dual_bound),
-        int(event.data_out.mip_node_count),
-    )
+    guard = Guard(control, on_solution)
+
+    def hand_out(event: Any) -> None:
+        found = event.data_out
+        values = np.array(found.mip_solution)[: model.change_columns]
+        guard.hand_out(lambda: (values, float(found.mip_dual_bound), int(found.mip_node_count)))
+
+    highs.cbMipInterrupt += lambda event: event.interrupt(guard.wants_end)
+    highs.cbMipImprovingSolution += hand_out
     highs.setOptionValue("time_limit", max(0.0, options.time_s - (time.monotonic() - began)))
     highs.run()
     status = MILP_STATUS.get(highs.getModelStatus())
     if status is None:
         raise SolverError(f"HiGHS ended a MILP with {highs.getModelStatus()}")
+    guard.release()
     info, solution = highs.getInfo(), np.asarray(highs.getSolution().col_value)
     if solution.size:
         on_solution(solution[: model.change_columns], float(info.mip_dual_bound), int(info.mip_node_count))

@@ -7,7 +7,7 @@ import scipy.sparse as sp
 
 from solver_service.milp.formulation.model import LinearModel, always, stack
 from solver_service.milp.formulation.rows import change_rows
-from solver_service.milp.problem import Array, Index, Problem
+from solver_service.milp.problem import Array, Index, Mask, Problem
 from solver_service.milp.requirements import Requirements
 
 WIDE = 100.0
@@ -22,6 +22,10 @@ class Cuts:
     groups: Index
     give_up: Array
     slack: Array
+
+    def select(self, rows: Mask) -> "Cuts":
+        """Some of the cuts."""
+        return Cuts(self.groups[rows], self.give_up[rows], self.slack[rows])
 
 
 NO_CUTS = Cuts(np.zeros((0, 2), dtype=np.int64), np.zeros((0, 2)), np.zeros((0, 2)))
@@ -81,6 +85,26 @@ def compact_model(
         integer=integer,
         change_columns=problem.columns,
         indicator=always(row_lower.size),
+    )
+
+
+def cuts_model(requirements: Requirements, cuts: Cuts, *, constant: float = 0.0) -> LinearModel:
+    """The cuts alone, over every group's binary and then every group's slack: a small model with a real bound."""
+    groups = requirements.groups
+    columns = CompactColumns(slack=np.arange(groups, 2 * groups), give_up=np.arange(groups), total=2 * groups)
+    matrix = _cut_rows(cuts, columns)
+    most_slack = 1.0 if requirements.style == "capped" else 0.0
+    return LinearModel(
+        objective=np.tile(requirements.cost, 2),
+        constant=constant,
+        matrix=matrix,
+        row_lower=np.ones(len(cuts.groups)),
+        row_upper=np.full(len(cuts.groups), np.inf),
+        lower=np.zeros(2 * groups),
+        upper=np.repeat([1.0, most_slack], groups),
+        integer=np.repeat([True, False], groups),
+        change_columns=0,
+        indicator=always(len(cuts.groups)),
     )
 
 

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from solver_service.milp.formulation.compact import Cuts
+from solver_service.milp.formulation.compact import NO_CUTS, Cuts
 from solver_service.milp.problem import Array, Index, Problem
 from solver_service.milp.requirements import Requirements
 
-WORK = 1e9
+WORK = 3e8
 """Multiplications spent on distances; beyond it only the rows that are hardest to meet are paired."""
 CLEAR = 1e-6
 """How far beyond reach a pair has to be, against tolerances."""
@@ -25,7 +25,7 @@ def pair_cuts(problem: Problem, requirements: Requirements) -> Cuts:
     """
     found = list(_pairs(problem, requirements))
     if not found:
-        return Cuts(np.zeros((0, 2), dtype=np.int64), np.zeros((0, 2)), np.zeros((0, 2)))
+        return NO_CUTS
     rows = np.concatenate([pair for pair, _ in found])
     excess = np.concatenate([lack for _, lack in found])
     strongest = np.argsort(-excess, kind="stable")[:MOST]
