@@ -44,6 +44,8 @@ HEURISTIC_SHARE = 0.4
 RELAXATION_SHARE = 0.25
 ROUNDS = 40
 """Restarts in a row without an improvement, after which the heuristics give way to the proof."""
+MOST_ROUNDING = 1e-3
+"""How much of a value rounding may excuse."""
 BYTES_PER_NONZERO = 250
 """What a coefficient of the model costs in all, measured from its arrays to SCIP's copies of them."""
 
@@ -98,7 +100,7 @@ def solve(snapshot: Snapshot, spec: JobSpec, control: Control | None = None, *, 
 
 
 def _job(problem: Problem, spec: JobSpec, control: Control, screened: Screened) -> Job:
-    cost = screened.cost if is_integral(problem) else screened.cost * (1 - TOLERANCE)
+    cost = screened.cost if is_integral(problem) else screened.cost * (1 - 1e-12)
     return Job(problem, spec, control, screened, Incumbents(problem, control, bound=cost))
 
 
@@ -209,8 +211,16 @@ def _branch_and_bound(job: Job, cuts: Cuts) -> Ending:
     outcome = milp_solver(backend)(model, options, job.control, on_solution, start)
     if outcome.status is not SolveStatus.INFEASIBLE:
         job.incumbents.raise_bound(safe_bound(outcome.bound, integral=is_integral(job.problem)))
-    ending = _ending(job, _honest(outcome), model=model, notes=_notes(job, outcome))
-    return replace(ending, nodes=outcome.nodes, build_s=built, presolve_s=outcome.presolve_s, solve_s=outcome.solve_s)
+    notes = () if outcome.start_accepted else ("the solver's check rejected the start; it searched without one",)
+    ending = _ending(job, _honest(outcome), model=model, notes=notes)
+    return replace(
+        ending,
+        complete=outcome.status is SolveStatus.OPTIMAL,
+        nodes=outcome.nodes,
+        build_s=built,
+        presolve_s=outcome.presolve_s,
+        solve_s=outcome.solve_s,
+    )
 
 
 def _model(job: Job, cuts: Cuts) -> tuple[LinearModel, Array]:
@@ -258,17 +268,9 @@ def _take(job: Job, columns: Array, nodes: int) -> None:
 
 
 def _honest(outcome: Outcome) -> SolveStatus:
-    """A solver's claim to be done is the result's only if the recomputed value bears it out; see `report`."""
-    return SolveStatus.GAP_REACHED if outcome.status is SolveStatus.OPTIMAL else outcome.status
-
-
-def _notes(job: Job, outcome: Outcome) -> tuple[str, ...]:
-    notes = []
-    if not outcome.start_accepted:
-        notes.append("the solver's check rejected the start; it searched without one")
-    if outcome.status is SolveStatus.OPTIMAL and not job.proven:
-        notes.append("the search is complete; the gap that is left is the solver's tolerance")
-    return tuple(notes)
+    """A solver's claim to be done, or that nothing is feasible, is not the result's: see `report`."""
+    done = (SolveStatus.OPTIMAL, SolveStatus.INFEASIBLE)
+    return SolveStatus.GAP_REACHED if outcome.status in done else outcome.status
 
 
 def _ending(
@@ -291,19 +293,18 @@ def _ending(
 
 def _allowance(job: Job) -> float:
     """How far above its bound a proven optimum may stay: rounding to float32, and the solver's tolerance."""
-    if job.screened.requirements.style == "count":
-        return 0.0 if is_integral(job.problem) else 2 * TOLERANCE * max(1.0, job.incumbents.best.objective)
-    errors = rounding_errors(job.problem).max(axis=1)
-    final = job.incumbents.best.objective
-    match job.problem.objective.name:
-        case "ramp" | "hinge":
-            rounding = 2 * float(job.problem.cost @ errors) / job.problem.objective.margin
-        case "max_error":
-            rounding = float(errors.max())
-        case "mae":
-            rounding = float(job.problem.cost @ errors) * job.problem.units
-        case _:
-            size = float(job.problem.cost @ errors**2) * job.problem.units
-            rounding = size + 2 * math.sqrt(size * max(final, 0.0))
-    tolerance = TOLERANCE * max(1.0, final) if job.screened.requirements.style == "capped" else TOLERANCE * final
-    return rounding + 2 * tolerance
+    best, name = job.incumbents.best, job.problem.objective.name
+    tolerance = 2 * TOLERANCE * (best.objective if job.screened.requirements.style == "linear" else 1 + best.objective)
+    if name in ("zero_one", "outliers"):
+        return 0.0 if is_integral(job.problem) else tolerance
+    errors = rounding_errors(job.problem, best.weight, best.bias).max(axis=1)
+    on_average = float(job.problem.cost @ errors)
+    squared = float(job.problem.cost @ errors**2) * job.problem.units
+    rounding = {
+        "ramp": 2 * on_average / job.problem.objective.margin,
+        "hinge": 2 * on_average / job.problem.objective.margin,
+        "mae": on_average * job.problem.units,
+        "mse": squared + 2 * math.sqrt(squared * best.objective),
+        "max_error": float(errors.max()),
+    }
+    return tolerance + min(rounding[name], MOST_ROUNDING * best.objective)

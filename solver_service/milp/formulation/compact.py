@@ -10,8 +10,8 @@ from solver_service.milp.formulation.rows import change_rows
 from solver_service.milp.problem import Array, Index, Mask, Problem
 from solver_service.milp.requirements import Requirements
 
-WIDE = 100.0
-"""Rows with a larger big-M are scaled down to this one."""
+WIDE = {"count": 100.0, "capped": 1e4, "linear": 1e4}
+"""Rows with a larger big-M, in units, are scaled down to this one."""
 NEGLIGIBLE = 1e-9
 
 
@@ -132,9 +132,7 @@ def largest_shortfalls(requirements: Requirements) -> Array:
 
 def row_scales(requirements: Requirements) -> Array:
     """What each row is divided by: the unit of the slack, or what keeps a big-M from growing out of bounds."""
-    if requirements.style == "count":
-        return np.maximum(1.0, requirements.big_m / WIDE)
-    return np.full(requirements.rows, requirements.unit)
+    return np.maximum(requirements.unit, requirements.big_m / WIDE[requirements.style])
 
 
 def _group_part(problem: Problem, requirements: Requirements, columns: CompactColumns, scale: Array) -> sp.csr_array:
@@ -143,7 +141,7 @@ def _group_part(problem: Problem, requirements: Requirements, columns: CompactCo
     slack = columns.slack[requirements.group]
     give_up = columns.give_up[requirements.group]
     entries = [
-        (np.ones(requirements.rows)[slack >= 0], row[slack >= 0], slack[slack >= 0]),
+        ((requirements.unit / scale)[slack >= 0], row[slack >= 0], slack[slack >= 0]),
         ((requirements.big_m / scale)[give_up >= 0], row[give_up >= 0], give_up[give_up >= 0]),
     ]
     data, rows, places = (np.concatenate(parts) for parts in zip(*entries, strict=True))
