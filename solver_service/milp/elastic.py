@@ -7,6 +7,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from solver_service.milp.backends.highs import LinearProgram, LpStatus
+from solver_service.milp.duality import lagrangian_bound
 from solver_service.milp.formulation.compact import largest_shortfalls
 from solver_service.milp.formulation.rows import change_rows
 from solver_service.milp.problem import Array, Index, Problem
@@ -15,19 +16,22 @@ from solver_service.milp.requirements import Requirements
 BROKEN = 1e-7
 """A row is added when it is short of its need by more than this many units."""
 
+WIDE = 1e6
+"""Shortfalls larger than this many units are counted in a unit of their own."""
+
 
 @dataclass(frozen=True, eq=False)
 class ElasticPoint:
     """A solution: the change [h, d+1], every row's t_r, each group's shortfall and the price of its rows.
 
-    `bound` is a proven lower limit of the weighted shortfalls, made safe from the duals in float64.
+    `duals` are those of the LP's own rows, in the order in which they were added.
     """
 
     change: Array
     values: Array
     shortfalls: Array
     prices: Array
-    bound: float
+    duals: Array
 
 
 class ElasticProgram:
@@ -36,7 +40,11 @@ class ElasticProgram:
     def __init__(self, problem: Problem, requirements: Requirements, *, should_stop: Callable[[], bool]) -> None:
         self._problem, self._requirements = problem, requirements
         self._should_stop = should_stop
-        self._upper = np.concatenate([np.ones(problem.columns), largest_shortfalls(requirements)])
+        most = largest_shortfalls(requirements)
+        # A slack counts in units of its own where those of the requirements would give numbers out of bounds.
+        self._unit = requirements.unit * (1.0 if most.max(initial=0.0) <= WIDE else float(most.max()))
+        most *= requirements.unit / self._unit
+        self._upper = np.concatenate([np.ones(problem.columns), most])
         self._lower = np.concatenate([-np.ones(problem.columns), np.zeros(requirements.groups)])
         self._cost = np.zeros(self._upper.size)
         self._scale = 1.0
@@ -48,8 +56,9 @@ class ElasticProgram:
 
     def solve(self, weights: Array) -> ElasticPoint | None:
         """Minimise the shortfalls under these group weights; None when it was stopped on the way."""
-        self._scale = float(weights.max(initial=0.0)) or 1.0
-        self._cost = np.concatenate([np.zeros(self._problem.columns), weights / self._scale])
+        largest = float(weights.max(initial=0.0)) or 1.0
+        self._scale = largest * self._unit / self._requirements.unit
+        self._cost = np.concatenate([np.zeros(self._problem.columns), weights / largest])
         self._program.set_costs(self._cost)
         while not self._should_stop():
             found = self._program.run()
@@ -66,19 +75,19 @@ class ElasticProgram:
     def _broken(self, values: Array, slack: Array, weights: Array) -> Index:
         """The worst broken row of each group that counts."""
         group = self._requirements.group
-        lack = (self._requirements.need - values) / self._requirements.unit - slack[group]
+        lack = (self._requirements.need - values) / self._unit - slack[group]
         wanted = (lack > BROKEN) & (weights[group] > 0) & ~self._present
         rows = np.flatnonzero(wanted)
         return rows[worst_rows(self._requirements.select(rows), values[rows])]
 
     def _add(self, rows: Index) -> None:
         chosen = self._requirements.select(rows)
-        unit = np.full(rows.size, chosen.unit)
+        unit = np.full(rows.size, self._unit)
         slack = sp.csr_array(
             (np.ones(rows.size), (np.arange(rows.size), chosen.group)), shape=(rows.size, chosen.groups)
         )
         block = sp.csr_array(sp.hstack([change_rows(self._problem, chosen, unit), slack], format="csr"))
-        self._program.add_rows(block, (chosen.need - chosen.level) / chosen.unit)
+        self._program.add_rows(block, (chosen.need - chosen.level) / self._unit)
         self._present[rows] = True
         self._order.append(rows)
         self._blocks.append(block)
@@ -87,22 +96,16 @@ class ElasticProgram:
         rows = np.concatenate(self._order)
         prices = np.zeros(self._requirements.groups)
         np.add.at(prices, self._requirements.group[rows], np.maximum(duals, 0.0))
-        return ElasticPoint(
-            change, values, self._requirements.shortfalls(values), prices, self._scale * self._safe_bound(rows, duals)
-        )
+        return ElasticPoint(change, values, self._requirements.shortfalls(values), prices, duals)
 
-    def _safe_bound(self, rows: Index, duals: Array) -> float:
-        """The Lagrangian value of these duals, which no rounding in the solver can push above the optimum."""
-        price = np.maximum(duals, 0.0)
-        reduced = self._cost.copy()
-        total, first = 0.0, 0
-        for block in self._blocks:
-            part = price[first : first + block.shape[0]]
-            reduced -= block.T @ part
-            first += block.shape[0]
-        needs = (self._requirements.need - self._requirements.level[rows]) / self._requirements.unit
-        total = float(price @ needs)
-        return total + float(np.minimum(reduced * self._lower, reduced * self._upper).sum())
+    def bound(self, point: ElasticPoint) -> float:
+        """A proven lower limit of the weighted shortfalls, from the duals of the latest point."""
+        rows = np.concatenate(self._order)
+        needs = (self._requirements.need - self._requirements.level[rows]) / self._unit
+        matrix = sp.csr_array(sp.vstack(self._blocks, format="csr"))
+        return self._scale * lagrangian_bound(
+            self._cost, matrix, point.duals, row_lower=needs, lower=self._lower, upper=self._upper
+        )
 
 
 def worst_rows(requirements: Requirements, values: Array) -> Index:

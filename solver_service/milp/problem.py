@@ -83,5 +83,5 @@ def radii(snapshot: Snapshot, spec: JobSpec) -> Array:
 
 def _costs(objective: Objective, weights: Array, outputs_per_sample: int) -> Array:
     if objective.name in ("mae", "mse"):
-        return weights / (outputs_per_sample * weights.sum())
+        return np.asarray(weights / (outputs_per_sample * weights.sum()))
     return weights

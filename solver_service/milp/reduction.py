@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from solver_service.milp.problem import Array, Mask
+from solver_service.milp.problem import Array, Index, Mask
 from solver_service.milp.requirements import Requirements
 
 ROUNDING = 1e-9
@@ -19,7 +19,7 @@ class Screened:
 
     requirements: Requirements
     cost: float
-    group_of: Array
+    group_of: Index
     lost: Mask
 
     @property

@@ -16,6 +16,7 @@ from solver_service.milp.reduction import Screened
 
 TOLERANCE = 1e-6
 """Solvers meet rows and integrality to this; a bound is lowered by as much before it is believed."""
+COMPLETE = "the search is complete; the gap that is left is within the solver's tolerances, not the recomputed value's"
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,13 +30,17 @@ class Solution:
 
 @dataclass(frozen=True, eq=False)
 class Ending:
-    """Why the work ended when nothing better was proven, who did it, and what it took."""
+    """Why the work ended when nothing better was proven, who did it, and what it took.
+
+    `allowance` is how far above its bound a proven optimum may stay; `complete` says that the solver is done.
+    """
 
     status: SolveStatus
     backend: Backend
     sizes: Sizes
     allowance: float
     nodes: int = 0
+    complete: bool = False
     build_s: float = 0.0
     presolve_s: float = 0.0
     solve_s: float = 0.0
@@ -85,9 +90,11 @@ def solution_of(snapshot: Snapshot, spec: JobSpec, incumbents: Incumbents, endin
     if best.bias is not None and snapshot.bias is not None:
         changed += int(np.count_nonzero(best.bias != snapshot.bias))
     distance = gap(best.objective, bound)
+    status = _status(best.objective, bound, distance, spec, ending)
+    unproven = ending.complete and status is not SolveStatus.OPTIMAL
     result = JobResult(
         objective=ObjectiveReport(name=spec.objective, start=start, final=best.objective, bound=bound, gap=distance),
-        status=_status(best.objective, bound, distance, spec, ending),
+        status=status,
         improved=best.objective < start,
         changed_weights=changed,
         timings=Timings(build_s=ending.build_s, presolve_s=ending.presolve_s, solve_s=ending.solve_s, total_s=total_s),
@@ -95,7 +102,7 @@ def solution_of(snapshot: Snapshot, spec: JobSpec, incumbents: Incumbents, endin
         nodes=ending.nodes,
         incumbents=incumbents.history,
         backend=ending.backend,
-        notes=list(ending.notes),
+        notes=[*ending.notes, *([COMPLETE] if unproven else [])],
     )
     return Solution(result, best.weight, best.bias)
 

@@ -100,7 +100,7 @@ def requirements_of(problem: Problem) -> Requirements:
 
 def _margins(problem: Problem) -> Requirements:
     """Margins over every rival class: t_nk = s_y - s_k."""
-    n, h = problem.scores.shape
+    h = problem.units
     targets = problem.targets.astype(np.int64)
     sample, minus = np.nonzero(np.arange(h) != targets[:, None])
     plus = targets[sample]
@@ -129,7 +129,7 @@ def _errors(problem: Problem) -> Requirements:
     unit = np.tile(np.arange(k), 2 * n)
     nowhere = np.full(n * k, NO_UNIT)
     plus, minus = np.concatenate([unit[: n * k], nowhere]), np.concatenate([nowhere, unit[: n * k]])
-    error = (problem.scores - problem.targets).ravel().astype(np.float64)
+    error = (problem.scores - problem.targets.astype(np.float64)).ravel()
     level = tolerance + np.concatenate([error, -error])
     reach = _reach(problem, sample, plus, minus)
     size = 1.0 if count else (float(np.max(reach - level)) or 1.0)

@@ -41,11 +41,8 @@ def round_into_box(center: FloatArray, step: Array, radius: Array) -> FloatArray
     return np.where(outside, center, found).astype(np.float32)
 
 
-def rounding_errors(problem: Problem) -> Array:
-    """How far rounding the weights to float32 can move each score, [n, h]."""
-    snapshot = problem.snapshot
-    largest = np.abs(snapshot.weight) + problem.radius[:, :-1]
-    bias = np.zeros(problem.units) if snapshot.bias is None else np.abs(snapshot.bias) + problem.radius[:, -1]
-    with np.errstate(over="ignore"):
-        spacing = np.spacing(np.hstack([largest, bias[:, None]]).astype(np.float32)).astype(np.float64)
+def rounding_errors(problem: Problem, weight: FloatArray, bias: FloatArray | None) -> Array:
+    """How far rounding these weights to float32 can have moved each score, [n, h]."""
+    column = np.zeros(problem.units, dtype=np.float32) if bias is None else bias
+    spacing = np.spacing(np.abs(np.hstack([weight, column[:, None]]))).astype(np.float64)
     return np.asarray(np.abs(problem.inputs) @ np.where(problem.radius > 0, spacing, 0.0).T)

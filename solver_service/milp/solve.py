@@ -11,11 +11,10 @@ from shared.snapshot import FloatArray, Snapshot
 from solver_service.milp.backends.outcome import MilpOptions, Outcome
 from solver_service.milp.backends.registry import milp_solver, version
 from solver_service.milp.budget import Budget
-from solver_service.milp.conflict_bound import conflict_bound
 from solver_service.milp.control import Control
 from solver_service.milp.elastic import ElasticProgram
 from solver_service.milp.finish import finish_count
-from solver_service.milp.formulation.compact import NO_CUTS, Cuts, columns_of, compact_model, complete
+from solver_service.milp.formulation.compact import NO_CUTS, Cuts, columns_of, compact_model, complete, cuts_model
 from solver_service.milp.formulation.conflicts import pair_cuts
 from solver_service.milp.formulation.model import LinearModel
 from solver_service.milp.formulation.reference import complete_reference, reference_model
@@ -24,6 +23,7 @@ from solver_service.milp.incumbents import Incumbents
 from solver_service.milp.least_squares import solve_least_squares
 from solver_service.milp.problem import Array, Problem, problem_of
 from solver_service.milp.reduction import Screened, screen
+from solver_service.milp.relaxation import Relaxation, relax
 from solver_service.milp.report import (
     TOLERANCE,
     Ending,
@@ -41,9 +41,11 @@ from solver_service.milp.warmstart import improve
 __all__ = ["Solution", "solve"]
 
 HEURISTIC_SHARE = 0.4
-CONFLICT_SHARE = 0.25
+RELAXATION_SHARE = 0.25
 ROUNDS = 40
 """Restarts in a row without an improvement, after which the heuristics give way to the proof."""
+MOST_ROUNDING = 1e-3
+"""How much of a value rounding may excuse."""
 BYTES_PER_NONZERO = 250
 """What a coefficient of the model costs in all, measured from its arrays to SCIP's copies of them."""
 
@@ -98,7 +100,7 @@ def solve(snapshot: Snapshot, spec: JobSpec, control: Control | None = None, *, 
 
 
 def _job(problem: Problem, spec: JobSpec, control: Control, screened: Screened) -> Job:
-    cost = screened.cost if is_integral(problem) else screened.cost * (1 - TOLERANCE)
+    cost = screened.cost if is_integral(problem) else screened.cost * (1 - 1e-12)
     return Job(problem, spec, control, screened, Incumbents(problem, control, bound=cost))
 
 
@@ -106,7 +108,7 @@ def _nothing_to_screen(problem: Problem) -> Screened:
     """Least squares have no rows; their sizes are told by a stand-in without any."""
     empty = np.zeros(0, dtype=np.int64)
     rows = Requirements("linear", 0.0, 1.0, np.zeros(0), empty, empty, empty, empty, np.zeros(0), np.zeros(0))
-    return Screened(rows, 0.0, np.zeros(0), np.zeros(0, dtype=bool))
+    return Screened(rows, 0.0, empty, np.zeros(0, dtype=bool))
 
 
 def _by_style(job: Job, start: Start | None) -> Ending:
@@ -137,23 +139,29 @@ def _least_squares(job: Job, start: Start | None) -> Ending:
 def _linear_program(job: Job) -> Ending:
     """hinge, mae and max_error: one LP with lazy rows, and a bound from its duals."""
     began, budget, left = job.control.elapsed, job.budget(), job.screened.requirements
-    point = ElasticProgram(job.problem, left, should_stop=lambda: budget.over).solve(left.cost)
+    program = ElasticProgram(job.problem, left, should_stop=lambda: budget.over)
+    point = program.solve(left.cost)
     if point is not None:
         job.incumbents.offer(point.change)
-        job.incumbents.raise_bound(point.bound * (1 - 1e-9))
+        job.incumbents.raise_bound(program.bound(point) * (1 - 1e-9))
     status = SolveStatus.INTERRUPTED if job.control.stopped else SolveStatus.TIME_LIMIT
     ending = _ending(job, status, backend=Backend(name="highs", version=version("highs")))
     return replace(ending, build_s=began, solve_s=job.control.elapsed - began)
 
 
 def _mixed_integer(job: Job) -> Ending:
+    """zero_one, ramp and outliers: bounds that cost little, heuristics, and a solver for what is still open."""
     cuts = NO_CUTS
     if job.spec.solver.formulation == "compact":
         cuts = _bound_by_conflicts(job)
+        if job.screened.requirements.style == "count" and not (job.proven or _too_large(job)):
+            _bound_by_relaxation(job, cuts)
         if not job.proven:
             _improve(job)
     if job.proven or job.control.stopped:
         return replace(_ending(job, SolveStatus.INTERRUPTED), build_s=job.control.elapsed)
+    if job.budget().over:
+        return replace(_ending(job, SolveStatus.TIME_LIMIT), build_s=job.control.elapsed)
     if _too_large(job):
         note = "the model does not fit `limits.memory_mb`; heuristics only"
         return replace(_ending(job, SolveStatus.MEMORY_LIMIT, notes=(note,)), build_s=job.control.elapsed)
@@ -161,11 +169,22 @@ def _mixed_integer(job: Job) -> Ending:
 
 
 def _bound_by_conflicts(job: Job) -> Cuts:
+    """What pairs of samples prove by themselves, and the cuts that it took."""
     requirements = job.screened.requirements
-    bound, cuts = conflict_bound(requirements, pair_cuts(job.problem, requirements), job.budget().share(CONFLICT_SHARE))
-    integral = is_integral(job.problem)
-    job.incumbents.raise_bound(safe_bound(bound + job.screened.cost, integral=integral))
-    return cuts
+    cuts = pair_cuts(job.problem, requirements)
+    return cuts.select(_relax(job, cuts_model(requirements, cuts, constant=job.screened.cost)).used)
+
+
+def _bound_by_relaxation(job: Job, cuts: Cuts) -> None:
+    """The LP relaxation's bound, which the heuristics often meet: then no solver has to branch."""
+    _relax(job, compact_model(job.problem, job.screened.requirements, constant=job.screened.cost, cuts=cuts))
+
+
+def _relax(job: Job, model: LinearModel) -> Relaxation:
+    budget = job.budget().share(RELAXATION_SHARE)
+    relaxation = relax(model, lambda: budget.over)
+    job.incumbents.raise_bound(safe_bound(relaxation.bound, integral=is_integral(job.problem)))
+    return relaxation
 
 
 def _improve(job: Job) -> None:
@@ -192,8 +211,16 @@ def _branch_and_bound(job: Job, cuts: Cuts) -> Ending:
     outcome = milp_solver(backend)(model, options, job.control, on_solution, start)
     if outcome.status is not SolveStatus.INFEASIBLE:
         job.incumbents.raise_bound(safe_bound(outcome.bound, integral=is_integral(job.problem)))
-    ending = _ending(job, _honest(outcome), model=model, notes=_notes(outcome))
-    return replace(ending, nodes=outcome.nodes, build_s=built, presolve_s=outcome.presolve_s, solve_s=outcome.solve_s)
+    notes = () if outcome.start_accepted else ("the solver's check rejected the start; it searched without one",)
+    ending = _ending(job, _honest(outcome), model=model, notes=notes)
+    return replace(
+        ending,
+        complete=outcome.status is SolveStatus.OPTIMAL,
+        nodes=outcome.nodes,
+        build_s=built,
+        presolve_s=outcome.presolve_s,
+        solve_s=outcome.solve_s,
+    )
 
 
 def _model(job: Job, cuts: Cuts) -> tuple[LinearModel, Array]:
@@ -241,17 +268,9 @@ def _take(job: Job, columns: Array, nodes: int) -> None:
 
 
 def _honest(outcome: Outcome) -> SolveStatus:
-    """A solver's claim to be done is the result's only if the recomputed value bears it out; see `report`."""
-    return SolveStatus.GAP_REACHED if outcome.status is SolveStatus.OPTIMAL else outcome.status
-
-
-def _notes(outcome: Outcome) -> tuple[str, ...]:
-    notes = []
-    if not outcome.start_accepted:
-        notes.append("the solver's check rejected the start; it searched without one")
-    if outcome.status is SolveStatus.OPTIMAL:
-        notes.append("the search is complete; a gap that is left is the solver's tolerance")
-    return tuple(notes)
+    """A solver's claim to be done, or that nothing is feasible, is not the result's: see `report`."""
+    done = (SolveStatus.OPTIMAL, SolveStatus.INFEASIBLE)
+    return SolveStatus.GAP_REACHED if outcome.status in done else outcome.status
 
 
 def _ending(
@@ -274,19 +293,18 @@ def _ending(
 
 def _allowance(job: Job) -> float:
     """How far above its bound a proven optimum may stay: rounding to float32, and the solver's tolerance."""
-    if job.screened.requirements.style == "count":
-        return 0.0 if is_integral(job.problem) else 2 * TOLERANCE * max(1.0, job.incumbents.best.objective)
-    errors = rounding_errors(job.problem).max(axis=1)
-    final = job.incumbents.best.objective
-    match job.problem.objective.name:
-        case "ramp" | "hinge":
-            rounding = 2 * float(job.problem.cost @ errors) / job.problem.objective.margin
-        case "max_error":
-            rounding = float(errors.max())
-        case "mae":
-            rounding = float(job.problem.cost @ errors) * job.problem.units
-        case _:
-            size = float(job.problem.cost @ errors**2) * job.problem.units
-            rounding = size + 2 * math.sqrt(size * max(final, 0.0))
-    tolerance = TOLERANCE * max(1.0, final) if job.screened.requirements.style == "capped" else TOLERANCE * final
-    return rounding + 2 * tolerance
+    best, name = job.incumbents.best, job.problem.objective.name
+    tolerance = 2 * TOLERANCE * (best.objective if job.screened.requirements.style == "linear" else 1 + best.objective)
+    if name in ("zero_one", "outliers"):
+        return 0.0 if is_integral(job.problem) else tolerance
+    errors = rounding_errors(job.problem, best.weight, best.bias).max(axis=1)
+    on_average = float(job.problem.cost @ errors)
+    squared = float(job.problem.cost @ errors**2) * job.problem.units
+    rounding = {
+        "ramp": 2 * on_average / job.problem.objective.margin,
+        "hinge": 2 * on_average / job.problem.objective.margin,
+        "mae": on_average * job.problem.units,
+        "mse": squared + 2 * math.sqrt(squared * best.objective),
+        "max_error": float(errors.max()),
+    }
+    return tolerance + min(rounding[name], MOST_ROUNDING * best.objective)

@@ -1,6 +1,7 @@
 """What this release can solve, said before a job is queued; importing it loads no solver."""
 
 import json
+import math
 from functools import lru_cache
 from pathlib import Path
 from typing import NoReturn
@@ -56,7 +57,8 @@ def _check_value(value: bool | int | float, entry: Entry, field: str) -> None:
     kind, low, high = entry
     if type(value) not in KINDS[kind]:
         raise SpecError(f"{value!r}, expected {kind}", field=field)
-    if (low is not None and value < low) or (high is not None and value > high) or value != value:
+    inside = (low is None or value >= low) and (high is None or value <= high)
+    if not (inside and math.isfinite(value)):
         raise SpecError(f"{value!r}, expected {low} to {high}", field=field)
 
 

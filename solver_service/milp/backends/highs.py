@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import highspy
 import numpy as np
@@ -11,7 +12,7 @@ import scipy.sparse as sp
 
 from shared.contracts import SolveStatus
 from solver_service.errors import SolverError
-from solver_service.milp.backends.outcome import MilpOptions, OnSolution, Outcome
+from solver_service.milp.backends.outcome import Guard, MilpOptions, OnSolution, Outcome
 from solver_service.milp.control import Control
 from solver_service.milp.formulation.model import LinearModel
 from solver_service.milp.problem import Array
@@ -45,13 +46,13 @@ PRIMAL, DUAL = 4, 1
 
 
 class LinearProgram:
-    """min cost . x over rows `matrix x >= lower` that are added as they are needed; every run starts from the last basis.
+    """min cost . x over rows `matrix x >= lower`, added as they are needed; every run starts from the last basis.
 
     `should_stop` is asked at every simplex iteration; a run then ends with STOPPED.
     """
 
     def __init__(self, cost: Array, lower: Array, upper: Array, *, should_stop: Callable[[], bool]) -> None:
-        self._highs = highspy.Highs()
+        self._highs = highspy.Highs()  # type: ignore[no-untyped-call]
         self._size = int(cost.size)
         for option, value in (("output_flag", False), ("threads", 1), ("presolve", "off"), ("solver", "simplex")):
             self._highs.setOptionValue(option, value)
@@ -106,22 +107,27 @@ def solve(
     start: Array | None = None,
 ) -> Outcome:
     """Minimise with HiGHS's branch and bound; it has no memory limit of its own."""
+    began = time.monotonic()
     highs = _milp(model, options)
     if start is not None:
         values = highspy.HighsSolution()
         values.col_value = start.tolist()
         highs.setSolution(values)
-    highs.cbMipInterrupt += lambda event: event.interrupt(control.stopped)
-    highs.cbMipImprovingSolution += lambda event: on_solution(
-        np.array(event.data_out.mip_solution)[: model.change_columns],
-        float(event.data_out.mip_dual_bound),
-        int(event.data_out.mip_node_count),
-    )
-    began = time.monotonic()
+    guard = Guard(control, on_solution)
+
+    def hand_out(event: Any) -> None:
+        found = event.data_out
+        values = np.array(found.mip_solution)[: model.change_columns]
+        guard.hand_out(lambda: (values, float(found.mip_dual_bound), int(found.mip_node_count)))
+
+    highs.cbMipInterrupt += lambda event: event.interrupt(guard.wants_end)
+    highs.cbMipImprovingSolution += hand_out
+    highs.setOptionValue("time_limit", max(0.0, options.time_s - (time.monotonic() - began)))
     highs.run()
     status = MILP_STATUS.get(highs.getModelStatus())
     if status is None:
         raise SolverError(f"HiGHS ended a MILP with {highs.getModelStatus()}")
+    guard.release()
     info, solution = highs.getInfo(), np.asarray(highs.getSolution().col_value)
     if solution.size:
         on_solution(solution[: model.change_columns], float(info.mip_dual_bound), int(info.mip_node_count))
@@ -136,11 +142,10 @@ def solve(
 
 
 def _milp(model: LinearModel, options: MilpOptions) -> highspy.Highs:
-    highs = highspy.Highs()
+    highs = highspy.Highs()  # type: ignore[no-untyped-call]
     settings = {
         "output_flag": False,
         "threads": 1,
-        "time_limit": options.time_s,
         "mip_rel_gap": options.gap,
         "mip_abs_gap": 1e-9,
         "random_seed": options.seed,

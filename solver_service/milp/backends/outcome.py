@@ -13,6 +13,32 @@ OnSolution = Callable[[Array, float, int], None]
 """Called with a better solution's change columns, the solver's bound and its node count."""
 
 
+class Guard:
+    """Calls out from inside a solver, where no exception may pass: the first one is kept, and asks for the end."""
+
+    def __init__(self, control: Control, on_solution: OnSolution) -> None:
+        self._control, self._on_solution = control, on_solution
+        self._error: Exception | None = None
+
+    @property
+    def wants_end(self) -> bool:
+        """True once somebody asked for an end, or calling out failed."""
+        return self._control.stopped or self._error is not None
+
+    def hand_out(self, read: Callable[[], tuple[Array, float, int]]) -> None:
+        """Read a solution, its bound and the nodes, and pass them on."""
+        try:
+            if self._error is None:
+                self._on_solution(*read())
+        except Exception as error:  # raised by `release`, once the solver has returned
+            self._error = error
+
+    def release(self) -> None:
+        """Raise what was kept, now that the solver has returned."""
+        if self._error is not None:
+            raise self._error
+
+
 @dataclass(frozen=True)
 class MilpOptions:
     """Limits of one run: seconds, megabytes, nodes (None: any number), relative gap; seed; parameters by name."""

@@ -3,17 +3,23 @@
 import json
 import re
 import sys
+import time
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from io import StringIO
 from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from pyscipopt import SCIP_EVENTTYPE, SCIP_PARAMSETTING, Eventhdlr, Model
+from pyscipopt import Eventhdlr, Model
+from pyscipopt.scip import PY_SCIP_EVENTTYPE as EVENT
+from pyscipopt.scip import PY_SCIP_PARAMSETTING as SETTING
 
 from shared.contracts import SolveStatus
 from solver_service.errors import SolverError
-from solver_service.milp.backends.outcome import MilpOptions, OnSolution, Outcome
+from solver_service.milp.backends.outcome import Guard, MilpOptions, OnSolution, Outcome
 from solver_service.milp.control import Control
 from solver_service.milp.formulation.model import LinearModel
 from solver_service.milp.problem import Array
@@ -32,11 +38,12 @@ STATUS = {
 MEMORY_SHARE = 0.4
 """The process needs two to three times what SCIP counts."""
 ENTRY = re.compile(
-    r"^# \[type: (bool|int|longint|real), advanced: \w+, range: [\[{](?:TRUE,FALSE|([^,\]]+),([^\]]+))[\]}].*\n(\S+) = ",
-    re.M,
+    r"^# \[type: (bool|int|longint|real), advanced: \w+, "
+    r"range: [\[{](?:TRUE,FALSE|([^,\]]+),([^\]]+))[\]}].*\n(\S+) = ",
+    re.MULTILINE,
 )
 """One parameter in SCIP's own settings file."""
-STOP_EVENTS = SCIP_EVENTTYPE.PRESOLVEROUND | SCIP_EVENTTYPE.NODEFOCUSED | SCIP_EVENTTYPE.LPSOLVED
+STOP_EVENTS = EVENT.PRESOLVEROUND | EVENT.NODEFOCUSED | EVENT.LPSOLVED
 
 
 def solve(
@@ -47,15 +54,19 @@ def solve(
     start: Array | None = None,
 ) -> Outcome:
     """Minimise with SCIP; SolverError when it ends in a state that is no answer."""
-    scip, variables = _build(model)
+    deadline = time.monotonic() + options.time_s
+    scip, variables = _columns(model)
+    if not _add_rows(scip, model, variables, lambda: control.stopped or time.monotonic() > deadline):
+        return _unbegun(control)
     _configure(scip, options)
     accepted = start is None or _give_start(scip, variables, start)
-    watcher = _Watcher(control, on_solution, variables[: model.change_columns])
+    guard = Guard(control, on_solution)
+    watcher = _Watcher(guard, variables[: model.change_columns])
     scip.includeEventhdlr(watcher, "incumbents", "hands incumbents out and listens for a stop")
+    scip.setParam("limits/time", max(0.0, deadline - time.monotonic()))
     with control.interruptible(scip.interruptSolve):
         scip.optimizeNogil()
-    if watcher.error is not None:
-        raise watcher.error
+    guard.release()
     status = STATUS.get(scip.getStatus())
     if status is None:
         raise SolverError(f"SCIP ended with status {scip.getStatus()!r}")
@@ -75,56 +86,63 @@ def version() -> str:
     return f"{scip.getMajorVersion()}.{scip.getMinorVersion()}.{scip.getTechVersion()}"
 
 
-class _Watcher(Eventhdlr):  # type: ignore[misc]
-    """Hands incumbents out; an exception must not cross SCIP, so it is kept and ends the solve."""
+class _Watcher(Eventhdlr):
+    """Hands incumbents out, and looks for a stop that came before SCIP was there to be interrupted."""
 
-    def __init__(self, control: Control, on_solution: OnSolution, variables: list[Any]) -> None:
-        self.control, self.on_solution, self.variables = control, on_solution, variables
-        self.error: Exception | None = None
+    def __init__(self, guard: Guard, variables: list[Any]) -> None:
+        self.guard, self.variables = guard, variables
 
     def eventinit(self) -> None:
-        self.model.catchEvent(SCIP_EVENTTYPE.BESTSOLFOUND, self)
+        self.model.catchEvent(EVENT.BESTSOLFOUND, self)
         self.model.catchEvent(STOP_EVENTS, self)
 
     def eventexit(self) -> None:
-        self.model.dropEvent(SCIP_EVENTTYPE.BESTSOLFOUND, self)
+        self.model.dropEvent(EVENT.BESTSOLFOUND, self)
         self.model.dropEvent(STOP_EVENTS, self)
 
     def eventexec(self, event: Any) -> None:
-        try:
-            if event.getType() == SCIP_EVENTTYPE.BESTSOLFOUND:
-                self._hand_out()
-        except Exception as error:  # kept for `solve`, which raises it once SCIP has returned
-            self.error = error
-        if self.error is not None or self.control.stopped:
+        if event.getType() == EVENT.BESTSOLFOUND:
+            self.guard.hand_out(self._read)
+        if self.guard.wants_end:
             self.model.interruptSolve()
 
-    def _hand_out(self) -> None:
+    def _read(self) -> tuple[Array, float, int]:
         best = self.model.getBestSol()
         values = np.array([self.model.getSolVal(best, variable) for variable in self.variables])
-        self.on_solution(values, _finite(self.model.getDualbound()), int(self.model.getNTotalNodes()))
+        return values, _finite(self.model.getDualbound()), int(self.model.getNTotalNodes())
 
 
-def _build(model: LinearModel) -> tuple[Model, list[Any]]:
+def _columns(model: LinearModel) -> tuple[Model, list[Any]]:
     scip = Model()
     scip.hideOutput()
+    columns = (model.lower.tolist(), model.upper.tolist(), model.objective.tolist(), model.integer.tolist())
     variables = [
         scip.addVar(lb=lower, ub=upper, obj=cost, vtype="B" if integer else "C")
-        for lower, upper, cost, integer in zip(
-            model.lower.tolist(), model.upper.tolist(), model.objective.tolist(), model.integer.tolist(), strict=True
-        )
+        for lower, upper, cost, integer in zip(*columns, strict=True)
     ]
     scip.addObjoffset(model.constant)
+    return scip, variables
+
+
+def _add_rows(scip: Model, model: LinearModel, variables: list[Any], should_stop: Callable[[], bool]) -> bool:
+    """Add all rows; False when it was stopped on the way."""
     # A row is created on a fixed variable and filled afterwards: many times faster than building expressions.
     anchor = scip.addVar(lb=0.0, ub=0.0)
-    starts, columns, values = (
-        array.tolist() for array in (model.matrix.indptr, model.matrix.indices, model.matrix.data)
-    )
+    matrix = model.matrix
+    starts, columns, values = matrix.indptr.tolist(), matrix.indices.tolist(), matrix.data.tolist()
     for row in range(model.rows):
+        if should_stop():
+            return False
         constraint = _row(scip, model, row, anchor, variables)
         for entry in range(starts[row], starts[row + 1]):
             scip.addCoefLinear(constraint, variables[columns[entry]], values[entry])
-    return scip, variables
+    return True
+
+
+def _unbegun(control: Control) -> Outcome:
+    """The end of a run that had no time to begin."""
+    status = SolveStatus.INTERRUPTED if control.stopped else SolveStatus.TIME_LIMIT
+    return Outcome(status, -np.inf, nodes=0, presolve_s=0.0, solve_s=0.0, start_accepted=True)
 
 
 def _row(scip: Model, model: LinearModel, row: int, anchor: Any, variables: list[Any]) -> Any:
@@ -140,12 +158,11 @@ def _row(scip: Model, model: LinearModel, row: int, anchor: Any, variables: list
 
 def _configure(scip: Model, options: MilpOptions) -> None:
     # The starts come from our own heuristics; here, proving is what the time is for.
-    scip.setHeuristics(SCIP_PARAMSETTING.OFF)
+    scip.setHeuristics(SETTING.OFF)
     scip.setParam("separating/maxroundsroot", 5)
     scip.setParam("separating/maxrounds", 0)
     for name, value in options.params.items():
         scip.setParam(name, value)
-    scip.setParam("limits/time", max(0.0, options.time_s))
     scip.setParam("limits/memory", MEMORY_SHARE * options.memory_mb)
     scip.setParam("limits/gap", options.gap / (1 - options.gap) if options.gap < 1 else 1e20)
     scip.setParam("limits/nodes", -1 if options.nodes is None else options.nodes)
@@ -178,7 +195,8 @@ def live_parameters() -> dict[str, list[str | float | None]]:
         path = Path(folder, "parameters.set")
         scip = Model()
         scip.hideOutput()
-        scip.writeParams(str(path), comments=True, onlychanged=False)
+        with redirect_stdout(StringIO()):  # it announces the file
+            scip.writeParams(str(path), comments=True, onlychanged=False)
         entries = ENTRY.findall(path.read_text())
     return {
         name: [kind, _number(low), _number(high)]

@@ -7,11 +7,11 @@ import scipy.sparse as sp
 
 from solver_service.milp.formulation.model import LinearModel, always, stack
 from solver_service.milp.formulation.rows import change_rows
-from solver_service.milp.problem import Array, Index, Problem
+from solver_service.milp.problem import Array, Index, Mask, Problem
 from solver_service.milp.requirements import Requirements
 
-WIDE = 100.0
-"""Rows with a larger big-M are scaled down to this one."""
+WIDE = {"count": 100.0, "capped": 1e4, "linear": 1e4}
+"""Rows with a larger big-M, in units, are scaled down to this one."""
 NEGLIGIBLE = 1e-9
 
 
@@ -22,6 +22,10 @@ class Cuts:
     groups: Index
     give_up: Array
     slack: Array
+
+    def select(self, rows: Mask) -> "Cuts":
+        """Some of the cuts."""
+        return Cuts(self.groups[rows], self.give_up[rows], self.slack[rows])
 
 
 NO_CUTS = Cuts(np.zeros((0, 2), dtype=np.int64), np.zeros((0, 2)), np.zeros((0, 2)))
@@ -84,6 +88,26 @@ def compact_model(
     )
 
 
+def cuts_model(requirements: Requirements, cuts: Cuts, *, constant: float = 0.0) -> LinearModel:
+    """The cuts alone, over every group's binary and then every group's slack: a small model with a real bound."""
+    groups = requirements.groups
+    columns = CompactColumns(slack=np.arange(groups, 2 * groups), give_up=np.arange(groups), total=2 * groups)
+    matrix = _cut_rows(cuts, columns)
+    most_slack = 1.0 if requirements.style == "capped" else 0.0
+    return LinearModel(
+        objective=np.tile(requirements.cost, 2),
+        constant=constant,
+        matrix=matrix,
+        row_lower=np.ones(len(cuts.groups)),
+        row_upper=np.full(len(cuts.groups), np.inf),
+        lower=np.zeros(2 * groups),
+        upper=np.repeat([1.0, most_slack], groups),
+        integer=np.repeat([True, False], groups),
+        change_columns=0,
+        indicator=always(len(cuts.groups)),
+    )
+
+
 def complete(requirements: Requirements, columns: CompactColumns, change: Array, values: Array) -> Array:
     """The full solution vector that a change [h, d+1] with row values t_r extends to."""
     shortfalls = requirements.shortfalls(values)
@@ -108,9 +132,7 @@ def largest_shortfalls(requirements: Requirements) -> Array:
 
 def row_scales(requirements: Requirements) -> Array:
     """What each row is divided by: the unit of the slack, or what keeps a big-M from growing out of bounds."""
-    if requirements.style == "count":
-        return np.maximum(1.0, requirements.big_m / WIDE)
-    return np.full(requirements.rows, requirements.unit)
+    return np.maximum(requirements.unit, requirements.big_m / WIDE[requirements.style])
 
 
 def _group_part(problem: Problem, requirements: Requirements, columns: CompactColumns, scale: Array) -> sp.csr_array:
@@ -119,7 +141,7 @@ def _group_part(problem: Problem, requirements: Requirements, columns: CompactCo
     slack = columns.slack[requirements.group]
     give_up = columns.give_up[requirements.group]
     entries = [
-        (np.ones(requirements.rows)[slack >= 0], row[slack >= 0], slack[slack >= 0]),
+        ((requirements.unit / scale)[slack >= 0], row[slack >= 0], slack[slack >= 0]),
         ((requirements.big_m / scale)[give_up >= 0], row[give_up >= 0], give_up[give_up >= 0]),
     ]
     data, rows, places = (np.concatenate(parts) for parts in zip(*entries, strict=True))

@@ -1,15 +1,15 @@
-"""Cuts from pairs of samples that pull the same two units apart: bounds that mean something, found before any solver."""
+"""Cuts from pairs of samples that pull the same two units apart: bounds that mean something, before any solver."""
 
 from collections.abc import Iterator
 
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from solver_service.milp.formulation.compact import Cuts
-from solver_service.milp.problem import Index, Problem
+from solver_service.milp.formulation.compact import NO_CUTS, Cuts
+from solver_service.milp.problem import Array, Index, Problem
 from solver_service.milp.requirements import Requirements
 
-WORK = 1e9
+WORK = 3e8
 """Multiplications spent on distances; beyond it only the rows that are hardest to meet are paired."""
 CLEAR = 1e-6
 """How far beyond reach a pair has to be, against tolerances."""
@@ -25,7 +25,7 @@ def pair_cuts(problem: Problem, requirements: Requirements) -> Cuts:
     """
     found = list(_pairs(problem, requirements))
     if not found:
-        return Cuts(np.zeros((0, 2), dtype=np.int64), np.zeros((0, 2)), np.zeros((0, 2)))
+        return NO_CUTS
     rows = np.concatenate([pair for pair, _ in found])
     excess = np.concatenate([lack for _, lack in found])
     strongest = np.argsort(-excess, kind="stable")[:MOST]
@@ -37,9 +37,7 @@ def pair_cuts(problem: Problem, requirements: Requirements) -> Cuts:
     )
 
 
-def _pairs(
-    problem: Problem, requirements: Requirements
-) -> Iterator[tuple[Index, np.ndarray[tuple[int], np.dtype[np.float64]]]]:
+def _pairs(problem: Problem, requirements: Requirements) -> Iterator[tuple[Index, Array]]:
     """Conflicting rows [c, 2] and their C [c], one couple of units after the other."""
     radius = np.vstack([problem.radius, np.zeros(problem.radius.shape[1])])
     couples = [(a, b) for a in range(-1, problem.units) for b in range(a + 1, problem.units)]

@@ -1,0 +1,92 @@
+"""Chinneck's elastic filter for counts: drop what costs the most until the rest can be had, then walk on by swaps."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from solver_service.milp.elastic import ElasticPoint
+from solver_service.milp.finish import finish_count
+from solver_service.milp.problem import Index, Mask
+from solver_service.milp.requirements import Requirements
+from solver_service.milp.search import BETTER, Found, Search
+
+WIDTH = 0.001
+"""How far beyond the need the filter pulls (FORMULATIONS, "Starts and heuristics")."""
+DROP_SHARE = 0.05
+STEPS_PER_ROUND = 15
+BACK_TO_BEST = 60
+INSIST = 100.0
+"""How much more a group that is forced back in weighs."""
+REST = 7
+"""Steps for which a group that was just readmitted is not readmitted again."""
+
+
+def widened(requirements: Requirements) -> Requirements:
+    """The same requirements with a little more to pull for than is needed, in proportion to what can move."""
+    width = min(WIDTH, 0.1 * float(np.median(requirements.reach)))
+    return replace(requirements, need=requirements.need + width)
+
+
+def search_count(search: Search) -> None:
+    """Filter once from everything; then force dropped groups back in, one at a time, and keep what is no worse."""
+    current = _filter(search, np.ones(search.screened.requirements.groups, dtype=bool))
+    if current is None:
+        return
+    _offer(search, current)
+    best, idle, step = current, 0, 0
+    slip = float(search.screened.requirements.cost.min())
+    rested = np.zeros(current.kept.size, dtype=np.int64)
+    while not search.done and idle <= STEPS_PER_ROUND * search.budget.rounds:
+        step, idle = step + 1, idle + 1
+        candidates = np.flatnonzero(~current.kept & (rested <= step))
+        if candidates.size:
+            tried = _swap_in(search, current, candidates, best.loss + slip)
+            rested[tried[0]] = step + REST
+            if tried[1] is not None and tried[1].loss <= best.loss + slip + BETTER:
+                current = tried[1]
+        if current.loss < best.loss - BETTER:
+            best, idle = current, 0
+            _offer(search, best)
+        elif idle % BACK_TO_BEST == 0:
+            current = best
+
+
+def _swap_in(search: Search, current: Found, candidates: Index, most: float) -> tuple[int, Found | None]:
+    """Force one dropped group back in; the filter drops what it must for it."""
+    group = int(search.rng.choice(candidates))
+    wanted = current.kept.copy()
+    wanted[group] = True
+    return group, _filter(search, wanted, forced=group, most=most)
+
+
+def _filter(search: Search, active: Mask, *, forced: int = -1, most: float = np.inf) -> Found | None:
+    """Drop the group with the largest slack times price until all others are met; None beyond a loss of `most`."""
+    cost = search.screened.requirements.cost
+    pull = cost.copy()
+    if forced >= 0:
+        pull[forced] = INSIST * cost.max()
+    while not search.budget.over:
+        point = search.program.solve(np.where(active, pull, 0.0))
+        if point is None:
+            return None
+        met = _met(search, point)
+        missed = np.flatnonzero(active & ~met)
+        if missed.size == 0:
+            return Found(float(cost[~met].sum()), point, met)
+        blame = point.shortfalls[missed] * (point.prices[missed] + 1e-12) / cost[missed]
+        drop = max(1, int(DROP_SHARE * missed.size))
+        active[missed[np.argsort(-blame, kind="stable")[:drop]]] = False
+        if cost[~active & ~met].sum() > most + BETTER:
+            return None
+    return None
+
+
+def _met(search: Search, point: ElasticPoint) -> Mask:
+    return np.asarray(search.screened.requirements.shortfalls(point.values) <= 0)
+
+
+def _offer(search: Search, found: Found) -> None:
+    """Hand a solution on, with the finishing step where rounding spoils it."""
+    claimed = found.loss + search.screened.cost
+    if claimed < search.incumbents.best.objective and search.incumbents.offer(found.point.change) > claimed:
+        finish_count(search.problem, search.screened, search.incumbents, found.kept, lambda: search.budget.over)

@@ -1,0 +1,40 @@
+"""What every search over kept groups shares: an elastic LP, the incumbents to improve, a budget, and a seed."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from solver_service.milp.budget import Budget
+from solver_service.milp.elastic import ElasticPoint, ElasticProgram
+from solver_service.milp.incumbents import Incumbents
+from solver_service.milp.problem import Mask, Problem
+from solver_service.milp.reduction import Screened
+
+BETTER = 1e-9
+"""Losses that differ by less are the same."""
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A solution of the reduced problem: its loss there, the LP's point, and the groups that it keeps."""
+
+    loss: float
+    point: ElasticPoint
+    kept: Mask
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """The ingredients of one search; `program` pulls towards what the search wants, `screened` says what counts."""
+
+    problem: Problem
+    screened: Screened
+    program: ElasticProgram
+    incumbents: Incumbents
+    budget: Budget
+    rng: np.random.Generator
+
+    @property
+    def done(self) -> bool:
+        """True when nothing better can be found, or no time is left."""
+        return self.budget.over or self.incumbents.best.objective <= self.incumbents.bound
