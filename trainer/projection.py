@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import eigh
 from scipy.optimize import linprog
 
 from shared.snapshot import FloatArray
@@ -31,10 +32,24 @@ def project(inputs: NDArray[Any], count: int, radius: float) -> Projection:
     `sum_l |P_jl| r_l <= radius` for every weight j (a linear program), sd_l being the spread along direction l.
     """
     values = inputs.astype(np.float64)
-    _, _, rows = np.linalg.svd(values, full_matrices=False)
-    directions = np.ascontiguousarray(rows[:count].T)
+    directions = _leading_directions(values, count)
     spread = (values @ directions).std(axis=0)
     return Projection(directions, _largest_radii(np.abs(directions), spread, radius))
+
+
+def _leading_directions(values: Array, count: int) -> Array:
+    """The leading right singular vectors of [N, d], as columns [d, at most count], from the smaller Gram matrix.
+
+    Only a few are wanted, so this is several times faster than a whole singular value decomposition.
+    """
+    tall = values.shape[0] >= values.shape[1]
+    gram = values.T @ values if tall else values @ values.T
+    size = len(gram)
+    squares, vectors = eigh(gram, subset_by_index=[max(0, size - count), size - 1])
+    kept = squares > 1e-10 * squares[-1]
+    leading = vectors[:, kept][:, ::-1]
+    orthonormal: Array = np.linalg.qr(leading if tall else values.T @ leading)[0]
+    return orthonormal
 
 
 def _largest_radii(magnitudes: Array, spread: Array, radius: float) -> Array:

@@ -15,7 +15,7 @@ class AdaptiveRadius:
     """
 
     fixed: float | None = None
-    scale: float = 0.5
+    scale: float = 0.25
 
     def value(self, mean_weight: float) -> float:
         """The half-width now, in weight units, for a layer whose mean |weight| is given."""

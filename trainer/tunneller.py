@@ -44,7 +44,7 @@ class Tunneller:
     mode: whether lower ("min") or higher ("max") scores are better.
     layer: the linear layer to tunnel, by name or as a module; the last one by default.
     objective: what jobs minimise; ramp for classification and mae for regression by default.
-    radius: half-width of the box around the weights; None: half the layer's mean |weight|, then adapted.
+    radius: half-width of the box around the weights; None: a quarter of the layer's mean |weight|, then adapted.
     tail_radius: how far the last of the layers behind a hidden block may move with it.
     patience, min_delta, cooldown: when a stall is a stall (StallDetector); an answer, too, must gain `min_delta`.
     time_s, samples: the budget of a job, and how many training samples it sees.

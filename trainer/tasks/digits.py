@@ -17,6 +17,6 @@ def digits(seed: int) -> Task:
         kind="classification",
         **parts,
         model=lambda: nn.Sequential(nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10)),
-        defaults=Defaults(epochs=60, batch_size=16, sgd_lr=0.1, adam_lr=2e-3, patience=4, min_delta=1e-3),
+        defaults=Defaults(epochs=200, batch_size=16, sgd_lr=0.1, adam_lr=2e-3, patience=4, min_delta=1e-3),
         tunnel=Tunnel("ramp", time_s=2.0),
     )
