@@ -1,1 +1,67 @@
-"""Everything beside the user's training loop: stall detection, capture, client, adoption."""
+"""Everything beside the user's training loop: stall detection, capture, client, adoption.
+
+from trainer import SolverClient, Tunneller
+"""
+
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trainer.client import Candidate, SolverClient
+    from trainer.errors import (
+        CaptureError,
+        PoolRefusedError,
+        PoolUnavailableError,
+        ResultUnavailableError,
+        TrainerError,
+        WaitTimeoutError,
+    )
+    from trainer.events import Event, Summary
+    from trainer.stall import StallDetector
+    from trainer.tunneller import Tunneller
+
+__all__ = [
+    "Candidate",
+    "CaptureError",
+    "Event",
+    "PoolRefusedError",
+    "PoolUnavailableError",
+    "ResultUnavailableError",
+    "SolverClient",
+    "StallDetector",
+    "Summary",
+    "TrainerError",
+    "Tunneller",
+    "WaitTimeoutError",
+]
+
+_HOMES = {
+    **dict.fromkeys(("Candidate", "SolverClient"), "client"),
+    **dict.fromkeys(("Event", "Summary"), "events"),
+    **dict.fromkeys([name for name in __all__ if name.endswith("Error")], "errors"),
+    "StallDetector": "stall",
+    "Tunneller": "tunneller",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first asked for, so that the client alone does not load torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'trainer' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"trainer.{_HOMES[name]}"), name)
+
+
+def _check_shared(home: Path) -> None:
+    """Raise ImportError if `import shared` would find somebody else's package (`gdsolver` checks more thoroughly)."""
+    spec = importlib.util.find_spec("shared")
+    found = Path(spec.origin).resolve() if spec and spec.origin else None
+    if found is None or found.parent.parent != home or not (found.parent / "snapshot.py").exists():
+        raise ImportError(
+            f"`import shared` finds {found}, which is not GDSolver's (in {home}). Rename or uninstall the other "
+            "`shared`, or give GDSolver a virtual environment of its own."
+        )
+
+
+_check_shared(Path(__file__).resolve().parent.parent)

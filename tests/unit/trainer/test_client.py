@@ -1,0 +1,190 @@
+"""The client: what it retries, what it reports, and that it leaves the run's random state alone."""
+
+import random
+
+import httpx
+import numpy as np
+import pytest
+
+from shared.contracts import Feedback, JobSpec, State
+from shared.snapshot import Snapshot, snapshot_id
+from tests.unit.trainer.fakes import FakePool, problem
+from trainer import PoolRefusedError, PoolUnavailableError, ResultUnavailableError, SolverClient, WaitTimeoutError
+
+SPEC = JobSpec(objective="ramp", radius=0.1)
+
+
+@pytest.fixture
+def snapshot() -> Snapshot:
+    generator = np.random.default_rng(0)
+    return Snapshot(
+        task="classification",
+        inputs=generator.random((6, 4), np.float32),
+        targets=np.arange(6) % 3,
+        weight=generator.random((3, 4), np.float32),
+        bias=np.zeros(3, np.float32),
+    )
+
+
+def test_solves_in_one_call_and_reads_the_result(snapshot: Snapshot) -> None:
+    """A multipart submission reaches the pool whole, and its weights come back with their report."""
+    pool = FakePool()
+    with pool.client() as client:
+        job = client.wait(client.solve(snapshot, SPEC).id, timeout=5)
+        candidate = client.result(job.id)
+    assert job.state is State.SUCCEEDED
+    np.testing.assert_array_equal(candidate.weight, snapshot.weight)
+    assert candidate.result.objective.final == 1.0
+    assert pool.snapshots[0].to_bytes() == snapshot.to_bytes()
+
+
+def test_uploads_then_submits_by_id(snapshot: Snapshot) -> None:
+    """Upload gives the snapshot's hash, and a job can name it."""
+    client = FakePool().client()
+    name = client.upload(snapshot)
+    assert name == snapshot_id(snapshot.to_bytes())
+    assert client.submit(SPEC.model_copy(update={"snapshot": name})).snapshot == name
+
+
+def test_lists_and_looks_at_the_pool(snapshot: Snapshot) -> None:
+    """Jobs, workers, stats and readiness are read, unknown fields ignored."""
+    client = FakePool().client()
+    client.solve(snapshot, SPEC)
+    assert [job.id for job in client.jobs(run="x", state="running", limit=5)] == ["job-1"]
+    assert client.workers() == []
+    assert client.stats().slots == 1
+    assert client.ready()
+
+
+def test_feedback_and_cancel_reach_the_pool(snapshot: Snapshot) -> None:
+    """A verdict and a cancellation arrive at the job they are about."""
+    pool = FakePool()
+    client = pool.client()
+    job = client.solve(snapshot, SPEC).id
+    client.feedback(job, Feedback(accepted=True, before=0.5, after=0.6))
+    client.cancel(job)
+    assert pool.feedback[job]["accepted"] is True
+    assert pool.cancelled == [job]
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_retries_keep_their_idempotency_key(snapshot: Snapshot, status: int) -> None:
+    """A busy pool is asked again with the same key, so that one submission stays one job."""
+    pool = FakePool()
+    pool.script = [problem(status, "queue_full", "busy") for _ in range(2)]
+    client = pool.client()
+    client.solve(snapshot, SPEC)
+    client.solve(snapshot, SPEC)
+    first, second, third, other = (request.headers["Idempotency-Key"] for request in pool.requests)
+    assert first == second == third != other
+
+
+def test_retry_after_is_honoured(snapshot: Snapshot) -> None:
+    """The pause before the next try is never shorter than the gateway's Retry-After."""
+    pauses: list[float] = []
+    pool = FakePool()
+    pool.script = [problem(429, "queue_full", "busy", headers={"Retry-After": "7"})]
+    pool.client(sleep=pauses.append).solve(snapshot, SPEC)
+    assert len(pauses) == 1
+    assert 7 <= pauses[0] <= 9
+
+
+def test_pauses_grow() -> None:
+    """Without a Retry-After the pauses roughly double."""
+    pauses: list[float] = []
+    pool = FakePool()
+    pool.down = True
+    with pytest.raises(PoolUnavailableError, match=r"pool\.test.*refused"):
+        pool.client(sleep=pauses.append, retries=4).stats()
+    assert len(pool.requests) == 5
+    assert [0.125 * 2**k <= pause <= 0.25 * 2**k for k, pause in enumerate(pauses)] == [True] * 4
+
+
+def test_a_long_retry_after_is_not_waited_for() -> None:
+    """A pool that wants to be left alone for long counts as unavailable at once, with its own words."""
+    pool = FakePool()
+    pool.script = [problem(503, "store_unavailable", "Redis is away", headers={"Retry-After": "3600"})]
+    with pytest.raises(PoolUnavailableError, match="Redis is away") as caught:
+        pool.client().stats()
+    assert caught.value.problem is not None
+    assert len(pool.requests) == 1
+
+
+def test_retrying_leaves_the_global_random_state_alone() -> None:
+    """Jitter comes from a generator of the client's own."""
+    pool = FakePool()
+    pool.down = True
+    before = random.getstate()
+    with pytest.raises(PoolUnavailableError):
+        pool.client().stats()
+    assert random.getstate() == before
+
+
+def test_a_refusal_names_the_field(snapshot: Snapshot) -> None:
+    """problem+json becomes an error with code, field, detail and status, and is not retried."""
+    pool = FakePool()
+    pool.script = [problem(422, "invalid_spec", "must be > 0", field="radius")]
+    with pytest.raises(PoolRefusedError, match="radius: must be > 0") as caught:
+        pool.client().solve(snapshot, SPEC)
+    error = caught.value
+    assert (error.code, error.field, error.detail, error.status) == ("invalid_spec", "radius", "must be > 0", 422)
+    assert len(pool.requests) == 1
+
+
+@pytest.mark.parametrize("body", [b"<html>hello</html>", b'{"not": "a job"}', b"\xff\xfe"])
+def test_another_server_is_recognised(body: bytes) -> None:
+    """An answer that is not a pool's is one clear error."""
+    pool = FakePool()
+    pool.script = [httpx.Response(200, content=body)]
+    with pytest.raises(PoolUnavailableError, match="like a GDSolver pool"):
+        pool.client().stats()
+
+
+def test_waiting_has_an_end_and_the_job_goes_on(snapshot: Snapshot) -> None:
+    """A wait that runs out says so, and leaves the job alone."""
+    pool = FakePool(held=True)
+    client = pool.client()
+    job = client.solve(snapshot, SPEC).id
+    with pytest.raises(WaitTimeoutError, match="it goes on"):
+        client.wait(job, timeout=0)
+    assert pool.cancelled == []
+
+
+def test_an_unfinished_result_is_unavailable(snapshot: Snapshot) -> None:
+    """Asking too early for a result is told apart from other refusals."""
+    client = FakePool(held=True).client()
+    with pytest.raises(ResultUnavailableError, match="still running"):
+        client.result(client.solve(snapshot, SPEC).id)
+
+
+@pytest.mark.parametrize("body", [b"", b"nonsense", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "])
+def test_a_broken_result_is_one_clear_error(snapshot: Snapshot, body: bytes) -> None:
+    """Bytes that are not a result do not surface as a decoder's error."""
+    pool = FakePool()
+    client = pool.client()
+    job = client.solve(snapshot, SPEC).id
+    pool.script = [httpx.Response(200, content=body)]
+    with pytest.raises(ResultUnavailableError, match="cannot be read"):
+        client.result(job)
+
+
+def test_ready_is_false_without_a_pool() -> None:
+    """Readiness is asked once and never raises."""
+    pool = FakePool()
+    pool.down = True
+    assert not pool.client().ready()
+    assert len(pool.requests) == 1
+
+
+@pytest.mark.parametrize("url", ["", "pool:8000", "ftp://pool", "http://"])
+def test_a_wrong_url_is_refused_at_once(url: str) -> None:
+    """A gateway address without scheme or host is a ValueError with an example."""
+    with pytest.raises(ValueError, match="http://gateway:8000"):
+        SolverClient(url)
+
+
+def test_the_key_is_sent_as_a_bearer_token() -> None:
+    """The API key travels in the Authorization header."""
+    pool = FakePool()
+    pool.client(api_key="secret").stats()
+    assert pool.requests[0].headers["Authorization"] == "Bearer secret"

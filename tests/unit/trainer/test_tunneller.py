@@ -1,0 +1,480 @@
+"""The tunneller's promises: never worse, never in the way, and no trace until an answer helps."""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from shared.contracts import JobSpec
+from shared.snapshot import Snapshot
+from tests.unit.trainer.fakes import FakePool, Tensors, least_squares, unchanged
+from trainer import CaptureError, Tunneller
+from trainer.errors import PoolUnavailableError
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def data(count: int = 120) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    inputs = torch.randn(count, 5, generator=generator)
+    return inputs, (inputs @ torch.randn(5, 3, generator=generator)).argmax(dim=1)
+
+
+@dataclass
+class Run:
+    """A small training run, seeded, with dropout and a shuffling loader so that random state matters."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    loader: DataLoader[Any]
+
+    @classmethod
+    def start(cls, lr: float = 1e-3) -> "Run":
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.BatchNorm1d(16), nn.Dropout(0.2), nn.Linear(16, 3))
+        loader = DataLoader(TensorDataset(*data()), batch_size=20, shuffle=True)
+        return cls(model, torch.optim.Adam(model.parameters(), lr=lr), loader)
+
+    def epoch(self) -> None:
+        self.model.train()
+        for inputs, targets in self.loader:
+            self.optimizer.zero_grad()
+            nn.functional.cross_entropy(self.model(inputs), targets).backward()
+            self.optimizer.step()
+
+    def errors(self) -> float:
+        self.model.eval()
+        inputs, targets = data()
+        with torch.no_grad():
+            return float((self.model(inputs).argmax(dim=1) != targets).float().mean())
+
+    def tunneller(self, pool: FakePool, **options: Any) -> Tunneller:
+        settings: dict[str, Any] = {"patience": 1, "min_delta": 0.0, "cooldown": 0, "radius": 100.0}
+        settings |= {"data": self.loader, "validate": self.errors} | options
+        return Tunneller(self.model, optimizer=self.optimizer, client=pool.client(), **settings)
+
+    def bits(self) -> list[bytes]:
+        return [value.numpy().tobytes() for value in self.model.state_dict().values()]
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < until, "waited 20 s in vain"
+        time.sleep(0.005)
+
+
+def plain_run(epochs: int) -> list[bytes]:
+    run = Run.start()
+    for _ in range(epochs):
+        run.epoch()
+        run.errors()
+    return run.bits()
+
+
+def kinds(tunneller: Tunneller) -> list[str]:
+    return [event.kind for event in tunneller.history]
+
+
+STALLED = 1.0
+"""A score that never improves: every second step() sees a stall."""
+
+
+def test_until_an_adoption_a_run_is_bit_identical_to_plain_gd() -> None:
+    """A pool that never answers leaves no trace: not in the weights, not in the order of the batches."""
+    pool, run = FakePool(held=True), Run.start()
+    tunneller = run.tunneller(pool)
+    for _ in range(6):
+        run.epoch()
+        run.errors()
+        tunneller.step(STALLED)
+    assert pool.submitted.wait(20)
+    tunneller.close()
+    assert "submitted" in kinds(tunneller)
+    assert run.bits() == plain_run(6)
+
+
+def test_a_pool_that_dies_in_mid_run_leaves_no_trace() -> None:
+    """Training goes on, bit for bit, and the tunneller says that the pool was lost."""
+    pool, run = FakePool(held=True), Run.start()
+    tunneller = run.tunneller(pool)
+    for epoch in range(6):
+        run.epoch()
+        run.errors()
+        tunneller.step(STALLED)
+        if epoch == 2:
+            assert pool.submitted.wait(20)
+            pool.down = True
+            eventually(lambda: tunneller.pool_lost)
+    summary = tunneller.close()
+    assert summary.pool_lost
+    assert run.bits() == plain_run(6)
+
+
+def test_rejected_answers_are_undone_bit_by_bit() -> None:
+    """An answer that does not help on the validation data leaves weights, buffers and optimizer as they were."""
+
+    def zeros(snapshot: Snapshot, spec: JobSpec) -> Tensors:
+        return {"weight": 0 * snapshot.weight, "bias": 0 * snapshot.weight[:, 0]}
+
+    run = Run.start()
+    pool = FakePool(zeros)
+    tunneller = run.tunneller(pool, sync=True)
+    for _ in range(6):
+        run.epoch()
+        run.errors()
+        tunneller.step(STALLED)
+    summary = tunneller.close()
+    assert summary.rejected == summary.answers > 0
+    assert run.bits() == plain_run(6)
+
+
+def test_an_answer_that_helps_is_adopted_and_reported() -> None:
+    """Validation improves by what the event says, the layer's optimizer state is fresh, and the pool is told."""
+    run, pool = Run.start(), FakePool(least_squares)
+    run.epoch()
+    before = run.errors()
+    tunneller = run.tunneller(pool, sync=True, samples=80)
+    last = run.model[4].weight  # type: ignore[index]
+    others = len(run.optimizer.state)
+    assert [tunneller.step(STALLED), tunneller.step(STALLED)] == [False, True]
+    event = next(event for event in tunneller.history if event.kind == "adopted")
+    assert event.before == pytest.approx(before)
+    assert event.after == pytest.approx(run.errors())
+    assert event.after < event.before
+    assert last not in run.optimizer.state
+    assert len(run.optimizer.state) == others - 2
+    assert pool.told.wait(20)
+    assert pool.feedback["job-1"]["accepted"] is True
+    run.epoch()
+    tunneller.close()
+
+
+def test_validation_alone_decides() -> None:
+    """Whatever the solver claims, an answer is not adopted when the user's own score does not improve."""
+    run = Run.start()
+    tunneller = run.tunneller(FakePool(least_squares), sync=True, validate=lambda: 0.5)
+    before = run.bits()
+    assert not any(tunneller.step(STALLED) for _ in range(4))
+    assert run.bits() == before
+    tunneller.close()
+
+
+def test_a_gain_below_min_delta_is_not_adopted() -> None:
+    """The same threshold that defines a stall guards adoption."""
+    run = Run.start()
+    tunneller = run.tunneller(FakePool(least_squares), sync=True, min_delta=5.0)
+    assert not any(tunneller.step(STALLED) for _ in range(4))
+    assert "rejected" in kinds(tunneller)
+    tunneller.close()
+
+
+def test_answers_that_improve_nothing_are_not_even_tried() -> None:
+    """When the solver found nothing better in the box, validation is spared."""
+    run, pool = Run.start(), FakePool(unchanged)
+    pool.improved = False
+    calls: list[int] = []
+    tunneller = run.tunneller(pool, sync=True, validate=lambda: float(len(calls)) or calls.append(1) or 0.0)
+    for _ in range(3):
+        tunneller.step(STALLED)
+    assert calls == []
+    tunneller.close()
+
+
+def test_step_returns_while_the_pool_holds_the_request() -> None:
+    """With the gateway stuck in the middle of a request, step() comes back, because it does not ask it."""
+    stuck, entered = threading.Event(), threading.Event()
+
+    class Stuck(FakePool):
+        def handle_request(self, request: Any) -> Any:
+            entered.set()
+            stuck.wait(30)
+            return super().handle_request(request)
+
+    run = Run.start()
+    tunneller = run.tunneller(Stuck())
+    for _ in range(3):
+        tunneller.step(STALLED)
+    assert entered.wait(20)
+    for _ in range(50):
+        tunneller.step(STALLED)
+    assert kinds(tunneller) == ["stall"]
+    stuck.set()
+    tunneller.close()
+
+
+def test_the_snapshot_is_taken_on_the_background_thread() -> None:
+    """The data set is read by the tunneller's own thread only, never in step()."""
+    readers: set[str] = set()
+
+    class Watched(TensorDataset):
+        def __getitem__(self, index: int) -> Any:
+            readers.add(threading.current_thread().name)
+            return super().__getitem__(index)
+
+    class Subset(torch.utils.data.Dataset[Any]):
+        inner = Watched(*data())
+
+        def __len__(self) -> int:
+            return len(self.inner)
+
+        def __getitem__(self, index: int) -> Any:
+            return self.inner[index]
+
+    run, pool = Run.start(), FakePool()
+    tunneller = run.tunneller(pool, data=Subset())
+    for _ in range(3):
+        tunneller.step(STALLED)
+    assert pool.submitted.wait(20)
+    tunneller.close()
+    assert readers == {"gdsolver-tunneller"}
+
+
+def test_step_leaves_everything_as_it_found_it() -> None:
+    """Modes, gradients, requires_grad and all three random states survive even a validation that changes them."""
+    run = Run.start()
+    run.epoch()
+
+    def rude() -> float:
+        run.model.eval()
+        run.optimizer.zero_grad()
+        run.model[0].weight.requires_grad_(False)  # type: ignore[index]
+        return float(torch.rand(()) + np.random.rand() + random.random())
+
+    tunneller = run.tunneller(FakePool(least_squares), sync=True, validate=rude, min_delta=100.0)
+    run.model.train()
+    run.model[3].eval()  # type: ignore[index]
+    torch.manual_seed(5)
+    modes = [module.training for module in run.model.modules()]
+    gradients = [parameter.grad for parameter in run.model.parameters()]
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # type: ignore[index]
+    for _ in range(4):
+        tunneller.step(STALLED)
+    assert "rejected" in kinds(tunneller)
+    assert [module.training for module in run.model.modules()] == modes
+    assert all(p.grad is g and p.requires_grad for p, g in zip(run.model.parameters(), gradients, strict=True))
+    assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == states  # type: ignore[index]
+    tunneller.close()
+
+
+def test_a_validation_that_fails_does_not_lose_the_weights() -> None:
+    """If the user's validate() raises in the middle of a trial, the error is theirs and the weights are restored."""
+    run = Run.start()
+    scores = iter([0.9])
+    tunneller = run.tunneller(FakePool(least_squares), sync=True, validate=lambda: next(scores))
+    before = run.bits()
+    tunneller.step(STALLED)
+    with pytest.raises(StopIteration):
+        tunneller.step(STALLED)
+    assert run.bits() == before
+    tunneller.close()
+
+
+def test_one_warning_only(caplog: pytest.LogCaptureFixture) -> None:
+    """A pool that is gone is worth one line; later stalls try again quietly."""
+    pool, run = FakePool(), Run.start()
+    pool.down = True
+    tunneller = run.tunneller(pool, sync=True)
+    with caplog.at_level(logging.INFO):
+        for _ in range(8):
+            tunneller.step(STALLED)
+    tunneller.close()
+    assert kinds(tunneller).count("failed") > 1
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_a_pool_that_comes_back_is_used_again() -> None:
+    """After an outage, the next stall's job goes out, and the pool no longer counts as lost."""
+    pool, run = FakePool(least_squares), Run.start()
+    pool.down = True
+    tunneller = run.tunneller(pool, sync=True)
+    tunneller.step(STALLED)
+    tunneller.step(STALLED)
+    assert tunneller.pool_lost
+    pool.down = False
+    assert any(tunneller.step(STALLED) for _ in range(3))
+    assert not tunneller.close().pool_lost
+
+
+def test_a_restart_between_polls_loses_nothing() -> None:
+    """A job that was accepted is asked after again when its pool is back."""
+    pool, run = FakePool(least_squares, held=True), Run.start()
+    tunneller = run.tunneller(pool)
+    tunneller.step(STALLED)
+    tunneller.step(STALLED)
+    assert pool.submitted.wait(20)
+    pool.down = True
+    eventually(lambda: tunneller.pool_lost)
+    pool.down = False
+    pool.release.set()
+    eventually(lambda: "answered" in kinds(tunneller))
+    assert tunneller.step(STALLED)
+    tunneller.close()
+
+
+def test_a_model_that_cannot_be_captured_goes_on_training(caplog: pytest.LogCaptureFixture) -> None:
+    """Unsuitable layers are reported once, and never break the run."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 3), nn.Sigmoid())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    pool = FakePool()
+    tunneller = Tunneller(
+        model, optimizer=optimizer, data=data(), validate=lambda: 1.0, client=pool.client(), patience=1, sync=True
+    )
+    for _ in range(5):
+        tunneller.step(STALLED)
+    tunneller.close()
+    assert pool.requests == []
+    assert len(caplog.records) == 1
+    assert "no snapshot" in caplog.text
+
+
+def test_close_cancels_what_is_out() -> None:
+    """Nobody waits for the answer of a run that is over."""
+    pool, run = FakePool(held=True), Run.start()
+    tunneller = run.tunneller(pool)
+    tunneller.step(STALLED)
+    tunneller.step(STALLED)
+    assert pool.submitted.wait(20)
+    tunneller.close()
+    assert pool.cancelled == ["job-1"]
+
+
+def test_polish_tunnels_once_more() -> None:
+    """close(polish=True) has the final model solved, and adopts an answer that helps."""
+    run, pool = Run.start(), FakePool(least_squares)
+    run.epoch()
+    before = run.errors()
+    tunneller = run.tunneller(pool)
+    summary = tunneller.close(polish=True, timeout=20)
+    assert summary.adopted == 1
+    assert run.errors() < before
+
+
+def test_polish_with_a_stuck_pool_ends_in_time() -> None:
+    """A polish that is not answered is given up and cancelled."""
+    pool, run = FakePool(held=True), Run.start()
+    before = run.bits()
+    summary = run.tunneller(pool).close(polish=True, timeout=0.3)
+    assert summary.adopted == 0
+    assert run.bits() == before
+    eventually(lambda: pool.cancelled == ["job-1"])
+
+
+def test_one_stall_can_fan_out() -> None:
+    """Several jobs of one stall differ in radius and seed, and only the first supersedes."""
+    run, pool = Run.start(), FakePool(least_squares)
+    tunneller = run.tunneller(pool, sync=True, fanout=3, radius=0.5)
+    tunneller.step(STALLED)
+    tunneller.step(STALLED)
+    tunneller.close()
+    assert [spec.radius for spec in pool.specs] == [0.5, 1.0, 0.25]
+    assert [spec.supersede for spec in pool.specs] == [True, False, False]
+    assert len({spec.solver.seed for spec in pool.specs}) == 3
+
+
+def test_the_radius_adapts() -> None:
+    """Boxes shrink after a rejection when no radius is given."""
+    run, pool = Run.start(), FakePool(least_squares)
+    tunneller = run.tunneller(pool, sync=True, radius=None, validate=lambda: 0.0)
+    for _ in range(4):
+        tunneller.step(STALLED)
+    tunneller.close()
+    radii = [spec.radius for spec in pool.specs]
+    assert len(radii) >= 2
+    assert radii == sorted(radii, reverse=True)
+    assert radii[0] > radii[1]  # type: ignore[operator]
+
+
+def test_a_stale_answer_can_be_merged_as_a_change() -> None:
+    """While training goes on, the ways include the change, parts of it, and the snapshot's own model."""
+    run, pool = Run.start(), FakePool(least_squares, held=True)
+    tried: list[float] = []
+
+    def validate() -> float:
+        tried.append(run.errors())
+        return tried[-1]
+
+    tunneller = run.tunneller(pool, validate=validate)
+    tunneller.step(STALLED)
+    tunneller.step(STALLED)
+    assert pool.submitted.wait(20)
+    run.epoch()
+    pool.release.set()
+    eventually(lambda: "answered" in kinds(tunneller))
+    tunneller.step(STALLED)
+    tunneller.close()
+    assert len(tried) == 1 + 5
+    verdict = next(event for event in tunneller.history if event.kind in ("adopted", "rejected"))
+    assert verdict.staleness_steps == 6
+
+
+def test_a_dict_of_scores_needs_a_monitor() -> None:
+    """With several scores, the one to watch is named; a wrong name is answered with the right ones."""
+    run = Run.start()
+    tunneller = run.tunneller(FakePool(), monitor="loss", validate=lambda: {"loss": 1.0, "accuracy": 0.5})
+    tunneller.step({"loss": 1.0, "accuracy": 0.5})
+    with pytest.raises(ValueError, match="accuracy"):
+        tunneller.step({"accuracy": 0.5, "other": 1.0})
+    tunneller.close()
+
+
+def test_a_model_that_cannot_be_copied_is_refused_at_once() -> None:
+    """The one error that is not deferred to the background: it would never work."""
+    model = nn.Linear(2, 2)
+    model.extra = threading.Lock()  # type: ignore[assignment]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(CaptureError, match="cannot be copied"):
+        Tunneller(model, optimizer=optimizer, data=data(), validate=lambda: 0.0, client=FakePool().client())
+
+
+def test_a_hidden_block_brings_its_tail_along() -> None:
+    """With a tail radius, an answer that also moves the layer behind the block is adopted as a whole."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 1))
+    inputs = data()[0]
+    targets = inputs[:, :1]
+
+    def both(snapshot: Snapshot, spec: JobSpec) -> Tensors:
+        assert spec.tail_radius == 2.0
+        tail = np.zeros((1, 4), np.float32)
+        return {"weight": snapshot.weight, "bias": snapshot.bias, "tail.0.weight": tail}  # type: ignore[dict-item]
+
+    def size() -> float:
+        return model[2].weight.abs().sum().item()  # type: ignore[operator, union-attr]
+
+    tunneller = Tunneller(
+        model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        data=(inputs, targets),
+        validate=size,
+        client=FakePool(both).client(),
+        layer="0",
+        tail_radius=2.0,
+        patience=1,
+        sync=True,
+    )
+    tunneller.step(STALLED)
+    assert tunneller.step(STALLED)
+    assert size() == 0.0
+    tunneller.close()
+
+
+def test_errors_keep_their_family() -> None:
+    """All errors of the trainer can be caught by their root."""
+    assert issubclass(PoolUnavailableError, __import__("trainer").TrainerError)

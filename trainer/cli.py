@@ -1,0 +1,432 @@
+"""The command `gdsolver`: train and compare, and speak to a solver pool by hand."""
+
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import pydantic
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from shared.contracts import JobSpec, JobStatus
+from shared.errors import ContractError
+from shared.snapshot import Snapshot
+from trainer.client import SolverClient
+from trainer.embedded import embedded_pool
+from trainer.errors import PoolRefusedError, ResultUnavailableError, TaskError, TrainerError
+from trainer.options import (
+    ApiKey,
+    DataDir,
+    Epochs,
+    Fanout,
+    Fraction,
+    Gateway,
+    JobId,
+    Json,
+    KindOption,
+    Local,
+    Noise,
+    Out,
+    Run,
+    Sync,
+    Target,
+    TargetMetric,
+    TaskName,
+    Workers,
+)
+
+app = typer.Typer(
+    help="Train PyTorch networks with the help of a solver pool.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+out = Console(soft_wrap=True, highlight=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+@app.command()
+def train(
+    task: TaskName,
+    *,
+    method: Annotated[
+        str, typer.Option("--method", help="hybrid, sgd, sgd-lrs, adam, adam-lrs or restart.")
+    ] = "hybrid",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")] = 0,
+    gateway: Gateway = None,
+    api_key: ApiKey = None,
+    local: Local = False,
+    workers: Workers = 1,
+    target: Target = None,
+    kind: KindOption = None,
+    fraction: Fraction = 1.0,
+    label_noise: Noise = 0.0,
+    epochs: Epochs = None,
+    target_metric: TargetMetric = None,
+    sync: Sync = False,
+    fanout: Fanout = 1,
+    out_dir: Out = None,
+    json_file: Json = None,
+    data_dir: DataDir = None,
+    run: Run = None,
+) -> None:
+    """Train one model by one method, and say what the solver did for it.
+
+    \b
+    Example:
+      gdsolver train digits --local
+      gdsolver train csv:house.csv --target price --kind regression --gateway http://gateway:8000
+    """
+    _experiment(
+        "train",
+        task,
+        [method],
+        (seed,),
+        pool=(gateway, api_key, local, workers),
+        request={
+            "target": target,
+            "kind": kind and kind.value,
+            "fraction": fraction,
+            "label_noise": label_noise,
+            "data_dir": data_dir,
+        },
+        settings={"epochs": epochs, "target_metric": target_metric, "sync": sync, "fanout": fanout, "run": run},
+        out_dir=out_dir,
+        json_file=json_file,
+    )
+
+
+@app.command()
+def compare(
+    task: TaskName,
+    *,
+    methods: Annotated[
+        str, typer.Option("--methods", help="Separated by commas.")
+    ] = "sgd,sgd-lrs,adam,adam-lrs,restart,hybrid",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds, from 0.")] = 3,
+    gateway: Gateway = None,
+    api_key: ApiKey = None,
+    local: Local = False,
+    workers: Workers = 1,
+    target: Target = None,
+    kind: KindOption = None,
+    fraction: Fraction = 1.0,
+    label_noise: Noise = 0.0,
+    epochs: Epochs = None,
+    target_metric: TargetMetric = None,
+    sync: Sync = False,
+    fanout: Fanout = 1,
+    out_dir: Out = None,
+    json_file: Json = None,
+    data_dir: DataDir = None,
+    run: Run = None,
+) -> None:
+    """Compare plain GD with the hybrid over several seeds: a table, plots, and JSON of everything.
+
+    \b
+    Example:
+      gdsolver compare digits --local
+      gdsolver compare mnist --fraction 0.1 --methods adam,hybrid --seeds 2 --gateway http://gateway:8000
+    """
+    _experiment(
+        "compare",
+        task,
+        [name.strip() for name in methods.split(",")],
+        tuple(range(seeds)),
+        pool=(gateway, api_key, local, workers),
+        request={
+            "target": target,
+            "kind": kind and kind.value,
+            "fraction": fraction,
+            "label_noise": label_noise,
+            "data_dir": data_dir,
+        },
+        settings={"epochs": epochs, "target_metric": target_metric, "sync": sync, "fanout": fanout, "run": run},
+        out_dir=out_dir,
+        json_file=json_file,
+    )
+
+
+def _experiment(
+    command: str,
+    task: str,
+    methods: list[str],
+    seeds: tuple[int, ...],
+    *,
+    pool: tuple[str | None, str | None, bool, int],
+    request: dict[str, Any],
+    settings: dict[str, Any],
+    out_dir: Path | None,
+    json_file: Path | None,
+) -> None:
+    """Run and report an experiment."""
+    # Loaded here: torch takes seconds, and the other commands do without it.
+    from trainer import experiment as lab  # noqa: PLC0415
+    from trainer.loop import Settings  # noqa: PLC0415
+    from trainer.report import summarise, table  # noqa: PLC0415
+    from trainer.tasks import Request  # noqa: PLC0415
+
+    with _clear_words():
+        plan = lab.Experiment(Request(task, **request), lab.choose_methods(methods), seeds, Settings(**settings))
+        name = lab.check(plan).name
+        folder = out_dir or Path("runs") / f"{command}-{name.replace(':', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
+        gateway, api_key, local, workers = pool
+        with _client(
+            gateway, api_key, local=local and plan.needs_pool, workers=workers, folder=folder, needed=plan.needs_pool
+        ) as client:
+            runs = lab.run_all(plan, client, err)
+        options = {"command": command, "task": task, "methods": methods, "seeds": seeds, **request, **settings}
+        written = lab.write_down(runs, {key: _plain(value) for key, value in options.items()}, folder, json_file)
+        out.print(table(summarise(runs), f"{name}, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}"))
+        if command == "train":
+            out.print(f"weights sha256 {runs[-1].weights_sha256}")
+        out.print(f"written: {', '.join(map(str, written))}")
+        lab.conclude(runs, out.print)
+        if runs[-1].interrupted:
+            raise typer.Exit(130)
+
+
+@app.command()
+def submit(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A snapshot (gdsolver.snapshot/1, safetensors).")],
+    *,
+    spec: Annotated[
+        Path | None, typer.Option("--spec", help="Job spec as JSON; the options below replace parts of it.")
+    ] = None,
+    objective: Annotated[
+        str | None, typer.Option("--objective", help="What to minimise; the snapshot's note by default.")
+    ] = None,
+    radius: Annotated[
+        float | None, typer.Option("--radius", help="Half-width of the box; the snapshot's note by default.")
+    ] = None,
+    time_s: Annotated[float | None, typer.Option("--time", help="Most seconds to solve.")] = None,
+    run: Run = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the result (always with --local).")] = False,
+    result: Annotated[
+        Path | None, typer.Option("--result", help="Wait, and write the new weights to this file.")
+    ] = None,
+    gateway: Gateway = None,
+    api_key: ApiKey = None,
+    local: Local = False,
+    workers: Workers = 1,
+    json_file: Json = None,
+) -> None:
+    """Post a snapshot and a spec as a job.
+
+    \b
+    Example:
+      gdsolver submit stall.safetensors --objective ramp --radius 0.1 --time 10 --result better.safetensors --local
+    """
+    with _clear_words():
+        data = _read_bytes(file)
+        job_spec = _spec(data, spec, objective=objective, radius=radius, time_s=time_s, run=run)
+        with _client(gateway, api_key, local=local, workers=workers, folder=Path("runs"), needed=True) as client:
+            assert client is not None
+            job = client.solve(data, job_spec)
+            out.print(job.id)
+            if wait or local or result:
+                job = _follow(client, job.id, result)
+            _write(json_file, job.model_dump(mode="json"))
+
+
+@app.command()
+def jobs(
+    *,
+    run: Run = None,
+    state: Annotated[
+        str | None, typer.Option("--state", help="queued, running, succeeded, failed, cancelled or expired.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Most jobs to show.")] = 20,
+    gateway: Gateway = None,
+    api_key: ApiKey = None,
+    local: Local = False,
+    json_file: Json = None,
+) -> None:
+    """List the newest jobs.
+
+    \b
+    Example:
+      gdsolver jobs --state running --gateway http://gateway:8000
+    """
+    with _clear_words(), _existing_pool(gateway, api_key, local) as client:
+        found = client.jobs(run=run, state=state, limit=limit)
+        listing = Table("id", "state", "run", "step", "objective", "start", "final", "bound", "worker")
+        for job in found:
+            listing.add_row(*_row(job))
+        out.print(listing if found else "no jobs")
+        _write(json_file, {"jobs": [job.model_dump(mode="json") for job in found]})
+
+
+@app.command()
+def watch(
+    job_id: JobId,
+    *,
+    result: Annotated[Path | None, typer.Option("--result", help="Write the new weights to this file.")] = None,
+    gateway: Gateway = None,
+    api_key: ApiKey = None,
+    local: Local = False,
+    json_file: Json = None,
+) -> None:
+    """Follow a job until it has ended; Ctrl-C leaves the job running.
+
+    \b
+    Example:
+      gdsolver watch 4f1c --result better.safetensors --gateway http://gateway:8000
+    """
+    with _clear_words(), _existing_pool(gateway, api_key, local) as client:
+        _write(json_file, _follow(client, job_id, result).model_dump(mode="json"))
+
+
+@app.command()
+def cancel(
+    job_id: JobId,
+    *,
+    gateway: Gateway = None,
+    api_key: ApiKey = None,
+    local: Local = False,
+    json_file: Json = None,
+) -> None:
+    """Ask for a job to end; a running one keeps its incumbent as the result.
+
+    \b
+    Example:
+      gdsolver cancel 4f1c --gateway http://gateway:8000
+    """
+    with _clear_words(), _existing_pool(gateway, api_key, local) as client:
+        client.cancel(job_id)
+        job = client.job(job_id)
+        out.print(f"{job_id} is {job.state}" if job.state.terminal else f"{job_id} is being cancelled")
+        _write(json_file, job.model_dump(mode="json"))
+
+
+# --- what the commands share ------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _clear_words() -> Iterator[None]:
+    """Turn errors into one clear line: exit code 2 for wrong input, 1 for a failure, 130 for Ctrl-C."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="gdsolver: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        yield
+    except (TaskError, ContractError, ValueError) as error:
+        raise _exit(2, str(error)) from error
+    except PoolRefusedError as error:
+        raise _exit(2 if error.status in (404, 422) else 1, str(error)) from error
+    except TrainerError as error:
+        raise _exit(1, str(error)) from error
+    except OSError as error:
+        raise _exit(1, str(error)) from error
+    except KeyboardInterrupt as error:
+        raise _exit(130, "interrupted; nothing was kept here, and a job that was posted goes on") from error
+
+
+def _exit(code: int, message: str) -> typer.Exit:
+    err.print(f"gdsolver: {message}", markup=False)
+    return typer.Exit(code)
+
+
+@contextlib.contextmanager
+def _client(
+    gateway: str | None, api_key: str | None, *, local: bool, workers: int, folder: Path, needed: bool
+) -> Iterator[SolverClient | None]:
+    """A client of the pool that the options name, or of one's own; None if no pool is needed and none is named."""
+    if local:
+        err.print("starting a pool ...")
+        with embedded_pool(folder / "pool.log", workers) as url, SolverClient(url) as client:
+            yield client
+    elif gateway and needed:
+        with SolverClient(gateway, api_key) as client:
+            if not client.ready():
+                err.print(f"gdsolver: the pool at {gateway} is not ready now", markup=False)
+            yield client
+    elif needed:
+        raise TaskError("name a pool's address, or start one of your own with --local", field="--gateway")
+    else:
+        yield None
+
+
+@contextlib.contextmanager
+def _existing_pool(gateway: str | None, api_key: str | None, local: bool) -> Iterator[SolverClient]:
+    if local:
+        raise TaskError(
+            "a pool that starts now has no jobs yet; name the one that has them with --gateway", field="--local"
+        )
+    with _client(gateway, api_key, local=False, workers=1, folder=Path(), needed=True) as client:
+        assert client is not None
+        yield client
+
+
+def _spec(data: bytes, file: Path | None, *, time_s: float | None, **given: Any) -> JobSpec:
+    """The job spec from a file, the options, and the snapshot's note, in rising order of modesty."""
+    snapshot = Snapshot.from_bytes(data)
+    fields: dict[str, Any] = {}
+    if snapshot.radius is None:
+        fields = {name: snapshot.note[name] for name in ("objective", "radius") if snapshot.note.get(name) is not None}
+    try:
+        if file is not None:
+            fields = JobSpec.model_validate_json(_read_bytes(file)).model_dump(exclude_unset=True, mode="json")
+        fields |= {name: value for name, value in given.items() if value is not None}
+        if time_s is not None:
+            fields["limits"] = {**fields.get("limits", {}), "time_s": time_s}
+        spec = JobSpec.model_validate(fields)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "spec"
+        raise TaskError(f"{first['msg']}", field=f"--spec {file}: {field}" if file else f"--{field}") from error
+    spec.check(snapshot)
+    return spec
+
+
+def _follow(client: SolverClient, job_id: str, result: Path | None) -> JobStatus:
+    """Show a job's progress until it has ended; then its result, and write the weights if asked to."""
+    with err.status(f"{job_id}: waiting"):
+        while not (job := client.job(job_id, wait=2.0)).state.terminal:
+            if job.progress:
+                err.print(
+                    f"{job.progress.t_s:7.1f} s  objective {job.progress.objective:.6g}  bound {job.progress.bound:.6g}"
+                )
+            time.sleep(0.1)
+    if job.result is None:
+        why = f": {job.error.detail}" if job.error else ""
+        raise ResultUnavailableError(f"job {job_id} {job.state}{why}")
+    report = job.result.objective
+    out.print(
+        f"{job.state}, {job.result.status}: {report.name} {report.start:.6g} -> {report.final:.6g}, "
+        f"bound {report.bound:.6g}, {job.result.timings.total_s:.2f} s"
+    )
+    if result is not None:
+        result.write_bytes(client.result(job_id).data)
+        out.print(f"written: {result}")
+    return job
+
+
+def _row(job: JobStatus) -> list[str]:
+    goal = job.result.objective if job.result else None
+    figures = [f"{value:.6g}" for value in (goal.start, goal.final, goal.bound)] if goal else ["", "", ""]
+    step = "" if job.step is None else str(job.step)
+    return [job.id, str(job.state), job.run or "", step, job.spec.objective, *figures, job.worker or ""]
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise TaskError(f"cannot be read: {error.strerror}", field=str(path)) from error
+
+
+def _write(path: Path | None, content: dict[str, Any]) -> None:
+    if path is not None:
+        from trainer.report import write_json  # noqa: PLC0415
+
+        write_json(path, content)
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value

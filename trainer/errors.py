@@ -1,0 +1,52 @@
+"""Everything the trainer raises on purpose, under one root, so that a training script can catch it in one place."""
+
+from shared.contracts import Problem
+
+
+class TrainerError(Exception):
+    """Root of all errors that the trainer raises."""
+
+
+class PoolUnavailableError(TrainerError):
+    """The pool did not answer or is too busy; it may work later. `problem` is the pool's word, if it gave one."""
+
+    def __init__(self, message: str, problem: Problem | None = None) -> None:
+        super().__init__(message)
+        self.problem = problem
+
+
+class PoolRefusedError(TrainerError):
+    """The pool refused a request; asking again will not help. `code`, `field`, `detail` and `status` say why."""
+
+    def __init__(self, problem: Problem) -> None:
+        where = f"{problem.field}: " if problem.field and not problem.detail.startswith(problem.field) else ""
+        super().__init__(f"{where}{problem.detail} ({problem.code}, HTTP {problem.status})")
+        self.problem = problem
+        self.code = problem.code
+        self.field = problem.field
+        self.detail = problem.detail
+        self.status = problem.status
+
+
+class ResultUnavailableError(TrainerError):
+    """A job has no (readable) result: it is unfinished, found nothing, or its data has expired."""
+
+
+class WaitTimeoutError(TrainerError, TimeoutError):
+    """A job was not finished within the time given; it goes on, and can be asked after again."""
+
+
+class CaptureError(TrainerError):
+    """A snapshot cannot be taken of this model, layer or data; the message says what would work."""
+
+
+class TaskError(TrainerError):
+    """A data set or an option does not fit; `field` names the option or column, the message the cure."""
+
+    def __init__(self, message: str, *, field: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+
+
+class EmbeddedPoolError(TrainerError):
+    """The embedded pool did not start; the message ends with its last words."""

@@ -1,0 +1,70 @@
+"""Keeps a tunneller's events and counters, written from the training thread and the background thread alike."""
+
+import threading
+import time
+from typing import Any
+
+from torch.optim import Optimizer
+
+from trainer.events import Event, Kind, Summary
+
+
+class Journal:
+    """Events in the order in which they happened, stamped with the time, `step()` calls and optimizer steps."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.step = 0
+        self.gd_step = 0
+        self.pool_lost = False
+        self.longest_step_s = 0.0
+        self._begun = time.monotonic()
+        self._events: list[Event] = []
+        self._lock = threading.Lock()
+        self._hook = optimizer.register_step_post_hook(self._count)
+
+    def _count(self, *_: Any) -> None:
+        self.gd_step += 1
+
+    def add(self, kind: Kind, stall: int, **details: Any) -> None:
+        """Note one event; `details` are Event's further fields."""
+        with self._lock:
+            now = time.monotonic() - self._begun
+            self._events.append(Event(kind, now, self.step, self.gd_step, stall, **details))
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """Everything that happened so far."""
+        with self._lock:
+            return tuple(self._events)
+
+    def summary(self, validate_s: float) -> Summary:
+        """The figures so far."""
+        events = self.events
+        kinds = [event.kind for event in events]
+        return Summary(
+            stalls=kinds.count("stall"),
+            jobs=kinds.count("submitted"),
+            answers=kinds.count("answered"),
+            adopted=kinds.count("adopted"),
+            rejected=kinds.count("rejected"),
+            failed=kinds.count("failed"),
+            pool_lost=self.pool_lost,
+            gd_steps_during_jobs=_steps_during_jobs(events),
+            longest_step_ms=1000 * self.longest_step_s,
+            validate_s=validate_s,
+        )
+
+    def close(self) -> None:
+        """Stop counting the optimizer's steps."""
+        self._hook.remove()
+
+
+def _steps_during_jobs(events: tuple[Event, ...]) -> int:
+    """Optimizer steps done while at least one job was out: per stall, from the first job's post to the last answer."""
+    total = 0
+    for stall in {event.stall for event in events}:
+        mine = [event for event in events if event.stall == stall]
+        out = [event.gd_step for event in mine if event.kind == "submitted"]
+        back = [event.gd_step for event in mine if event.kind in ("answered", "failed")]
+        total += max(back) - min(out) if out and back else 0
+    return total

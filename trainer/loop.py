@@ -1,0 +1,161 @@
+"""The training loop of the command line: plain GD with the tunneller's three lines in it."""
+
+import copy
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainer.at_stall import AtStall, arrange
+from trainer.callbacks import Callback
+from trainer.client import SolverClient
+from trainer.methods import Method, make_optimizer, make_schedule
+from trainer.runs import Epoch, Run, fingerprint
+from trainer.stall import improvement
+from trainer.tasks import Task
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to run: epochs (None: the task's own), the selection metric to stop at, and how to tunnel."""
+
+    epochs: int | None = None
+    target_metric: float | None = None
+    sync: bool = False
+    fanout: int = 1
+    polish_s: float = 60.0
+    run: str | None = None
+
+
+def train(
+    task: Task,
+    method: Method,
+    *,
+    seed: int,
+    settings: Settings,
+    callback: Callback,
+    client: SolverClient | None = None,
+) -> Run:
+    """Train a task's model by one method and report it; everything random comes from `seed`.
+
+    The reported weights are those with the best selection metric, polished by a last tunnel in the hybrid. Ctrl-C ends
+    the run early: what was reached is reported, marked as interrupted.
+    """
+    clock = Clock()
+    torch.manual_seed(seed)
+    model = task.model()
+    optimizer = make_optimizer(method, model, task.defaults)
+    schedule = make_schedule(method, optimizer, task)
+    at_stall = arrange(method, task, model, optimizer, seed=seed, client=client, **_tunnelling(settings, seed))
+    tunneller_began = clock.seconds()
+    best, epochs, interrupted = Best(model, task), list[Epoch](), False
+    shuffle = torch.Generator().manual_seed(seed)
+    limit = settings.epochs or task.defaults.epochs
+    callback.on_begin(task, method, seed, limit)
+    try:
+        for number in range(1, limit + 1):
+            begun = clock.seconds()
+            for inputs, targets in _batches(task, shuffle):
+                optimizer.zero_grad()
+                task.loss(model(inputs), targets).backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+            score, ended = best.update(), clock.seconds()
+            if changed := at_stall.step(score):
+                score = best.update()
+            if schedule:
+                schedule.step(score)
+            epochs.append(Epoch(number, begun, ended, score, changed))
+            callback.on_epoch(epochs[-1])
+            if best.is_as_good_as(settings.target_metric):
+                break
+        best.restore()
+        callback.on_polish()
+        at_stall.close(polish=True, timeout=settings.polish_s)
+    except KeyboardInterrupt:
+        interrupted = True
+        best.restore()
+        at_stall.close(timeout=2.0)
+    run = _report(task, method, seed=seed, model=model, epochs=epochs, at_stall=at_stall, seconds=clock.seconds())
+    events = tuple(replace(event, t_s=event.t_s + tunneller_began) for event in run.events)
+    run = replace(
+        run, events=events, interrupted=interrupted, target_reached=best.is_as_good_as(settings.target_metric)
+    )
+    callback.on_end(run)
+    return run
+
+
+class Clock:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def seconds(self) -> float:
+        """Seconds until now."""
+        return time.monotonic() - self._began
+
+
+class Best:
+    """Remembers the weights with the best selection metric."""
+
+    def __init__(self, model: nn.Module, task: Task) -> None:
+        self._model, self._task = model, task
+        self._score, self._state = float("nan"), copy.deepcopy(model.state_dict())
+
+    def update(self) -> float:
+        """Score the model as it is, and remember it if it is the best so far."""
+        score = self._task.score(self._model, self._task.selection)
+        if improvement(self._score, score, self._task.mode) > 0:
+            self._score, self._state = score, copy.deepcopy(self._model.state_dict())
+        return score
+
+    def restore(self) -> None:
+        """Put the best weights back."""
+        self._model.load_state_dict(self._state)
+
+    def is_as_good_as(self, target: float | None) -> bool:
+        """Whether the best score reaches `target`; never if there is none."""
+        return target is not None and improvement(target, self._score, self._task.mode) >= 0
+
+
+def _batches(task: Task, shuffle: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    order = torch.randperm(len(task.train), generator=shuffle)
+    for chosen in torch.split(order, task.defaults.batch_size):
+        yield task.train.inputs[chosen], task.train.targets[chosen]
+
+
+def _tunnelling(settings: Settings, seed: int) -> dict[str, Any]:
+    run = f"{settings.run}-{seed}" if settings.run else None
+    return {"sync": settings.sync, "fanout": settings.fanout, "run": run}
+
+
+def _report(
+    task: Task,
+    method: Method,
+    *,
+    seed: int,
+    model: nn.Module,
+    epochs: list[Epoch],
+    at_stall: AtStall,
+    seconds: float,
+) -> Run:
+    """Look at the test part, once, and write everything down."""
+    return Run(
+        task=task.name,
+        method=method.name,
+        seed=seed,
+        metric=task.metric,
+        selection=task.score(model, task.selection),
+        validation=task.score(model, task.validation),
+        test=task.score(model, task.test),
+        seconds=seconds,
+        gd_seconds=sum(epoch.ended_s - epoch.begun_s for epoch in epochs),
+        gd_steps=len(epochs) * -(-len(task.train) // task.defaults.batch_size),
+        epochs=tuple(epochs),
+        weights_sha256=fingerprint(model),
+        events=at_stall.history,
+        summary=at_stall.close(),
+    )

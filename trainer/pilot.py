@@ -1,0 +1,334 @@
+"""The background thread: takes a stalled model to the pool and brings the answers back, while training goes on."""
+
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+from torch import Tensor, nn
+
+from shared.contracts import Feedback, JobResult, JobSpec, JobStatus, Limits, SolverOptions
+from shared.errors import ContractError
+from shared.objectives import Objective
+from shared.snapshot import Snapshot
+from trainer.capture import Captured, Parcel, Plan, capture
+from trainer.client import SolverClient
+from trainer.errors import CaptureError, PoolRefusedError, PoolUnavailableError, ResultUnavailableError, TrainerError
+from trainer.guarding import write_state
+from trainer.journal import Journal
+from trainer.samples import Source
+
+Reply = TypeVar("Reply")
+logger = logging.getLogger("trainer.tunneller")
+
+LONG_POLL_S = 1.0
+SHORTEST_POLL_S = 0.05
+RADIUS_FACTORS = (1.0, 2.0, 0.5, 4.0, 0.25)
+"""Of the jobs that one stall fans out into; they take turns."""
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What every job of a tunneller asks for."""
+
+    plan: Plan = field(default_factory=Plan)
+    objective: Objective | None = None
+    tail_radius: float = 0.0
+    time_s: float = 10.0
+    fanout: int = 1
+    run: str = "run"
+    seed: int = 0
+
+    @property
+    def patience_s(self) -> float:
+        """How long to wait for an answer, queueing included, before it is given up."""
+        return 60.0 + 6.0 * self.time_s
+
+
+@dataclass(frozen=True, eq=False)
+class Stall:
+    """One stall: its number, the model's state then (on the CPU), the counters then, and the radius to use.
+
+    `radius_of` gives the half-width for a layer's mean |weight|.
+    """
+
+    number: int
+    state: dict[str, Tensor]
+    step: int
+    gd_step: int
+    radius_of: Callable[[float], float]
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """A job's answer as parameters of the model, by name."""
+
+    stall: Stall
+    job: str
+    parameters: dict[str, Tensor]
+    result: JobResult
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a job's answer, on its way to the pool."""
+
+    job: str
+    feedback: Feedback
+
+
+@dataclass(frozen=True)
+class _Stop:
+    pass
+
+
+@dataclass(frozen=True)
+class _Abandon:
+    pass
+
+
+Command = Stall | Verdict | _Abandon | _Stop
+
+
+@dataclass(frozen=True, eq=False)
+class _Pending:
+    job: str
+    stall: Stall
+    parcel: Parcel
+    since: float
+    gd_step: int
+
+
+@dataclass
+class Pilot:
+    """Flies one stall at a time; everything that may wait, fail or compute happens on its daemon thread."""
+
+    shadow: nn.Module
+    source: Source
+    client: SolverClient
+    orders: Orders
+    journal: Journal
+    idle: threading.Event = field(default_factory=threading.Event)
+    _commands: "queue.SimpleQueue[Command]" = field(default_factory=queue.SimpleQueue)
+    _arrived: "queue.SimpleQueue[Answer]" = field(default_factory=queue.SimpleQueue)
+    _pending: list[_Pending] = field(default_factory=list)
+    _launched: int = 0
+    _flown: int = 0
+    _warned: bool = False
+    _ending: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.idle.set()
+        self._thread = threading.Thread(target=self._run, name="gdsolver-tunneller", daemon=True)
+        self._thread.start()
+
+    # --- called by the training thread; none of these waits -----------------------------------------------------------
+
+    def launch(self, stall: Stall) -> None:
+        """Take a stall to the pool; `idle` is clear until all its answers are there or given up."""
+        self._launched = stall.number
+        self.idle.clear()
+        self._commands.put(stall)
+
+    def report(self, verdict: Verdict) -> None:
+        """Send a verdict when there is time."""
+        self._commands.put(verdict)
+
+    def arrived(self) -> list[Answer]:
+        """The answers that came since the last call."""
+        answers: list[Answer] = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                answers.append(self._arrived.get_nowait())
+        return answers
+
+    def abandon(self) -> None:
+        """Cancel what is out; `idle` is set when that is done."""
+        if not self.idle.is_set():
+            self._commands.put(_Abandon())
+
+    def close(self, timeout: float) -> None:
+        """Cancel what is out, send what is to be sent, and end the thread; wait at most `timeout` seconds for it."""
+        self._ending.set()
+        self._commands.put(_Stop())
+        self._thread.join(timeout)
+
+    # --- on the background thread -------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not isinstance(command := self._next(), _Stop):
+            try:
+                self._obey(command)
+            except Exception as error:  # a bug or a surprise here must not leave anybody waiting for this thread
+                self._drop_all(f"{type(error).__name__}: {error}")
+        self._cancel_all()
+
+    def _next(self) -> "Command | None":
+        """The next command; None when there is none but jobs are out."""
+        if not self._pending:
+            return self._commands.get()
+        try:
+            return self._commands.get_nowait()
+        except queue.Empty:
+            return None
+
+    def _obey(self, command: "Command | None") -> None:
+        match command:
+            case None:
+                self._poll()
+            case Stall():
+                self._fly(command)
+            case Verdict():
+                self._contact(partial(self.client.feedback, command.job, command.feedback))
+            case _:
+                self._cancel_all()
+
+    def _fly(self, stall: Stall) -> None:
+        """Capture the stall and submit its jobs."""
+        try:
+            for draw in range(self.orders.fanout):
+                self._submit(stall, self._capture(stall, draw), draw)
+        except (CaptureError, ContractError) as error:
+            self._failed(stall, f"no snapshot: {error}")
+        except TrainerError as error:
+            self._failed(stall, str(error))
+        except Exception as error:  # the user's data set or model may raise anything; training has to go on
+            self._failed(stall, f"no snapshot: {type(error).__name__}: {error}")
+        finally:
+            self._flown = stall.number
+            self._land()
+
+    def _capture(self, stall: Stall, draw: int) -> Captured:
+        write_state(self.shadow, stall.state)
+        generator = np.random.default_rng([self.orders.seed, stall.number, draw])
+        return capture(self.shadow, self.source, self.orders.plan, generator)
+
+    def _submit(self, stall: Stall, captured: Captured, draw: int) -> None:
+        radius = stall.radius_of(captured.mean_weight) * RADIUS_FACTORS[draw % len(RADIUS_FACTORS)]
+        parcel = captured.pack(radius, {"run": self.orders.run, "stall": stall.number})
+        spec = _spec(self.orders, parcel, stall, draw)
+        if self._ending.is_set():
+            return
+        status = self._reach(partial(self.client.solve, parcel.snapshot, spec))
+        self.journal.add("submitted", stall.number, job=status.id, detail=f"radius {radius:.4g}")
+        self._pending.append(_Pending(status.id, stall, parcel, time.monotonic(), self.journal.gd_step))
+
+    def _poll(self) -> None:
+        """Ask after each job in turn; a pool that does not answer is asked again, until patience ends."""
+        for pending in tuple(self._pending):
+            begun = time.monotonic()
+            try:
+                status = self._reach(partial(self.client.job, pending.job, wait=LONG_POLL_S))
+                if status.state.terminal:
+                    self._collect(pending, status)
+            except PoolUnavailableError as error:
+                logger.debug("no word of job %s: %s", pending.job, error)
+            except TrainerError as error:
+                self._give_up(pending, str(error))
+            if pending in self._pending and begun - pending.since > self.orders.patience_s:
+                self._contact(partial(self.client.cancel, pending.job))
+                self._give_up(pending, f"no answer within {self.orders.patience_s:g} s")
+            self._ending.wait(max(0.0, SHORTEST_POLL_S - (time.monotonic() - begun)))
+        self._land()
+
+    def _collect(self, pending: _Pending, status: JobStatus) -> None:
+        if status.result is None:
+            self._give_up(pending, status.error.detail if status.error else f"job {status.state}")
+            return
+        candidate = self._reach(partial(self.client.result, pending.job))
+        answer = Answer(pending.stall, pending.job, pending.parcel.unpack(candidate), candidate.result)
+        report = candidate.result.objective
+        self._pending.remove(pending)
+        self.journal.add(
+            "answered",
+            pending.stall.number,
+            job=pending.job,
+            before=report.start,
+            after=report.final,
+            seconds=time.monotonic() - pending.since,
+            gd_steps=self.journal.gd_step - pending.gd_step,
+            detail=f"{report.name}, {candidate.result.status}",
+        )
+        self._arrived.put(answer)
+
+    def _give_up(self, pending: _Pending, reason: str) -> None:
+        if pending in self._pending:
+            self._pending.remove(pending)
+        self._failed(pending.stall, reason, pending.job)
+
+    def _failed(self, stall: Stall, reason: str, job: str | None = None) -> None:
+        self.journal.add("failed", stall.number, job=job, detail=reason)
+        self._warn(reason)
+
+    def _reach(self, call: Callable[[], Reply]) -> Reply:
+        """Make a call to the pool, and note whether it could be reached."""
+        try:
+            answer = call()
+        except PoolUnavailableError as error:
+            self.journal.pool_lost = True
+            self._warn(str(error))
+            raise
+        except (PoolRefusedError, ResultUnavailableError):
+            self.journal.pool_lost = False
+            raise
+        self.journal.pool_lost = False
+        return answer
+
+    def _contact(self, call: Callable[[], object]) -> None:
+        """Make a call whose failure does not matter."""
+        try:
+            self._reach(call)
+        except TrainerError as error:
+            logger.debug("not delivered: %s", error)
+
+    def _warn(self, reason: str) -> None:
+        if self._warned:
+            logger.debug("tunnelling failed again: %s", reason)
+        else:
+            logger.warning("training goes on without a tunnel; later stalls will try again: %s", reason)
+        self._warned = True
+
+    def _cancel_all(self) -> None:
+        for pending in self._pending:
+            self._contact(partial(self.client.cancel, pending.job))
+        self._pending.clear()
+        self._land()
+
+    def _drop_all(self, reason: str) -> None:
+        for pending in tuple(self._pending):
+            self._give_up(pending, reason)
+        self._warn(reason)
+        self._land()
+
+    def _land(self) -> None:
+        """Say that nothing is out any more, unless a stall is still waiting for its flight."""
+        if not self._pending and self._flown == self._launched:
+            self.idle.set()
+
+
+def _spec(orders: Orders, parcel: Parcel, stall: Stall, draw: int) -> JobSpec:
+    """The job for one parcel; only a stall's first job supersedes older ones, or a fan-out would cancel itself."""
+    goal = orders.objective or _default_objective(parcel.snapshot)
+    return JobSpec(
+        objective=goal.name,
+        margin=goal.margin,
+        tolerance=goal.tolerance,
+        radius=parcel.spec_radius,
+        tail_radius=orders.tail_radius if parcel.snapshot.tail else 0.0,
+        limits=Limits(time_s=orders.time_s),
+        solver=SolverOptions(seed=(orders.seed + draw) % 2**31),
+        run=orders.run,
+        step=stall.gd_step,
+        supersede=draw == 0,
+        ttl_s=orders.patience_s,
+    )
+
+
+def _default_objective(snapshot: Snapshot) -> Objective:
+    return Objective("ramp" if snapshot.task == "classification" else "mae")
