@@ -155,11 +155,13 @@ def _mixed_integer(job: Job) -> Ending:
             _bound_by_relaxation(job, cuts)
         if not job.proven:
             _improve(job)
-    if job.proven or job.budget().over:
+    if job.proven or job.control.stopped:
         return replace(_ending(job, _why(job)), build_s=job.control.elapsed)
     if _too_large(job):
         note = "the model does not fit `limits.memory_mb`; heuristics only"
         return replace(_ending(job, SolveStatus.MEMORY_LIMIT, notes=(note,)), build_s=job.control.elapsed)
+    if job.budget().over:
+        return replace(_ending(job, _why(job)), build_s=job.control.elapsed)
     return _branch_and_bound(job, cuts)
 
 
@@ -183,9 +185,13 @@ def _relax(job: Job, model: LinearModel) -> Relaxation:
 
 
 def _improve(job: Job) -> None:
-    """Run the heuristics: by the clock, or by rounds alone where a node limit asks for a reproducible run."""
+    """Run the heuristics: by the clock, or by rounds alone where a node limit asks for a reproducible run.
+
+    They get all the time where the model is too large for a solver.
+    """
     everything = job.budget()
-    budget = everything if job.spec.limits.nodes is not None else everything.share(HEURISTIC_SHARE)
+    alone = job.spec.limits.nodes is not None or _too_large(job)
+    budget = everything if alone else everything.share(HEURISTIC_SHARE)
     improve(job.problem, job.screened, job.incumbents, budget, job.spec.solver.seed)
 
 
