@@ -309,4 +309,5 @@ def _allowance(job: Job) -> float:
         "mse": squared + 2 * math.sqrt(squared * best.objective),
         "max_error": float(errors.max()),
     }
-    return tolerance + min(rounding[name], MOST_ROUNDING * best.objective)
+    most = MOST_ROUNDING * (best.objective + MOST_ROUNDING * job.incumbents.start)
+    return tolerance + min(rounding[name], most)
