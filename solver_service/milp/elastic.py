@@ -35,10 +35,21 @@ class ElasticPoint:
 
 
 class ElasticProgram:
-    """min sum weight_g slack_g, subject to `t_r + unit slack_g >= need` in the box; weights may change between runs."""
+    """min sum weight_g slack_g, subject to `t_r + unit slack_g >= need` in the box; weights may change between runs.
 
-    def __init__(self, problem: Problem, requirements: Requirements, *, should_stop: Callable[[], bool]) -> None:
+    Every change inside the box is a solution of the job, so `on_change` gets each one on the way, too.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        requirements: Requirements,
+        *,
+        should_stop: Callable[[], bool],
+        on_change: Callable[[Array], object],
+    ) -> None:
         self._problem, self._requirements = problem, requirements
+        self._on_change = on_change
         self._should_stop = should_stop
         most = largest_shortfalls(requirements)
         # A slack counts in units of its own where those of the requirements would give numbers out of bounds.
@@ -62,9 +73,10 @@ class ElasticProgram:
         self._program.set_costs(self._cost)
         while not self._should_stop():
             found = self._program.run()
+            change = np.clip(found.columns[: self._problem.columns], -1.0, 1.0).reshape(self._problem.radius.shape)
+            self._on_change(change)
             if found.status is not LpStatus.OPTIMAL:
                 return None
-            change = np.clip(found.columns[: self._problem.columns], -1.0, 1.0).reshape(self._problem.radius.shape)
             values = self._requirements.values(self._problem, change)
             broken = self._broken(values, found.columns[self._problem.columns :], weights)
             if broken.size == 0:

@@ -14,7 +14,9 @@ WIDTH = 0.001
 """How far beyond the need the filter pulls (FORMULATIONS, "Starts and heuristics")."""
 DROP_SHARE = 0.05
 STEPS_PER_ROUND = 15
-BACK_TO_BEST = 60
+BACK_TO_BEST = 40
+KICK = 4
+"""How many dropped groups are forced back in at once, to leave where single swaps lead nowhere."""
 INSIST = 100.0
 """How much more a group that is forced back in weighs."""
 REST = 7
@@ -40,30 +42,29 @@ def search_count(search: Search) -> None:
         step, idle = step + 1, idle + 1
         candidates = np.flatnonzero(~current.kept & (rested <= step))
         if candidates.size:
-            tried = _swap_in(search, current, candidates, best.loss + slip)
-            rested[tried[0]] = step + REST
-            if tried[1] is not None and tried[1].loss <= best.loss + slip + BETTER:
-                current = tried[1]
+            forced = search.rng.choice(candidates, 1)
+            rested[forced] = step + REST
+            current = _swap_in(search, current, forced, max(current.loss, best.loss + slip)) or current
         if current.loss < best.loss - BETTER:
             best, idle = current, 0
             _offer(search, best)
         elif idle % BACK_TO_BEST == 0:
-            current = best
+            kicked = search.rng.choice(np.flatnonzero(~best.kept), min(KICK, int((~best.kept).sum())), replace=False)
+            current = _swap_in(search, best, kicked, np.inf) or best
 
 
-def _swap_in(search: Search, current: Found, candidates: Index, most: float) -> tuple[int, Found | None]:
-    """Force one dropped group back in; the filter drops what it must for it."""
-    group = int(search.rng.choice(candidates))
+def _swap_in(search: Search, current: Found, forced: Index, most: float) -> Found | None:
+    """Force dropped groups back in; the filter drops what it must for them."""
     wanted = current.kept.copy()
-    wanted[group] = True
-    return group, _filter(search, wanted, forced=group, most=most)
+    wanted[forced] = True
+    return _filter(search, wanted, forced=forced, most=most)
 
 
-def _filter(search: Search, active: Mask, *, forced: int = -1, most: float = np.inf) -> Found | None:
+def _filter(search: Search, active: Mask, *, forced: Index | None = None, most: float = np.inf) -> Found | None:
     """Drop the group with the largest slack times price until all others are met; None beyond a loss of `most`."""
     cost = search.screened.requirements.cost
     pull = cost.copy()
-    if forced >= 0:
+    if forced is not None:
         pull[forced] = INSIST * cost.max()
     while not search.budget.over:
         point = search.program.solve(np.where(active, pull, 0.0))

@@ -19,7 +19,10 @@ class Candidate:
 
 
 class Incumbents:
-    """Keeps the best candidate; a tie keeps the older one. `bound` is the best proven lower limit so far."""
+    """Keeps the best candidate; a tie keeps the older one. `bound` is the best proven lower limit so far.
+
+    `start` is the objective at the snapshot's own weights.
+    """
 
     def __init__(self, problem: Problem, control: Control, *, bound: float) -> None:
         self._problem, self._control = problem, control
@@ -27,6 +30,7 @@ class Incumbents:
         self.history: list[Incumbent] = []
         snapshot = problem.snapshot
         value = problem.objective.value(snapshot, snapshot.weight, snapshot.bias)
+        self.start = value
         self.best = Candidate(snapshot.weight, snapshot.bias, value)
 
     @property

@@ -17,7 +17,6 @@ def search_ramp(search: Search) -> None:
         found = _descend(search, active)
         if found is not None and (best is None or found.loss < best.loss - BETTER):
             best, idle = found, 0
-            search.incumbents.offer(found.point.change)
         if best is None:
             return
         idle += 1

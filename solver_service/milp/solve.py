@@ -114,7 +114,7 @@ def _nothing_to_screen(problem: Problem) -> Screened:
 def _by_style(job: Job, start: Start | None) -> Ending:
     _offer_start(job, start)
     if job.control.stopped or job.proven or job.screened.requirements.rows == 0:
-        return _ending(job, SolveStatus.INTERRUPTED)
+        return _ending(job, _why(job))
     if job.screened.requirements.style == "linear":
         return _linear_program(job)
     return _mixed_integer(job)
@@ -131,21 +131,18 @@ def _least_squares(job: Job, start: Start | None) -> Ending:
     change, bound = solve_least_squares(job.problem, job.budget())
     job.incumbents.offer(change)
     job.incumbents.raise_bound(bound * (1 - 1e-9))
-    status = SolveStatus.INTERRUPTED if job.control.stopped else SolveStatus.TIME_LIMIT
-    ending = _ending(job, status, backend=Backend(name="scipy", version=scipy.__version__))
+    ending = _ending(job, _why(job), backend=Backend(name="scipy", version=scipy.__version__))
     return replace(ending, solve_s=job.control.elapsed - began)
 
 
 def _linear_program(job: Job) -> Ending:
     """hinge, mae and max_error: one LP with lazy rows, and a bound from its duals."""
     began, budget, left = job.control.elapsed, job.budget(), job.screened.requirements
-    program = ElasticProgram(job.problem, left, should_stop=lambda: budget.over)
+    program = ElasticProgram(job.problem, left, should_stop=lambda: budget.over, on_change=job.incumbents.offer)
     point = program.solve(left.cost)
     if point is not None:
-        job.incumbents.offer(point.change)
         job.incumbents.raise_bound(program.bound(point) * (1 - 1e-9))
-    status = SolveStatus.INTERRUPTED if job.control.stopped else SolveStatus.TIME_LIMIT
-    ending = _ending(job, status, backend=Backend(name="highs", version=version("highs")))
+    ending = _ending(job, _why(job), backend=Backend(name="highs", version=version("highs")))
     return replace(ending, build_s=began, solve_s=job.control.elapsed - began)
 
 
@@ -159,12 +156,12 @@ def _mixed_integer(job: Job) -> Ending:
         if not job.proven:
             _improve(job)
     if job.proven or job.control.stopped:
-        return replace(_ending(job, SolveStatus.INTERRUPTED), build_s=job.control.elapsed)
-    if job.budget().over:
-        return replace(_ending(job, SolveStatus.TIME_LIMIT), build_s=job.control.elapsed)
+        return replace(_ending(job, _why(job)), build_s=job.control.elapsed)
     if _too_large(job):
         note = "the model does not fit `limits.memory_mb`; heuristics only"
         return replace(_ending(job, SolveStatus.MEMORY_LIMIT, notes=(note,)), build_s=job.control.elapsed)
+    if job.budget().over:
+        return replace(_ending(job, _why(job)), build_s=job.control.elapsed)
     return _branch_and_bound(job, cuts)
 
 
@@ -188,9 +185,13 @@ def _relax(job: Job, model: LinearModel) -> Relaxation:
 
 
 def _improve(job: Job) -> None:
-    """Run the heuristics: by the clock, or by rounds alone where a node limit asks for a reproducible run."""
+    """Run the heuristics: by the clock, or by rounds alone where a node limit asks for a reproducible run.
+
+    They get all the time where the model is too large for a solver.
+    """
     everything = job.budget()
-    budget = everything if job.spec.limits.nodes is not None else everything.share(HEURISTIC_SHARE)
+    alone = job.spec.limits.nodes is not None or _too_large(job)
+    budget = everything if alone else everything.share(HEURISTIC_SHARE)
     improve(job.problem, job.screened, job.incumbents, budget, job.spec.solver.seed)
 
 
@@ -257,14 +258,15 @@ def _take(job: Job, columns: Array, nodes: int) -> None:
     claimed = float(left.losses(shortfalls).sum()) + job.screened.cost
     reached = job.incumbents.offer(change, nodes=nodes)
     if left.style == "count" and claimed < min(reached, job.incumbents.best.objective):
-        limit = job.spec.limits.time_s
-        finish_count(
-            job.problem,
-            job.screened,
-            job.incumbents,
-            shortfalls <= 0,
-            lambda: job.control.elapsed > limit,
-        )
+        whole = Budget(job.control, job.spec.limits.time_s, ROUNDS)
+        finish_count(job.problem, job.screened, job.incumbents, shortfalls <= 0, lambda: whole.over)
+
+
+def _why(job: Job) -> SolveStatus:
+    """Why work ended before or without a branching solver, when nothing was proven."""
+    if job.control.stopped:
+        return SolveStatus.INTERRUPTED
+    return SolveStatus.TIME_LIMIT if job.budget().over else SolveStatus.GAP_REACHED
 
 
 def _honest(outcome: Outcome) -> SolveStatus:
@@ -307,4 +309,5 @@ def _allowance(job: Job) -> float:
         "mse": squared + 2 * math.sqrt(squared * best.objective),
         "max_error": float(errors.max()),
     }
-    return tolerance + min(rounding[name], MOST_ROUNDING * best.objective)
+    most = MOST_ROUNDING * (best.objective + MOST_ROUNDING * job.incumbents.start)
+    return tolerance + min(rounding[name], most)

@@ -16,6 +16,6 @@ def improve(problem: Problem, screened: Screened, incumbents: Incumbents, budget
     """Offer better and better solutions until the budget, or the hope for better ones, is used up."""
     capped = screened.requirements.style == "capped"
     wanted = screened.requirements if capped else widened(screened.requirements)
-    program = ElasticProgram(problem, wanted, should_stop=lambda: budget.over)
+    program = ElasticProgram(problem, wanted, should_stop=lambda: budget.over, on_change=incumbents.offer)
     search = Search(problem, screened, program, incumbents, budget, np.random.default_rng(seed))
     (search_ramp if capped else search_count)(search)

@@ -24,11 +24,15 @@ class LpStatus(StrEnum):
     OPTIMAL = "optimal"
     STOPPED = "stopped"
     INFEASIBLE = "infeasible"
+    FAILED = "failed"
 
 
 @dataclass(frozen=True, eq=False)
 class LpPoint:
-    """A run's end: how, the columns' values, and the rows' dual values (>= 0 for rows with a lower side)."""
+    """A run's end: how, the columns' values, and the rows' dual values (>= 0 for rows with a lower side).
+
+    Values and duals mean something for OPTIMAL only; else the values are wherever the simplex was, or zeros.
+    """
 
     status: LpStatus
     columns: Array
@@ -41,6 +45,8 @@ STATUS = {
     highspy.HighsModelStatus.kInterrupt: LpStatus.STOPPED,
     highspy.HighsModelStatus.kTimeLimit: LpStatus.STOPPED,
     highspy.HighsModelStatus.kIterationLimit: LpStatus.STOPPED,
+    highspy.HighsModelStatus.kUnknown: LpStatus.FAILED,
+    highspy.HighsModelStatus.kSolveError: LpStatus.FAILED,
 }
 PRIMAL, DUAL = 4, 1
 
@@ -81,7 +87,8 @@ class LinearProgram:
         if status is None:
             raise SolverError(f"HiGHS ended an LP with {self._highs.getModelStatus()}")
         solution = self._highs.getSolution()
-        return LpPoint(status, np.asarray(solution.col_value), np.asarray(solution.row_dual))
+        columns = np.asarray(solution.col_value) if solution.value_valid else np.zeros(self._size)
+        return LpPoint(status, columns, np.asarray(solution.row_dual))
 
 
 def version() -> str:
@@ -95,6 +102,7 @@ MILP_STATUS = {
     highspy.HighsModelStatus.kInterrupt: SolveStatus.INTERRUPTED,
     highspy.HighsModelStatus.kTimeLimit: SolveStatus.TIME_LIMIT,
     highspy.HighsModelStatus.kSolutionLimit: SolveStatus.NODE_LIMIT,
+    highspy.HighsModelStatus.kMemoryLimit: SolveStatus.MEMORY_LIMIT,
     highspy.HighsModelStatus.kIterationLimit: SolveStatus.NODE_LIMIT,
 }
 

@@ -69,3 +69,12 @@ def test_the_margin_is_part_of_the_objective(margin):
     """A narrow and a wide ramp have their own optima."""
     snapshot, _ = tiny(12, "ramp")
     _assert_optimal(snapshot, job("ramp", margin=margin))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_optimum_of_nothing_is_proven_though_rounding_leaves_a_speck(seed):
+    """A hinge that can vanish does so up to float32, and that counts as optimal."""
+    snapshot, _ = tiny(400 + seed, "hinge", n=3, d=3)
+    solution = solve(snapshot, job("hinge", radius=5.0))
+    assert solution.result.status is SolveStatus.OPTIMAL
+    assert solution.result.objective.final == pytest.approx(0, abs=1e-5)
