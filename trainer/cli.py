@@ -183,7 +183,7 @@ def _experiment(
             runs = lab.run_all(plan, client, err)
         options = {"command": command, "task": task, "methods": methods, "seeds": seeds, **request, **settings}
         written = lab.write_down(runs, {key: _plain(value) for key, value in options.items()}, folder, json_file)
-        out.print(table(summarise(runs), f"{name}, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}"))
+        out.print(table(summarise(runs), f"{name}: {runs[0].metric}, seeds {', '.join(map(str, seeds))}"))
         if command == "train":
             out.print(f"weights sha256 {runs[-1].weights_sha256}")
         out.print(f"written: {', '.join(map(str, written))}")

@@ -64,20 +64,14 @@ def _summary(runs: list[Run]) -> MethodSummary:
 
 
 def table(summaries: Sequence[MethodSummary], title: str) -> Table:
-    """The summaries as a table to print."""
-    metric = summaries[0].metric
+    """The summaries as a table to print: means over seeds, sums for counts.
+
+    `overlapped` are the GD steps that were done while a job was out.
+    """
     found = Table(title=title)
-    found.add_column("method")
-    for heading in (
-        f"test {metric}",
-        f"selection {metric}",
-        "seconds",
-        "GD steps",
-        "jobs",
-        "adopted",
-        "GD steps during jobs",
-    ):
-        found.add_column(heading, justify="right")
+    found.add_column("method", no_wrap=True)
+    for heading in ("test", "selection", "seconds", "GD steps", "jobs", "adopted", "overlapped"):
+        found.add_column(heading, justify="right", no_wrap=True)
     for row in summaries:
         spread = f" ± {row.test_std:.4f}" if len(row.seeds) > 1 else ""
         figures = [

@@ -1,0 +1,182 @@
+"""The command line: help with examples, mistakes in one line, and commands that do what they say."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from shared.snapshot import Snapshot
+from tests.unit.trainer.fakes import FakePool, least_squares
+from trainer import cli
+from trainer.client import SolverClient
+
+GATEWAY = ["--gateway", "http://pool.test"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def pool(monkeypatch: pytest.MonkeyPatch) -> FakePool:
+    """A fake pool in the place of the one at http://pool.test."""
+    fake = FakePool(least_squares)
+
+    def connect(url: str, api_key: str | None = None, **options: Any) -> SolverClient:
+        return SolverClient(url, api_key, transport=fake, retries=1, sleep=lambda _: None)
+
+    monkeypatch.setattr(cli, "SolverClient", connect)
+    for name in ("GDSOLVER_GATEWAY", "GDSOLVER_API_KEY", "GDSOLVER_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    return fake
+
+
+@pytest.fixture
+def snapshot_file(tmp_path: Path) -> Path:
+    generator = np.random.default_rng(0)
+    snapshot = Snapshot(
+        task="classification",
+        inputs=generator.random((6, 4), np.float32),
+        targets=np.arange(6) % 3,
+        weight=generator.random((3, 4), np.float32),
+        bias=np.zeros(3, np.float32),
+        note={"objective": "ramp", "radius": 0.25},
+    )
+    file = tmp_path / "stall.safetensors"
+    file.write_bytes(snapshot.to_bytes())
+    return file
+
+
+def call(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+@pytest.mark.parametrize("command", ["train", "compare", "submit", "jobs", "watch", "cancel"])
+def test_every_command_s_help_has_an_example(command: str) -> None:
+    """--help explains, shows an example, and names the pool options."""
+    code, said = call(command, "--help")
+    assert code == 0
+    assert f"gdsolver {command}" in said
+    assert "--gateway" in said
+    assert "--local" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["train", "nothing", "--method", "adam"], "TASK: there is no task 'nothing'"),
+        (["train", "digits"], "--gateway: name a pool's address, or start one of your own with --local"),
+        (["train", "digits", "--method", "magic"], "--methods: there is no method 'magic'"),
+        (["train", "digits", "--method", "adam", "--epochs", "0"], "--epochs"),
+        (["compare", "digits", "--fraction", "7", *GATEWAY], "--fraction"),
+        (["train", "csv:missing.csv", "--method", "adam"], "csv:missing.csv: no such file"),
+        (["submit", "missing.safetensors", *GATEWAY], "missing.safetensors: cannot be read"),
+        (["jobs", "--local"], "--local: a pool that starts now has no jobs yet"),
+        (["watch", "job-9", *GATEWAY], "no such thing"),
+    ],
+)
+def test_mistakes_are_one_clear_line(pool: FakePool, arguments: list[str], named: str) -> None:
+    """Wrong input ends with exit code 2 and one line that names the field and the cure."""
+    code, said = call(*arguments)
+    assert code == 2
+    assert named in said
+    assert "Traceback" not in said
+    assert len(said.strip().splitlines()) == 1
+
+
+def test_train_reports_and_writes(pool: FakePool, tmp_path: Path) -> None:
+    """A run prints its table, the weights' hash and the adoptions, and writes JSON and plots."""
+    code, said = call("train", "digits", "--epochs", "6", "--out", tmp_path, "--json", tmp_path / "r.json", *GATEWAY)
+    assert code == 0, said
+    content = json.loads((tmp_path / "r.json").read_text())
+    assert content["runs"][0]["weights_sha256"] in said
+    assert "adopted" in said
+    assert (tmp_path / "timeline.png").exists()
+
+
+def test_a_lost_pool_is_the_last_word_and_no_failure(pool: FakePool, tmp_path: Path) -> None:
+    """Training ends normally with exit code 0, and says that the pool was lost."""
+    pool.down = True
+    code, said = call("train", "digits", "--epochs", "6", "--out", tmp_path, *GATEWAY)
+    assert code == 0, said
+    assert said.strip().splitlines()[-1] == "the pool was lost"
+
+
+def test_compare_runs_every_method_and_seed(pool: FakePool, tmp_path: Path) -> None:
+    """Methods times seeds runs are made and summed up; without a hybrid no pool is needed."""
+    code, said = call(
+        "compare", "digits", "--methods", "sgd,adam", "--seeds", "2", "--epochs", "2", "--out", tmp_path
+    )  # fmt: skip
+    assert code == 0, said
+    content = json.loads((tmp_path / "report.json").read_text())
+    assert [(run["method"], run["seed"]) for run in content["runs"]] == [
+        ("sgd", 0),
+        ("sgd", 1),
+        ("adam", 0),
+        ("adam", 1),
+    ]
+    assert content["command"]["methods"] == ["sgd", "adam"]
+    assert pool.requests == []
+
+
+def test_submit_takes_what_the_snapshot_notes(pool: FakePool, snapshot_file: Path, tmp_path: Path) -> None:
+    """Objective and radius come from the snapshot's note unless options say otherwise; the weights are written."""
+    better = tmp_path / "better.safetensors"
+    code, said = call("submit", snapshot_file, "--time", "3", "--result", better, *GATEWAY)
+    assert code == 0, said
+    assert (pool.specs[0].objective, pool.specs[0].radius, pool.specs[0].limits.time_s) == ("ramp", 0.25, 3.0)
+    assert "job-1" in said
+    assert better.stat().st_size > 0
+    call("submit", snapshot_file, "--objective", "hinge", "--radius", "0.5", *GATEWAY)
+    assert (pool.specs[1].objective, pool.specs[1].radius) == ("hinge", 0.5)
+
+
+def test_submit_reads_a_spec_file(pool: FakePool, snapshot_file: Path, tmp_path: Path) -> None:
+    """A spec file is taken as it is, options replace parts of it, and a mistake in it is named."""
+    spec = tmp_path / "spec.json"
+    spec.write_text(json.dumps({"objective": "zero_one", "radius": 0.1, "solver": {"seed": 4}}))
+    code, said = call("submit", snapshot_file, "--spec", spec, "--time", "2", *GATEWAY)
+    assert code == 0, said
+    assert (pool.specs[0].objective, pool.specs[0].solver.seed, pool.specs[0].limits.time_s) == ("zero_one", 4, 2.0)
+    spec.write_text(json.dumps({"objective": "best", "radius": 0.1}))
+    code, said = call("submit", snapshot_file, "--spec", spec, *GATEWAY)
+    assert code == 2
+    assert "objective" in said
+
+
+def test_an_objective_that_does_not_fit_is_refused_before_posting(pool: FakePool, snapshot_file: Path) -> None:
+    """A regression objective on a classification snapshot is named without asking the pool to solve."""
+    code, said = call("submit", snapshot_file, "--objective", "mae", *GATEWAY)
+    assert code == 2
+    assert "does not fit" in said
+    assert pool.specs == []
+
+
+def test_jobs_watch_and_cancel(pool: FakePool, snapshot_file: Path, tmp_path: Path) -> None:
+    """A job can be listed, followed to its end, and cancelled; --json holds what was printed."""
+    call("submit", snapshot_file, *GATEWAY)
+    assert "job-1" in call("jobs", *GATEWAY, "--json", tmp_path / "jobs.json")[1]
+    assert json.loads((tmp_path / "jobs.json").read_text())["jobs"][0]["id"] == "job-1"
+    assert "ramp 2 -> 1" in call("watch", "job-1", *GATEWAY)[1]
+    code, _ = call("cancel", "job-1", *GATEWAY)
+    assert code == 0
+    assert pool.cancelled == ["job-1"]
+
+
+def test_a_pool_that_is_gone_is_a_failure_for_a_question(pool: FakePool) -> None:
+    """Asking a pool that does not answer ends with exit code 1 and its address."""
+    pool.down = True
+    code, said = call("jobs", *GATEWAY)
+    assert code == 1
+    assert "http://pool.test" in said

@@ -1,0 +1,95 @@
+"""The training loop: reproducible, fair to every method, and ended cleanly."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from tests.unit.trainer.fakes import FakePool, least_squares
+from trainer.callbacks import Callback
+from trainer.loop import Settings, train
+from trainer.methods import METHODS
+from trainer.runs import Epoch, Run
+from trainer.tasks import Request, Task, load_task
+
+SHORT = Settings(epochs=8, polish_s=10)
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    torch.set_num_threads(1)
+    whole = load_task(Request("digits", fraction=0.3), 0)
+    return dataclasses.replace(whole, defaults=dataclasses.replace(whole.defaults, patience=1, min_delta=0.0))
+
+
+def run(task: Task, method: str, settings: Settings = SHORT, pool: FakePool | None = None, **options: Callback) -> Run:
+    client = pool.client() if pool else None
+    return train(
+        task, METHODS[method], seed=1, settings=settings, callback=options.get("callback", Callback()), client=client
+    )
+
+
+@pytest.mark.parametrize("method", ["sgd", "sgd-lrs", "adam", "adam-lrs", "restart"])
+def test_every_baseline_is_reproducible(task: Task, method: str) -> None:
+    """The same seed gives the same weights bit for bit, whatever the global random state was."""
+    torch.manual_seed(123)
+    first = run(task, method)
+    torch.manual_seed(456)
+    assert run(task, method).weights_sha256 == first.weights_sha256
+    assert first.summary is None
+    assert first.gd_steps == 8 * len(list(torch.split(torch.arange(len(task.train)), task.defaults.batch_size)))
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_without_an_adoption_the_hybrid_is_adam(task: Task, held: bool) -> None:
+    """A pool that never answers, or is gone, leaves the weights of plain Adam."""
+    pool = FakePool(held=held)
+    pool.down = not held
+    hybrid = run(task, "hybrid", dataclasses.replace(SHORT, polish_s=0.2), pool)
+    assert hybrid.weights_sha256 == run(task, "adam").weights_sha256
+    assert hybrid.adopted == 0
+    assert hybrid.pool_lost is not held
+
+
+def test_the_hybrid_adopts_and_says_so(task: Task) -> None:
+    """With a pool that helps, the run records stall, job, answer and adoption, and the pool hears of it."""
+    few = dataclasses.replace(task, tunnel=dataclasses.replace(task.tunnel, radius=50.0))
+    found = run(few, "hybrid", Settings(epochs=2, sync=True), FakePool(least_squares))
+    assert found.adopted >= 1
+    assert {"stall", "submitted", "answered", "adopted"} <= {event.kind for event in found.events}
+    assert found.weights_sha256 != run(task, "adam", Settings(epochs=2)).weights_sha256
+
+
+def test_the_target_metric_ends_a_run(task: Task) -> None:
+    """Training stops at the first epoch that is good enough, and says that it was."""
+    found = run(task, "adam", Settings(epochs=50, target_metric=0.5))
+    assert found.target_reached
+    assert len(found.epochs) < 50
+    assert not run(task, "adam", Settings(epochs=1, target_metric=2.0)).target_reached
+
+
+def test_the_best_epoch_by_selection_is_reported(task: Task) -> None:
+    """The reported weights are those with the best selection metric, for every method alike."""
+    found = run(task, "sgd")
+    assert found.selection == max(epoch.score for epoch in found.epochs)
+
+
+def test_ctrl_c_ends_a_run_with_what_was_reached(task: Task) -> None:
+    """An interruption keeps the best epoch, cancels the jobs, and is marked."""
+
+    class Interrupting(Callback):
+        def on_epoch(self, epoch: Epoch) -> None:
+            if epoch.number == 4:
+                raise KeyboardInterrupt
+
+    pool = FakePool(held=True)
+    found = run(task, "hybrid", pool=pool, callback=Interrupting())
+    assert found.interrupted
+    assert len(found.epochs) == 4
+    assert sorted(pool.cancelled) == sorted(event.job for event in found.events if event.kind == "submitted")
+
+
+def test_the_hybrid_needs_a_client(task: Task) -> None:
+    """Without a pool the mistake is reported at once."""
+    with pytest.raises(ValueError, match="needs a solver pool"):
+        run(task, "hybrid")
