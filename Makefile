@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check install bench-overlap clean
+.PHONY: demo test test-containers check install bench-overlap clean
 
 demo: $(READY)  ## the main job: all methods on a real data set, with a pool of its own
 	$(BIN)/gdsolver compare digits --local --out runs/demo
 
 test: $(READY)  ## every test that needs no container engine
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not containers"
+
+test-containers: $(READY)  ## the containers, in a Docker engine
+	$(BIN)/python -m pytest -m containers
 
 check: $(READY)  ## style, types, import rules
 	$(BIN)/ruff format --check .
