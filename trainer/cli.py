@@ -8,17 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-import pydantic
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from shared.contracts import JobSpec, JobStatus
 from shared.errors import ContractError
-from shared.snapshot import Snapshot
+from trainer.by_hand import follow, job_spec, read_bytes, row
 from trainer.client import SolverClient
 from trainer.embedded import embedded_pool
-from trainer.errors import PoolRefusedError, ResultUnavailableError, TaskError, TrainerError
+from trainer.errors import PoolRefusedError, TaskError, TrainerError
 from trainer.options import (
     ApiKey,
     DataDir,
@@ -224,14 +222,14 @@ def submit(
       gdsolver submit stall.safetensors --objective ramp --radius 0.1 --time 10 --result better.safetensors --local
     """
     with _clear_words():
-        data = _read_bytes(file)
-        job_spec = _spec(data, spec, objective=objective, radius=radius, time_s=time_s, run=run)
+        data = read_bytes(file)
+        wanted = job_spec(data, spec, objective=objective, radius=radius, time_s=time_s, run=run)
         with _client(gateway, api_key, local=local, workers=workers, folder=Path("runs"), needed=True) as client:
             assert client is not None
-            job = client.solve(data, job_spec)
+            job = client.solve(data, wanted)
             out.print(job.id)
             if wait or local or result:
-                job = _follow(client, job.id, result)
+                job = follow(client, job.id, result, out=out, err=err)
             _write(json_file, job.model_dump(mode="json"))
 
 
@@ -258,7 +256,7 @@ def jobs(
         found = client.jobs(run=run, state=state, limit=limit)
         listing = Table("id", "state", "run", "step", "objective", "start", "final", "bound", "worker")
         for job in found:
-            listing.add_row(*_row(job))
+            listing.add_row(*row(job))
         out.print(listing if found else "no jobs")
         _write(json_file, {"jobs": [job.model_dump(mode="json") for job in found]})
 
@@ -280,7 +278,7 @@ def watch(
       gdsolver watch 4f1c --result better.safetensors --gateway http://gateway:8000
     """
     with _clear_words(), _existing_pool(gateway, api_key, local) as client:
-        _write(json_file, _follow(client, job_id, result).model_dump(mode="json"))
+        _write(json_file, follow(client, job_id, result, out=out, err=err).model_dump(mode="json"))
 
 
 @app.command()
@@ -361,64 +359,6 @@ def _existing_pool(gateway: str | None, api_key: str | None, local: bool) -> Ite
     with _client(gateway, api_key, local=False, workers=1, folder=Path(), needed=True) as client:
         assert client is not None
         yield client
-
-
-def _spec(data: bytes, file: Path | None, *, time_s: float | None, **given: Any) -> JobSpec:
-    """The job spec from a file, the options, and the snapshot's note, in rising order of modesty."""
-    snapshot = Snapshot.from_bytes(data)
-    fields: dict[str, Any] = {}
-    if snapshot.radius is None:
-        fields = {name: snapshot.note[name] for name in ("objective", "radius") if snapshot.note.get(name) is not None}
-    try:
-        if file is not None:
-            fields = JobSpec.model_validate_json(_read_bytes(file)).model_dump(exclude_unset=True, mode="json")
-        fields |= {name: value for name, value in given.items() if value is not None}
-        if time_s is not None:
-            fields["limits"] = {**fields.get("limits", {}), "time_s": time_s}
-        spec = JobSpec.model_validate(fields)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "spec"
-        raise TaskError(f"{first['msg']}", field=f"--spec {file}: {field}" if file else f"--{field}") from error
-    spec.check(snapshot)
-    return spec
-
-
-def _follow(client: SolverClient, job_id: str, result: Path | None) -> JobStatus:
-    """Show a job's progress until it has ended; then its result, and write the weights if asked to."""
-    with err.status(f"{job_id}: waiting"):
-        while not (job := client.job(job_id, wait=2.0)).state.terminal:
-            if job.progress:
-                err.print(
-                    f"{job.progress.t_s:7.1f} s  objective {job.progress.objective:.6g}  bound {job.progress.bound:.6g}"
-                )
-            time.sleep(0.1)
-    if job.result is None:
-        why = f": {job.error.detail}" if job.error else ""
-        raise ResultUnavailableError(f"job {job_id} {job.state}{why}")
-    report = job.result.objective
-    out.print(
-        f"{job.state}, {job.result.status}: {report.name} {report.start:.6g} -> {report.final:.6g}, "
-        f"bound {report.bound:.6g}, {job.result.timings.total_s:.2f} s"
-    )
-    if result is not None:
-        result.write_bytes(client.result(job_id).data)
-        out.print(f"written: {result}")
-    return job
-
-
-def _row(job: JobStatus) -> list[str]:
-    goal = job.result.objective if job.result else None
-    figures = [f"{value:.6g}" for value in (goal.start, goal.final, goal.bound)] if goal else ["", "", ""]
-    step = "" if job.step is None else str(job.step)
-    return [job.id, str(job.state), job.run or "", step, job.spec.objective, *figures, job.worker or ""]
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise TaskError(f"cannot be read: {error.strerror}", field=str(path)) from error
 
 
 def _write(path: Path | None, content: dict[str, Any]) -> None:

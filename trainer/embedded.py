@@ -16,6 +16,7 @@ from trainer.errors import EmbeddedPoolError
 READY = "gdsolver-pool ready: "
 START_S = 60.0
 STOP_S = 15.0
+READER_S = 2.0
 LAST_LINES = 15
 Command = Callable[[int, Path], Sequence[str]]
 
@@ -39,56 +40,68 @@ def embedded_pool(
     with (
         tempfile.TemporaryDirectory(prefix="gdsolver-", ignore_cleanup_errors=True) as data_dir,
         log.open("w") as errors,
-        subprocess.Popen(
+    ):
+        process = subprocess.Popen(
             command(workers, Path(data_dir)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
             start_new_session=True,  # Ctrl-C is this process's to handle; the pool is told in its turn
-        ) as process,
-    ):
+        )
+        first_words = _FirstWords(process)
         try:
-            yield _await_ready(process, log, start_s)
+            yield _await_ready(process, first_words, log, start_s)
         finally:
             _stop(process)
+            first_words.join(READER_S)
 
 
-def _await_ready(process: subprocess.Popen[str], log: Path, start_s: float) -> str:
-    """Read the pool's standard output until it names its URL; then keep it drained."""
-    found: list[str] = []
-    ready = threading.Event()
+class _FirstWords(threading.Thread):
+    """Reads the pool's standard output to its end: `url` is what it named, `ready` is set then or at the end.
 
-    def read() -> None:
-        assert process.stdout is not None
-        with contextlib.suppress(ValueError):  # closed under the reader when the pool is stopped
-            for line in process.stdout:
-                if line.startswith(READY) and not found:
-                    found.append(line.removeprefix(READY).strip())
-                    ready.set()
-        ready.set()
+    It alone closes the pipe: a killed pool may leave children behind that hold the other end, and closing it from
+    another thread would wait for them.
+    """
 
-    threading.Thread(target=read, daemon=True).start()
-    in_time = ready.wait(start_s)
-    if found:
-        return found[0]
-    if in_time:
-        process.wait()
-        why = f"ended with exit code {process.returncode}"
-    else:
-        why = f"was not ready after {start_s:g} s"
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        super().__init__(name="gdsolver-pool-output", daemon=True)
+        self.url = ""
+        self.ready = threading.Event()
+        self._process = process
+        self.start()
+
+    def run(self) -> None:
+        """Read until the pool has closed its end."""
+        assert self._process.stdout is not None
+        with self._process.stdout as lines:
+            for line in lines:
+                if line.startswith(READY) and not self.url:
+                    self.url = line.removeprefix(READY).strip()
+                    self.ready.set()
+        self.ready.set()
+
+
+def _await_ready(process: subprocess.Popen[str], said: _FirstWords, log: Path, start_s: float) -> str:
+    """Wait until the pool names its URL, or fail with its last words."""
+    in_time = said.ready.wait(start_s)
+    if said.url:
+        return said.url
     _stop(process)
+    why = f"ended with exit code {process.returncode}" if in_time else f"was not ready after {start_s:g} s"
     last = "\n".join(log.read_text(errors="replace").splitlines()[-LAST_LINES:]) or "(it said nothing)"
     raise EmbeddedPoolError(f"the embedded pool {why}; its last words:\n{last}")
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
-    """End the pool: ask, wait, and kill if need be."""
+    """End the pool: close its input, ask, wait, and kill what is left of its own process group."""
+    if process.stdin is not None:
+        with contextlib.suppress(OSError):
+            process.stdin.close()
     if process.poll() is None:
         process.terminate()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -35,6 +35,9 @@ def metric_figure(runs: Sequence[Run]) -> Figure:
     axes.set(xlabel="seconds", ylabel=f"selection {runs[0].metric}", title=f"{runs[0].task}: stars are adopted tunnels")
     if runs[0].metric == "mse":
         axes.set_yscale("log")
+    else:
+        scores = sorted(epoch.score for run in runs for epoch in run.epochs)
+        axes.set_ylim(bottom=scores[len(scores) // 20] - 0.02)  # the first epochs would flatten all the others
     axes.legend()
     return figure
 

@@ -49,6 +49,6 @@ def synthetic(name: str, seed: int) -> Task:
         validation=draw(OTHER),
         test=draw(TEST),
         model=lambda: nn.Sequential(nn.Linear(INPUTS, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, OUTPUTS)),
-        defaults=Defaults(epochs=60, batch_size=32, sgd_lr=0.05, adam_lr=1e-2, patience=4, min_delta=1e-3),
+        defaults=Defaults(epochs=300, batch_size=32, sgd_lr=0.05, adam_lr=1e-2, patience=4, min_delta=1e-3),
         tunnel=Tunnel("mae", layer="0", radius=1.5, tail_radius=1.5, time_s=3.0, samples=40),
     )

@@ -1,6 +1,7 @@
 """The embedded pool: started, named, and always ended."""
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -70,3 +71,26 @@ def test_a_failing_user_leaves_no_pool(tmp_path: Path) -> None:
         raise KeyboardInterrupt
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+ORPHANING = """
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(8)"], start_new_session=True)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+open(sys.argv[1] + "/pid", "w").write(str(child.pid))
+print("gdsolver-pool ready: http://127.0.0.1:1234", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_killed_pool_s_children_hold_nobody_up(tmp_path: Path) -> None:
+    """When the pool is killed outright, its children are ended with it, and an output that they hold open is let go."""
+    started = time.monotonic()
+    with embedded_pool(tmp_path / "pool.log", command=script(ORPHANING, tmp_path)):  # type: ignore[arg-type]
+        child = int((tmp_path / "pid").read_text())
+        os.kill(os.getpgid(child), signal.SIGKILL)
+    assert time.monotonic() - started < 15
+    until = time.monotonic() + 5
+    while Path(f"/proc/{child}/stat").exists() and " Z " not in Path(f"/proc/{child}/stat").read_text():
+        assert time.monotonic() < until
+        time.sleep(0.02)

@@ -1,0 +1,73 @@
+"""Jobs posted and followed by hand: from files and options to a spec, and from a job to words."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pydantic
+from rich.console import Console
+
+from shared.contracts import JobSpec, JobStatus
+from shared.snapshot import Snapshot
+from trainer.client import SolverClient
+from trainer.errors import ResultUnavailableError, TaskError
+
+
+def job_spec(data: bytes, file: Path | None, *, time_s: float | None, **given: Any) -> JobSpec:
+    """The job spec from a file, the options, and the snapshot's note, in rising order of modesty."""
+    snapshot = Snapshot.from_bytes(data)
+    fields: dict[str, Any] = {}
+    if snapshot.radius is None:
+        fields = {name: snapshot.note[name] for name in ("objective", "radius") if snapshot.note.get(name) is not None}
+    try:
+        if file is not None:
+            fields = JobSpec.model_validate_json(read_bytes(file)).model_dump(exclude_unset=True, mode="json")
+        fields |= {name: value for name, value in given.items() if value is not None}
+        if time_s is not None:
+            fields["limits"] = {**fields.get("limits", {}), "time_s": time_s}
+        spec = JobSpec.model_validate(fields)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "spec"
+        raise TaskError(f"{first['msg']}", field=f"--spec {file}: {field}" if file else f"--{field}") from error
+    spec.check(snapshot)
+    return spec
+
+
+def follow(client: SolverClient, job_id: str, result: Path | None, *, out: Console, err: Console) -> JobStatus:
+    """Show a job's progress until it has ended; then its result, and write the weights if asked to."""
+    with err.status(f"{job_id}: waiting"):
+        while not (job := client.job(job_id, wait=2.0)).state.terminal:
+            if job.progress:
+                err.print(
+                    f"{job.progress.t_s:7.1f} s  objective {job.progress.objective:.6g}  bound {job.progress.bound:.6g}"
+                )
+            time.sleep(0.1)
+    if job.result is None:
+        why = f": {job.error.detail}" if job.error else ""
+        raise ResultUnavailableError(f"job {job_id} {job.state}{why}")
+    report = job.result.objective
+    out.print(
+        f"{job.state}, {job.result.status}: {report.name} {report.start:.6g} -> {report.final:.6g}, "
+        f"bound {report.bound:.6g}, {job.result.timings.total_s:.2f} s"
+    )
+    if result is not None:
+        result.write_bytes(client.result(job_id).data)
+        out.print(f"written: {result}")
+    return job
+
+
+def row(job: JobStatus) -> list[str]:
+    """A job as a row of the listing."""
+    goal = job.result.objective if job.result else None
+    figures = [f"{value:.6g}" for value in (goal.start, goal.final, goal.bound)] if goal else ["", "", ""]
+    step = "" if job.step is None else str(job.step)
+    return [job.id, str(job.state), job.run or "", step, job.spec.objective, *figures, job.worker or ""]
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's bytes; TaskError names it when it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise TaskError(f"cannot be read: {error.strerror}", field=str(path)) from error
