@@ -65,8 +65,8 @@ def _largest_radii(magnitudes: Array, spread: Array, radius: float) -> Array:
 
 def clip_to_box(values: NDArray[Any], centre: FloatArray, radius: float) -> FloatArray:
     """Round to float32 inside `[centre - radius, centre + radius]`, exactly: compared in float64 arithmetic."""
-    low, high = centre.astype(np.float64) - radius, centre.astype(np.float64) + radius
-    clipped = np.clip(values, low, high).astype(np.float32)
-    clipped = np.where(clipped > high, np.nextafter(clipped, np.float32(-np.inf)), clipped)
-    inside: FloatArray = np.where(clipped < low, np.nextafter(clipped, np.float32(np.inf)), clipped).astype(np.float32)
+    middle = centre.astype(np.float64)
+    clipped: FloatArray = np.clip(values, middle - radius, middle + radius).astype(np.float32)
+    outside = np.abs(clipped.astype(np.float64) - middle) > radius
+    inside: FloatArray = np.where(outside, np.nextafter(clipped, centre), clipped).astype(np.float32)
     return inside
