@@ -1,8 +1,8 @@
 """The paper's four synthetic regressions: three inputs in [0, 1], two outputs, and a 3-2-2 ReLU network.
 
 As in the published code of Ashok et al. (IJCAI 2022), 1,000 samples are for training and 1,000 for testing, here with
-separate selection and validation samples besides. What is tunnelled is the last layer, as in the paper: an exact
-least-squares solve in its box. The network is small enough that GD often ends with a dead ReLU, which this cannot revive.
+separate selection and validation samples besides. Tunnelled is the last layer, as in the paper: an exact least-squares
+solve in its box. The network is small enough that GD often ends with a dead ReLU, which this cannot revive.
 """
 
 from collections.abc import Callable
