@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["stall", "submitted", "answered", "failed", "adopted", "rejected"]
+Kind = Literal["stall", "submitted", "answered", "failed", "cancelled", "adopted", "rejected"]
 
 
 @dataclass(frozen=True)
@@ -12,7 +12,7 @@ class Event:
 
     `t_s` counts from the tunneller's start, `step` its `step()` calls and `gd_step` the optimizer's steps up to then.
     `before` and `after` are validation scores (adopted, rejected), or the objective (answered). `way` says how
-    an answer was merged, `seconds` and `gd_steps` how long and how many optimizer steps a job took (answered).
+    an answer was merged, `seconds` and `gd_steps` how long and how many optimizer steps a job took (at its end).
     """
 
     kind: Kind

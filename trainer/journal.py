@@ -8,6 +8,9 @@ from torch.optim import Optimizer
 
 from trainer.events import Event, Kind, Summary
 
+ENDS = ("answered", "failed", "cancelled")
+"""Kinds of event after which a job is not out any more."""
+
 
 class Journal:
     """Events in the order in which they happened, stamped with the time, `step()` calls and optimizer steps."""
@@ -60,11 +63,11 @@ class Journal:
 
 
 def _steps_during_jobs(events: tuple[Event, ...]) -> int:
-    """Optimizer steps done while at least one job was out: per stall, from the first job's post to the last answer."""
+    """Optimizer steps done while at least one job was out: per stall, from the first job's post to the last end."""
     total = 0
     for stall in {event.stall for event in events}:
         mine = [event for event in events if event.stall == stall]
         out = [event.gd_step for event in mine if event.kind == "submitted"]
-        back = [event.gd_step for event in mine if event.kind in ("answered", "failed")]
+        back = [event.gd_step for event in mine if event.kind in ENDS]
         total += max(back) - min(out) if out and back else 0
     return total

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from torch import Tensor, nn
@@ -251,11 +251,17 @@ class Pilot:
             job=pending.job,
             before=report.start,
             after=report.final,
-            seconds=time.monotonic() - pending.since,
-            gd_steps=self.journal.gd_step - pending.gd_step,
             detail=f"{report.name}, {candidate.result.status}",
+            **self._time_out(pending),
         )
         self._arrived.put(answer)
+
+    def _time_out(self, pending: _Pending) -> dict[str, Any]:
+        """How long a job has been out: seconds, and optimizer steps meanwhile."""
+        return {
+            "seconds": time.monotonic() - pending.since,
+            "gd_steps": self.journal.gd_step - pending.gd_step,
+        }
 
     def _give_up(self, pending: _Pending, reason: str) -> None:
         if pending in self._pending:
@@ -297,6 +303,7 @@ class Pilot:
     def _cancel_all(self) -> None:
         for pending in self._pending:
             self._contact(partial(self.client.cancel, pending.job))
+            self.journal.add("cancelled", pending.stall.number, job=pending.job, **self._time_out(pending))
         self._pending.clear()
         self._land()
 

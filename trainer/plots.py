@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from trainer.journal import ENDS
 from trainer.runs import Run
 
 GD, SOLVER = "tab:blue", "tab:orange"
@@ -81,7 +82,7 @@ def job_spans(run: Run) -> list[tuple[float, float]]:
     spans = []
     for event in run.events:
         if event.kind == "submitted":
-            ends = [end.t_s for end in run.events if end.job == event.job and end.kind in ("answered", "failed")]
+            ends = [end.t_s for end in run.events if end.job == event.job and end.kind in ENDS]
             spans.append((event.t_s, min(ends) if ends else run.seconds))
     return spans
 

@@ -55,7 +55,7 @@ def images(name: str, seed: int, data_dir: Path | None) -> Task:
         **parts,
         model=lambda: nn.Sequential(nn.Conv2d(1, 3, 4), nn.ReLU(), nn.Flatten(), nn.Linear(1875, 10)),
         defaults=Defaults(epochs=30, batch_size=32, sgd_lr=0.05, adam_lr=1e-3, patience=2, min_delta=1e-3),
-        tunnel=Tunnel("ramp", time_s=10.0),
+        tunnel=Tunnel("ramp", time_s=3.0),
     )
 
 
