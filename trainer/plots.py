@@ -31,7 +31,10 @@ def metric_figure(runs: Sequence[Run]) -> Figure:
     for name, colour in colours.items():
         for place, run in enumerate(run for run in runs if run.method == name):
             times, scores = [epoch.ended_s for epoch in run.epochs], [epoch.score for epoch in run.epochs]
-            axes.plot(times, scores, color=colour, alpha=0.8, linewidth=1.2, label=name if place == 0 else None)
+            # The tunnelled runs in front, plain GD's many lines behind them.
+            alpha, width = (0.95, 1.8) if run.summary else (0.45, 1.0)
+            label = name if place == 0 else None
+            axes.plot(times, scores, color=colour, alpha=alpha, linewidth=width, label=label)
             _mark_tunnels(axes, run, colour)
     axes.set(xlabel="seconds", ylabel=f"selection {runs[0].metric}", title=f"{runs[0].task}: stars are adopted tunnels")
     if runs[0].metric == "mse":
