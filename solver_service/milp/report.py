@@ -1,7 +1,8 @@
 """The words and numbers of a result: status, bound, sizes and timings, as they go on the wire."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,11 +22,15 @@ COMPLETE = "the search is complete; the gap that is left is within the solver's 
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """A job's result, and the weights it speaks of: float32, weight [h, d], bias [h] or None."""
+    """A job's result, and the weights it speaks of: float32, weight [h, d], bias [h] or None.
+
+    `tail` holds the tail's last layer by its wire names, if it moved too.
+    """
 
     result: JobResult
     weight: FloatArray
     bias: FloatArray | None
+    tail: Mapping[str, FloatArray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

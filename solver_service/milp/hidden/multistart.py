@@ -1,0 +1,73 @@
+"""Many descents at once inside the box, from starts where no unit is dead: the way out of a dead ReLU.
+
+Gradient descent on the network itself cannot leave such a point, because its gradient there is zero. Starts that are
+spread over the box can, and numpy runs dozens of them in the time of one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from shared.objectives import Objective
+from solver_service.milp.hidden.losses import slopes
+from solver_service.milp.hidden.network import Network
+from solver_service.milp.problem import Array
+
+FIRST_RATE, LAST_RATE = 0.08, 0.002
+MOMENT, SQUARE = 0.9, 0.99
+ELEMENTS = 4_000_000
+"""A batch holds about so many pre-activations at a time."""
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Steps [m, size] and their objectives [m], best first."""
+
+    steps: Array
+    values: Array
+
+
+def batch_size(network: Network, most: int = 64) -> int:
+    """How many starts fit into one batch."""
+    width = network.radius.shape[0] + sum(len(layer.weight) for layer in network.tail)
+    return int(np.clip(ELEMENTS // max(1, width * len(network.inputs)), 1, most))
+
+
+def starts(network: Network, best: Array, count: int, rng: np.random.Generator) -> Array:
+    """Steps [count, size] to begin from: the best so far, points around it, and points all over the box."""
+    spread = rng.uniform(-1, 1, size=(count, network.size))
+    reach = rng.choice([0.1, 0.3, 1.0, 1.0], size=(count, 1))
+    around = np.where(reach < 1.0, best + reach * spread, spread)
+    around[0] = best
+    return np.clip(around, -1.0, 1.0)
+
+
+def descend(network: Network, goal: Objective, begin: Array, *, rounds: int, should_stop: Callable[[], bool]) -> Found:
+    """Follow Adam (Kingma & Ba, 2015) on the objective's stand-in from several starts [m, size], clipped to the box."""
+    steps, best = begin.copy(), begin.copy()
+    values = np.full(len(begin), np.inf)
+    moment, square = np.zeros_like(steps), np.zeros_like(steps)
+    for number in range(1, rounds + 1):
+        trace = network.trace(steps)
+        if number % 10 == 1 or number == rounds:
+            values, best = _keep(network, goal, trace.outputs, steps, values, best)
+        if should_stop():
+            break
+        gradient = trace.pull_back(slopes(goal, network.snapshot, trace.outputs))
+        moment = MOMENT * moment + (1 - MOMENT) * gradient
+        square = SQUARE * square + (1 - SQUARE) * gradient**2
+        scaled = (moment / (1 - MOMENT**number)) / (np.sqrt(square / (1 - SQUARE**number)) + 1e-12)
+        rate = FIRST_RATE * (LAST_RATE / FIRST_RATE) ** (number / rounds)
+        steps = np.clip(steps - rate * scaled, -1.0, 1.0)
+    order = np.argsort(values, kind="stable")
+    return Found(best[order], values[order])
+
+
+def _keep(
+    network: Network, goal: Objective, outputs: Array, steps: Array, values: Array, best: Array
+) -> tuple[Array, Array]:
+    """The better of what each start had and has now, by the objective itself."""
+    now = np.array([goal.of_outputs(network.snapshot, single) for single in outputs])
+    better = now < values
+    return np.where(better, now, values), np.where(better[:, None], steps, best)
