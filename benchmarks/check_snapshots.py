@@ -59,6 +59,8 @@ def check(path: Path, gateway: str, time_s: float) -> dict[str, Any]:
     data = path.read_bytes()
     about = description(data)
     note = about["note"]
+    if not {"objective", "radius"} <= note.keys():
+        sys.exit(f"{path}: its note names no objective and radius to submit it with")
     spec = json.dumps({"objective": note["objective"], "radius": note["radius"], "limits": {"time_s": time_s}})
     row: dict[str, Any] = {"file": path.stem, "objective": note["objective"]}
     job = json.loads(curl("-F", f"spec={spec}", "-F", f"snapshot=@{path}", f"{gateway}/v1/solve"))

@@ -40,7 +40,7 @@ def main() -> None:
         targets=digits.target[chosen].astype(np.int64),
         weight=head.weight.detach().numpy().copy(),
         bias=head.bias.detach().numpy().copy(),
-        note={"source": "scikit-learn digits", "network": "64-12-10", "epochs": EPOCHS},
+        note={"source": "scikit-learn digits", "network": "64-12-10", "objective": "ramp", "radius": 0.2},
     )
     path = Path(__file__).with_name("digits-stall.safetensors")
     path.write_bytes(snapshot.to_bytes())

@@ -62,7 +62,7 @@ class SolverOptions(Contract):
 
 
 class Constraint(Contract):
-    """One extra requirement on the weights (FORMULATIONS, "Options")."""
+    """One extra requirement on the weights."""
 
     type: Literal[
         "min_accuracy",

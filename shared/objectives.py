@@ -49,7 +49,7 @@ class Objective:
         """The objective at the given block (and tail): lower is better.
 
         weight [h, d] and bias [h] are float32, as they come back from a job; arithmetic is float64. `tail`
-        replaces the snapshot's own. Values are those of FORMULATIONS, "Objectives".
+        replaces the snapshot's own.
         """
         return self.of_outputs(snapshot, outputs(snapshot, weight, bias, tail))
 

@@ -21,6 +21,7 @@ app = typer.Typer(
     name="gdsolver-pool",
     help="Run GDSolver's gateway and solver workers.",
     no_args_is_help=True,
+    rich_markup_mode=None,  # markup would swallow the [default: ...] of the options below
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -62,7 +63,7 @@ def up(
     folder = data_dir or Path(tempfile.mkdtemp(prefix="gdsolver-data-"))
     try:
         EmbeddedPool(workers, folder, settings).run(on_ready=_say_ready, ended=ended.is_set)
-    except ServiceError as error:
+    except (ServiceError, OSError) as error:
         _exit(str(error), code=1)
     finally:
         if data_dir is None:

@@ -13,21 +13,21 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="GDSOLVER_", frozen=True, extra="ignore")
 
-    redis_url: str = "redis://127.0.0.1:6379/0"
+    redis_url: str = Field(default="redis://127.0.0.1:6379/0", pattern=r"^(redis|rediss|unix)://.+")
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     api_key: SecretStr | None = None
 
-    max_body_bytes: int = 256 * MEBIBYTE
-    max_json_bytes: int = 8 * MEBIBYTE
-    max_queued: int = 10_000
-    keep_record_s: int = 7 * 86400
-    keep_blob_s: int = 86400
+    max_body_bytes: int = Field(default=256 * MEBIBYTE, gt=0)
+    max_json_bytes: int = Field(default=8 * MEBIBYTE, gt=0)
+    max_queued: int = Field(default=10_000, gt=0)
+    keep_record_s: int = Field(default=7 * 86400, gt=0)
+    keep_blob_s: int = Field(default=86400, gt=0)
 
-    lease_s: float = 10.0
-    heartbeat_s: float = 2.0
-    watch_s: float = 0.5
-    republish_s: float = 10.0
+    lease_s: float = Field(default=10.0, gt=0)
+    heartbeat_s: float = Field(default=2.0, gt=0)
+    watch_s: float = Field(default=0.5, gt=0)
+    republish_s: float = Field(default=10.0, gt=0)
 
     @property
     def key(self) -> str | None:

@@ -29,19 +29,25 @@ def job_spec(data: bytes, file: Path | None, *, time_s: float | None, **given: A
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "spec"
-        raise TaskError(f"{first['msg']}", field=f"--spec {file}: {field}" if file else f"--{field}") from error
+        if not file and field == "objective" and first["type"] == "missing":
+            raise TaskError(
+                "the snapshot's note names none; give --objective and --radius", field="--objective"
+            ) from error
+        option = "--time" if field == "limits.time_s" else f"--{field}"
+        raise TaskError(f"{first['msg']}", field=f"--spec {file}: {field}" if file else option) from error
     spec.check(snapshot)
     return spec
 
 
 def follow(client: SolverClient, job_id: str, result: Path | None, *, out: Console, err: Console) -> JobStatus:
     """Show a job's progress until it has ended; then its result, and write the weights if asked to."""
+    shown = ""
     with err.status(f"{job_id}: waiting"):
         while not (job := client.job(job_id, wait=2.0)).state.terminal:
-            if job.progress:
-                err.print(
-                    f"{job.progress.t_s:7.1f} s  objective {job.progress.objective:.6g}  bound {job.progress.bound:.6g}"
-                )
+            line = _progress(job)
+            if line != shown:
+                err.print(line)
+                shown = line
             time.sleep(0.1)
     if job.result is None:
         why = f": {job.error.detail}" if job.error else ""
@@ -57,12 +63,17 @@ def follow(client: SolverClient, job_id: str, result: Path | None, *, out: Conso
     return job
 
 
+def _progress(job: JobStatus) -> str:
+    """The newest incumbent in words."""
+    found = job.progress
+    return f"{found.t_s:7.1f} s  objective {found.objective:.6g}  bound {found.bound:.6g}" if found else ""
+
+
 def row(job: JobStatus) -> list[str]:
     """A job as a row of the listing."""
     goal = job.result.objective if job.result else None
     figures = [f"{value:.6g}" for value in (goal.start, goal.final, goal.bound)] if goal else ["", "", ""]
-    step = "" if job.step is None else str(job.step)
-    return [job.id, str(job.state), job.run or "", step, job.spec.objective, *figures, job.worker or ""]
+    return [job.id, str(job.state), job.run or "", job.spec.objective, *figures]
 
 
 def read_bytes(path: Path) -> bytes:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from shared.errors import ContractError
 from trainer.by_hand import follow, job_spec, read_bytes, row
@@ -44,6 +44,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 # A pipe or file has no width of its own: wide enough for the table.
 out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 120)
@@ -175,6 +176,7 @@ def _experiment(
         plan = lab.Experiment(Request(task, **request), lab.choose_methods(methods), seeds, Settings(**settings))
         name = lab.check(plan).name
         folder = out_dir or Path("runs") / f"{command}-{name.replace(':', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
+        _make_folder(folder)
         gateway, api_key, local, workers = pool
         with _client(
             gateway, api_key, local=local and plan.needs_pool, workers=workers, folder=folder, needed=plan.needs_pool
@@ -182,7 +184,8 @@ def _experiment(
             runs = lab.run_all(plan, client, err)
         options = {"command": command, "task": task, "methods": methods, "seeds": seeds, **request, **settings}
         written = lab.write_down(runs, {key: _plain(value) for key, value in options.items()}, folder, json_file)
-        out.print(table(summarise(runs), f"{name}: {runs[0].metric}, seeds {', '.join(map(str, seeds))}"))
+        ran = ", ".join(map(str, sorted({run.seed for run in runs})))
+        out.print(table(summarise(runs), f"{name}: {runs[0].metric}, seeds {ran}"))
         if command == "train":
             out.print(f"weights sha256 {runs[-1].weights_sha256}")
         out.print(f"written: {', '.join(map(str, written))}")
@@ -225,6 +228,7 @@ def submit(
     with _clear_words():
         data = read_bytes(file)
         wanted = job_spec(data, spec, objective=objective, radius=radius, time_s=time_s, run=run)
+        _check_folder_of(result)
         with _client(gateway, api_key, local=local, workers=workers, folder=Path("runs"), needed=True) as client:
             assert client is not None
             job = client.solve(data, wanted)
@@ -255,7 +259,9 @@ def jobs(
     """
     with _clear_words(), _existing_pool(gateway, api_key, local) as client:
         found = client.jobs(run=run, state=state, limit=limit)
-        listing = Table("id", "state", "run", "step", "objective", "start", "final", "bound", "worker")
+        listing = Table(
+            Column("id", no_wrap=True, min_width=32), "state", "run", "objective", "start", "final", "bound"
+        )
         for job in found:
             listing.add_row(*row(job))
         out.print(listing if found else "no jobs")
@@ -276,9 +282,10 @@ def watch(
 
     \b
     Example:
-      gdsolver watch 4f1c --result better.safetensors --gateway http://gateway:8000
+      gdsolver watch 01a20ac72ceb75967d3b0c8e21f4d9aa --result better.safetensors --gateway http://gateway:8000
     """
     with _clear_words(), _existing_pool(gateway, api_key, local) as client:
+        _check_folder_of(result)
         _write(json_file, follow(client, job_id, result, out=out, err=err).model_dump(mode="json"))
 
 
@@ -295,7 +302,7 @@ def cancel(
 
     \b
     Example:
-      gdsolver cancel 4f1c --gateway http://gateway:8000
+      gdsolver cancel 01a20ac72ceb75967d3b0c8e21f4d9aa --gateway http://gateway:8000
     """
     with _clear_words(), _existing_pool(gateway, api_key, local) as client:
         client.cancel(job_id)
@@ -360,6 +367,19 @@ def _existing_pool(gateway: str | None, api_key: str | None, local: bool) -> Ite
     with _client(gateway, api_key, local=False, workers=1, folder=Path(), needed=True) as client:
         assert client is not None
         yield client
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the folder for what is to be written, before the work and not after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TaskError(f"{folder} cannot be made: {error.strerror}", field="--out") from error
+
+
+def _check_folder_of(file: Path | None) -> None:
+    if file is not None and not file.parent.is_dir():
+        raise TaskError(f"there is no folder {file.parent}", field="--result")
 
 
 def _write(path: Path | None, content: dict[str, Any]) -> None:

@@ -18,13 +18,19 @@ START_S = 60.0
 STOP_S = 15.0
 READER_S = 2.0
 LAST_LINES = 15
+FOREIGN = ("GDSOLVER_API_KEY", "GDSOLVER_HOST", "GDSOLVER_PORT", "GDSOLVER_REDIS_URL")
 Command = Callable[[int, Path], Sequence[str]]
 
 
 def pool_command(workers: int, data_dir: Path) -> Sequence[str]:
     """The command that starts the embedded pool on a free port; it ends when its standard input does."""
-    options = ("--workers", str(workers), "--port", "0", "--data-dir", str(data_dir), "--stop-on-stdin-eof")
-    return (sys.executable, "-m", "solver_service", "up", *options)
+    options = ("--workers", str(workers), "--host", "127.0.0.1", "--port", "0", "--data-dir", str(data_dir))
+    return (sys.executable, "-m", "solver_service", "up", *options, "--stop-on-stdin-eof")
+
+
+def _own_environment() -> dict[str, str]:
+    """The environment without the settings meant for other pools: this one is private, and needs no key."""
+    return {name: value for name, value in os.environ.items() if name not in FOREIGN}
 
 
 @contextmanager
@@ -47,6 +53,7 @@ def embedded_pool(
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
+            env=_own_environment(),
             start_new_session=True,  # Ctrl-C is this process's to handle; the pool is told in its turn
         )
         first_words = _FirstWords(process)

@@ -95,7 +95,7 @@ def conclude(runs: Sequence[Run], announce: Announce) -> None:
         if run.summary is not None:
             announce(_adoptions(run))
     if runs[-1].interrupted:
-        announce(f"interrupted: the {len(runs)} runs so far are kept, the last one up to its best epoch")
+        announce(f"interrupted: {len(runs)} run(s) so far are kept, the last one up to its best epoch")
     if any(run.pool_lost for run in runs):
         announce("the pool was lost")
 
@@ -104,4 +104,5 @@ def _adoptions(run: Run) -> str:
     if not run.adopted:
         return f"{run.method} seed {run.seed}: no tunnel was adopted; this is plain GD's own result"
     ways = [f"{event.way} {event.before:.4g} -> {event.after:.4g}" for event in run.events if event.kind == "adopted"]
-    return f"{run.method} seed {run.seed}: {run.adopted} adopted ({'; '.join(ways)}, {run.metric} on validation)"
+    words = f"{run.method} seed {run.seed}: {run.adopted} adopted ({'; '.join(ways)}, {run.metric} on validation)"
+    return words if run.reported_after_adoption else f"{words}; the reported epoch lies before them"

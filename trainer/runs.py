@@ -50,6 +50,16 @@ class Run:
         return self.summary.adopted if self.summary else 0
 
     @property
+    def reported_after_adoption(self) -> bool:
+        """Whether an adopted answer is in the reported weights: those of the best epoch, and the last tunnel's."""
+        at = [epoch.number for epoch in self.epochs if epoch.adopted]
+        if self.adopted > len(at) or not self.epochs:
+            return self.adopted > 0
+        sign = 1.0 if self.metric == "accuracy" else -1.0
+        best = max(self.epochs, key=lambda epoch: (sign * epoch.score, -epoch.number))
+        return any(number <= best.number for number in at)
+
+    @property
     def pool_lost(self) -> bool:
         """Whether the pool could not be reached in the end."""
         return bool(self.summary and self.summary.pool_lost)

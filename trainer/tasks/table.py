@@ -31,7 +31,8 @@ def table(path: Path, target: str | None, kind: Kind | None, seed: int) -> Task:
     if target is None:
         raise TaskError(f"name the column to predict; {path.name} has: {', '.join(columns)}", field="--target")
     if target not in columns:
-        raise TaskError(f"{path.name} has no column {target!r}; it has: {', '.join(columns)}", field="--target")
+        hint = "; is it separated by something other than commas?" if len(columns) == 1 else ""
+        raise TaskError(f"{path.name} has no column {target!r}; it has: {', '.join(columns)}{hint}", field="--target")
     if kind not in ("classification", "regression"):
         raise TaskError("say classification or regression", field="--kind")
     labels = columns.pop(target)

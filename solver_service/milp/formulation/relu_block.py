@@ -2,7 +2,7 @@
 
 Every layer's values are kept as an affine map of the columns (a sparse matrix and constants) together with bounds:
 exact reach for the block, interval arithmetic behind it. A unit that cannot reach its kink stays affine.
-FORMULATIONS, "ReLU blocks and tails"; for identity layers alone it is the compact model without its reductions.
+For identity layers alone it is the compact model without its reductions.
 """
 
 from dataclasses import dataclass, field
