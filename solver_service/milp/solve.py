@@ -16,11 +16,14 @@ from solver_service.milp.elastic import ElasticProgram
 from solver_service.milp.finish import finish_count
 from solver_service.milp.formulation.compact import NO_CUTS, Cuts, columns_of, compact_model, complete, cuts_model
 from solver_service.milp.formulation.conflicts import pair_cuts
+from solver_service.milp.formulation.constrained import constrained_model
 from solver_service.milp.formulation.model import LinearModel
 from solver_service.milp.formulation.reference import complete_reference, reference_model
 from solver_service.milp.formulation.rows import nonzeros
 from solver_service.milp.incumbents import Incumbents
+from solver_service.milp.infeasible import blame, contradictions
 from solver_service.milp.least_squares import solve_least_squares
+from solver_service.milp.polish import polish
 from solver_service.milp.problem import Array, Problem, problem_of
 from solver_service.milp.reduction import Screened, screen
 from solver_service.milp.relaxation import Relaxation, relax
@@ -41,6 +44,11 @@ from solver_service.milp.warmstart import improve
 __all__ = ["Solution", "solve"]
 
 HEURISTIC_SHARE = 0.4
+CONSTRAINED_SHARE = 0.2
+"""The same where constraints keep most of what the heuristics find from counting."""
+CONSTRAINED_ROUNDS = 5
+STRICT_ROOM = 1e-5
+"""How far from the line a second search keeps right and wrong apart, when rounding loses what the first one found."""
 RELAXATION_SHARE = 0.25
 ROUNDS = 40
 """Restarts in a row without an improvement, after which the heuristics give way to the proof."""
@@ -65,6 +73,8 @@ class Job:
     @property
     def proven(self) -> bool:
         """True when the best value meets the bound, or comes as close as the job asks for."""
+        if not self.incumbents.feasible:
+            return False
         best, bound = self.incumbents.best.objective, max(0.0, self.incumbents.bound)
         return best <= bound or best - bound <= self.spec.limits.gap * best
 
@@ -83,14 +93,19 @@ def solve(snapshot: Snapshot, spec: JobSpec, control: Control | None = None, *, 
     """Find better weights for the snapshot's layer inside its box, and prove how much better they could be.
 
     `start` is another solution to begin from, such as a lost attempt's incumbent; it is clipped into the box. The
-    result is never worse than the snapshot, the start, or any incumbent that was reported. Raises SpecError for a
-    spec that does not fit, SolverError when a solver breaks.
+    result is never worse than the snapshot, the start, or any incumbent that was reported; only a snapshot that breaks
+    the spec's constraints gives way to whatever keeps them. Raises SpecError for a spec that does not fit, SolverError
+    when a solver breaks.
     """
     control = control or Control()
     spec.check(snapshot)
     check_supported(snapshot, spec)
     problem = problem_of(snapshot, spec)
-    if spec.objective == "mse":
+    impossible = contradictions(snapshot, spec, problem)
+    if impossible:
+        job = _job(problem, spec, control, _nothing_to_screen(problem))
+        ending = _ending(job, SolveStatus.INFEASIBLE, notes=tuple(impossible))
+    elif spec.objective == "mse":
         job = _job(problem, spec, control, _nothing_to_screen(problem))
         ending = _least_squares(job, start)
     else:
@@ -113,8 +128,11 @@ def _nothing_to_screen(problem: Problem) -> Screened:
 
 def _by_style(job: Job, start: Start | None) -> Ending:
     _offer_start(job, start)
-    if job.control.stopped or job.proven or job.screened.requirements.rows == 0:
+    settled = job.incumbents.feasible and job.screened.requirements.rows == 0
+    if job.control.stopped or job.proven or settled:
         return _ending(job, _why(job))
+    if job.problem.beyond_box:
+        return _constrained(job)
     if job.screened.requirements.style == "linear":
         return _linear_program(job)
     return _mixed_integer(job)
@@ -123,6 +141,8 @@ def _by_style(job: Job, start: Start | None) -> Ending:
 def _offer_start(job: Job, start: Start | None) -> None:
     if start is not None:
         job.incumbents.offer(change_of(job.problem, *start))
+    if not job.incumbents.feasible:
+        job.incumbents.offer(change_of(job.problem, job.problem.snapshot.weight, job.problem.snapshot.bias))
 
 
 def _least_squares(job: Job, start: Start | None) -> Ending:
@@ -163,6 +183,68 @@ def _mixed_integer(job: Job) -> Ending:
     if job.budget().over:
         return replace(_ending(job, _why(job)), build_s=job.control.elapsed)
     return _branch_and_bound(job, cuts)
+
+
+def _constrained(job: Job) -> Ending:
+    """Constraints beyond signs: bounds and heuristics that know nothing of them, and a solver that does."""
+    cuts, ending = NO_CUTS, None
+    if job.screened.requirements.rows:
+        if job.screened.requirements.style == "linear":
+            ending = _linear_program(job)
+        else:
+            cuts = _bound_by_conflicts(job)
+            budget = replace(job.budget().share(CONSTRAINED_SHARE), rounds=CONSTRAINED_ROUNDS)
+            improve(job.problem, job.screened, job.incumbents, budget, job.spec.solver.seed)
+    if ending is None or not job.proven:
+        ending = replace(_ending(job, _why(job)), build_s=job.control.elapsed)
+    if job.proven or job.control.stopped or job.budget().over:
+        return ending
+    if _too_large(job):
+        note = "the model does not fit `limits.memory_mb`; heuristics only"
+        return replace(ending, status=SolveStatus.MEMORY_LIMIT, notes=(note,))
+    return _branch_under_constraints(job, cuts)
+
+
+def _branch_under_constraints(job: Job, cuts: Cuts) -> Ending:
+    built = constrained_model(job.problem, job.screened, cuts, job.problem.constraints)
+    began, whole = job.control.elapsed, Budget(job.control, job.spec.limits.time_s, ROUNDS)
+    start = None
+    if job.incumbents.feasible:
+        best = job.incumbents.best
+        start = built.complete(job.problem, change_of(job.problem, best.weight, best.bias))
+
+    def take(solution: Array, bound: float, nodes: int) -> None:
+        change = solution[: job.problem.columns].reshape(job.problem.radius.shape)
+        claimed = built.model.constant + float(built.model.objective @ solution)
+        if job.incumbents.offer(change, nodes=nodes) > claimed + TOLERANCE * (1 + abs(claimed)):
+            polish(job.problem, built, job.incumbents, solution, lambda: whole.over)
+
+    def search(model: LinearModel) -> Outcome:
+        return milp_solver(job.spec.solver.backend)(model, _options(job), job.control, take, start)
+
+    outcome = search(built.model)
+    if outcome.status is SolveStatus.INFEASIBLE and not job.incumbents.feasible:
+        notes = tuple(blame(job.problem.snapshot, job.spec, job.budget()))
+        ending = _ending(job, SolveStatus.INFEASIBLE, model=built.model, notes=notes)
+        return replace(ending, nodes=outcome.nodes, build_s=began, solve_s=outcome.solve_s)
+    if outcome.status is not SolveStatus.INFEASIBLE:
+        job.incumbents.raise_bound(safe_bound(outcome.bound, integral=is_integral(job.problem)))
+    missed = job.incumbents.best.objective > outcome.bound + _allowance(job)
+    if outcome.status is SolveStatus.OPTIMAL and missed and not job.budget().over:
+        search(built.tightened(STRICT_ROOM))
+    status = _honest(outcome)
+    notes = () if outcome.start_accepted else ("the solver's check rejected the start; it searched without one",)
+    if not job.incumbents.feasible:
+        status = SolveStatus.TIME_LIMIT if status is SolveStatus.GAP_REACHED else status
+        notes = ("no weights that keep all constraints were found before the limit",)
+    return replace(
+        _ending(job, status, model=built.model, notes=notes),
+        complete=outcome.status is SolveStatus.OPTIMAL,
+        nodes=outcome.nodes,
+        build_s=began,
+        presolve_s=outcome.presolve_s,
+        solve_s=outcome.solve_s,
+    )
 
 
 def _bound_by_conflicts(job: Job) -> Cuts:
@@ -245,6 +327,7 @@ def _options(job: Job) -> MilpOptions:
         nodes=limits.nodes,
         gap=limits.gap,
         seed=solver.seed,
+        find=not job.incumbents.feasible,
         params=solver.params,
     )
 
@@ -296,6 +379,8 @@ def _ending(
 def _allowance(job: Job) -> float:
     """How far above its bound a proven optimum may stay: rounding to float32, and the solver's tolerance."""
     best, name = job.incumbents.best, job.problem.objective.name
+    if not job.incumbents.feasible:
+        return 0.0
     tolerance = 2 * TOLERANCE * (best.objective if job.screened.requirements.style == "linear" else 1 + best.objective)
     if name in ("zero_one", "outliers"):
         return 0.0 if is_integral(job.problem) else tolerance
