@@ -41,12 +41,15 @@ def polish(
             return
         offer(found)
         room = float(found[-1])
-    if (built.model.objective[~built.model.integer] != 0).any():
-        room = min(room / 2, TOLERANCE + 2 * offer.rounding)
-        cost = np.append(built.model.objective, 0.0)
-        found = _minimise(cost, matrix, needs, np.append(lower, room), np.append(upper, room), should_stop)
-        if found is not None:
-            offer(found)
+    if not (built.model.objective[~built.model.integer] != 0).any():
+        return
+    cost = np.append(built.model.objective, 0.0)
+    # As little room as rounding asks for costs the least; the LP's own tolerance may ask for more.
+    for wanted in (2 * offer.rounding, TOLERANCE + 4 * offer.rounding):
+        some = min(room / 2, wanted)
+        found = _minimise(cost, matrix, needs, np.append(lower, some), np.append(upper, some), should_stop)
+        if found is None or offer(found) <= built.model.constant + float(cost @ found) + TOLERANCE:
+            return
 
 
 class _Offer:
@@ -57,12 +60,12 @@ class _Offer:
         self.pins = built.pins.read(solution)
         self.rounding = 0.0
 
-    def __call__(self, solution: Array) -> None:
+    def __call__(self, solution: Array) -> float:
         change = np.clip(solution[: self._problem.columns], -1.0, 1.0).reshape(self._problem.radius.shape)
         weight, bias = weights_of(self._problem, change)
         weight = np.where(np.isnan(self.pins), weight, self.pins)
         self.rounding = float(rounding_errors(self._problem, weight, bias).max(initial=0.0))
-        self._incumbents.offer_weights(weight, bias)
+        return self._incumbents.offer_weights(weight, bias)
 
 
 def _fixed(problem: Problem, built: ConstrainedModel, solution: Array, offer: _Offer) -> tuple[Array, Array]:

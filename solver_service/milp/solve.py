@@ -128,7 +128,7 @@ def _nothing_to_screen(problem: Problem) -> Screened:
 
 def _by_style(job: Job, start: Start | None) -> Ending:
     _offer_start(job, start)
-    settled = job.incumbents.feasible and job.screened.requirements.rows == 0
+    settled = job.screened.requirements.rows == 0 and not job.problem.beyond_box
     if job.control.stopped or job.proven or settled:
         return _ending(job, _why(job))
     if job.problem.beyond_box:
@@ -381,7 +381,8 @@ def _allowance(job: Job) -> float:
     best, name = job.incumbents.best, job.problem.objective.name
     if not job.incumbents.feasible:
         return 0.0
-    tolerance = 2 * TOLERANCE * (best.objective if job.screened.requirements.style == "linear" else 1 + best.objective)
+    by_lp = job.screened.requirements.style == "linear" and not job.problem.beyond_box
+    tolerance = 2 * TOLERANCE * (best.objective if by_lp else 1 + best.objective)
     if name in ("zero_one", "outliers"):
         return 0.0 if is_integral(job.problem) else tolerance
     errors = rounding_errors(job.problem, best.weight, best.bias).max(axis=1)

@@ -96,7 +96,9 @@ def _wrong_part(problem: Problem, requirements: Requirements, wrong: Index) -> P
     """`t_nk + M_nk z_n >= eps`: right, unless z says otherwise."""
     scale, row = row_scales(requirements), np.arange(requirements.rows)
     places = wrong[requirements.group]
-    switches = sp.csr_array((requirements.big_m / scale, (row, places)), shape=(row.size, int(wrong[0] + wrong.size)))
+    switches = sp.csr_array(
+        (requirements.big_m / scale, (row, places)), shape=(row.size, int(wrong.max(initial=-1)) + 1)
+    )
     moves = change_rows(problem, requirements, scale)
     moves = sp.csr_array((moves.data, moves.indices, moves.indptr), shape=switches.shape)
     return Part(
