@@ -11,6 +11,8 @@ import highspy
 import numpy as np
 
 EPS = 1e-4
+ROOM = 1e-6
+"""A wrong sample is short of EPS by more than nothing."""
 INFINITE = highspy.kHighsInf
 
 
@@ -196,6 +198,8 @@ class _Search:
         for right, wrong in patterns:
             rows = [(self.margin(n, k), EPS) for n in right for k in self.rivals(n)]
             rows += [([-part for part in self.margin(n, k)], -EPS) for n, k in wrong]
+            if wrong and self.minimise([(row, need + ROOM) for row, need in rows], {}, low, high) is None:
+                continue  # only right on the line, where a sample is not wrong
             value = self.over(right, rows, low, high)
             if value is not None and (best is None or value < best):
                 best = value
