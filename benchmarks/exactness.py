@@ -100,13 +100,14 @@ class Verdict:
 
     wrong: str | None
     proven: bool
+    infeasible: bool = False
 
 
 def compare(snapshot, spec):
     """Solve a job both ways."""
     true, solution = optimum(snapshot, spec), solve(snapshot, spec)
     done = solution.result.status in (SolveStatus.OPTIMAL, SolveStatus.INFEASIBLE)
-    return Verdict(_difference(snapshot, spec, true, solution), done)
+    return Verdict(_difference(snapshot, spec, true, solution), done, infeasible=true is None)
 
 
 def _difference(snapshot, spec, true, solution):
@@ -144,7 +145,13 @@ def main():
         wrong = verdict.wrong
         unproven += not verdict.proven
         done += 1
+        counts.update({"(infeasible)"} if verdict.infeasible else ())
         counts.update({spec.objective, *(asked.type for asked in spec.constraints)})
+        if not (verdict.proven or wrong):
+            print(
+                f"instance {number}: right but not proven ({spec.objective}, {[c.type for c in spec.constraints]})",
+                flush=True,
+            )
         if wrong:
             differ += 1
             asked = [asked.model_dump(exclude_none=True) for asked in spec.constraints]

@@ -58,7 +58,7 @@ def violations(
         else:
             amount = _off_weights(constraint, weight)
         if amount > 0:
-            found.append(Violation(index, constraint.type, amount))
+            found.append(Violation(index, constraint.type, float(amount)))
     return found
 
 

@@ -33,7 +33,7 @@ def contradictions(snapshot: Snapshot, spec: JobSpec, problem: Problem) -> list[
     for index, constraint in enumerate(spec.constraints):
         reason = _impossible(problem_of(snapshot, _only(spec, constraint)), constraint)
         if reason:
-            notes.append(f"{_name(index, constraint)} cannot be met in this region, whatever the others are: {reason}")
+            notes.append(f"{_name(index, constraint)} cannot be met in this region: {reason}")
     if notes:
         return notes
     joint = (_impossible(problem, constraint) for constraint in spec.constraints)
@@ -51,7 +51,7 @@ def blame(snapshot: Snapshot, spec: JobSpec, budget: Budget) -> list[str]:
         problem = problem_of(snapshot, _only(spec, constraint))
         found = _feasible(problem, spec, constraint, budget)
         if found is False:
-            notes.append(f"{_name(index, constraint)} cannot be met in this region, whatever the others are")
+            notes.append(f"{_name(index, constraint)} cannot be met in this region")
         certain = certain and found is not None
     return notes or [TOGETHER if certain else UNKNOWN]
 

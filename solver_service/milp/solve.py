@@ -11,6 +11,7 @@ from shared.snapshot import FloatArray, Snapshot
 from solver_service.milp.backends.outcome import MilpOptions, Outcome
 from solver_service.milp.backends.registry import milp_solver, version
 from solver_service.milp.budget import Budget
+from solver_service.milp.constrained import best_solution, improve_constrained, taker
 from solver_service.milp.control import Control
 from solver_service.milp.elastic import ElasticProgram
 from solver_service.milp.finish import finish_count
@@ -193,10 +194,12 @@ def _constrained(job: Job) -> Ending:
             ending = _linear_program(job)
         else:
             cuts = _bound_by_conflicts(job)
-            budget = replace(job.budget().share(CONSTRAINED_SHARE), rounds=CONSTRAINED_ROUNDS)
-            improve(job.problem, job.screened, job.incumbents, budget, job.spec.solver.seed)
-    if ending is None or not job.proven:
-        ending = replace(_ending(job, _why(job)), build_s=job.control.elapsed)
+    if not job.proven:
+        ending = None
+        share = 1.0 if job.spec.limits.nodes is not None else CONSTRAINED_SHARE
+        budget = replace(job.budget().share(share), rounds=CONSTRAINED_ROUNDS)
+        improve_constrained(job.problem, job.screened, job.incumbents, budget, job.spec.solver.seed)
+    ending = ending or replace(_ending(job, _why(job)), build_s=job.control.elapsed)
     if job.proven or job.control.stopped or job.budget().over:
         return ending
     if _too_large(job):
@@ -206,37 +209,30 @@ def _constrained(job: Job) -> Ending:
 
 
 def _branch_under_constraints(job: Job, cuts: Cuts) -> Ending:
-    built = constrained_model(job.problem, job.screened, cuts, job.problem.constraints)
+    problem, incumbents = job.problem, job.incumbents
+    built = constrained_model(problem, job.screened, cuts, problem.constraints)
     began, whole = job.control.elapsed, Budget(job.control, job.spec.limits.time_s, ROUNDS)
-    start = None
-    if job.incumbents.feasible:
-        best = job.incumbents.best
-        start = built.complete(job.problem, change_of(job.problem, best.weight, best.bias))
-
-    def take(solution: Array, bound: float, nodes: int) -> None:
-        change = solution[: job.problem.columns].reshape(job.problem.radius.shape)
-        claimed = built.model.constant + float(built.model.objective @ solution)
-        if job.incumbents.offer(change, nodes=nodes) > claimed + TOLERANCE * (1 + abs(claimed)):
-            polish(job.problem, built, job.incumbents, solution, lambda: whole.over)
+    take = taker(problem, built, incumbents, lambda: whole.over)
+    start = best_solution(problem, built, incumbents)
+    if start is not None:
+        polish(problem, built, incumbents, start, lambda: job.budget().over)
 
     def search(model: LinearModel) -> Outcome:
+        start = best_solution(problem, built, incumbents)
         return milp_solver(job.spec.solver.backend)(model, _options(job), job.control, take, start)
 
     outcome = search(built.model)
-    if outcome.status is SolveStatus.INFEASIBLE and not job.incumbents.feasible:
-        notes = tuple(blame(job.problem.snapshot, job.spec, job.budget()))
-        ending = _ending(job, SolveStatus.INFEASIBLE, model=built.model, notes=notes)
-        return replace(ending, nodes=outcome.nodes, build_s=began, solve_s=outcome.solve_s)
+    notes: tuple[str, ...] = ()
+    if not outcome.start_accepted:
+        notes = ("the solver's check rejected the start; it searched without one",)
     if outcome.status is not SolveStatus.INFEASIBLE:
-        job.incumbents.raise_bound(safe_bound(outcome.bound, integral=is_integral(job.problem)))
-    missed = job.incumbents.best.objective > outcome.bound + _allowance(job)
+        incumbents.raise_bound(safe_bound(outcome.bound, integral=is_integral(problem)))
+    missed = incumbents.best.objective > outcome.bound + _allowance(job)
     if outcome.status is SolveStatus.OPTIMAL and missed and not job.budget().over:
         search(built.tightened(STRICT_ROOM))
     status = _honest(outcome)
-    notes = () if outcome.start_accepted else ("the solver's check rejected the start; it searched without one",)
-    if not job.incumbents.feasible:
-        status = SolveStatus.TIME_LIMIT if status is SolveStatus.GAP_REACHED else status
-        notes = ("no weights that keep all constraints were found before the limit",)
+    if not incumbents.feasible:
+        status, notes = _nothing_found(job, outcome)
     return replace(
         _ending(job, status, model=built.model, notes=notes),
         complete=outcome.status is SolveStatus.OPTIMAL,
@@ -245,6 +241,17 @@ def _branch_under_constraints(job: Job, cuts: Cuts) -> Ending:
         presolve_s=outcome.presolve_s,
         solve_s=outcome.solve_s,
     )
+
+
+def _nothing_found(job: Job, outcome: Outcome) -> tuple[SolveStatus, tuple[str, ...]]:
+    """Why no weights keep all constraints, as far as it is known."""
+    if outcome.status is SolveStatus.INFEASIBLE:
+        return SolveStatus.INFEASIBLE, tuple(blame(job.problem.snapshot, job.spec, job.budget()))
+    if outcome.status in (SolveStatus.OPTIMAL, SolveStatus.GAP_REACHED):
+        return SolveStatus.TIME_LIMIT, (
+            "weights that keep all constraints exist, but none survived rounding to float32",
+        )
+    return outcome.status, ("no weights that keep all constraints were found before the limit",)
 
 
 def _bound_by_conflicts(job: Job) -> Cuts:
@@ -279,6 +286,8 @@ def _improve(job: Job) -> None:
 
 def _too_large(job: Job) -> bool:
     needed = BYTES_PER_NONZERO * nonzeros(job.problem, job.screened.requirements)
+    if job.problem.beyond_box:
+        needed *= 3  # rows and binaries that count, beside those of the objective
     return needed > job.spec.limits.memory_mb * 1e6
 
 

@@ -213,7 +213,7 @@ def test_feedback_is_kept(gateway: Gateway, client: TestClient) -> None:
         ({"constraints": [{"type": "nonnegative", "value": 1}]}, "constraints.0.value"),
         ({"constraints": [{"type": "grid", "value": 0.5, "indices": [99]}]}, "constraints.0.indices"),
         ({"constraints": [{"type": "fair", "value": 1}]}, "constraints.0.type"),
-        ({"solver": {"formulation": "reference", "backend": "highs"}}, "solver.backend"),
+        ({"solver": {"formulation": "reference"}}, "solver.formulation"),
         ({"solver": {"params": {"limits/time": 5}}}, "solver.params.limits/time"),
         ({"solver": {"params": {"visual/vbcfilename": 5}}}, "solver.params.visual/vbcfilename"),
         ({"tags": {"a": "\ud800"}}, "tags.a"),
