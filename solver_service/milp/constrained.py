@@ -42,6 +42,15 @@ def best_solution(problem: Problem, built: ConstrainedModel, incumbents: Incumbe
     return built.complete(problem, change_of(problem, incumbents.best.weight, incumbents.best.bias))
 
 
+def polish_best(
+    problem: Problem, built: ConstrainedModel, incumbents: Incumbents, should_stop: Callable[[], bool]
+) -> None:
+    """Make the most of what the best solution so far has decided."""
+    solution = best_solution(problem, built, incumbents)
+    if solution is not None:
+        polish(problem, built, incumbents, solution, should_stop)
+
+
 def taker(
     problem: Problem, built: ConstrainedModel, incumbents: Incumbents, should_stop: Callable[[], bool]
 ) -> OnSolution:

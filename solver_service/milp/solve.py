@@ -11,7 +11,7 @@ from shared.snapshot import FloatArray, Snapshot
 from solver_service.milp.backends.outcome import MilpOptions, Outcome
 from solver_service.milp.backends.registry import milp_solver, version
 from solver_service.milp.budget import Budget
-from solver_service.milp.constrained import best_solution, improve_constrained, taker
+from solver_service.milp.constrained import best_solution, improve_constrained, polish_best, taker
 from solver_service.milp.control import Control
 from solver_service.milp.elastic import ElasticProgram
 from solver_service.milp.finish import finish_count
@@ -24,7 +24,6 @@ from solver_service.milp.formulation.rows import nonzeros
 from solver_service.milp.incumbents import Incumbents
 from solver_service.milp.infeasible import blame, contradictions
 from solver_service.milp.least_squares import solve_least_squares
-from solver_service.milp.polish import polish
 from solver_service.milp.problem import Array, Problem, problem_of
 from solver_service.milp.reduction import Screened, screen
 from solver_service.milp.relaxation import Relaxation, relax
@@ -213,9 +212,7 @@ def _branch_under_constraints(job: Job, cuts: Cuts) -> Ending:
     built = constrained_model(problem, job.screened, cuts, problem.constraints)
     began, whole = job.control.elapsed, Budget(job.control, job.spec.limits.time_s, ROUNDS)
     take = taker(problem, built, incumbents, lambda: whole.over)
-    start = best_solution(problem, built, incumbents)
-    if start is not None:
-        polish(problem, built, incumbents, start, lambda: job.budget().over)
+    polish_best(problem, built, incumbents, lambda: job.budget().over)
 
     def search(model: LinearModel) -> Outcome:
         start = best_solution(problem, built, incumbents)
@@ -230,6 +227,7 @@ def _branch_under_constraints(job: Job, cuts: Cuts) -> Ending:
     missed = incumbents.best.objective > outcome.bound + _allowance(job)
     if outcome.status is SolveStatus.OPTIMAL and missed and not job.budget().over:
         search(built.tightened(STRICT_ROOM))
+        polish_best(problem, built, incumbents, lambda: whole.over)
     status = _honest(outcome)
     if not incumbents.feasible:
         status, notes = _nothing_found(job, outcome)
