@@ -57,19 +57,28 @@ def instance(seed, number):
     if rng.random() < 0.2:
         tensors["radius"] = rng.uniform(0, 0.8, (h, d)).astype(np.float32)
         radius = {}
+    if plain := rng.random() < 0.25:
+        tensors = {name: _quarters(values) for name, values in tensors.items()}
+        radius = {name: float(_quarters(value)) or 0.25 for name, value in radius.items()}
     snapshot = Snapshot(task="classification" if classes else "regression", **tensors)
     spec = JobSpec(
         objective=objective,
         margin=float(rng.uniform(0.3, 1.5)),
         tolerance=0.5 if objective == "outliers" else None,
-        constraints=[constraint(rng, kind, snapshot, **radius) for kind in types],
+        constraints=[constraint(rng, kind, snapshot, plain=plain, **radius) for kind in types],
         limits={"time_s": 60},
         **radius,
     )
     return snapshot, spec
 
 
-def constraint(rng, kind, snapshot, *, radius=0.4):
+def _quarters(values):
+    """Round numbers, for ties, equal samples, columns of zeros and limits that are met exactly."""
+    values = np.asarray(values)
+    return values if values.dtype == np.int64 else np.round(values * 4) / 4
+
+
+def constraint(rng, kind, snapshot, *, radius=0.4, plain=False):
     """A constraint of this kind that may bind, and may be too much."""
     h, d = snapshot.weight.shape
     fields = {"type": kind}
@@ -88,7 +97,7 @@ def constraint(rng, kind, snapshot, *, radius=0.4):
         "nonnegative": lambda: 0,
         "monotone": lambda: rng.choice([-1, 1]),
         "max_nonzero": lambda: rng.integers(0, h * d),
-        "grid": lambda: radius * rng.uniform(0.4, 1.3),
+        "grid": lambda: rng.choice([0.25, 0.5]) if plain else radius * rng.uniform(0.4, 1.3),
         "movement_cost": lambda: 10 ** rng.uniform(-2, 0),
     }
     return {**fields, "value": float(values[kind]())}
