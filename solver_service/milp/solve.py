@@ -218,7 +218,7 @@ def _branch_under_constraints(job: Job, cuts: Cuts) -> Ending:
         start = best_solution(problem, built, incumbents)
         return milp_solver(job.spec.solver.backend)(model, _options(job), job.control, take, start)
 
-    outcome = search(built.model)
+    outcome, strict = search(built.model), None
     notes: tuple[str, ...] = ()
     if not outcome.start_accepted:
         notes = ("the solver's check rejected the start; it searched without one",)
@@ -226,11 +226,11 @@ def _branch_under_constraints(job: Job, cuts: Cuts) -> Ending:
         incumbents.raise_bound(safe_bound(outcome.bound, integral=is_integral(problem)))
     missed = incumbents.best.objective > outcome.bound + _allowance(job)
     if outcome.status is SolveStatus.OPTIMAL and missed and not job.budget().over:
-        search(built.tightened(STRICT_ROOM))
+        strict = search(built.tightened(STRICT_ROOM))
         polish_best(problem, built, incumbents, lambda: whole.over)
     status = _honest(outcome)
     if not incumbents.feasible:
-        status, notes = _nothing_found(job, outcome)
+        status, notes = _nothing_found(job, outcome, strict)
     return replace(
         _ending(job, status, model=built.model, notes=notes),
         complete=outcome.status is SolveStatus.OPTIMAL,
@@ -241,10 +241,15 @@ def _branch_under_constraints(job: Job, cuts: Cuts) -> Ending:
     )
 
 
-def _nothing_found(job: Job, outcome: Outcome) -> tuple[SolveStatus, tuple[str, ...]]:
+def _nothing_found(job: Job, outcome: Outcome, strict: Outcome | None) -> tuple[SolveStatus, tuple[str, ...]]:
     """Why no weights keep all constraints, as far as it is known."""
     if outcome.status is SolveStatus.INFEASIBLE:
         return SolveStatus.INFEASIBLE, tuple(blame(job.problem.snapshot, job.spec, job.budget()))
+    if strict is not None and strict.status is SolveStatus.INFEASIBLE:
+        note = (
+            f"no weights keep all constraints, unless a sample is within {STRICT_ROOM:g} of being both right and wrong"
+        )
+        return SolveStatus.INFEASIBLE, (note,)
     if outcome.status in (SolveStatus.OPTIMAL, SolveStatus.GAP_REACHED):
         return SolveStatus.TIME_LIMIT, (
             "weights that keep all constraints exist, but none survived rounding to float32",

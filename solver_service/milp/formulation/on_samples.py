@@ -10,7 +10,7 @@ from shared.constraints import ON_SAMPLES, SLACK, floors, gap_groups
 from shared.contracts import Constraint
 from shared.objectives import Objective, sample_weights
 from solver_service.milp.formulation.compact import NEGLIGIBLE, WIDE, row_scales
-from solver_service.milp.formulation.parts import Part, Rows, plain_rows, sparse
+from solver_service.milp.formulation.parts import Part, Rows, plain_rows, sparse, widened
 from solver_service.milp.formulation.rows import change_rows
 from solver_service.milp.problem import Array, Index, Mask, Problem
 from solver_service.milp.reduction import Screened, screen
@@ -96,11 +96,9 @@ def _wrong_part(problem: Problem, requirements: Requirements, wrong: Index) -> P
     """`t_nk + M_nk z_n >= eps`: right, unless z says otherwise."""
     scale, row = row_scales(requirements), np.arange(requirements.rows)
     places = wrong[requirements.group]
-    switches = sp.csr_array(
-        (requirements.big_m / scale, (row, places)), shape=(row.size, int(wrong.max(initial=-1)) + 1)
-    )
-    moves = change_rows(problem, requirements, scale)
-    moves = sp.csr_array((moves.data, moves.indices, moves.indptr), shape=switches.shape)
+    total = int(wrong.max(initial=problem.columns - 1)) + 1
+    switches = sparse(row.size, total, (requirements.big_m / scale, row, places))
+    moves = widened(change_rows(problem, requirements, scale), total)
     return Part(
         rows=Rows(
             matrix=sp.csr_array(moves + switches),
@@ -123,29 +121,16 @@ def _wrong_at(problem: Problem, requirements: Requirements, change: Array) -> Ma
 
 
 def _witness_part(problem: Problem, shares: Shares, wrong: Index, first: int) -> Part:
-    """A rate gap bounds from both sides, so a wrong sample names a rival that wins.
-
-    `sum_k v_nk >= z_n`, and `t_nk <= hi_nk - (hi_nk - eps) v_nk` (FORMULATIONS, "Options").
-    """
+    """A rate gap bounds from both sides, so a wrong sample names a rival that wins: one binary v_nk per open rival."""
     balanced = np.zeros(problem.cost.size, dtype=bool)
     for balance in shares.balances:
         balanced |= balance.first | balance.second
-    everything = shares.requirements
-    requirements = everything.select(balanced[everything.sample])
-    rows, groups = np.arange(requirements.rows), np.unique(requirements.group)
-    columns = first + rows
-    total = first + rows.size
-    naming = sparse(
-        groups.size,
-        total,
-        (np.ones(rows.size), np.searchsorted(groups, requirements.group), columns),
-        (-np.ones(groups.size), np.arange(groups.size), wrong[groups]),
-    )
-    above = requirements.high - requirements.need
-    scale = np.maximum(1.0, above / WIDE["count"])
-    moves = change_rows(problem, requirements, -scale)
-    moves = sp.csr_array((moves.data, moves.indices, moves.indptr), shape=(rows.size, total))
-    losing = sp.csr_array(moves + sparse(rows.size, total, (-above / scale, rows, columns)))
+    requirements = shares.requirements.select(balanced[shares.requirements.sample])
+    columns = first + np.arange(requirements.rows)
+    total = first + columns.size
+    naming = _naming_rows(requirements, wrong, columns, total)
+    losing = _losing_rows(problem, requirements, columns, total)
+    joined = sp.csr_array(sp.vstack([naming.matrix, losing.matrix], format="csr"))
 
     def complete(change: Array) -> Array:
         values = requirements.values(problem, change)
@@ -156,18 +141,47 @@ def _witness_part(problem: Problem, shares: Shares, wrong: Index, first: int) ->
 
     return Part(
         rows=Rows(
-            matrix=sp.csr_array(sp.vstack([naming, losing], format="csr")),
-            lower=np.concatenate([np.zeros(groups.size), -requirements.reach / scale]),
-            strict=np.concatenate([np.zeros(groups.size), 1.0 / scale]),
-            switch=np.concatenate([np.full(groups.size, -1), columns]),
-            on=np.ones(groups.size + rows.size),
-            tying=np.zeros(groups.size + rows.size, dtype=bool),
+            matrix=joined,
+            lower=np.concatenate([naming.lower, losing.lower]),
+            strict=np.concatenate([naming.strict, losing.strict]),
+            switch=np.concatenate([naming.switch, losing.switch]),
+            on=np.concatenate([naming.on, losing.on]),
+            tying=np.concatenate([naming.tying, losing.tying]),
         ),
         complete=complete,
-        objective=np.zeros(rows.size),
-        lower=np.zeros(rows.size),
-        upper=np.ones(rows.size),
+        objective=np.zeros(columns.size),
+        lower=np.zeros(columns.size),
+        upper=np.ones(columns.size),
         integer=True,
+    )
+
+
+def _naming_rows(requirements: Requirements, wrong: Index, columns: Index, total: int) -> Rows:
+    """`sum_k v_nk >= z_n`."""
+    groups, place = np.unique(requirements.group, return_inverse=True)
+    matrix = sparse(
+        groups.size,
+        total,
+        (np.ones(columns.size), place, columns),
+        (-np.ones(groups.size), np.arange(groups.size), wrong[groups]),
+    )
+    return plain_rows(matrix, np.zeros(groups.size))
+
+
+def _losing_rows(problem: Problem, requirements: Requirements, columns: Index, total: int) -> Rows:
+    """`t_nk <= hi_nk - (hi_nk - eps) v_nk` (FORMULATIONS, "Options", with delta = 0: see `polish`)."""
+    rows = np.arange(requirements.rows)
+    above = requirements.high - requirements.need
+    scale = np.maximum(1.0, above / WIDE["count"])
+    switches = sparse(rows.size, total, (-above / scale, rows, columns))
+    moves = widened(change_rows(problem, requirements, -scale), total)
+    return Rows(
+        matrix=sp.csr_array(moves + switches),
+        lower=-requirements.reach / scale,
+        strict=1.0 / scale,
+        switch=columns,
+        on=np.ones(rows.size),
+        tying=np.zeros(rows.size, dtype=bool),
     )
 
 

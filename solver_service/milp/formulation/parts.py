@@ -67,7 +67,7 @@ def grow(model: LinearModel, parts: Sequence[Part]) -> LinearModel:
         model,
         objective=np.concatenate([model.objective, *(part.objective for part in parts)]),
         constant=model.constant + sum(part.constant for part in parts),
-        matrix=sp.csr_array(sp.vstack([_widened(matrix, columns) for matrix in matrices], format="csr")),
+        matrix=sp.csr_array(sp.vstack([widened(matrix, columns) for matrix in matrices], format="csr")),
         row_lower=row_lower,
         row_upper=np.full(row_lower.size, np.inf),
         lower=np.concatenate([model.lower, *(part.lower for part in parts)]),
@@ -78,5 +78,6 @@ def grow(model: LinearModel, parts: Sequence[Part]) -> LinearModel:
     )
 
 
-def _widened(matrix: sp.csr_array, columns: int) -> sp.csr_array:
+def widened(matrix: sp.csr_array, columns: int) -> sp.csr_array:
+    """The same rows over more columns."""
     return sp.csr_array((matrix.data, matrix.indices, matrix.indptr), shape=(matrix.shape[0], columns))

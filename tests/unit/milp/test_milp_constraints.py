@@ -212,6 +212,51 @@ def _finds_nothing(*_):
     return solve_module.Outcome(SolveStatus.TIME_LIMIT, 0.0, nodes=0, presolve_s=0, solve_s=0, start_accepted=True)
 
 
+def test_a_stop_keeps_what_was_found():
+    """A job under constraints is interrupted like any other."""
+    snapshot, _ = tiny(0, "zero_one", n=200, d=8, h=4)
+    control, seen = Control(), []
+    control.on_incumbent = lambda found: (seen.append(found), control.stop())
+    spec = job("zero_one", time_s=60, constraints=[{"type": "grid", "value": 0.01}])
+    solution = solve(snapshot, spec, control)
+    assert solution.result.status is SolveStatus.INTERRUPTED
+    assert seen
+    assert solution.result.objective.final == seen[-1].objective
+    assert _feasible(snapshot, spec, solution)
+    assert control.elapsed < 20
+
+
+def test_a_stop_before_the_start_says_that_the_snapshot_breaks_a_constraint():
+    """Nothing was searched, so nothing is claimed."""
+    snapshot, control = tiny(0, "ramp", n=30)[0], Control()
+    control.stop()
+    result = solve(
+        snapshot, job("ramp", radius=1.0, constraints=[{"type": "min_accuracy", "value": 0.6}]), control
+    ).result
+    assert (result.status, result.improved, result.changed_weights) == (SolveStatus.INTERRUPTED, False, 0)
+    assert (result.objective.final, result.objective.bound) == (result.objective.start, 0)
+    assert "the weights returned are the snapshot's own" in result.notes[0]
+
+
+def test_signs_keep_every_heuristic_inside_the_smaller_box():
+    """Nonnegative and monotone are limits of the box: heuristics and bounds work as without them."""
+    snapshot, seen = tiny(9, "ramp", n=80, d=5)[0], []
+    asked = [{"type": "nonnegative", "value": 0, "classes": [0]}, {"type": "monotone", "value": -1, "classes": [1]}]
+    spec = job("ramp", radius=1.5, time_s=2, constraints=asked)
+    solution = solve(snapshot, spec, Control(seen.append))
+    assert all((found.weight[0] >= 0).all() and (found.weight[1] <= 0).all() for found in seen)
+    assert len(seen) > 1
+    assert solution.result.objective.bound > 0
+
+
+def test_a_node_limit_makes_a_constrained_run_repeatable():
+    """Same snapshot, seed and node limit: the same weights."""
+    snapshot, _ = tiny(8, "ramp", n=40, d=3)
+    spec = job("ramp", time_s=60, limits={"nodes": 5}, constraints=[{"type": "max_nonzero", "value": 8}])
+    first, second = solve(snapshot, spec), solve(snapshot, spec)
+    assert (first.weight == second.weight).all()
+
+
 def test_mse_takes_signs_only():
     """The refusal names the constraint and the way out."""
     snapshot, _ = tiny(0, "mse")
