@@ -27,6 +27,7 @@ ON_SAMPLES = ("min_accuracy", "recall_floor", "group_rate_gap")
 ON_WEIGHTS = ("nonnegative", "monotone", "max_nonzero", "grid", "movement_cost")
 SLACK = 1e-9
 """Shares that differ by less are the same: 7 of 10 samples are a share of 0.7, whatever their weights' rounding."""
+MOST_PRICE = 1e9
 MOST_STEPS = 2.0**24
 """A multiple of the grid has to be exact in float32, up to its last digit."""
 
@@ -207,7 +208,7 @@ def _check_value(constraint: "Constraint", field: str) -> None:
         case "grid":
             fits, wanted = value > 0, "a step above 0"
         case _:
-            fits, wanted = value >= 0, "a price of 0 or more"
+            fits, wanted = 0 <= value <= MOST_PRICE, f"a price from 0 to {MOST_PRICE:g}"
     if not fits:
         raise SpecError(f"{value:g} does not fit {constraint.type}; expected {wanted}", field=field)
 

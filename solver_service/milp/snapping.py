@@ -39,7 +39,7 @@ def grid_range(problem: Problem) -> tuple[Array, Array, Array]:
 
 def _sparse(problem: Problem, constraint: Constraint, weight: FloatArray) -> FloatArray:
     chosen = selected(constraint, weight.shape)
-    surplus = np.count_nonzero(weight[chosen]) - int(constraint.value)
+    surplus = np.count_nonzero(weight[chosen]) - int(min(constraint.value, chosen.sum()))
     if surplus <= 0:
         return weight
     may_vanish = chosen & (weight != 0) & inside(problem, np.zeros_like(weight))

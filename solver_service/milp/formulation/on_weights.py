@@ -91,7 +91,8 @@ def _nonzero_part(problem: Problem, constraints: Sequence[Constraint], first: in
         places = column[members & free]
         at_most.append(sparse(1, total, (-np.ones(places.size), np.zeros(places.size, dtype=np.int64), places)))
     most = [
-        int((members & always).sum()) - constraint.value for constraint, members in zip(sparse_ones, sets, strict=True)
+        int((members & always).sum()) - min(constraint.value, int(members.sum()))
+        for constraint, members in zip(sparse_ones, sets, strict=True)
     ]
     part = Part(
         rows=plain_rows(
@@ -115,14 +116,12 @@ def _grid_part(problem: Problem, steps: Array, low: Array, high: Array, first: i
     column = np.full(steps.shape, -1, dtype=np.int64)
     count = int(on.sum())
     column[on] = first + np.arange(count)
-    row, places, ratio, middle = (
-        np.arange(count),
-        _place(problem, on),
-        (steps / np.where(on, radius, 1.0))[on],
-        center[on],
-    )
+    row, places, size, half = np.arange(count), _place(problem, on), steps[on], radius[on]
+    only = low[on] == high[on]
+    # A single multiple needs no column, and its step may be out of all bounds.
+    ratio = np.where(only, 0.0, size) / half
     ties = sparse(count, first + count, (np.ones(count), row, places), (-ratio, row, column[on]))
-    needs = -middle / radius[on]
+    needs = (np.where(only, low[on] * size, 0.0) - center[on]) / half
     part = Part(
         rows=plain_rows(
             sp.csr_array(sp.vstack([ties, -ties], format="csr")), np.concatenate([needs, -needs]), tying=True

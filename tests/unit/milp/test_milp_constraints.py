@@ -257,6 +257,27 @@ def test_a_node_limit_makes_a_constrained_run_repeatable():
     assert (first.weight == second.weight).all()
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"type": "grid", "value": 1e300},
+        {"type": "grid", "value": 1e-6},
+        {"type": "movement_cost", "value": 1e9},
+        {"type": "max_nonzero", "value": 1e300},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("objective", ["zero_one", "ramp", "mae"])
+def test_values_out_of_the_ordinary_are_taken(objective, asked):
+    """Steps that only 0 fits, steps that all but anything fits, and prices that allow no movement."""
+    snapshot, _ = tiny(1, objective, n=5)
+    spec = job(objective, radius=4.0, time_s=5, constraints=[asked])
+    solution = solve(snapshot, spec)
+    assert _feasible(snapshot, spec, solution)
+    assert solution.result.status is not SolveStatus.INFEASIBLE
+    assert solution.result.objective.final == spec.value(snapshot, solution.weight, solution.bias)
+
+
 def test_mse_takes_signs_only():
     """The refusal names the constraint and the way out."""
     snapshot, _ = tiny(0, "mse")

@@ -126,6 +126,7 @@ def test_a_violation_names_its_constraint():
         ({"type": "grid", "value": 1e-12}, "value"),
         ({"type": "grid", "value": 1, "indices": [3]}, "indices"),
         ({"type": "movement_cost", "value": -1}, "value"),
+        ({"type": "movement_cost", "value": 1e10}, "value"),
     ],
     ids=str,
 )
