@@ -8,6 +8,7 @@ import scipy
 
 from shared.contracts import Backend, JobSpec, SolveStatus
 from shared.snapshot import FloatArray, Snapshot
+from solver_service.errors import SolverError
 from solver_service.milp.backends.outcome import MilpOptions, Outcome
 from solver_service.milp.backends.registry import milp_solver, version
 from solver_service.milp.budget import Budget
@@ -47,6 +48,8 @@ HEURISTIC_SHARE = 0.4
 CONSTRAINED_SHARE = 0.2
 """The same where constraints keep most of what the heuristics find from counting."""
 CONSTRAINED_ROUNDS = 5
+SECOND = {"scip": "highs", "highs": "scip"}
+"""Who takes over from a solver that gives up under constraints."""
 STRICT_ROOM = 1e-5
 """How far from the line a second search keeps right and wrong apart, when rounding loses what the first one found."""
 RELAXATION_SHARE = 0.25
@@ -216,7 +219,12 @@ def _branch_under_constraints(job: Job, cuts: Cuts) -> Ending:
 
     def search(model: LinearModel) -> Outcome:
         start = best_solution(problem, built, incumbents)
-        return milp_solver(job.spec.solver.backend)(model, _options(job), job.control, take, start)
+        try:
+            return milp_solver(job.spec.solver.backend)(model, _options(job), job.control, take, start)
+        except SolverError:
+            # Numerical trouble of one solver is seldom that of the other.
+            options = replace(_options(job), params={})
+            return milp_solver(SECOND[job.spec.solver.backend])(model, options, job.control, take, start)
 
     outcome, strict = search(built.model), None
     notes: tuple[str, ...] = ()

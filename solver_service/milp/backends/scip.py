@@ -65,7 +65,10 @@ def solve(
     scip.includeEventhdlr(watcher, "incumbents", "hands incumbents out and listens for a stop")
     scip.setParam("limits/time", max(0.0, deadline - time.monotonic()))
     with control.interruptible(scip.interruptSolve):
-        scip.optimizeNogil()
+        try:
+            scip.optimizeNogil()
+        except Exception as error:  # the binding has no class of its own for what SCIP cannot deal with
+            raise SolverError(f"SCIP gave up: {error}") from error
     guard.release()
     status = STATUS.get(scip.getStatus())
     if status is None:

@@ -278,6 +278,12 @@ def test_values_out_of_the_ordinary_are_taken(objective, asked):
     assert solution.result.objective.final == spec.value(snapshot, solution.weight, solution.bias)
 
 
+def test_a_solver_that_gives_up_has_a_second_to_take_over():
+    """SCIP has unresolved numerical troubles in an LP of this one."""
+    verdict = compare(*instance(4, 2043))
+    assert (verdict.wrong, verdict.proven) == (None, True)
+
+
 def test_mse_takes_signs_only():
     """The refusal names the constraint and the way out."""
     snapshot, _ = tiny(0, "mse")
