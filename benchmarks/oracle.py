@@ -16,9 +16,13 @@ ROOM = 1e-6
 INFINITE = highspy.kHighsInf
 
 
-def optimum(snapshot, spec):
-    """The least value of objective plus movement cost over the box under all constraints; None when infeasible."""
-    return _Search(snapshot, spec).best()
+def optimum(snapshot, spec, *, room=0.0):
+    """The least value of objective plus movement cost over the box under all constraints; None when infeasible.
+
+    With some `room`, choices of right samples count only where these can be right by as much: a single point in the
+    reals may be none that float32 weights reach.
+    """
+    return _Search(snapshot, spec, room).best()
 
 
 def kept(snapshot, spec, weight, bias):
@@ -114,8 +118,8 @@ def _subsets(members):
 class _Search:
     """One job's enumeration; the columns of its LPs are the new weights, one slack per sample, and movements."""
 
-    def __init__(self, snapshot, spec):
-        self.snapshot, self.spec = snapshot, spec
+    def __init__(self, snapshot, spec, room):
+        self.snapshot, self.spec, self.room = snapshot, spec, room
         w = _sample_weight(snapshot)
         self.samples = [n for n in range(snapshot.samples) if w[n] > 0]
         self.w = w
@@ -198,14 +202,19 @@ class _Search:
         for right, wrong in patterns:
             rows = [(self.margin(n, k), EPS) for n in right for k in self.rivals(n)]
             rows += [([-part for part in self.margin(n, k)], -EPS) for n, k in wrong]
-            if wrong and self.minimise([(row, need + ROOM) for row, need in rows], {}, low, high) is None:
-                continue  # only right on the line, where a sample is not wrong
+            # A wrong sample is not on the line between right and wrong.
+            if not self.has_room(rows, low, high, max(self.room, ROOM if wrong else 0.0)):
+                continue
             value = self.over(right, rows, low, high)
             if value is not None and (best is None or value < best):
                 best = value
                 if self.spec.objective == "zero_one" and not self.price.any():
                     return best
         return best
+
+    def has_room(self, rows, low, high, room):
+        """Whether all rows can hold by this much."""
+        return room == 0 or self.minimise([(row, need + room) for row, need in rows], {}, low, high) is not None
 
     def patterns(self):
         """(samples that have to be right, (sample, winning rival) of those that have to be wrong)."""
@@ -275,7 +284,7 @@ class _Search:
                     row = np.concatenate([sign * slope, np.zeros(self.snapshot.samples)])
                     rows.append(((sign * (level - self.target(n, k)), row), -self.spec.tolerance))
             moved = self.minimise(rows, {}, low, high)
-            if moved is not None:
+            if moved is not None and self.has_room(rows, low, high, self.room):
                 value = moved + total - sum(self.w[n] for n in inside)
                 if not self.price.any():
                     return value
