@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-containers check install bench-overlap clean
+.PHONY: demo test test-containers check install bench-exactness bench-overlap clean
 
 demo: $(READY)  ## the main job: all methods on a real data set, with a pool of its own
 	$(BIN)/gdsolver compare digits --local --out runs/demo
@@ -20,6 +20,9 @@ check: $(READY)  ## style, types, import rules
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench-exactness: $(READY)  ## 10,000 random tiny jobs against exhaustive search
+	$(BIN)/python benchmarks/exactness.py --instances 10000 --seed 1
 
 bench-overlap: $(READY)  ## what a slow pool costs the training loop
 	$(BIN)/python benchmarks/overlap.py

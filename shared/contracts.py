@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, model_validator
 
+from shared.constraints import check_constraints, movement_cost
 from shared.errors import SpecError
 from shared.objectives import Objective, ObjectiveName
-from shared.snapshot import Snapshot, Task
+from shared.snapshot import FloatArray, Snapshot, Task
 
 MAX_TIME_S = 600.0
 MAX_WAIT_S = 60.0
@@ -62,7 +63,7 @@ class SolverOptions(Contract):
 
 
 class Constraint(Contract):
-    """One extra requirement on the weights."""
+    """One extra requirement on the answer; `shared.constraints` says what each type means and checks it."""
 
     type: Literal[
         "min_accuracy",
@@ -135,6 +136,11 @@ class JobSpec(Contract):
             raise SpecError("the snapshot brings its own radii; leave `radius` and `bias_radius` out", field="radius")
         if snapshot.radius is None and self.radius is None:
             raise SpecError("missing: name the half-width of the box, or send radii in the snapshot", field="radius")
+        check_constraints(self.constraints, snapshot)
+
+    def value(self, snapshot: Snapshot, weight: FloatArray, bias: FloatArray | None) -> float:
+        """What the job minimises, at the given block: the objective, and the cost of movement where one is named."""
+        return self.goal.value(snapshot, weight, bias) + movement_cost(self.constraints, snapshot, weight)
 
 
 # --- what comes back -------------------------------------------------------------------------------------------------

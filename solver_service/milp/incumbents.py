@@ -1,5 +1,6 @@
 """The best float32 weights seen anywhere in a solve, recomputed, and reported as they improve."""
 
+import math
 from dataclasses import dataclass
 
 from shared.contracts import Incumbent
@@ -7,11 +8,12 @@ from shared.snapshot import FloatArray
 from solver_service.milp.control import Control, IncumbentFound
 from solver_service.milp.problem import Array, Problem
 from solver_service.milp.rounding import weights_of
+from solver_service.milp.snapping import snapped
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """Weights of the block, and their recomputed objective."""
+    """Weights of the block, and their recomputed objective; infinite where they break a constraint."""
 
     weight: FloatArray
     bias: FloatArray | None
@@ -21,7 +23,8 @@ class Candidate:
 class Incumbents:
     """Keeps the best candidate; a tie keeps the older one. `bound` is the best proven lower limit so far.
 
-    `start` is the objective at the snapshot's own weights.
+    `start` is the objective at the snapshot's own weights. Only weights that keep all constraints are taken; where the
+    snapshot breaks one, it stands in at an infinite value until the first feasible weights replace it.
     """
 
     def __init__(self, problem: Problem, control: Control, *, bound: float) -> None:
@@ -29,9 +32,15 @@ class Incumbents:
         self._bound = bound
         self.history: list[Incumbent] = []
         snapshot = problem.snapshot
-        value = problem.objective.value(snapshot, snapshot.weight, snapshot.bias)
+        value = problem.value(snapshot.weight, snapshot.bias)
         self.start = value
-        self.best = Candidate(snapshot.weight, snapshot.bias, value)
+        start_fits = problem.feasible(snapshot.weight, snapshot.bias)
+        self.best = Candidate(snapshot.weight, snapshot.bias, value if start_fits else math.inf)
+
+    @property
+    def feasible(self) -> bool:
+        """Whether the best candidate keeps all constraints."""
+        return math.isfinite(self.best.objective)
 
     @property
     def bound(self) -> float:
@@ -45,11 +54,14 @@ class Incumbents:
     def offer(self, change: Array, *, nodes: int = 0) -> float:
         """Round a change [h, d+1] into the box, recompute, keep it if it is better; its recomputed objective."""
         weight, bias = weights_of(self._problem, change)
+        weight = snapped(self._problem, weight)
         return self.offer_weights(weight, bias, nodes=nodes)
 
     def offer_weights(self, weight: FloatArray, bias: FloatArray | None, *, nodes: int = 0) -> float:
-        """The same for float32 weights that are already inside the box."""
-        value = self._problem.objective.value(self._problem.snapshot, weight, bias)
+        """The same for float32 weights that are already inside the box; infinite where they break a constraint."""
+        value = self._problem.value(weight, bias)
+        if self._problem.constraints and not self._problem.feasible(weight, bias):
+            return math.inf
         if value < self.best.objective:
             self.best = Candidate(weight, bias, value)
             self._report(nodes)

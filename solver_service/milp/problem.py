@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.contracts import JobSpec
+from shared.constraints import movement_cost, sign_limits, violations
+from shared.contracts import Constraint, JobSpec
 from shared.objectives import Objective, outputs, sample_weights
-from shared.snapshot import Snapshot
+from shared.snapshot import FloatArray, Snapshot
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -20,8 +21,10 @@ class Problem:
 
     The bias counts as one more input that is always 1, so `inputs` is [n, d+1] and `radius` [h, d+1]; without a bias
     its radius is 0. A *change* is an [h, d+1] array in units of the radius, each entry in [-1, 1]. `scores` [n, h] are
-    those of the snapshot's own weights, `targets` classes [n] or values [n, h], `cost` [n] the samples' weights as
-    they enter the objective.
+    those of `center` [h, d+1], which is the snapshot's own weights and bias unless constraints on signs cut the box to
+    a smaller one; `reach` [h, d+1] are the half-widths of the whole box around the snapshot, `floor` and `ceiling` the
+    limits of signs. `targets` are classes [n] or values [n, h], `cost` [n] the samples' weights as they enter the
+    objective.
     """
 
     snapshot: Snapshot
@@ -31,6 +34,11 @@ class Problem:
     radius: Array
     cost: Array
     targets: NDArray[np.generic]
+    center: Array
+    reach: Array
+    floor: Array
+    ceiling: Array
+    constraints: tuple[Constraint, ...] = ()
 
     @property
     def units(self) -> int:
@@ -41,6 +49,20 @@ class Problem:
     def columns(self) -> int:
         """h (d + 1), the number of entries of a change."""
         return int(self.radius.size)
+
+    @property
+    def beyond_box(self) -> bool:
+        """True when constraints ask for more than signs, which the box already keeps."""
+        return any(constraint.type not in ("nonnegative", "monotone") for constraint in self.constraints)
+
+    def value(self, weight: FloatArray, bias: FloatArray | None) -> float:
+        """What the job minimises, recomputed: the objective, and what movement costs."""
+        movement = movement_cost(self.constraints, self.snapshot, weight) if self.constraints else 0.0
+        return self.objective.value(self.snapshot, weight, bias) + movement
+
+    def feasible(self, weight: FloatArray, bias: FloatArray | None) -> bool:
+        """Whether weights inside the box keep all constraints."""
+        return not (self.constraints and violations(self.constraints, self.snapshot, weight, bias))
 
     def scores_at(self, change: Array) -> Array:
         """Scores [n, h] after a change [h, d+1]."""
@@ -54,15 +76,41 @@ def problem_of(snapshot: Snapshot, spec: JobSpec) -> Problem:
     with_bias = np.hstack([snapshot.inputs.astype(np.float64), np.ones((snapshot.samples, 1))])
     targets = snapshot.targets.reshape(snapshot.samples, -1).astype(np.float64)
     classification = snapshot.task == "classification"
+    reach = radii(snapshot, spec)
+    own = np.zeros_like(reach)
+    own[:, :-1] = snapshot.weight
+    if snapshot.bias is not None:
+        own[:, -1] = snapshot.bias
+    floor, ceiling = (
+        np.column_stack([limits, np.full(len(limits), free)])
+        for limits, free in zip(sign_limits(spec.constraints, snapshot.weight.shape), (-np.inf, np.inf), strict=True)
+    )
+    center, radius = _cut_box(own, reach, floor, ceiling)
+    scores = outputs(snapshot, snapshot.weight, snapshot.bias)
+    if spec.constraints:
+        scores = scores + with_bias @ (center - own).T
     return Problem(
         snapshot=snapshot,
         objective=spec.goal,
         inputs=with_bias[kept],
-        scores=outputs(snapshot, snapshot.weight, snapshot.bias)[kept],
-        radius=radii(snapshot, spec),
+        scores=scores[kept],
+        radius=radius,
         cost=_costs(spec.goal, weights[kept], snapshot.outputs),
         targets=snapshot.targets[kept] if classification else targets[kept],
+        center=center,
+        reach=reach,
+        floor=floor,
+        ceiling=ceiling,
+        constraints=tuple(spec.constraints),
     )
+
+
+def _cut_box(own: Array, reach: Array, floor: Array, ceiling: Array) -> tuple[Array, Array]:
+    """Center and half-widths of what limits of signs leave of a box; where they leave nothing, the nearest side."""
+    cut = ((own - reach) < floor) | ((own + reach) > ceiling)
+    low = np.minimum(np.maximum(own - reach, floor), own + reach)
+    high = np.maximum(np.minimum(own + reach, ceiling), low)
+    return np.where(cut, (low + high) / 2, own), np.where(cut, (high - low) / 2, reach)
 
 
 def radii(snapshot: Snapshot, spec: JobSpec) -> Array:

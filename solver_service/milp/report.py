@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from shared.constraints import Violation, movement_cost, violations
 from shared.contracts import Backend, JobResult, JobSpec, ObjectiveReport, Sizes, SolveStatus, Timings, gap
 from shared.snapshot import FloatArray, Snapshot
 from solver_service.milp.formulation.compact import columns_of
@@ -62,6 +63,8 @@ def safe_bound(value: float, *, integral: bool) -> float:
 
 def is_integral(problem: Problem) -> bool:
     """True when the objective takes whole values only."""
+    if any(constraint.type == "movement_cost" for constraint in problem.constraints):
+        return False
     counts = problem.objective.name in ("zero_one", "outliers")
     return counts and bool((problem.cost == np.round(problem.cost)).all())
 
@@ -89,27 +92,46 @@ def sizes_of(problem: Problem, screened: Screened, model: LinearModel | None) ->
 
 def solution_of(snapshot: Snapshot, spec: JobSpec, incumbents: Incumbents, ending: Ending, total_s: float) -> Solution:
     """Put the result together; everything in it is recomputed from the weights returned."""
-    best, bound = incumbents.best, max(0.0, incumbents.bound)
-    start = spec.goal.value(snapshot, snapshot.weight, snapshot.bias)
+    best, start = incumbents.best, incumbents.start
+    # Without feasible weights the snapshot's stand in, and there is nothing to bound.
+    final, bound = (best.objective, max(0.0, incumbents.bound)) if incumbents.feasible else (start, 0.0)
     changed = int(np.count_nonzero(best.weight != snapshot.weight))
     if best.bias is not None and snapshot.bias is not None:
         changed += int(np.count_nonzero(best.bias != snapshot.bias))
-    distance = gap(best.objective, bound)
-    status = _status(best.objective, bound, distance, spec, ending)
+    distance = gap(final, bound)
+    status = _status(final, bound, distance, spec, ending) if incumbents.feasible else ending.status
+    broken = violations(spec.constraints, snapshot, snapshot.weight, snapshot.bias)
     unproven = ending.complete and status is not SolveStatus.OPTIMAL
     result = JobResult(
-        objective=ObjectiveReport(name=spec.objective, start=start, final=best.objective, bound=bound, gap=distance),
+        objective=ObjectiveReport(name=spec.objective, start=start, final=final, bound=bound, gap=distance),
         status=status,
-        improved=best.objective < start,
+        improved=incumbents.feasible and (final < start or bool(broken)),
         changed_weights=changed,
         timings=Timings(build_s=ending.build_s, presolve_s=ending.presolve_s, solve_s=ending.solve_s, total_s=total_s),
         sizes=ending.sizes,
         nodes=ending.nodes,
         incumbents=incumbents.history,
         backend=ending.backend,
-        notes=[*ending.notes, *([COMPLETE] if unproven else [])],
+        notes=[
+            *ending.notes,
+            *([COMPLETE] if unproven else []),
+            *_constraint_notes(snapshot, spec, incumbents, broken),
+        ],
     )
     return Solution(result, best.weight, best.bias)
+
+
+def _constraint_notes(snapshot: Snapshot, spec: JobSpec, incumbents: Incumbents, broken: list[Violation]) -> list[str]:
+    """What constraints make of the values: a snapshot that breaks some, and the movement that is paid for."""
+    notes = []
+    if broken:
+        names = ", ".join(violation.name for violation in broken)
+        kept = "the weights returned keep all" if incumbents.feasible else "the weights returned are the snapshot's own"
+        notes.append(f"the snapshot breaks {names}; {kept}")
+    if any(constraint.type == "movement_cost" for constraint in spec.constraints):
+        paid = movement_cost(spec.constraints, snapshot, incumbents.best.weight)
+        notes.append(f"the objective's values include the cost of movement, {paid:.6g} of the final one")
+    return notes
 
 
 def _status(final: float, bound: float, distance: float, spec: JobSpec, ending: Ending) -> SolveStatus:

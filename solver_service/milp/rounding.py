@@ -3,7 +3,7 @@
 import numpy as np
 
 from shared.snapshot import FloatArray
-from solver_service.milp.problem import Array, Problem
+from solver_service.milp.problem import Array, Mask, Problem
 
 STEPS = 4
 
@@ -12,33 +12,49 @@ def weights_of(problem: Problem, change: Array) -> tuple[FloatArray, FloatArray 
     """The block's weight [h, d] and bias [h] after a change [h, d+1], rounded into the box."""
     snapshot = problem.snapshot
     step = problem.radius * np.clip(change, -1.0, 1.0)
-    weight = round_into_box(snapshot.weight, step[:, :-1], problem.radius[:, :-1])
+    if problem.constraints:
+        step[:, :-1] += problem.center[:, :-1] - snapshot.weight
+    weight = round_into_box(
+        snapshot.weight,
+        step[:, :-1],
+        problem.reach[:, :-1],
+        floor=problem.floor[:, :-1],
+        ceiling=problem.ceiling[:, :-1],
+    )
     if snapshot.bias is None:
         return weight, None
-    return weight, round_into_box(snapshot.bias, step[:, -1], problem.radius[:, -1])
+    return weight, round_into_box(snapshot.bias, step[:, -1], problem.reach[:, -1])
 
 
 def change_of(problem: Problem, weight: FloatArray, bias: FloatArray | None) -> Array:
     """The change [h, d+1] that leads nearest to these weights, clipped into the box."""
     snapshot = problem.snapshot
     step = np.zeros_like(problem.radius)
-    step[:, :-1] = weight.astype(np.float64) - snapshot.weight
+    step[:, :-1] = weight.astype(np.float64) - problem.center[:, :-1]
     if bias is not None and snapshot.bias is not None:
         step[:, -1] = bias.astype(np.float64) - snapshot.bias
     moved = np.divide(step, problem.radius, out=np.zeros_like(step), where=problem.radius > 0)
     return np.clip(moved, -1.0, 1.0)
 
 
-def round_into_box(center: FloatArray, step: Array, radius: Array) -> FloatArray:
-    """`center + step` as float32 with `|result - center| <= radius` in float64 arithmetic."""
+def round_into_box(
+    center: FloatArray, step: Array, radius: Array, *, floor: Array | float = -np.inf, ceiling: Array | float = np.inf
+) -> FloatArray:
+    """`center + step` as float32 with `|result - center| <= radius` in float64 arithmetic, from floor to ceiling.
+
+    The center, moved to the floor or the ceiling (0 or none) where it is beyond, has to be inside the box.
+    """
     exact = center.astype(np.float64)
+    inner = np.clip(center, floor, ceiling).astype(np.float32)
     with np.errstate(over="ignore"):
         found = (exact + step).astype(np.float32)
     for _ in range(STEPS):
-        outside = ~(np.abs(found - exact) <= radius)
-        found = np.where(outside, np.nextafter(found, center), found)
-    outside = ~(np.abs(found - exact) <= radius)
-    return np.where(outside, center, found).astype(np.float32)
+        found = np.where(_outside(found, exact, radius, floor, ceiling), np.nextafter(found, inner), found)
+    return np.where(_outside(found, exact, radius, floor, ceiling), inner, found).astype(np.float32)
+
+
+def _outside(found: FloatArray, exact: Array, radius: Array, floor: Array | float, ceiling: Array | float) -> Mask:
+    return np.asarray(~((np.abs(found - exact) <= radius) & (found >= floor) & (found <= ceiling)))
 
 
 def rounding_errors(problem: Problem, weight: FloatArray, bias: FloatArray | None) -> Array:

@@ -8,18 +8,22 @@ import scipy
 
 from shared.contracts import Backend, JobSpec, SolveStatus
 from shared.snapshot import FloatArray, Snapshot
+from solver_service.errors import SolverError
 from solver_service.milp.backends.outcome import MilpOptions, Outcome
 from solver_service.milp.backends.registry import milp_solver, version
 from solver_service.milp.budget import Budget
+from solver_service.milp.constrained import best_solution, improve_constrained, polish_best, taker
 from solver_service.milp.control import Control
 from solver_service.milp.elastic import ElasticProgram
 from solver_service.milp.finish import finish_count
 from solver_service.milp.formulation.compact import NO_CUTS, Cuts, columns_of, compact_model, complete, cuts_model
 from solver_service.milp.formulation.conflicts import pair_cuts
+from solver_service.milp.formulation.constrained import constrained_model
 from solver_service.milp.formulation.model import LinearModel
 from solver_service.milp.formulation.reference import complete_reference, reference_model
 from solver_service.milp.formulation.rows import nonzeros
 from solver_service.milp.incumbents import Incumbents
+from solver_service.milp.infeasible import blame, contradictions
 from solver_service.milp.least_squares import solve_least_squares
 from solver_service.milp.problem import Array, Problem, problem_of
 from solver_service.milp.reduction import Screened, screen
@@ -41,6 +45,13 @@ from solver_service.milp.warmstart import improve
 __all__ = ["Solution", "solve"]
 
 HEURISTIC_SHARE = 0.4
+CONSTRAINED_SHARE = 0.2
+"""The same where constraints keep most of what the heuristics find from counting."""
+CONSTRAINED_ROUNDS = 5
+SECOND = {"scip": "highs", "highs": "scip"}
+"""Who takes over from a solver that gives up under constraints."""
+STRICT_ROOM = 1e-5
+"""How far from the line a second search keeps right and wrong apart, when rounding loses what the first one found."""
 RELAXATION_SHARE = 0.25
 ROUNDS = 40
 """Restarts in a row without an improvement, after which the heuristics give way to the proof."""
@@ -65,6 +76,8 @@ class Job:
     @property
     def proven(self) -> bool:
         """True when the best value meets the bound, or comes as close as the job asks for."""
+        if not self.incumbents.feasible:
+            return False
         best, bound = self.incumbents.best.objective, max(0.0, self.incumbents.bound)
         return best <= bound or best - bound <= self.spec.limits.gap * best
 
@@ -83,14 +96,19 @@ def solve(snapshot: Snapshot, spec: JobSpec, control: Control | None = None, *, 
     """Find better weights for the snapshot's layer inside its box, and prove how much better they could be.
 
     `start` is another solution to begin from, such as a lost attempt's incumbent; it is clipped into the box. The
-    result is never worse than the snapshot, the start, or any incumbent that was reported. Raises SpecError for a
-    spec that does not fit, SolverError when a solver breaks.
+    result is never worse than the snapshot, the start, or any incumbent that was reported; only a snapshot that breaks
+    the spec's constraints gives way to whatever keeps them. Raises SpecError for a spec that does not fit, SolverError
+    when a solver breaks.
     """
     control = control or Control()
     spec.check(snapshot)
     check_supported(snapshot, spec)
     problem = problem_of(snapshot, spec)
-    if spec.objective == "mse":
+    impossible = contradictions(snapshot, spec, problem)
+    if impossible:
+        job = _job(problem, spec, control, _nothing_to_screen(problem))
+        ending = _ending(job, SolveStatus.INFEASIBLE, notes=tuple(impossible))
+    elif spec.objective == "mse":
         job = _job(problem, spec, control, _nothing_to_screen(problem))
         ending = _least_squares(job, start)
     else:
@@ -113,8 +131,11 @@ def _nothing_to_screen(problem: Problem) -> Screened:
 
 def _by_style(job: Job, start: Start | None) -> Ending:
     _offer_start(job, start)
-    if job.control.stopped or job.proven or job.screened.requirements.rows == 0:
+    settled = job.screened.requirements.rows == 0 and not job.problem.beyond_box
+    if job.control.stopped or job.proven or settled:
         return _ending(job, _why(job))
+    if job.problem.beyond_box:
+        return _constrained(job)
     if job.screened.requirements.style == "linear":
         return _linear_program(job)
     return _mixed_integer(job)
@@ -123,6 +144,8 @@ def _by_style(job: Job, start: Start | None) -> Ending:
 def _offer_start(job: Job, start: Start | None) -> None:
     if start is not None:
         job.incumbents.offer(change_of(job.problem, *start))
+    if not job.incumbents.feasible:
+        job.incumbents.offer(change_of(job.problem, job.problem.snapshot.weight, job.problem.snapshot.bias))
 
 
 def _least_squares(job: Job, start: Start | None) -> Ending:
@@ -165,6 +188,83 @@ def _mixed_integer(job: Job) -> Ending:
     return _branch_and_bound(job, cuts)
 
 
+def _constrained(job: Job) -> Ending:
+    """Constraints beyond signs: bounds and heuristics that know nothing of them, and a solver that does."""
+    cuts, ending = NO_CUTS, None
+    if job.screened.requirements.rows:
+        if job.screened.requirements.style == "linear":
+            ending = _linear_program(job)
+        else:
+            cuts = _bound_by_conflicts(job)
+    if not job.proven:
+        ending = None
+        share = 1.0 if job.spec.limits.nodes is not None else CONSTRAINED_SHARE
+        budget = replace(job.budget().share(share), rounds=CONSTRAINED_ROUNDS)
+        improve_constrained(job.problem, job.screened, job.incumbents, budget, job.spec.solver.seed)
+    ending = ending or replace(_ending(job, _why(job)), build_s=job.control.elapsed)
+    if job.proven or job.control.stopped or job.budget().over:
+        return ending
+    if _too_large(job):
+        note = "the model does not fit `limits.memory_mb`; heuristics only"
+        return replace(ending, status=SolveStatus.MEMORY_LIMIT, notes=(note,))
+    return _branch_under_constraints(job, cuts)
+
+
+def _branch_under_constraints(job: Job, cuts: Cuts) -> Ending:
+    problem, incumbents = job.problem, job.incumbents
+    built = constrained_model(problem, job.screened, cuts, problem.constraints)
+    began, whole = job.control.elapsed, Budget(job.control, job.spec.limits.time_s, ROUNDS)
+    take = taker(problem, built, incumbents, lambda: whole.over)
+    polish_best(problem, built, incumbents, lambda: job.budget().over)
+
+    def search(model: LinearModel) -> Outcome:
+        start = best_solution(problem, built, incumbents)
+        try:
+            return milp_solver(job.spec.solver.backend)(model, _options(job), job.control, take, start)
+        except SolverError:
+            # Numerical trouble of one solver is seldom that of the other.
+            options = replace(_options(job), params={})
+            return milp_solver(SECOND[job.spec.solver.backend])(model, options, job.control, take, start)
+
+    outcome, strict = search(built.model), None
+    notes: tuple[str, ...] = ()
+    if not outcome.start_accepted:
+        notes = ("the solver's check rejected the start; it searched without one",)
+    if outcome.status is not SolveStatus.INFEASIBLE:
+        incumbents.raise_bound(safe_bound(outcome.bound, integral=is_integral(problem)))
+    missed = incumbents.best.objective > outcome.bound + _allowance(job)
+    if outcome.status is SolveStatus.OPTIMAL and missed and not job.budget().over:
+        strict = search(built.tightened(STRICT_ROOM))
+        polish_best(problem, built, incumbents, lambda: whole.over)
+    status = _honest(outcome)
+    if not incumbents.feasible:
+        status, notes = _nothing_found(job, outcome, strict)
+    return replace(
+        _ending(job, status, model=built.model, notes=notes),
+        complete=outcome.status is SolveStatus.OPTIMAL,
+        nodes=outcome.nodes,
+        build_s=began,
+        presolve_s=outcome.presolve_s,
+        solve_s=outcome.solve_s,
+    )
+
+
+def _nothing_found(job: Job, outcome: Outcome, strict: Outcome | None) -> tuple[SolveStatus, tuple[str, ...]]:
+    """Why no weights keep all constraints, as far as it is known."""
+    if outcome.status is SolveStatus.INFEASIBLE:
+        return SolveStatus.INFEASIBLE, tuple(blame(job.problem.snapshot, job.spec, job.budget()))
+    if strict is not None and strict.status is SolveStatus.INFEASIBLE:
+        note = (
+            f"no weights keep all constraints, unless a sample is within {STRICT_ROOM:g} of being both right and wrong"
+        )
+        return SolveStatus.INFEASIBLE, (note,)
+    if outcome.status in (SolveStatus.OPTIMAL, SolveStatus.GAP_REACHED):
+        return SolveStatus.TIME_LIMIT, (
+            "weights that keep all constraints exist, but none survived rounding to float32",
+        )
+    return outcome.status, ("no weights that keep all constraints were found before the limit",)
+
+
 def _bound_by_conflicts(job: Job) -> Cuts:
     """What pairs of samples prove by themselves, and the cuts that it took."""
     requirements = job.screened.requirements
@@ -197,6 +297,8 @@ def _improve(job: Job) -> None:
 
 def _too_large(job: Job) -> bool:
     needed = BYTES_PER_NONZERO * nonzeros(job.problem, job.screened.requirements)
+    if job.problem.beyond_box:
+        needed *= 3  # rows and binaries that count, beside those of the objective
     return needed > job.spec.limits.memory_mb * 1e6
 
 
@@ -245,6 +347,7 @@ def _options(job: Job) -> MilpOptions:
         nodes=limits.nodes,
         gap=limits.gap,
         seed=solver.seed,
+        find=not job.incumbents.feasible,
         params=solver.params,
     )
 
@@ -296,7 +399,12 @@ def _ending(
 def _allowance(job: Job) -> float:
     """How far above its bound a proven optimum may stay: rounding to float32, and the solver's tolerance."""
     best, name = job.incumbents.best, job.problem.objective.name
-    tolerance = 2 * TOLERANCE * (best.objective if job.screened.requirements.style == "linear" else 1 + best.objective)
+    if not job.incumbents.feasible:
+        return 0.0
+    by_lp = job.screened.requirements.style == "linear" and not job.problem.beyond_box
+    tolerance = 2 * TOLERANCE * (best.objective if by_lp else 1 + best.objective)
+    if job.problem.beyond_box:
+        tolerance *= 5  # the room that keeps right and wrong apart in float32 costs, too
     if name in ("zero_one", "outliers"):
         return 0.0 if is_integral(job.problem) else tolerance
     errors = rounding_errors(job.problem, best.weight, best.bias).max(axis=1)

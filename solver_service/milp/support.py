@@ -26,8 +26,7 @@ def check_supported(snapshot: Snapshot, spec: JobSpec) -> None:
         _refuse(f"tunnelling a {snapshot.activation} layer is not supported yet", "snapshot.activation")
     if spec.tail_radius > 0:
         _refuse("there is no tail to move; hidden layers are not supported yet", "tail_radius")
-    if spec.constraints:
-        _refuse(f"constraints ({spec.constraints[0].type}) are not supported yet", "constraints")
+    _check_constraints(spec)
     if spec.solver.formulation == "reference":
         _check_reference(spec)
     check_parameters(spec.solver)
@@ -53,6 +52,15 @@ def parameters() -> dict[str, Entry]:
     return {name: (kind, low, high) for name, (kind, low, high) in json.loads(PARAMETERS.read_text()).items()}
 
 
+def _check_constraints(spec: JobSpec) -> None:
+    for index, constraint in enumerate(spec.constraints):
+        if spec.objective == "mse" and constraint.type not in ("nonnegative", "monotone"):
+            _refuse(
+                f"{constraint.type} does not go with mse yet, which takes nonnegative and monotone; use mae",
+                f"constraints.{index}.type",
+            )
+
+
 def _check_value(value: bool | int | float, entry: Entry, field: str) -> None:
     kind, low, high = entry
     if type(value) not in KINDS[kind]:
@@ -65,6 +73,8 @@ def _check_value(value: bool | int | float, entry: Entry, field: str) -> None:
 def _check_reference(spec: JobSpec) -> None:
     if spec.objective != "zero_one":
         _refuse("the reference formulation knows zero_one only; use compact", "solver.formulation")
+    if spec.constraints:
+        _refuse("the reference formulation takes no constraints; use compact", "solver.formulation")
     if spec.solver.backend != "scip":
         _refuse("the reference formulation has indicators, which only scip takes", "solver.backend")
 

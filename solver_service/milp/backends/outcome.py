@@ -41,13 +41,17 @@ class Guard:
 
 @dataclass(frozen=True)
 class MilpOptions:
-    """Limits of one run: seconds, megabytes, nodes (None: any number), relative gap; seed; parameters by name."""
+    """Limits of one run: seconds, megabytes, nodes (None: any number), relative gap; seed; parameters by name.
+
+    `find` asks the solver to look for solutions by heuristics of its own, where ours have none to start from.
+    """
 
     time_s: float
     memory_mb: float
     nodes: int | None = None
     gap: float = 0.0
     seed: int = 0
+    find: bool = False
     params: Mapping[str, bool | int | float] = field(default_factory=dict)
 
 

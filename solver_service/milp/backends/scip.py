@@ -65,7 +65,10 @@ def solve(
     scip.includeEventhdlr(watcher, "incumbents", "hands incumbents out and listens for a stop")
     scip.setParam("limits/time", max(0.0, deadline - time.monotonic()))
     with control.interruptible(scip.interruptSolve):
-        scip.optimizeNogil()
+        try:
+            scip.optimizeNogil()
+        except Exception as error:  # the binding has no class of its own for what SCIP cannot deal with
+            raise SolverError(f"SCIP gave up: {error}") from error
     guard.release()
     status = STATUS.get(scip.getStatus())
     if status is None:
@@ -117,11 +120,16 @@ def _columns(model: LinearModel) -> tuple[Model, list[Any]]:
     scip.hideOutput()
     columns = (model.lower.tolist(), model.upper.tolist(), model.objective.tolist(), model.integer.tolist())
     variables = [
-        scip.addVar(lb=lower, ub=upper, obj=cost, vtype="B" if integer else "C")
+        scip.addVar(lb=lower, ub=upper, obj=cost, vtype=_kind(lower, upper) if integer else "C")
         for lower, upper, cost, integer in zip(*columns, strict=True)
     ]
     scip.addObjoffset(model.constant)
     return scip, variables
+
+
+def _kind(lower: float, upper: float) -> str:
+    """Binary or integer, by the bounds."""
+    return "B" if lower >= 0 and upper <= 1 else "I"
 
 
 def _add_rows(scip: Model, model: LinearModel, variables: list[Any], should_stop: Callable[[], bool]) -> bool:
@@ -158,7 +166,8 @@ def _row(scip: Model, model: LinearModel, row: int, anchor: Any, variables: list
 
 def _configure(scip: Model, options: MilpOptions) -> None:
     # The starts come from our own heuristics; here, proving is what the time is for.
-    scip.setHeuristics(SETTING.OFF)
+    if not options.find:
+        scip.setHeuristics(SETTING.OFF)
     scip.setParam("separating/maxroundsroot", 5)
     scip.setParam("separating/maxrounds", 0)
     for name, value in options.params.items():

@@ -13,7 +13,8 @@ class LinearModel:
     """min constant + objective . x, rows `row_lower <= matrix x <= row_upper`, `lower <= x <= upper`, some x integer.
 
     `indicator[r]` is the binary column that switches row r on (the row then has an upper side only), or -1 where the
-    row always holds. The first `change_columns` columns are the entries of a change [h, d+1].
+    row always holds. The first columns are the entries of a change [h, d+1]; as many as `change_columns` are handed out
+    of every solution.
     """
 
     objective: Array

@@ -24,7 +24,10 @@ def _refusal(snapshot, spec):
     ("fields", "field"),
     [
         ({"tail_radius": 0.1}, "tail_radius"),
-        ({"constraints": [{"type": "min_accuracy", "value": 0.5}]}, "constraints"),
+        (
+            {"constraints": [{"type": "nonnegative", "value": 0}], "solver": {"formulation": "reference"}},
+            "solver.formulation",
+        ),
         ({"solver": {"formulation": "reference", "backend": "highs"}}, "solver.backend"),
         ({"solver": {"backend": "highs", "params": {"branching/preferbinary": True}}}, "solver.params"),
     ],

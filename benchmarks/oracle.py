@@ -1,0 +1,375 @@
+"""The true optimum of tiny jobs by exhaustive search, constraints and all; it shares no code with the solver.
+
+Everything discrete is enumerated: which samples are right, which rival wins over a wrong one, which samples a ramp
+keeps, which weights are 0, which multiple of a grid each weight takes, which bounds are active in a least-squares
+problem. What is left is a linear program (or a linear system) in the new weights themselves.
+"""
+
+from itertools import chain, combinations, product
+
+import highspy
+import numpy as np
+
+EPS = 1e-4
+ROOM = 1e-6
+"""A wrong sample is short of EPS by more than nothing."""
+INFINITE = highspy.kHighsInf
+
+
+def optimum(snapshot, spec, *, room=0.0):
+    """The least value of objective plus movement cost over the box under all constraints; None when infeasible.
+
+    With some `room`, choices of right samples count only where these can be right by as much: a single point in the
+    reals may be none that float32 weights reach.
+    """
+    return _Search(snapshot, spec, room).best()
+
+
+def kept(snapshot, spec, weight, bias):
+    """Whether float32 weights are in the box and keep every constraint."""
+    low, high = _box(snapshot, spec)
+    found = np.hstack([weight, np.zeros((len(weight), 1)) if bias is None else bias[:, None]]).astype(np.float64)
+    slip = 1e-12 * (1 + np.abs(found))
+    if (found < low - slip).any() or (found > high + slip).any():
+        return False
+    right = _margins(snapshot, found) >= EPS if snapshot.task == "classification" else None
+    return all(_keeps(snapshot, constraint, found[:, :-1], right) for constraint in spec.constraints)
+
+
+def _keeps(snapshot, constraint, weight, right):
+    values = [weight[i, j] for i, j in _chosen(constraint, weight.shape)]
+    match constraint.type:
+        case "nonnegative":
+            return min(values) >= 0
+        case "monotone":
+            return min(constraint.value * value for value in values) >= 0
+        case "max_nonzero":
+            return sum(value != 0 for value in values) <= constraint.value
+        case "grid":
+            return all(value == np.float32(round(value / constraint.value) * constraint.value) for value in values)
+        case "movement_cost":
+            return True
+    return _shares_fit(snapshot, constraint, right)
+
+
+def _shares_fit(snapshot, constraint, right):
+    w = _sample_weight(snapshot)
+
+    def rate(members):
+        return w[members & right].sum() / w[members].sum()
+
+    weighty = w > 0
+    match constraint.type:
+        case "min_accuracy":
+            return rate(weighty) >= constraint.value - 1e-9
+        case "recall_floor":
+            classes = constraint.classes or np.unique(snapshot.targets[weighty])
+            return all(rate(weighty & (snapshot.targets == c)) >= constraint.value - 1e-9 for c in classes)
+    wanted = weighty & np.isin(snapshot.targets, constraint.classes or snapshot.targets)
+    one, two = (wanted & (snapshot.group == g) for g in np.unique(snapshot.group[weighty]))
+    return abs(rate(one) - rate(two)) <= constraint.value + 1e-9
+
+
+def _chosen(constraint, shape):
+    rows = range(shape[0]) if constraint.classes is None else sorted(set(constraint.classes))
+    columns = range(shape[1]) if constraint.indices is None else sorted(set(constraint.indices))
+    return list(product(rows, columns))
+
+
+def _sample_weight(snapshot):
+    return np.ones(snapshot.samples) if snapshot.sample_weight is None else snapshot.sample_weight.astype(np.float64)
+
+
+def _box(snapshot, spec):
+    """Lowest and highest weights [h, d+1], biases last (fixed at 0 where there are none)."""
+    h, d = snapshot.weight.shape
+    own, half = np.zeros((h, d + 1)), np.zeros((h, d + 1))
+    own[:, :d] = snapshot.weight
+    half[:, :d] = spec.radius if snapshot.radius is None else snapshot.radius
+    if snapshot.bias is not None:
+        own[:, d] = snapshot.bias
+        if snapshot.bias_radius is not None:
+            half[:, d] = snapshot.bias_radius
+        else:
+            half[:, d] = (spec.bias_radius or spec.radius) if snapshot.radius is None else half[:, :d].max(axis=1)
+    return own - half, own + half
+
+
+def _scores(snapshot, weight):
+    scores = snapshot.inputs.astype(np.float64) @ weight[:, :-1].T + weight[:, -1]
+    return scores if snapshot.offset is None else scores + snapshot.offset
+
+
+def _margins(snapshot, weight):
+    scores = _scores(snapshot, weight)
+    return np.array(
+        [
+            row[y] - max(value for k, value in enumerate(row) if k != y)
+            for row, y in zip(scores, snapshot.targets, strict=True)
+        ]
+    )
+
+
+def _subsets(members):
+    members = list(members)
+    return [frozenset(s) for s in chain.from_iterable(combinations(members, r) for r in range(len(members) + 1))]
+
+
+class _Search:
+    """One job's enumeration; the columns of its LPs are the new weights, one slack per sample, and movements."""
+
+    def __init__(self, snapshot, spec, room):
+        self.snapshot, self.spec, self.room = snapshot, spec, room
+        w = _sample_weight(snapshot)
+        self.samples = [n for n in range(snapshot.samples) if w[n] > 0]
+        self.w = w
+        self.h, self.d = snapshot.weight.shape
+        self.size = self.h * (self.d + 1)
+        self.low, self.high = _box(snapshot, spec)
+        self.inputs = np.hstack([snapshot.inputs.astype(np.float64), np.ones((snapshot.samples, 1))])
+        self.offset = np.zeros((snapshot.samples, self.h)) if snapshot.offset is None else snapshot.offset
+        self.types = {constraint.type for constraint in spec.constraints}
+        self.price = np.zeros((self.h, self.d + 1))
+        for constraint in spec.constraints:
+            for i, j in _chosen(constraint, (self.h, self.d)):
+                if constraint.type == "movement_cost":
+                    self.price[i, j] += constraint.value
+                elif constraint.type == "nonnegative" or (constraint.type, constraint.value) == ("monotone", 1):
+                    self.low[i, j] = max(self.low[i, j], 0.0)
+                elif constraint.type == "monotone":
+                    self.high[i, j] = min(self.high[i, j], 0.0)
+
+    def best(self):
+        """The best over all choices of zeros and multiples."""
+        if (self.low > self.high).any():
+            return None
+        values = [value for low, high in self.weight_cells() if (value := self.in_box(low, high)) is not None]
+        return min(values, default=None)
+
+    # --- what constraints on weights leave to choose ---
+
+    def weight_cells(self):
+        """Boxes whose union is what zeros and grids allow."""
+        for zeros in self.zero_sets():
+            for grid in product(*(self.multiples(i, j, step) for i, j, step in self.gridded())):
+                low, high = self.low.copy(), self.high.copy()
+                for (i, j, _), value in zip(self.gridded(), grid, strict=True):
+                    low[i, j] = high[i, j] = value
+                for i, j in zeros:
+                    low[i, j], high[i, j] = max(low[i, j], 0.0), min(high[i, j], 0.0)
+                if (low <= high).all():
+                    yield low, high
+
+    def zero_sets(self):
+        found = [frozenset()]
+        for constraint in self.spec.constraints:
+            if constraint.type == "max_nonzero":
+                chosen = _chosen(constraint, (self.h, self.d))
+                fewest = max(0, len(chosen) - int(constraint.value))
+                found = [zeros | set(more) for zeros in found for more in combinations(chosen, fewest)]
+        return found
+
+    def gridded(self):
+        return [
+            (i, j, constraint.value)
+            for constraint in self.spec.constraints
+            if constraint.type == "grid"
+            for i, j in _chosen(constraint, (self.h, self.d))
+        ]
+
+    def multiples(self, i, j, step):
+        first, last = int(np.ceil(self.low[i, j] / step)) - 1, int(np.floor(self.high[i, j] / step)) + 1
+        values = (float(np.float32(k * step)) for k in range(first, last + 1))
+        return [value for value in values if self.low[i, j] <= value <= self.high[i, j]]
+
+    # --- the objectives in one box ---
+
+    def in_box(self, low, high):
+        match self.spec.objective:
+            case "zero_one" | "ramp" | "hinge":
+                return self.margins_in(low, high)
+            case "mae" | "max_error":
+                return self.errors_in(low, high)
+            case "outliers":
+                return self.outliers_in(low, high)
+        return self.squares_in(low, high)
+
+    def margins_in(self, low, high):
+        patterns = self.patterns()
+        if self.spec.objective == "zero_one" and not self.price.any():
+            patterns.sort(key=lambda pattern: -sum(self.w[n] for n in pattern[0]))
+        best = None
+        for right, wrong in patterns:
+            rows = [(self.margin(n, k), EPS) for n in right for k in self.rivals(n)]
+            rows += [([-part for part in self.margin(n, k)], -EPS) for n, k in wrong]
+            # A wrong sample is not on the line between right and wrong.
+            if not self.has_room(rows, low, high, max(self.room, ROOM if wrong else 0.0)):
+                continue
+            value = self.over(right, rows, low, high)
+            if value is not None and (best is None or value < best):
+                best = value
+                if self.spec.objective == "zero_one" and not self.price.any():
+                    return best
+        return best
+
+    def has_room(self, rows, low, high, room):
+        """Whether all rows can hold by this much."""
+        return room == 0 or self.minimise([(row, need + room) for row, need in rows], {}, low, high) is not None
+
+    def patterns(self):
+        """(samples that have to be right, (sample, winning rival) of those that have to be wrong)."""
+        gap = "group_rate_gap" in self.types
+        found = []
+        for right in _subsets(self.samples):
+            if not self.fits(right):
+                continue
+            # A smaller set that fits asks for less, unless the count itself is what is minimised or balanced.
+            if not gap and self.spec.objective != "zero_one" and any(self.fits(right - {n}) for n in right):
+                continue
+            others = [n for n in self.samples if n not in right] if gap else []
+            found += [(right, wrong) for wrong in product(*([(n, k) for k in self.rivals(n)] for n in others))]
+        return found
+
+    def fits(self, right):
+        mask = np.zeros(self.snapshot.samples, dtype=bool)
+        mask[list(right)] = True
+        shares = (c for c in self.spec.constraints if c.type in ("min_accuracy", "recall_floor", "group_rate_gap"))
+        return all(_shares_fit(self.snapshot, constraint, mask) for constraint in shares)
+
+    def over(self, right, rows, low, high):
+        """The least objective where these samples are right and these rows hold."""
+        total = sum(self.w[n] for n in self.samples)
+        if self.spec.objective == "zero_one":
+            moved = self.minimise(rows, {}, low, high)
+            return None if moved is None else moved + total - sum(self.w[n] for n in right)
+        if self.spec.objective == "hinge":
+            return self.hinge(self.samples, rows, low, high)
+        if self.minimise(rows, {}, low, high) is None:
+            return None
+        others = [n for n in self.samples if n not in right]
+        values = []
+        for more in _subsets(others):
+            among = right | more
+            values.append(self.hinge(among, rows, low, high) + total - sum(self.w[n] for n in among))
+        return min(values)
+
+    def hinge(self, among, rows, low, high):
+        margin = self.spec.margin
+        soft = [(self.margin(n, k, slack=margin), margin) for n in among for k in self.rivals(n)]
+        return self.minimise(rows + soft, {n: self.w[n] for n in among}, low, high)
+
+    def errors_in(self, low, high):
+        shared, rows, cost = self.spec.objective == "max_error", [], {}
+        slacks = len(self.samples) * self.h
+        for index, n in enumerate(self.samples):
+            for k in range(self.h):
+                place = 0 if shared else index * self.h + k
+                level, slope = self.score(n, k)
+                for sign in (1.0, -1.0):
+                    slack = np.zeros(slacks)
+                    slack[place] = 1.0
+                    row = np.concatenate([sign * slope, slack])
+                    rows.append(((sign * (level - self.target(n, k)), row), 0.0))
+                cost[place] = 1.0 if shared else self.w[n] / (self.h * self.w.sum())
+        return self.minimise(rows, cost, low, high, slacks=slacks)
+
+    def outliers_in(self, low, high):
+        subsets = sorted(_subsets(self.samples), key=lambda inside: -sum(self.w[n] for n in inside))
+        total, best = sum(self.w[n] for n in self.samples), None
+        for inside in subsets:
+            rows = []
+            for n, k in product(inside, range(self.h)):
+                level, slope = self.score(n, k)
+                for sign in (1.0, -1.0):
+                    row = np.concatenate([sign * slope, np.zeros(self.snapshot.samples)])
+                    rows.append(((sign * (level - self.target(n, k)), row), -self.spec.tolerance))
+            moved = self.minimise(rows, {}, low, high)
+            if moved is not None and self.has_room(rows, low, high, self.room):
+                value = moved + total - sum(self.w[n] for n in inside)
+                if not self.price.any():
+                    return value
+                best = value if best is None else min(best, value)
+        return best
+
+    def squares_in(self, low, high):
+        """Each unit by itself: every entry at its lowest, its highest, or free where the gradient vanishes."""
+        total = 0.0
+        root = np.sqrt(self.w / (self.h * self.w.sum()))[:, None]
+        for k in range(self.h):
+            matrix = root * self.inputs
+            wanted = root[:, 0] * ([self.target(n, k) for n in range(self.snapshot.samples)] - self.offset[:, k])
+            values = []
+            for sides in product((0, 1, 2), repeat=self.d + 1):
+                x = np.choose(sides, [low[k], high[k], np.zeros(self.d + 1)])
+                free = np.flatnonzero(np.array(sides) == 2)
+                if free.size:
+                    x[free] = np.linalg.lstsq(matrix[:, free], wanted - matrix @ x, rcond=None)[0]
+                if (x >= low[k] - 1e-12).all() and (x <= high[k] + 1e-12).all():
+                    values.append(float(((matrix @ x - wanted) ** 2).sum()))
+            total += min(values)
+        return total
+
+    # --- rows: (level, coefficients) of something that is to be at least a need ---
+
+    def rivals(self, n):
+        return [k for k in range(self.h) if k != self.snapshot.targets[n]]
+
+    def target(self, n, k):
+        return float(self.snapshot.targets.reshape(self.snapshot.samples, -1)[n, k])
+
+    def score(self, n, k):
+        slope = np.zeros((self.h, self.d + 1))
+        slope[k] = self.inputs[n]
+        return float(self.offset[n, k]), slope.ravel()
+
+    def margin(self, n, k, *, slack=0.0):
+        own, other = self.score(n, self.snapshot.targets[n]), self.score(n, k)
+        slacks = np.zeros(self.snapshot.samples)
+        slacks[n] = slack
+        return [own[0] - other[0], np.concatenate([own[1] - other[1], slacks])]
+
+    def minimise(self, rows, slack_cost, low, high, *, slacks=None):
+        """The LP's value (slacks by number, and movement), None when it is infeasible."""
+        slacks = self.snapshot.samples if slacks is None else slacks
+        priced = np.flatnonzero(self.price.ravel())
+        columns = self.size + slacks + priced.size
+        cost = np.zeros(columns)
+        for place, price in slack_cost.items():
+            cost[self.size + place] = price
+        cost[self.size + slacks :] = self.price.ravel()[priced]
+        lower = np.concatenate([low.ravel(), np.zeros(slacks + priced.size)])
+        upper = np.concatenate([high.ravel(), np.full(slacks + priced.size, INFINITE)])
+        matrix = np.zeros((len(rows) + 2 * priced.size, columns))
+        needs = np.zeros(len(matrix))
+        for index, ((level, slope), need) in enumerate(rows):
+            matrix[index, : self.size + slacks] = slope
+            needs[index] = need - level
+        own = np.zeros((self.h, self.d + 1))
+        own[:, :-1] = self.snapshot.weight
+        for index, place in enumerate(priced):
+            for sign in (1.0, -1.0):
+                row = len(rows) + 2 * index + (sign < 0)
+                matrix[row, self.size + slacks + index], matrix[row, place] = 1.0, -sign
+                needs[row] = -sign * own.ravel()[place]
+        return _linear_program(cost, matrix, needs, lower, upper)
+
+
+def _linear_program(cost, matrix, needs, lower, upper):
+    highs = highspy.Highs()
+    for option, value in (("output_flag", False), ("threads", 1), ("presolve", "off")):
+        highs.setOptionValue(option, value)
+    lp = highspy.HighsLp()
+    lp.num_col_, lp.num_row_ = cost.size, needs.size
+    lp.col_cost_, lp.col_lower_, lp.col_upper_ = cost, lower, upper
+    lp.row_lower_, lp.row_upper_ = needs, np.full(needs.size, INFINITE)
+    row, column = np.nonzero(matrix)
+    lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+    lp.a_matrix_.start_ = np.searchsorted(row, np.arange(needs.size + 1)).astype(np.int32)
+    lp.a_matrix_.index_, lp.a_matrix_.value_ = column.astype(np.int32), matrix[row, column]
+    highs.passModel(lp)
+    highs.run()
+    status = highs.getModelStatus()
+    if status == highspy.HighsModelStatus.kInfeasible:
+        return None
+    assert status in (highspy.HighsModelStatus.kOptimal, highspy.HighsModelStatus.kModelEmpty), status
+    return float(highs.getInfo().objective_function_value)

@@ -1,0 +1,206 @@
+"""min_accuracy, recall_floor and group_rate_gap: binaries that count wrong samples, and rows over their shares."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.sparse as sp
+
+from shared.constraints import ON_SAMPLES, SLACK, floors, gap_groups
+from shared.contracts import Constraint
+from shared.objectives import Objective, sample_weights
+from solver_service.milp.formulation.compact import NEGLIGIBLE, WIDE, row_scales
+from solver_service.milp.formulation.parts import Part, Rows, plain_rows, sparse, widened
+from solver_service.milp.formulation.rows import change_rows
+from solver_service.milp.problem import Array, Index, Mask, Problem
+from solver_service.milp.reduction import Screened, screen
+from solver_service.milp.requirements import Requirements, requirements_of
+
+
+@dataclass(frozen=True, eq=False)
+class Floor:
+    """The members' [n] wrong weight is at most `most`."""
+
+    members: Mask
+    most: float
+
+
+@dataclass(frozen=True, eq=False)
+class Balance:
+    """The wrong shares of two groups [n] differ by at most `most`."""
+
+    first: Mask
+    second: Mask
+    most: float
+
+
+@dataclass(frozen=True, eq=False)
+class Shares:
+    """What constraints ask of the right samples, screened: samples that the box decides are counted, not modelled."""
+
+    floors: tuple[Floor, ...]
+    balances: tuple[Balance, ...]
+    screened: Screened
+
+    @property
+    def requirements(self) -> Requirements:
+        """The margins of the samples that are counted and still open."""
+        return self.screened.requirements
+
+
+def shares_of(problem: Problem, constraints: Sequence[Constraint]) -> Shares | None:
+    """State the constraints on samples; None when there is none."""
+    wanted = [constraint for constraint in constraints if constraint.type in ON_SAMPLES]
+    if not wanted:
+        return None
+    kept = sample_weights(problem.snapshot) > 0
+    limits, balances = [], []
+    for constraint in wanted:
+        if constraint.type == "group_rate_gap":
+            first, second = (members[kept] for members in gap_groups(constraint, problem.snapshot))
+            balances.append(Balance(first, second, constraint.value))
+        else:
+            for members in floors(constraint, problem.snapshot):
+                limits.append(Floor(members[kept], _most_wrong(problem.cost[members[kept]], constraint.value)))
+    counted = np.zeros(problem.cost.size, dtype=bool)
+    for floor in limits:
+        counted |= floor.members
+    for balance in balances:
+        counted |= balance.first | balance.second
+    everything = requirements_of(replace(problem, objective=Objective("zero_one")))
+    return Shares(tuple(limits), tuple(balances), screen(everything.select(counted[everything.group])))
+
+
+def _most_wrong(weights: Array, share: float) -> float:
+    """The weight that may be wrong when a share has to be right; a whole number where the weights are."""
+    most = float(weights.sum()) * (1 - share + SLACK)
+    return float(np.floor(most)) if (weights == np.round(weights)).all() else most
+
+
+def share_parts(problem: Problem, shares: Shares, *, first: int, own: Index | None) -> list[Part]:
+    """Binaries from column `first` on, unless the objective's `own` [groups] count the same; then all rows."""
+    parts = []
+    wrong = own
+    if wrong is None:
+        wrong = first + np.arange(shares.requirements.groups)
+        parts.append(_wrong_part(problem, shares.requirements, wrong))
+        first += wrong.size
+    if shares.balances:
+        witnesses = _witness_part(problem, shares, wrong, first)
+        parts.append(witnesses)
+        first += witnesses.lower.size
+    return [*parts, Part(_share_rows(problem, shares, wrong, first))]
+
+
+def _wrong_part(problem: Problem, requirements: Requirements, wrong: Index) -> Part:
+    """`t_nk + M_nk z_n >= eps`: right, unless z says otherwise."""
+    scale, row = row_scales(requirements), np.arange(requirements.rows)
+    places = wrong[requirements.group]
+    total = int(wrong.max(initial=problem.columns - 1)) + 1
+    switches = sparse(row.size, total, (requirements.big_m / scale, row, places))
+    moves = widened(change_rows(problem, requirements, scale), total)
+    return Part(
+        rows=Rows(
+            matrix=sp.csr_array(moves + switches),
+            lower=(requirements.need - requirements.level) / scale,
+            strict=1.0 / scale,
+            switch=places,
+            on=np.zeros(row.size),
+            tying=np.zeros(row.size, dtype=bool),
+        ),
+        complete=lambda change: _wrong_at(problem, requirements, change).astype(np.float64),
+        objective=np.zeros(wrong.size),
+        lower=np.zeros(wrong.size),
+        upper=np.ones(wrong.size),
+        integer=True,
+    )
+
+
+def _wrong_at(problem: Problem, requirements: Requirements, change: Array) -> Mask:
+    return np.asarray(requirements.shortfalls(requirements.values(problem, change)) > NEGLIGIBLE)
+
+
+def _witness_part(problem: Problem, shares: Shares, wrong: Index, first: int) -> Part:
+    """A rate gap bounds from both sides, so a wrong sample names a rival that wins: one binary v_nk per open rival."""
+    balanced = np.zeros(problem.cost.size, dtype=bool)
+    for balance in shares.balances:
+        balanced |= balance.first | balance.second
+    requirements = shares.requirements.select(balanced[shares.requirements.sample])
+    columns = first + np.arange(requirements.rows)
+    total = first + columns.size
+    naming = _naming_rows(requirements, wrong, columns, total)
+    losing = _losing_rows(problem, requirements, columns, total)
+    joined = sp.csr_array(sp.vstack([naming.matrix, losing.matrix], format="csr"))
+
+    def complete(change: Array) -> Array:
+        values = requirements.values(problem, change)
+        worst = np.full(requirements.groups, np.inf)
+        np.minimum.at(worst, requirements.group, values)
+        loses = (values <= worst[requirements.group]) & (values < requirements.need)
+        return loses.astype(np.float64)
+
+    return Part(
+        rows=Rows(
+            matrix=joined,
+            lower=np.concatenate([naming.lower, losing.lower]),
+            strict=np.concatenate([naming.strict, losing.strict]),
+            switch=np.concatenate([naming.switch, losing.switch]),
+            on=np.concatenate([naming.on, losing.on]),
+            tying=np.concatenate([naming.tying, losing.tying]),
+        ),
+        complete=complete,
+        objective=np.zeros(columns.size),
+        lower=np.zeros(columns.size),
+        upper=np.ones(columns.size),
+        integer=True,
+    )
+
+
+def _naming_rows(requirements: Requirements, wrong: Index, columns: Index, total: int) -> Rows:
+    """`sum_k v_nk >= z_n`."""
+    groups, place = np.unique(requirements.group, return_inverse=True)
+    matrix = sparse(
+        groups.size,
+        total,
+        (np.ones(columns.size), place, columns),
+        (-np.ones(groups.size), np.arange(groups.size), wrong[groups]),
+    )
+    return plain_rows(matrix, np.zeros(groups.size))
+
+
+def _losing_rows(problem: Problem, requirements: Requirements, columns: Index, total: int) -> Rows:
+    """`t_nk <= hi_nk - (hi_nk - eps) v_nk` (FORMULATIONS, "Options", with delta = 0: see `polish`)."""
+    rows = np.arange(requirements.rows)
+    above = requirements.high - requirements.need
+    scale = np.maximum(1.0, above / WIDE["count"])
+    switches = sparse(rows.size, total, (-above / scale, rows, columns))
+    moves = widened(change_rows(problem, requirements, -scale), total)
+    return Rows(
+        matrix=sp.csr_array(moves + switches),
+        lower=-requirements.reach / scale,
+        strict=1.0 / scale,
+        switch=columns,
+        on=np.ones(rows.size),
+        tying=np.zeros(rows.size, dtype=bool),
+    )
+
+
+def _share_rows(problem: Problem, shares: Shares, wrong: Index, total: int) -> Rows:
+    """What the constraints say of the shares, in terms of z."""
+    sample, cost, lost = shares.screened.group_of, problem.cost, shares.screened.lost
+    rows, lower = [], []
+
+    def add(weights: Array, least: float) -> None:
+        """`sum weights_n (wrong n) >= least`, where screening has decided some."""
+        row = np.zeros(total)
+        row[wrong] = weights[sample]
+        rows.append(sp.csr_array(row[None, :]))
+        lower.append(least - float(weights[lost].sum()))
+
+    for floor in shares.floors:
+        add(-cost * floor.members, -floor.most)
+    for balance in shares.balances:
+        wrong_share = [cost * members / cost[members].sum() for members in (balance.first, balance.second)]
+        for sign in (1.0, -1.0):
+            add(sign * (wrong_share[0] - wrong_share[1]), -balance.most - SLACK)
+    return plain_rows(sp.csr_array(sp.vstack(rows, format="csr")), np.array(lower))
