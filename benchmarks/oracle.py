@@ -12,7 +12,7 @@ import numpy as np
 
 EPS = 1e-4
 ROOM = 1e-6
-"""A wrong sample is short of EPS by more than nothing."""
+"""How far from the line between right and wrong a sample has to be for float32 weights to tell, more than enough."""
 INFINITE = highspy.kHighsInf
 
 
@@ -202,8 +202,7 @@ class _Search:
         for right, wrong in patterns:
             rows = [(self.margin(n, k), EPS) for n in right for k in self.rivals(n)]
             rows += [([-part for part in self.margin(n, k)], -EPS) for n, k in wrong]
-            # A wrong sample is not on the line between right and wrong.
-            if not self.has_room(rows, low, high, max(self.room, ROOM if wrong else 0.0)):
+            if not self.has_room(rows, low, high, self.room):
                 continue
             value = self.over(right, rows, low, high)
             if value is not None and (best is None or value < best):
