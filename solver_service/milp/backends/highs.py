@@ -162,6 +162,12 @@ def _milp(model: LinearModel, options: MilpOptions) -> highspy.Highs:
         settings["mip_max_nodes"] = min(options.nodes, 2**31 - 1)
     for option, value in settings.items():
         highs.setOptionValue(option, value)
+    highs.passModel(as_lp(model))
+    return highs
+
+
+def as_lp(model: LinearModel) -> highspy.HighsLp:
+    """The model in HiGHS's own terms."""
     lp = highspy.HighsLp()
     lp.num_col_, lp.num_row_ = model.columns, model.rows
     lp.col_cost_, lp.col_lower_, lp.col_upper_ = model.objective, model.lower, model.upper
@@ -172,5 +178,4 @@ def _milp(model: LinearModel, options: MilpOptions) -> highspy.Highs:
     lp.a_matrix_.value_ = model.matrix.data
     kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
     lp.integrality_ = [kinds[int(integer)] for integer in model.integer]
-    highs.passModel(lp)
-    return highs
+    return lp

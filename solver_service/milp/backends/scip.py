@@ -55,8 +55,8 @@ def solve(
 ) -> Outcome:
     """Minimise with SCIP; SolverError when it ends in a state that is no answer."""
     deadline = time.monotonic() + options.time_s
-    scip, variables = _columns(model)
-    if not _add_rows(scip, model, variables, lambda: control.stopped or time.monotonic() > deadline):
+    scip, variables = build(model, lambda: control.stopped or time.monotonic() > deadline)
+    if scip is None:
         return _unbegun(control)
     _configure(scip, options)
     accepted = start is None or _give_start(scip, variables, start)
@@ -110,6 +110,13 @@ class _Watcher(Eventhdlr):
         best = self.model.getBestSol()
         values = np.array([self.model.getSolVal(best, variable) for variable in self.variables])
         return values, _finite(self.model.getDualbound()), int(self.model.getNTotalNodes())
+
+
+def build(model: LinearModel, should_stop: Callable[[], bool] = bool) -> tuple[Model | None, list[Any]]:
+    """A SCIP problem with SCIP's own settings, and its variables; None when it was stopped on the way."""
+    scip, variables = _columns(model)
+    finished = _add_rows(scip, model, variables, should_stop)
+    return (scip if finished else None), variables
 
 
 def _columns(model: LinearModel) -> tuple[Model, list[Any]]:
