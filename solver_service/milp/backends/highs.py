@@ -60,6 +60,7 @@ class LinearProgram:
     def __init__(self, cost: Array, lower: Array, upper: Array, *, should_stop: Callable[[], bool]) -> None:
         self._highs = highspy.Highs()  # type: ignore[no-untyped-call]
         self._size = int(cost.size)
+        self._begun = False
         for option, value in (("output_flag", False), ("threads", 1), ("presolve", "off"), ("solver", "simplex")):
             self._highs.setOptionValue(option, value)
         lp = highspy.HighsLp()
@@ -78,11 +79,12 @@ class LinearProgram:
     def set_costs(self, cost: Array) -> None:
         """Replace all costs; the last basis stays feasible, so the next run goes on with the primal simplex."""
         self._highs.changeColsCost(self._size, np.arange(self._size, dtype=np.int32), cost)
-        self._highs.setOptionValue("simplex_strategy", PRIMAL)
+        self._highs.setOptionValue("simplex_strategy", PRIMAL if self._begun else DUAL)
 
     def run(self) -> LpPoint:
         """Solve from the last basis; SolverError for an end that is no answer."""
         self._highs.run()
+        self._begun = True
         status = STATUS.get(self._highs.getModelStatus())
         if status is None:
             raise SolverError(f"HiGHS ended an LP with {self._highs.getModelStatus()}")
