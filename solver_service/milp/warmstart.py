@@ -17,5 +17,5 @@ def improve(problem: Problem, screened: Screened, incumbents: Incumbents, budget
     capped = screened.requirements.style == "capped"
     wanted = screened.requirements if capped else widened(screened.requirements)
     program = ElasticProgram(problem, wanted, should_stop=lambda: budget.over, on_change=incumbents.offer)
-    search = Search(problem, screened, program, incumbents, budget, np.random.default_rng(seed))
+    search = Search(problem, screened, program, incumbents, budget, np.random.default_rng([seed, bool(incumbents.history)]), budget.control.elapsed)
     (search_ramp if capped else search_count)(search)

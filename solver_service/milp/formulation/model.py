@@ -14,6 +14,8 @@ class LinearModel:
 
     `indicator[r]` is the binary column that switches row r on (the row then has an upper side only), or -1 where the
     row always holds. The first `change_columns` columns are the entries of a change [h, d+1].
+    `leading[r]` says that row r belongs into a solver's first LP; the others wait until a solution breaks them (None:
+    all lead).
     """
 
     objective: Array
@@ -26,6 +28,7 @@ class LinearModel:
     integer: Mask
     change_columns: int
     indicator: Index
+    leading: Mask | None = None
 
     @property
     def rows(self) -> int:
