@@ -27,7 +27,7 @@ class Found:
 class Search:
     """The ingredients of one search; `program` pulls towards what the search wants, `screened` says what counts.
 
-    It began at `began` seconds on the control's clock.
+    It began at `began` seconds on the control's clock; `resumed` says that an earlier one found the incumbent.
     """
 
     problem: Problem
@@ -37,6 +37,7 @@ class Search:
     budget: Budget
     rng: np.random.Generator
     began: float
+    resumed: bool
 
     @property
     def done(self) -> bool:

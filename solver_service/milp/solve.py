@@ -166,7 +166,7 @@ def _mixed_integer(job: Job) -> Ending:
         note = "the model does not fit `limits.memory_mb`; heuristics only"
         return _ending(job, SolveStatus.MEMORY_LIMIT, notes=(note,))
     if not job.budget().over and not _branching_pays(job):
-        _improve(job, job.budget())
+        _improve(job, job.budget(), resumed=True)
     if job.budget().over or not _branching_pays(job):
         return _ending(job, _why(job))
     return _branch_and_bound(job, model)
@@ -216,8 +216,8 @@ def _relax(job: Job, model: LinearModel) -> Relaxation:
     return relaxation
 
 
-def _improve(job: Job, budget: Budget) -> None:
-    improve(job.problem, job.screened, job.incumbents, budget, job.spec.solver.seed)
+def _improve(job: Job, budget: Budget, *, resumed: bool = False) -> None:
+    improve(job.problem, job.screened, job.incumbents, budget, job.spec.solver.seed, resumed)
 
 
 def _heuristic_budget(job: Job) -> Budget:

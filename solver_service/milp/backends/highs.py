@@ -49,6 +49,13 @@ STATUS = {
     highspy.HighsModelStatus.kSolveError: LpStatus.FAILED,
 }
 PRIMAL, DUAL = 4, 1
+LP_OPTIONS: dict[str, bool | int | str] = {
+    "output_flag": False,
+    "threads": 1,
+    "presolve": "off",
+    "solver": "simplex",
+    "simplex_scale_strategy": 0,  # columns are in units of the box and rows in units of their need: scaled already
+}
 
 
 class LinearProgram:
@@ -61,7 +68,7 @@ class LinearProgram:
         self._highs = highspy.Highs()  # type: ignore[no-untyped-call]
         self._size = int(cost.size)
         self._begun = False
-        for option, value in (("output_flag", False), ("threads", 1), ("presolve", "off"), ("solver", "simplex")):
+        for option, value in LP_OPTIONS.items():
             self._highs.setOptionValue(option, value)
         lp = highspy.HighsLp()
         lp.num_col_, lp.num_row_ = self._size, 0
