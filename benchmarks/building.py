@@ -40,9 +40,8 @@ def by_quicksum(model: LinearModel, values: Sequence[float] | Array) -> float:
 
 def main() -> None:
     """Print a Markdown table."""
-    print(
-        "| snapshot | non-zeros | arrays s | SCIP s | quicksum, numpy scalars | quicksum, floats |\n|---|---|---|---|---|---|"
-    )
+    print("| snapshot | non-zeros | arrays s | SCIP s | quicksum, numpy scalars | quicksum, floats |")
+    print("|---|---|---|---|---|---|")
     for path in sorted(Path(sys.argv[1]).glob("*.safetensors")):
         snapshot = Snapshot.from_bytes(path.read_bytes())
         if not snapshot.is_final_identity or snapshot.note["objective"] == "mse":

@@ -40,7 +40,7 @@ from solver_service.milp.warmstart import improve
 
 __all__ = ["Solution", "solve"]
 
-HEURISTIC_SHARE = 0.4
+HEURISTIC_SHARE = 0.25
 """How much of the time the heuristics may take before anything is branched on, if they go on improving."""
 HEURISTIC_S = 4.0
 """They may take these seconds in any case: at first they gain more than branching does."""
@@ -248,6 +248,8 @@ def _branch_and_bound(job: Job, model: LinearModel | None) -> Ending:
         _take(job, columns, nodes)
 
     outcome = milp_solver(backend)(model, options, job.control, on_solution, start)
+    if outcome.status is SolveStatus.MEMORY_LIMIT and not (job.proven or job.budget().over):
+        _improve(job, job.budget(), resumed=True)
     if outcome.status is not SolveStatus.INFEASIBLE:
         job.incumbents.raise_bound(safe_bound(outcome.bound, integral=is_integral(job.problem)))
     notes = () if outcome.start_accepted else ("the solver's check rejected the start; it searched without one",)

@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from mmap import PAGESIZE
+from pathlib import Path
 from typing import Any
 
 import highspy
@@ -49,6 +51,7 @@ STATUS = {
     highspy.HighsModelStatus.kSolveError: LpStatus.FAILED,
 }
 PRIMAL, DUAL = 4, 1
+STATM = Path("/proc/self/statm")
 LP_OPTIONS: dict[str, bool | int | str] = {
     "output_flag": False,
     "threads": 1,
@@ -123,7 +126,7 @@ def solve(
     on_solution: OnSolution,
     start: Array | None = None,
 ) -> Outcome:
-    """Minimise with HiGHS's branch and bound; it has no memory limit of its own."""
+    """Minimise with HiGHS's branch and bound; it has no memory limit of its own, so the process's is watched."""
     began = time.monotonic()
     highs = _milp(model, options)
     built = time.monotonic()
@@ -138,7 +141,14 @@ def solve(
         values = np.array(found.mip_solution)[: model.change_columns]
         guard.hand_out(lambda: (values, float(found.mip_dual_bound), int(found.mip_node_count)))
 
-    highs.cbMipInterrupt += lambda event: event.interrupt(guard.wants_end)
+    full = False
+
+    def look_up(event: Any) -> None:
+        nonlocal full
+        full = full or _resident_mb() > options.memory_mb
+        event.interrupt(full or guard.wants_end)
+
+    highs.cbMipInterrupt += look_up
     highs.cbMipImprovingSolution += hand_out
     highs.setOptionValue("time_limit", max(0.0, options.time_s - (time.monotonic() - began)))
     highs.run()
@@ -146,6 +156,8 @@ def solve(
     if status is None:
         raise SolverError(f"HiGHS ended a MILP with {highs.getModelStatus()}")
     guard.release()
+    if full and status is SolveStatus.INTERRUPTED:
+        status = SolveStatus.MEMORY_LIMIT
     info, solution = highs.getInfo(), np.asarray(highs.getSolution().col_value)
     if solution.size:
         on_solution(solution[: model.change_columns], float(info.mip_dual_bound), int(info.mip_node_count))
@@ -158,6 +170,13 @@ def solve(
         solve_s=time.monotonic() - built,
         start_accepted=True,
     )
+
+
+def _resident_mb() -> float:
+    """The memory that this process holds; 0 where the system does not say."""
+    if not STATM.exists():
+        return 0.0
+    return int(STATM.read_text().split()[1]) * PAGESIZE / 1e6
 
 
 def _milp(model: LinearModel, options: MilpOptions) -> highspy.Highs:
