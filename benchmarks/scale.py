@@ -29,12 +29,13 @@ CASES = {
 
 
 def mixture(samples: int, width: int, objective: str, radius: float) -> Snapshot:
-    """Ten overlapping clouds, and a layer that points at their centres with a third of its weights disturbed."""
+    """Ten overlapping clouds, and a layer that points at their centres, disturbed."""
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(CLASSES, width))
     classes = rng.integers(0, CLASSES, samples)
     inputs = np.maximum(0.0, centres[classes] + 1.5 * rng.normal(size=(samples, width)))
-    weight = (centres + 1.5 * rng.normal(size=centres.shape)) / width
+    disturbed = 1.5 if samples > width else 12.0  # many inputs tell the classes apart whatever the layer looks like
+    weight = (centres + disturbed * rng.normal(size=centres.shape)) / width
     note = {"objective": objective, "radius": radius}
     zeros = np.zeros(CLASSES, dtype=np.float32)
     return Snapshot("classification", inputs.astype(np.float32), classes, weight.astype(np.float32), zeros, note=note)
