@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-containers check install bench-exactness bench-overlap clean
+.PHONY: demo test test-containers check install bench-exactness bench-overlap bench-solver clean
+
+SNAPSHOTS ?= benchmarks/snapshots
+TIME ?= 60
 
 demo: $(READY)  ## the main job: all methods on a real data set, with a pool of its own
 	$(BIN)/gdsolver compare digits --local --out runs/demo
@@ -26,6 +29,9 @@ bench-exactness: $(READY)  ## 10,000 random tiny jobs against exhaustive search
 
 bench-overlap: $(READY)  ## what a slow pool costs the training loop
 	$(BIN)/python benchmarks/overlap.py
+
+bench-solver: $(READY)  ## the solver against its alternatives; SNAPSHOTS=DIR, TIME=seconds
+	$(BIN)/python benchmarks/solver.py $(SNAPSHOTS) --time $(TIME)
 
 install: $(READY)
 

@@ -1,17 +1,22 @@
 """How long a phase of a solve may last: seconds by the clock, and rounds where a job asks to be reproducible."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 from solver_service.milp.control import Control
 
 
 @dataclass(frozen=True, eq=False)
 class Budget:
-    """A share of a solve's time, ending at `until` seconds on the control's clock, and at most `rounds` rounds."""
+    """A share of a solve's time, ending at `until` seconds on the control's clock, and at most `rounds` rounds.
+
+    `patience` is for how many seconds a search goes on without an improvement, at least.
+    """
 
     control: Control
     until: float
     rounds: int
+    patience: float = math.inf
 
     @property
     def over(self) -> bool:
@@ -21,4 +26,4 @@ class Budget:
     def share(self, fraction: float) -> "Budget":
         """A part of what is left."""
         now = self.control.elapsed
-        return Budget(self.control, now + fraction * max(0.0, self.until - now), self.rounds)
+        return replace(self, until=now + fraction * max(0.0, self.until - now))

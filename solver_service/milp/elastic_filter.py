@@ -31,7 +31,7 @@ def widened(requirements: Requirements) -> Requirements:
 
 def search_count(search: Search) -> None:
     """Filter once from everything; then force dropped groups back in, one at a time, and keep what is no worse."""
-    current = _filter(search, np.ones(search.screened.requirements.groups, dtype=bool))
+    current = drop_until_met(search, np.ones(search.screened.requirements.groups, dtype=bool))
     if current is None:
         return
     _offer(search, current)
@@ -57,10 +57,10 @@ def _swap_in(search: Search, current: Found, forced: Index, most: float) -> Foun
     """Force dropped groups back in; the filter drops what it must for them."""
     wanted = current.kept.copy()
     wanted[forced] = True
-    return _filter(search, wanted, forced=forced, most=most)
+    return drop_until_met(search, wanted, forced=forced, most=most)
 
 
-def _filter(search: Search, active: Mask, *, forced: Index | None = None, most: float = np.inf) -> Found | None:
+def drop_until_met(search: Search, active: Mask, *, forced: Index | None = None, most: float = np.inf) -> Found | None:
     """Drop the group with the largest slack times price until all others are met; None beyond a loss of `most`."""
     cost = search.screened.requirements.cost
     pull = cost.copy()

@@ -25,7 +25,10 @@ class Found:
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """The ingredients of one search; `program` pulls towards what the search wants, `screened` says what counts."""
+    """The ingredients of one search; `program` pulls towards what the search wants, `screened` says what counts.
+
+    It began at `began` seconds on the control's clock; `resumed` says that an earlier one found the incumbent.
+    """
 
     problem: Problem
     screened: Screened
@@ -33,8 +36,13 @@ class Search:
     incumbents: Incumbents
     budget: Budget
     rng: np.random.Generator
+    began: float
+    resumed: bool
 
     @property
     def done(self) -> bool:
-        """True when nothing better can be found, or no time is left."""
-        return self.budget.over or self.incumbents.best.objective <= self.incumbents.bound
+        """True when nothing better can be found, no time is left, or patience is: it grows with what success took."""
+        if self.budget.over or self.incumbents.best.objective <= self.incumbents.bound:
+            return True
+        improved = max([self.began, *(found.t_s for found in self.incumbents.history[-1:])])
+        return self.budget.control.elapsed - improved > max(self.budget.patience, improved - self.began)

@@ -44,17 +44,25 @@ from solver_service.milp.warmstart import improve
 
 __all__ = ["Solution", "solve"]
 
-HEURISTIC_SHARE = 0.4
 CONSTRAINED_SHARE = 0.2
-"""The same where constraints keep most of what the heuristics find from counting."""
+"""Of the time for heuristics where constraints keep most of what they find from counting."""
 CONSTRAINED_ROUNDS = 5
 SECOND = {"scip": "highs", "highs": "scip"}
 """Who takes over from a solver that gives up under constraints."""
 STRICT_ROOM = 1e-5
 """How far from the line a second search keeps right and wrong apart, when rounding loses what the first one found."""
+HEURISTIC_SHARE = 0.25
+"""How much of the time the heuristics may take before anything is branched on, if they go on improving."""
+HEURISTIC_S = 4.0
+"""They may take these seconds in any case: at first they gain more than branching does."""
 RELAXATION_SHARE = 0.25
+BRANCHING_S = 2.0
+"""Branching on a ramp gains nothing in less; heuristics do."""
 ROUNDS = 40
-"""Restarts in a row without an improvement, after which the heuristics give way to the proof."""
+"""Restarts in a row without an improvement, after which heuristics end where a node limit makes a run reproducible."""
+MANY_ROUNDS = 10**9
+PATIENCE_S = {"count": 0.25, "capped": 1.5}
+"""Seconds without an improvement after which they do so by the clock; more where the last one took longer to find."""
 MOST_ROUNDING = 1e-3
 """How much of a value rounding may excuse."""
 BYTES_PER_NONZERO = 250
@@ -89,7 +97,8 @@ class Job:
 
     def budget(self) -> Budget:
         """All the time that is left."""
-        return Budget(self.control, self.deadline, ROUNDS)
+        reproducible = self.spec.limits.nodes is not None
+        return Budget(self.control, self.deadline, ROUNDS if reproducible else MANY_ROUNDS)
 
 
 def solve(snapshot: Snapshot, spec: JobSpec, control: Control | None = None, *, start: Start | None = None) -> Solution:
@@ -171,21 +180,43 @@ def _linear_program(job: Job) -> Ending:
 
 def _mixed_integer(job: Job) -> Ending:
     """zero_one, ramp and outliers: bounds that cost little, heuristics, and a solver for what is still open."""
-    cuts = NO_CUTS
+    model = None
     if job.spec.solver.formulation == "compact":
-        cuts = _bound_by_conflicts(job)
-        if job.screened.requirements.style == "count" and not (job.proven or _too_large(job)):
-            _bound_by_relaxation(job, cuts)
-        if not job.proven:
-            _improve(job)
+        model = _bound_and_improve(job)
     if job.proven or job.control.stopped:
-        return replace(_ending(job, _why(job)), build_s=job.control.elapsed)
+        return _ending(job, _why(job))
     if _too_large(job):
         note = "the model does not fit `limits.memory_mb`; heuristics only"
-        return replace(_ending(job, SolveStatus.MEMORY_LIMIT, notes=(note,)), build_s=job.control.elapsed)
-    if job.budget().over:
-        return replace(_ending(job, _why(job)), build_s=job.control.elapsed)
-    return _branch_and_bound(job, cuts)
+        return _ending(job, SolveStatus.MEMORY_LIMIT, notes=(note,))
+    if not job.budget().over and not _branching_pays(job):
+        _improve(job, job.budget(), resumed=True)
+    if job.budget().over or not _branching_pays(job):
+        return _ending(job, _why(job))
+    return _branch_and_bound(job, model)
+
+
+def _bound_and_improve(job: Job) -> LinearModel | None:
+    """Heuristics and the bounds of relaxations; returns the compact model if that fits.
+
+    A count's bound comes first, because heuristics often meet it; a ramp's never does, so its heuristics are first.
+    """
+    capped = job.screened.requirements.style == "capped"
+    if capped:
+        _improve(job, _heuristic_budget(job))
+    cuts = _bound_by_conflicts(job)
+    model = None
+    if not (job.proven or _too_large(job)):
+        model = _bound_by_relaxation(job, cuts)
+    if not (job.proven or capped):
+        _improve(job, _heuristic_budget(job))
+    return model
+
+
+def _branching_pays(job: Job) -> bool:
+    """Whether there is enough time left for a branching solver to be of use."""
+    if job.screened.requirements.style != "capped" or job.spec.limits.nodes is not None:
+        return True
+    return job.deadline - job.control.elapsed > BRANCHING_S
 
 
 def _constrained(job: Job) -> Ending:
@@ -272,9 +303,10 @@ def _bound_by_conflicts(job: Job) -> Cuts:
     return cuts.select(_relax(job, cuts_model(requirements, cuts, constant=job.screened.cost)).used)
 
 
-def _bound_by_relaxation(job: Job, cuts: Cuts) -> None:
-    """The LP relaxation's bound, which the heuristics often meet: then no solver has to branch."""
-    _relax(job, compact_model(job.problem, job.screened.requirements, constant=job.screened.cost, cuts=cuts))
+def _bound_by_relaxation(job: Job, cuts: Cuts) -> LinearModel:
+    """The compact model; its LP relaxation's bound, which heuristics may meet, also tells which rows lead."""
+    model = compact_model(job.problem, job.screened.requirements, constant=job.screened.cost, cuts=cuts)
+    return replace(model, leading=_relax(job, model).used)
 
 
 def _relax(job: Job, model: LinearModel) -> Relaxation:
@@ -284,15 +316,21 @@ def _relax(job: Job, model: LinearModel) -> Relaxation:
     return relaxation
 
 
-def _improve(job: Job) -> None:
-    """Run the heuristics: by the clock, or by rounds alone where a node limit asks for a reproducible run.
+def _improve(job: Job, budget: Budget, *, resumed: bool = False) -> None:
+    improve(job.problem, job.screened, job.incumbents, budget, job.spec.solver.seed, resumed=resumed)
 
-    They get all the time where the model is too large for a solver.
+
+def _heuristic_budget(job: Job) -> Budget:
+    """By the clock, or by rounds alone where a node limit asks for a reproducible run.
+
+    Heuristics get all the time where the model is too large for a solver.
     """
     everything = job.budget()
-    alone = job.spec.limits.nodes is not None or _too_large(job)
-    budget = everything if alone else everything.share(HEURISTIC_SHARE)
-    improve(job.problem, job.screened, job.incumbents, budget, job.spec.solver.seed)
+    if job.spec.limits.nodes is not None or _too_large(job):
+        return everything
+    limit = everything.until
+    until = min(0.8 * limit, max(HEURISTIC_S, HEURISTIC_SHARE * limit))
+    return replace(everything, until=until, patience=PATIENCE_S[job.screened.requirements.style])
 
 
 def _too_large(job: Job) -> bool:
@@ -302,9 +340,9 @@ def _too_large(job: Job) -> bool:
     return needed > job.spec.limits.memory_mb * 1e6
 
 
-def _branch_and_bound(job: Job, cuts: Cuts) -> Ending:
-    model, start = _model(job, cuts)
-    built, options = job.control.elapsed, _options(job)
+def _branch_and_bound(job: Job, model: LinearModel | None) -> Ending:
+    model, start = _with_start(job, model)
+    options = _options(job)
     backend = job.spec.solver.backend
 
     def on_solution(columns: Array, bound: float, nodes: int) -> None:
@@ -312,6 +350,8 @@ def _branch_and_bound(job: Job, cuts: Cuts) -> Ending:
         _take(job, columns, nodes)
 
     outcome = milp_solver(backend)(model, options, job.control, on_solution, start)
+    if outcome.status is SolveStatus.MEMORY_LIMIT and not (job.proven or job.budget().over):
+        _improve(job, job.budget(), resumed=True)
     if outcome.status is not SolveStatus.INFEASIBLE:
         job.incumbents.raise_bound(safe_bound(outcome.bound, integral=is_integral(job.problem)))
     notes = () if outcome.start_accepted else ("the solver's check rejected the start; it searched without one",)
@@ -320,22 +360,21 @@ def _branch_and_bound(job: Job, cuts: Cuts) -> Ending:
         ending,
         complete=outcome.status is SolveStatus.OPTIMAL,
         nodes=outcome.nodes,
-        build_s=built,
+        build_s=outcome.build_s,
         presolve_s=outcome.presolve_s,
         solve_s=outcome.solve_s,
     )
 
 
-def _model(job: Job, cuts: Cuts) -> tuple[LinearModel, Array]:
-    """The model, and the best solution so far in its columns."""
+def _with_start(job: Job, model: LinearModel | None) -> tuple[LinearModel, Array]:
+    """The model (None: the reference model), and the best solution so far in its columns."""
     best = job.incumbents.best
     change = change_of(job.problem, best.weight, best.bias)
-    if job.spec.solver.formulation == "reference":
+    if model is None:
         requirements = requirements_of(job.problem)
         values = requirements.values(job.problem, change)
         return reference_model(job.problem, requirements), complete_reference(requirements, change, values)
     left = job.screened.requirements
-    model = compact_model(job.problem, left, constant=job.screened.cost, cuts=cuts)
     return model, complete(left, columns_of(job.problem, left), change, left.values(job.problem, change))
 
 

@@ -12,10 +12,22 @@ from solver_service.milp.reduction import Screened
 from solver_service.milp.search import Search
 
 
-def improve(problem: Problem, screened: Screened, incumbents: Incumbents, budget: Budget, seed: int) -> None:
-    """Offer better and better solutions until the budget, or the hope for better ones, is used up."""
+def improve(
+    problem: Problem,
+    screened: Screened,
+    incumbents: Incumbents,
+    budget: Budget,
+    seed: int,
+    *,
+    resumed: bool = False,
+) -> None:
+    """Offer better and better solutions until the budget, or the hope for better ones, is used up.
+
+    `resumed` goes on from the incumbent of an earlier call, without repeating it.
+    """
     capped = screened.requirements.style == "capped"
     wanted = screened.requirements if capped else widened(screened.requirements)
     program = ElasticProgram(problem, wanted, should_stop=lambda: budget.over, on_change=incumbents.offer)
-    search = Search(problem, screened, program, incumbents, budget, np.random.default_rng(seed))
+    rng = np.random.default_rng([seed, resumed])
+    search = Search(problem, screened, program, incumbents, budget, rng, budget.control.elapsed, resumed)
     (search_ramp if capped else search_count)(search)

@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from mmap import PAGESIZE
+from pathlib import Path
 from typing import Any
 
 import highspy
@@ -49,6 +51,14 @@ STATUS = {
     highspy.HighsModelStatus.kSolveError: LpStatus.FAILED,
 }
 PRIMAL, DUAL = 4, 1
+STATM = Path("/proc/self/statm")
+LP_OPTIONS: dict[str, bool | int | str] = {
+    "output_flag": False,
+    "threads": 1,
+    "presolve": "off",
+    "solver": "simplex",
+    "simplex_scale_strategy": 0,  # columns are in units of the box and rows in units of their need: scaled already
+}
 
 
 class LinearProgram:
@@ -60,7 +70,8 @@ class LinearProgram:
     def __init__(self, cost: Array, lower: Array, upper: Array, *, should_stop: Callable[[], bool]) -> None:
         self._highs = highspy.Highs()  # type: ignore[no-untyped-call]
         self._size = int(cost.size)
-        for option, value in (("output_flag", False), ("threads", 1), ("presolve", "off"), ("solver", "simplex")):
+        self._begun = False
+        for option, value in LP_OPTIONS.items():
             self._highs.setOptionValue(option, value)
         lp = highspy.HighsLp()
         lp.num_col_, lp.num_row_ = self._size, 0
@@ -78,11 +89,12 @@ class LinearProgram:
     def set_costs(self, cost: Array) -> None:
         """Replace all costs; the last basis stays feasible, so the next run goes on with the primal simplex."""
         self._highs.changeColsCost(self._size, np.arange(self._size, dtype=np.int32), cost)
-        self._highs.setOptionValue("simplex_strategy", PRIMAL)
+        self._highs.setOptionValue("simplex_strategy", PRIMAL if self._begun else DUAL)
 
     def run(self) -> LpPoint:
         """Solve from the last basis; SolverError for an end that is no answer."""
         self._highs.run()
+        self._begun = True
         status = STATUS.get(self._highs.getModelStatus())
         if status is None:
             raise SolverError(f"HiGHS ended an LP with {self._highs.getModelStatus()}")
@@ -114,9 +126,10 @@ def solve(
     on_solution: OnSolution,
     start: Array | None = None,
 ) -> Outcome:
-    """Minimise with HiGHS's branch and bound; it has no memory limit of its own."""
+    """Minimise with HiGHS's branch and bound; it has no memory limit of its own, so the process's is watched."""
     began = time.monotonic()
     highs = _milp(model, options)
+    built = time.monotonic()
     if start is not None:
         values = highspy.HighsSolution()
         values.col_value = start.tolist()
@@ -128,7 +141,14 @@ def solve(
         values = np.array(found.mip_solution)[: model.change_columns]
         guard.hand_out(lambda: (values, float(found.mip_dual_bound), int(found.mip_node_count)))
 
-    highs.cbMipInterrupt += lambda event: event.interrupt(guard.wants_end)
+    full = False
+
+    def look_up(event: Any) -> None:
+        nonlocal full
+        full = full or _resident_mb() > options.memory_mb
+        event.interrupt(full or guard.wants_end)
+
+    highs.cbMipInterrupt += look_up
     highs.cbMipImprovingSolution += hand_out
     highs.setOptionValue("time_limit", max(0.0, options.time_s - (time.monotonic() - began)))
     highs.run()
@@ -136,6 +156,8 @@ def solve(
     if status is None:
         raise SolverError(f"HiGHS ended a MILP with {highs.getModelStatus()}")
     guard.release()
+    if full and status is SolveStatus.INTERRUPTED:
+        status = SolveStatus.MEMORY_LIMIT
     info, solution = highs.getInfo(), np.asarray(highs.getSolution().col_value)
     if solution.size:
         on_solution(solution[: model.change_columns], float(info.mip_dual_bound), int(info.mip_node_count))
@@ -143,10 +165,18 @@ def solve(
         status=status,
         bound=float(info.mip_dual_bound),
         nodes=int(info.mip_node_count),
+        build_s=built - began,
         presolve_s=0.0,
-        solve_s=time.monotonic() - began,
+        solve_s=time.monotonic() - built,
         start_accepted=True,
     )
+
+
+def _resident_mb() -> float:
+    """The memory that this process holds; 0 where the system does not say."""
+    if not STATM.exists():
+        return 0.0
+    return int(STATM.read_text().split()[1]) * PAGESIZE / 1e6
 
 
 def _milp(model: LinearModel, options: MilpOptions) -> highspy.Highs:
@@ -162,6 +192,12 @@ def _milp(model: LinearModel, options: MilpOptions) -> highspy.Highs:
         settings["mip_max_nodes"] = min(options.nodes, 2**31 - 1)
     for option, value in settings.items():
         highs.setOptionValue(option, value)
+    highs.passModel(as_lp(model))
+    return highs
+
+
+def as_lp(model: LinearModel) -> highspy.HighsLp:
+    """The model in HiGHS's own terms."""
     lp = highspy.HighsLp()
     lp.num_col_, lp.num_row_ = model.columns, model.rows
     lp.col_cost_, lp.col_lower_, lp.col_upper_ = model.objective, model.lower, model.upper
@@ -172,5 +208,4 @@ def _milp(model: LinearModel, options: MilpOptions) -> highspy.Highs:
     lp.a_matrix_.value_ = model.matrix.data
     kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
     lp.integrality_ = [kinds[int(integer)] for integer in model.integer]
-    highs.passModel(lp)
-    return highs
+    return lp

@@ -57,7 +57,7 @@ class MilpOptions:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """How a run ended: why, the solver's own dual bound, nodes, seconds of presolving and in all.
+    """How a run ended: why, the solver's own dual bound, nodes, seconds of building, presolving and solving.
 
     `start_accepted` is False when the solver did not believe that the start is feasible.
     """
@@ -65,6 +65,7 @@ class Outcome:
     status: SolveStatus
     bound: float
     nodes: int
+    build_s: float
     presolve_s: float
     solve_s: float
     start_accepted: bool

@@ -54,10 +54,12 @@ def solve(
     start: Array | None = None,
 ) -> Outcome:
     """Minimise with SCIP; SolverError when it ends in a state that is no answer."""
-    deadline = time.monotonic() + options.time_s
-    scip, variables = _columns(model)
-    if not _add_rows(scip, model, variables, lambda: control.stopped or time.monotonic() > deadline):
+    began = time.monotonic()
+    deadline = began + options.time_s
+    scip, variables = build(model, lambda: control.stopped or time.monotonic() > deadline)
+    if scip is None:
         return _unbegun(control)
+    built = time.monotonic()
     _configure(scip, options)
     accepted = start is None or _give_start(scip, variables, start)
     guard = Guard(control, on_solution)
@@ -77,6 +79,7 @@ def solve(
         status=status,
         bound=-np.inf if status is SolveStatus.INFEASIBLE else _finite(scip.getDualbound()),
         nodes=int(scip.getNTotalNodes()),
+        build_s=built - began,
         presolve_s=float(scip.getPresolvingTime()),
         solve_s=float(scip.getSolvingTime()),
         start_accepted=accepted,
@@ -115,6 +118,13 @@ class _Watcher(Eventhdlr):
         return values, _finite(self.model.getDualbound()), int(self.model.getNTotalNodes())
 
 
+def build(model: LinearModel, should_stop: Callable[[], bool] = bool) -> tuple[Model | None, list[Any]]:
+    """A SCIP problem with SCIP's own settings, and its variables; None when it was stopped on the way."""
+    scip, variables = _columns(model)
+    finished = _add_rows(scip, model, variables, should_stop)
+    return (scip if finished else None), variables
+
+
 def _columns(model: LinearModel) -> tuple[Model, list[Any]]:
     scip = Model()
     scip.hideOutput()
@@ -150,7 +160,7 @@ def _add_rows(scip: Model, model: LinearModel, variables: list[Any], should_stop
 def _unbegun(control: Control) -> Outcome:
     """The end of a run that had no time to begin."""
     status = SolveStatus.INTERRUPTED if control.stopped else SolveStatus.TIME_LIMIT
-    return Outcome(status, -np.inf, nodes=0, presolve_s=0.0, solve_s=0.0, start_accepted=True)
+    return Outcome(status, -np.inf, nodes=0, build_s=0.0, presolve_s=0.0, solve_s=0.0, start_accepted=True)
 
 
 def _row(scip: Model, model: LinearModel, row: int, anchor: Any, variables: list[Any]) -> Any:
@@ -161,7 +171,9 @@ def _row(scip: Model, model: LinearModel, row: int, anchor: Any, variables: list
         return scip.getLinearConsIndicator(switch)
     if np.isfinite(upper):
         return scip.addCons(lower <= (anchor <= upper))
-    return scip.addCons(anchor >= lower)
+    # A row that waits costs nothing until a solution breaks it: several times more nodes in the same time.
+    waits = model.leading is not None and not model.leading[row]
+    return scip.addCons(anchor >= lower, initial=not waits)
 
 
 def _configure(scip: Model, options: MilpOptions) -> None:

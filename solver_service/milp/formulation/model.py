@@ -15,6 +15,8 @@ class LinearModel:
     `indicator[r]` is the binary column that switches row r on (the row then has an upper side only), or -1 where the
     row always holds. The first columns are the entries of a change [h, d+1]; as many as `change_columns` are handed out
     of every solution.
+    `leading[r]` says that row r belongs into a solver's first LP; the others wait until a solution breaks them (None:
+    all lead).
     """
 
     objective: Array
@@ -27,6 +29,7 @@ class LinearModel:
     integer: Mask
     change_columns: int
     indicator: Index
+    leading: Mask | None = None
 
     @property
     def rows(self) -> int:
