@@ -107,7 +107,7 @@ def _place(record: Record) -> tuple[str, str, float]:
 
 
 def write_plots(records: list[Record], folder: Path) -> None:
-    """Performance profile of the time to the goal, primal integrals per snapshot; the longest limit's runs alone."""
+    """Performance profile of the time to the goal, and primal integrals; of the longest limit's runs alone."""
     best = best_values(records)
     limits = {name: max(r["time_s"] for r in records if r["snapshot"] == name) for name in best}
     records = [record for record in records if record["time_s"] == limits[record["snapshot"]]]

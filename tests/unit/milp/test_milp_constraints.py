@@ -209,7 +209,9 @@ def test_nothing_found_in_time_is_not_called_infeasible(monkeypatch):
 
 
 def _finds_nothing(*_):
-    return solve_module.Outcome(SolveStatus.TIME_LIMIT, 0.0, nodes=0, presolve_s=0, solve_s=0, start_accepted=True)
+    return solve_module.Outcome(
+        SolveStatus.TIME_LIMIT, 0.0, nodes=0, build_s=0, presolve_s=0, solve_s=0, start_accepted=True
+    )
 
 
 def test_a_stop_keeps_what_was_found():

@@ -34,7 +34,7 @@ def _improved(objective, *, patience, until=1e6):
     control = Clock()
     incumbents = Incumbents(problem, control, bound=0.0)
     budget = Budget(control, until, 10**9, patience)
-    improve(problem, screen(requirements_of(problem)), incumbents, budget, 0, False)
+    improve(problem, screen(requirements_of(problem)), incumbents, budget, 0)
     return control, incumbents, problem
 
 
@@ -51,7 +51,7 @@ def test_a_resumed_search_never_loses_what_was_found():
     control, incumbents, problem = _improved("ramp", patience=50.0)
     before = incumbents.best.objective
     budget = Budget(control, control.elapsed + 1000, 10**9)
-    improve(problem, screen(requirements_of(problem)), incumbents, budget, 0, True)
+    improve(problem, screen(requirements_of(problem)), incumbents, budget, 0, resumed=True)
     assert incumbents.best.objective <= before
 
 
