@@ -14,7 +14,7 @@ from shared.constraints import violations
 from shared.contracts import Constraint, SolveStatus
 from shared.errors import ErrorCode, SpecError
 from shared.snapshot import Snapshot
-from solver_service.milp import solve as solve_module
+from solver_service.milp import under_constraints
 from solver_service.milp.control import Control
 from solver_service.milp.solve import solve
 
@@ -197,7 +197,7 @@ def test_constraints_that_clash_only_together_say_so():
 
 def test_nothing_found_in_time_is_not_called_infeasible(monkeypatch):
     """The weights are the snapshot's, and the note says that they break the constraint."""
-    monkeypatch.setattr(solve_module, "milp_solver", lambda _: _finds_nothing)
+    monkeypatch.setattr(under_constraints, "milp_solver", lambda _: _finds_nothing)
     snapshot, _ = tiny(0, "zero_one", n=9)
     spec = job(
         "zero_one", radius=0.5, constraints=[{"type": "grid", "value": 0.4}, {"type": "min_accuracy", "value": 0.99}]
@@ -209,7 +209,7 @@ def test_nothing_found_in_time_is_not_called_infeasible(monkeypatch):
 
 
 def _finds_nothing(*_):
-    return solve_module.Outcome(
+    return under_constraints.Outcome(
         SolveStatus.TIME_LIMIT, 0.0, nodes=0, build_s=0, presolve_s=0, solve_s=0, start_accepted=True
     )
 
