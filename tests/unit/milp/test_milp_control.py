@@ -111,7 +111,7 @@ def test_a_gap_that_is_good_enough_ends_the_solve():
 
 def test_a_model_beyond_the_memory_limit_is_left_to_the_heuristics():
     """Nothing too large is built; the result is honest about why it ended."""
-    snapshot = tiny(0, "zero_one", n=600, d=40, h=5)[0]
+    snapshot = tiny(0, "zero_one", n=800, d=40, h=5)[0]
     solution = solve(snapshot, job("zero_one", time_s=1.5, limits={"memory_mb": 50}))
     assert solution.result.status is SolveStatus.MEMORY_LIMIT
     assert solution.result.improved
