@@ -195,13 +195,22 @@ class Timings(Answer):
 
 
 class Sizes(Answer):
-    """Size of the model that was solved, and how many samples screening removed from it."""
+    """Size of the model that was solved, and what reductions removed from it before.
+
+    `screened_samples` are decided everywhere in the box, and `screened_rows` say nothing about those that are left.
+    `zero_columns`, `merged_columns` and `halved_columns` count columns that no sample left depends on, that were
+    proportional to another one, and that two classes share.
+    """
 
     rows: int = 0
     columns: int = 0
     binaries: int = 0
     nonzeros: int = 0
     screened_samples: int = 0
+    screened_rows: int = 0
+    zero_columns: int = 0
+    merged_columns: int = 0
+    halved_columns: int = 0
 
 
 class Incumbent(Answer):

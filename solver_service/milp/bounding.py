@@ -15,13 +15,13 @@ RELAXATION_SHARE = 0.25
 def bound_by_conflicts(job: Job) -> Cuts:
     """What pairs of samples prove by themselves, and the cuts that it took."""
     requirements = job.screened.requirements
-    cuts = pair_cuts(job.problem, requirements)
+    cuts = pair_cuts(job.space, requirements)
     return cuts.select(_relax(job, cuts_model(requirements, cuts, constant=job.screened.cost)).used)
 
 
 def bound_by_relaxation(job: Job, cuts: Cuts) -> LinearModel:
     """The compact model; its LP relaxation's bound, which heuristics may meet, also tells which rows lead."""
-    model = compact_model(job.problem, job.screened.requirements, constant=job.screened.cost, cuts=cuts)
+    model = compact_model(job.space, job.screened.requirements, constant=job.screened.cost, cuts=cuts)
     return replace(model, leading=_relax(job, model).used)
 
 

@@ -10,7 +10,7 @@ from solver_service.milp.backends.highs import LinearProgram, LpStatus
 from solver_service.milp.duality import lagrangian_bound
 from solver_service.milp.formulation.compact import largest_shortfalls
 from solver_service.milp.formulation.rows import change_rows
-from solver_service.milp.problem import Array, Index, Problem
+from solver_service.milp.problem import Array, Index, Space
 from solver_service.milp.requirements import Requirements
 
 BROKEN = 1e-7
@@ -42,21 +42,21 @@ class ElasticProgram:
 
     def __init__(
         self,
-        problem: Problem,
+        space: Space,
         requirements: Requirements,
         *,
         should_stop: Callable[[], bool],
         on_change: Callable[[Array], object],
     ) -> None:
-        self._problem, self._requirements = problem, requirements
+        self._space, self._requirements = space, requirements
         self._on_change = on_change
         self._should_stop = should_stop
         most = largest_shortfalls(requirements)
         # A slack counts in units of its own where those of the requirements would give numbers out of bounds.
         self._unit = requirements.unit * (1.0 if most.max(initial=0.0) <= WIDE else float(most.max()))
         most *= requirements.unit / self._unit
-        self._upper = np.concatenate([np.ones(problem.columns), most])
-        self._lower = np.concatenate([-np.ones(problem.columns), np.zeros(requirements.groups)])
+        self._upper = np.concatenate([np.ones(space.columns), most])
+        self._lower = np.concatenate([-np.ones(space.columns), np.zeros(requirements.groups)])
         self._cost = np.zeros(self._upper.size)
         self._scale = 1.0
         self._program = LinearProgram(self._cost, self._lower, self._upper, should_stop=should_stop)
@@ -69,16 +69,16 @@ class ElasticProgram:
         """Minimise the shortfalls under these group weights; None when it was stopped on the way."""
         largest = float(weights.max(initial=0.0)) or 1.0
         self._scale = largest * self._unit / self._requirements.unit
-        self._cost = np.concatenate([np.zeros(self._problem.columns), weights / largest])
+        self._cost = np.concatenate([np.zeros(self._space.columns), weights / largest])
         self._program.set_costs(self._cost)
         while not self._should_stop():
             found = self._program.run()
-            change = np.clip(found.columns[: self._problem.columns], -1.0, 1.0).reshape(self._problem.radius.shape)
+            change = np.clip(found.columns[: self._space.columns], -1.0, 1.0).reshape(self._space.radius.shape)
             self._on_change(change)
             if found.status is not LpStatus.OPTIMAL:
                 return None
-            values = self._requirements.values(self._problem, change)
-            broken = self._broken(values, found.columns[self._problem.columns :], weights)
+            values = self._requirements.values(self._space, change)
+            broken = self._broken(values, found.columns[self._space.columns :], weights)
             if broken.size == 0:
                 return self._point(change, values, found.duals)
             self._add(broken)
@@ -98,7 +98,7 @@ class ElasticProgram:
         slack = sp.csr_array(
             (np.ones(rows.size), (np.arange(rows.size), chosen.group)), shape=(rows.size, chosen.groups)
         )
-        block = sp.csr_array(sp.hstack([change_rows(self._problem, chosen, unit), slack], format="csr"))
+        block = sp.csr_array(sp.hstack([change_rows(self._space, chosen, unit), slack], format="csr"))
         self._program.add_rows(block, (chosen.need - chosen.level) / self._unit)
         self._present[rows] = True
         self._order.append(rows)

@@ -90,4 +90,4 @@ def _offer(search: Search, found: Found) -> None:
     """Hand a solution on, with the finishing step where rounding spoils it."""
     claimed = found.loss + search.screened.cost
     if claimed < search.incumbents.best.objective and search.incumbents.offer(found.point.change) > claimed:
-        finish_count(search.problem, search.screened, search.incumbents, found.kept, lambda: search.budget.over)
+        finish_count(search.space, search.screened, search.incumbents, found.kept, lambda: search.budget.over)

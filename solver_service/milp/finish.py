@@ -9,7 +9,7 @@ from solver_service.milp.backends.highs import LinearProgram, LpStatus
 from solver_service.milp.elastic import worst_rows
 from solver_service.milp.formulation.rows import change_rows
 from solver_service.milp.incumbents import Incumbents
-from solver_service.milp.problem import Array, Index, Mask, Problem
+from solver_service.milp.problem import Array, Index, Mask, Space
 from solver_service.milp.reduction import Screened
 from solver_service.milp.requirements import Requirements
 
@@ -18,42 +18,42 @@ PUSH = 1e-3
 
 
 def finish_count(
-    problem: Problem, screened: Screened, incumbents: Incumbents, kept: Mask, should_stop: Callable[[], bool]
+    space: Space, screened: Screened, incumbents: Incumbents, kept: Mask, should_stop: Callable[[], bool]
 ) -> None:
     """Offer the solution that keeps these groups with the most room (FORMULATIONS, "Finish")."""
     wanted = screened.requirements.select(kept[screened.requirements.group])
-    change = push_off(problem, wanted, should_stop)
+    change = push_off(space, wanted, should_stop)
     if change is not None:
         incumbents.offer(change)
 
 
-def push_off(problem: Problem, wanted: Requirements, should_stop: Callable[[], bool]) -> Array | None:
+def push_off(space: Space, wanted: Requirements, should_stop: Callable[[], bool]) -> Array | None:
     """The change that meets all rows by the same `delta <= 1e-3`, as large as can be; None if stopped or in vain."""
-    cost = np.zeros(problem.columns + 1)
+    cost = np.zeros(space.columns + 1)
     cost[-1] = -1.0
-    lower = np.append(-np.ones(problem.columns), -1.0)
-    upper = np.append(np.ones(problem.columns), 1.0)
+    lower = np.append(-np.ones(space.columns), -1.0)
+    upper = np.append(np.ones(space.columns), 1.0)
     program = LinearProgram(cost, lower, upper, should_stop=should_stop)
     rows, present = worst_rows(wanted, wanted.level), np.zeros(wanted.rows, dtype=bool)
     while not should_stop():
-        _add(program, problem, wanted, rows)
+        _add(program, space, wanted, rows)
         present[rows] = True
         found = program.run()
         if found.status is not LpStatus.OPTIMAL:
             return None
-        change = np.clip(found.columns[:-1], -1.0, 1.0).reshape(problem.radius.shape)
-        values = np.where(present, np.inf, wanted.values(problem, change))
+        change = np.clip(found.columns[:-1], -1.0, 1.0).reshape(space.radius.shape)
+        values = np.where(present, np.inf, wanted.values(space, change))
         rows = _broken(wanted, values, PUSH * float(found.columns[-1]))
         if rows.size == 0:
             return change
     return None
 
 
-def _add(program: LinearProgram, problem: Problem, wanted: Requirements, rows: Index) -> None:
+def _add(program: LinearProgram, space: Space, wanted: Requirements, rows: Index) -> None:
     chosen = wanted.select(rows)
     delta = sp.csr_array(np.full((rows.size, 1), -1.0))
     scale = np.full(rows.size, PUSH)
-    block = sp.csr_array(sp.hstack([change_rows(problem, chosen, scale), delta], format="csr"))
+    block = sp.csr_array(sp.hstack([change_rows(space, chosen, scale), delta], format="csr"))
     program.add_rows(block, (chosen.need - chosen.level) / PUSH)
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from shared.contracts import Incumbent
 from shared.snapshot import FloatArray
 from solver_service.milp.control import Control, IncumbentFound
+from solver_service.milp.folding import Folding, unfolded
 from solver_service.milp.problem import Array, Problem
-from solver_service.milp.rounding import weights_of
+from solver_service.milp.rounding import change_of, weights_of
 from solver_service.milp.snapping import snapped
 
 
@@ -23,12 +24,15 @@ class Candidate:
 class Incumbents:
     """Keeps the best candidate; a tie keeps the older one. `bound` is the best proven lower limit so far.
 
+    Changes come in, and `change` goes out, in the space that `folding` leaves (None: the whole one).
+
     `start` is the objective at the snapshot's own weights. Only weights that keep all constraints are taken; where the
     snapshot breaks one, it stands in at an infinite value until the first feasible weights replace it.
     """
 
-    def __init__(self, problem: Problem, control: Control, *, bound: float) -> None:
+    def __init__(self, problem: Problem, control: Control, *, bound: float, folding: Folding | None = None) -> None:
         self._problem, self._control = problem, control
+        self._folding = folding or unfolded(problem)
         self._bound = bound
         self.history: list[Incumbent] = []
         snapshot = problem.snapshot
@@ -51,11 +55,18 @@ class Incumbents:
         """Take note of a proven lower limit."""
         self._bound = max(self._bound, bound)
 
+    @property
+    def change(self) -> Array:
+        """The change of the folded space that leads nearest to the best candidate."""
+        return self._folding.lower(change_of(self._problem, self.best.weight, self.best.bias))
+
     def offer(self, change: Array, *, nodes: int = 0) -> float:
-        """Round a change [h, d+1] into the box, recompute, keep it if it is better; its recomputed objective."""
-        weight, bias = weights_of(self._problem, change)
-        weight = snapped(self._problem, weight)
-        return self.offer_weights(weight, bias, nodes=nodes)
+        """Round a change of the folded space into the box, recompute, keep what is better; its recomputed objective."""
+        return self._offer(self._folding.lift(change), nodes)
+
+    def offer_near(self, weight: FloatArray, bias: FloatArray | None) -> float:
+        """The same for what is nearest inside the box to weights that may be outside."""
+        return self._offer(change_of(self._problem, weight, bias), nodes=0)
 
     def offer_weights(self, weight: FloatArray, bias: FloatArray | None, *, nodes: int = 0) -> float:
         """The same for float32 weights that are already inside the box; infinite where they break a constraint."""
@@ -66,6 +77,10 @@ class Incumbents:
             self.best = Candidate(weight, bias, value)
             self._report(nodes)
         return value
+
+    def _offer(self, change: Array, nodes: int) -> float:
+        weight, bias = weights_of(self._problem, change)
+        return self.offer_weights(snapped(self._problem, weight), bias, nodes=nodes)
 
     def _report(self, nodes: int) -> None:
         elapsed, best = self._control.elapsed, self.best

@@ -8,10 +8,11 @@ from solver_service.milp.backends.outcome import MilpOptions, Outcome
 from solver_service.milp.backends.registry import version
 from solver_service.milp.budget import Budget
 from solver_service.milp.control import Control
+from solver_service.milp.folding import Folding
 from solver_service.milp.formulation.model import LinearModel
 from solver_service.milp.formulation.rows import nonzeros
 from solver_service.milp.incumbents import Incumbents
-from solver_service.milp.problem import Problem
+from solver_service.milp.problem import Problem, Space
 from solver_service.milp.reduction import Screened
 from solver_service.milp.report import TOLERANCE, Ending, is_integral, sizes_of
 from solver_service.milp.rounding import rounding_errors
@@ -32,8 +33,14 @@ class Job:
     problem: Problem
     spec: JobSpec
     control: Control
+    folding: Folding
     screened: Screened
     incumbents: Incumbents
+
+    @property
+    def space(self) -> Space:
+        """What is searched: the problem's box, folded."""
+        return self.folding.space
 
     @property
     def proven(self) -> bool:
@@ -57,7 +64,7 @@ class Job:
 
 def too_large(job: Job) -> bool:
     """Whether the model would take more than the job's `limits.memory_mb`."""
-    needed = BYTES_PER_NONZERO * nonzeros(job.problem, job.screened.requirements)
+    needed = BYTES_PER_NONZERO * nonzeros(job.space, job.screened.requirements)
     if job.problem.beyond_box:
         needed *= 3  # rows and binaries that count, beside those of the objective
     return needed > job.spec.limits.memory_mb * 1e6
@@ -103,7 +110,7 @@ def ending_of(
     return Ending(
         status=status,
         backend=backend or Backend(name=name, version=version(name)),
-        sizes=sizes_of(job.problem, job.screened, model),
+        sizes=sizes_of(job.problem, job.folding, job.screened, model),
         allowance=allowance(job),
         notes=notes,
     )

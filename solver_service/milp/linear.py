@@ -12,7 +12,7 @@ from solver_service.milp.report import Ending
 def solve_linear(job: Job) -> Ending:
     """hinge, mae and max_error: one LP with lazy rows, and a bound from its duals."""
     began, budget, left = job.control.elapsed, job.budget(), job.screened.requirements
-    program = ElasticProgram(job.problem, left, should_stop=lambda: budget.over, on_change=job.incumbents.offer)
+    program = ElasticProgram(job.space, left, should_stop=lambda: budget.over, on_change=job.incumbents.offer)
     point = program.solve(left.cost)
     if point is not None:
         job.incumbents.raise_bound(program.bound(point) * (1 - 1e-9))

@@ -6,7 +6,6 @@ import numpy as np
 
 from solver_service.milp.elastic_filter import drop_until_met
 from solver_service.milp.problem import Mask
-from solver_service.milp.rounding import change_of
 from solver_service.milp.search import BETTER, Found, Search
 
 FEWEST, MOST = 3, 25
@@ -45,10 +44,10 @@ def _walk(search: Search, best: Found, rounds: int | None) -> Found:
 
 def _beginning(search: Search) -> Mask:
     """Everything, or what the incumbent keeps."""
-    requirements, best = search.screened.requirements, search.incumbents.best
+    requirements = search.screened.requirements
     if not search.resumed:
         return np.ones(requirements.groups, dtype=bool)
-    values = requirements.values(search.problem, change_of(search.problem, best.weight, best.bias))
+    values = requirements.values(search.space, search.incumbents.change)
     return np.asarray(requirements.shortfalls(values) < 1.0)
 
 

@@ -16,29 +16,15 @@ Index = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
-    """A block to move: the samples of positive weight, and a box around its weights.
+class Space:
+    """What models and heuristics search: samples `inputs` [n, c] and the box's half-widths `radius` [h, c].
 
-    The bias counts as one more input that is always 1, so `inputs` is [n, d+1] and `radius` [h, d+1]; without a bias
-    its radius is 0. A *change* is an [h, d+1] array in units of the radius, each entry in [-1, 1]. `scores` [n, h] are
-    those of `center` [h, d+1], which is the snapshot's own weights and bias unless constraints on signs cut the box to
-    a smaller one; `reach` [h, d+1] are the half-widths of the whole box around the snapshot, `floor` and `ceiling` the
-    limits of signs. `targets` are classes [n] or values [n, h], `cost` [n] the samples' weights as they enter the
-    objective.
+    A *change* is an [h, c] array in units of the radius, each entry in [-1, 1]; it moves score i of sample n by
+    `inputs[n] . (radius[i] * change[i])`.
     """
 
-    snapshot: Snapshot
-    objective: Objective
     inputs: Array
-    scores: Array
     radius: Array
-    cost: Array
-    targets: NDArray[np.generic]
-    center: Array
-    reach: Array
-    floor: Array
-    ceiling: Array
-    constraints: tuple[Constraint, ...] = ()
 
     @property
     def units(self) -> int:
@@ -47,8 +33,31 @@ class Problem:
 
     @property
     def columns(self) -> int:
-        """h (d + 1), the number of entries of a change."""
+        """h c, the number of entries of a change."""
         return int(self.radius.size)
+
+
+@dataclass(frozen=True, eq=False)
+class Problem(Space):
+    """A block to move: the samples of positive weight, and a box around its weights.
+
+    The bias counts as one more input that is always 1, so `inputs` is [n, d+1] and `radius` [h, d+1]; without a bias
+    its radius is 0. `scores` [n, h] are those of `center` [h, d+1], which is the snapshot's own weights and bias unless
+    constraints on signs cut the box to a smaller one; `reach` [h, d+1] are the half-widths of the whole box around the
+    snapshot, `floor` and `ceiling` the limits of signs. `targets` are classes [n] or values [n, h], `cost` [n] the
+    samples' weights as they enter the objective.
+    """
+
+    snapshot: Snapshot
+    objective: Objective
+    scores: Array
+    cost: Array
+    targets: NDArray[np.generic]
+    center: Array
+    reach: Array
+    floor: Array
+    ceiling: Array
+    constraints: tuple[Constraint, ...] = ()
 
     @property
     def beyond_box(self) -> bool:

@@ -14,13 +14,15 @@ ROUNDING = 1e-9
 class Screened:
     """Requirements left to decide, the exact cost of those that cannot be met, and where the groups came from.
 
-    `group_of[g]` is the original number of the remaining group g; `lost` marks the original groups given up.
+    `group_of[g]` is the original number of the remaining group g; `lost` marks the original groups given up; `rows`
+    counts what left the remaining groups: rivals that cannot win, or sides that an error cannot reach.
     """
 
     requirements: Requirements
     cost: float
     group_of: Index
     lost: Mask
+    rows: int = 0
 
     @property
     def samples(self) -> int:
@@ -40,6 +42,7 @@ def screen(requirements: Requirements) -> Screened:
         cost=float(requirements.cost[lost].sum()),
         group_of=kept,
         lost=lost,
+        rows=int(np.isin(requirements.group, kept).sum()) - left.rows,
     )
 
 

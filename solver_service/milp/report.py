@@ -9,6 +9,7 @@ import numpy as np
 from shared.constraints import Violation, movement_cost, violations
 from shared.contracts import Backend, JobResult, JobSpec, ObjectiveReport, Sizes, SolveStatus, Timings, gap
 from shared.snapshot import FloatArray, Snapshot
+from solver_service.milp.folding import Folding
 from solver_service.milp.formulation.compact import columns_of
 from solver_service.milp.formulation.model import LinearModel
 from solver_service.milp.formulation.rows import nonzeros
@@ -69,24 +70,33 @@ def is_integral(problem: Problem) -> bool:
     return counts and bool((problem.cost == np.round(problem.cost)).all())
 
 
-def sizes_of(problem: Problem, screened: Screened, model: LinearModel | None) -> Sizes:
+def sizes_of(problem: Problem, folding: Folding, screened: Screened, model: LinearModel | None) -> Sizes:
     """The size of the model; where none was built, of the one that the requirements describe."""
-    left, removed = screened.requirements, problem.snapshot.samples - screened.samples
+    left = screened.requirements
+    removed = Sizes(
+        screened_samples=problem.snapshot.samples - screened.samples,
+        screened_rows=screened.rows,
+        zero_columns=folding.zero_columns,
+        merged_columns=folding.merged_columns,
+        halved_columns=folding.halved_columns,
+    )
     if model is not None:
-        return Sizes(
-            rows=model.rows,
-            columns=model.columns,
-            binaries=int(model.integer.sum()),
-            nonzeros=int(model.matrix.nnz),
-            screened_samples=removed,
+        return removed.model_copy(
+            update={
+                "rows": model.rows,
+                "columns": model.columns,
+                "binaries": int(model.integer.sum()),
+                "nonzeros": int(model.matrix.nnz),
+            }
         )
-    columns = columns_of(problem, left)
-    return Sizes(
-        rows=left.rows,
-        columns=columns.total,
-        binaries=int((columns.give_up >= 0).sum()),
-        nonzeros=nonzeros(problem, left) + left.rows * (2 if left.style == "capped" else 1),
-        screened_samples=removed,
+    columns = columns_of(folding.space, left)
+    return removed.model_copy(
+        update={
+            "rows": left.rows,
+            "columns": columns.total,
+            "binaries": int((columns.give_up >= 0).sum()),
+            "nonzeros": nonzeros(folding.space, left) + left.rows * (2 if left.style == "capped" else 1),
+        }
     )
 
 

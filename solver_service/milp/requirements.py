@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from solver_service.milp.problem import Array, Index, Mask, Problem
+from solver_service.milp.problem import Array, Index, Mask, Problem, Space
 
 Style = Literal["count", "capped", "linear"]
 STYLES: dict[str, Style] = {
@@ -65,9 +65,9 @@ class Requirements:
         """What lifts each row's need to its lowest value: `need - low`, the tightest big-M."""
         return self.need - self.low
 
-    def values(self, problem: Problem, change: Array) -> Array:
-        """Every row's t_r after a change [h, d+1]."""
-        moved = _padded(problem.inputs @ (problem.radius * change).T)
+    def values(self, space: Space, change: Array) -> Array:
+        """Every row's t_r after a change of the space's shape."""
+        moved = _padded(space.inputs @ (space.radius * change).T)
         return np.asarray(self.level + moved[self.sample, self.plus] - moved[self.sample, self.minus])
 
     def shortfalls(self, values: Array) -> Array:

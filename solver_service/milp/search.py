@@ -7,7 +7,7 @@ import numpy as np
 from solver_service.milp.budget import Budget
 from solver_service.milp.elastic import ElasticPoint, ElasticProgram
 from solver_service.milp.incumbents import Incumbents
-from solver_service.milp.problem import Mask, Problem
+from solver_service.milp.problem import Mask, Space
 from solver_service.milp.reduction import Screened
 
 BETTER = 1e-9
@@ -30,7 +30,7 @@ class Search:
     It began at `began` seconds on the control's clock; `resumed` says that an earlier one found the incumbent.
     """
 
-    problem: Problem
+    space: Space
     screened: Screened
     program: ElasticProgram
     incumbents: Incumbents

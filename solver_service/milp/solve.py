@@ -12,6 +12,7 @@ from solver_service.milp.bounding import bound_by_conflicts, bound_by_relaxation
 from solver_service.milp.budget import Budget
 from solver_service.milp.control import Control
 from solver_service.milp.finish import finish_count
+from solver_service.milp.folding import Folding, fold, unfolded
 from solver_service.milp.formulation.compact import columns_of, complete
 from solver_service.milp.formulation.model import LinearModel
 from solver_service.milp.formulation.reference import complete_reference, reference_model
@@ -24,7 +25,6 @@ from solver_service.milp.problem import Array, Problem, problem_of
 from solver_service.milp.reduction import Screened, screen
 from solver_service.milp.report import TOLERANCE, Ending, Solution, is_integral, safe_bound, solution_of
 from solver_service.milp.requirements import Requirements, requirements_of
-from solver_service.milp.rounding import change_of
 from solver_service.milp.support import check_supported
 from solver_service.milp.under_constraints import solve_constrained
 from solver_service.milp.warmstart import improve
@@ -63,14 +63,24 @@ def solve(snapshot: Snapshot, spec: JobSpec, control: Control | None = None, *, 
         job = _job(problem, spec, control, _nothing_to_screen(problem))
         ending = _least_squares(job, start)
     else:
-        job = _job(problem, spec, control, screen(requirements_of(problem)))
+        job = _job(problem, spec, control, *_reduced(problem, spec))
         ending = _by_style(job, start)
     return solution_of(snapshot, spec, job.incumbents, ending, control.elapsed)
 
 
-def _job(problem: Problem, spec: JobSpec, control: Control, screened: Screened) -> Job:
+def _reduced(problem: Problem, spec: JobSpec) -> tuple[Screened, Folding]:
+    """What is left to decide; columns are folded where nothing looks at single weights."""
+    screened = screen(requirements_of(problem))
+    weights_matter = bool(problem.constraints) or spec.solver.formulation != "compact"
+    if weights_matter or not screened.requirements.rows:
+        return screened, unfolded(problem)
+    return fold(problem, screened)
+
+
+def _job(problem: Problem, spec: JobSpec, control: Control, screened: Screened, folding: Folding | None = None) -> Job:
+    folding = folding or unfolded(problem)
     cost = screened.cost if is_integral(problem) else screened.cost * (1 - 1e-12)
-    return Job(problem, spec, control, screened, Incumbents(problem, control, bound=cost))
+    return Job(problem, spec, control, folding, screened, Incumbents(problem, control, folding=folding, bound=cost))
 
 
 def _nothing_to_screen(problem: Problem) -> Screened:
@@ -94,9 +104,9 @@ def _by_style(job: Job, start: Start | None) -> Ending:
 
 def _offer_start(job: Job, start: Start | None) -> None:
     if start is not None:
-        job.incumbents.offer(change_of(job.problem, *start))
+        job.incumbents.offer_near(*start)
     if not job.incumbents.feasible:
-        job.incumbents.offer(change_of(job.problem, job.problem.snapshot.weight, job.problem.snapshot.bias))
+        job.incumbents.offer_near(job.problem.snapshot.weight, job.problem.snapshot.bias)
 
 
 def _least_squares(job: Job, start: Start | None) -> Ending:
@@ -151,7 +161,7 @@ def _branching_pays(job: Job) -> bool:
 
 
 def _improve(job: Job, budget: Budget, *, resumed: bool = False) -> None:
-    improve(job.problem, job.screened, job.incumbents, budget, job.spec.solver.seed, resumed=resumed)
+    improve(job.space, job.screened, job.incumbents, budget, job.spec.solver.seed, resumed=resumed)
 
 
 def _heuristic_budget(job: Job) -> Budget:
@@ -195,24 +205,23 @@ def _branch_and_bound(job: Job, model: LinearModel | None) -> Ending:
 
 def _with_start(job: Job, model: LinearModel | None) -> tuple[LinearModel, Array]:
     """The model (None: the reference model), and the best solution so far in its columns."""
-    best = job.incumbents.best
-    change = change_of(job.problem, best.weight, best.bias)
+    change = job.incumbents.change
     if model is None:
         requirements = requirements_of(job.problem)
-        values = requirements.values(job.problem, change)
-        return reference_model(job.problem, requirements), complete_reference(requirements, change, values)
+        values = requirements.values(job.space, change)
+        return reference_model(job.space, requirements), complete_reference(requirements, change, values)
     left = job.screened.requirements
-    return model, complete(left, columns_of(job.problem, left), change, left.values(job.problem, change))
+    return model, complete(left, columns_of(job.space, left), change, left.values(job.space, change))
 
 
 def _take(job: Job, columns: Array, nodes: int) -> None:
     """Offer a solver's solution; a count that rounding spoils gets the finishing step."""
-    change = columns.reshape(job.problem.radius.shape)
+    change = columns.reshape(job.space.radius.shape)
     left = job.screened.requirements
-    values = left.values(job.problem, change)
+    values = left.values(job.space, change)
     shortfalls = left.shortfalls(values + TOLERANCE)
     claimed = float(left.losses(shortfalls).sum()) + job.screened.cost
     reached = job.incumbents.offer(change, nodes=nodes)
     if left.style == "count" and claimed < min(reached, job.incumbents.best.objective):
         whole = Budget(job.control, job.spec.limits.time_s, ROUNDS)
-        finish_count(job.problem, job.screened, job.incumbents, shortfalls <= 0, lambda: whole.over)
+        finish_count(job.space, job.screened, job.incumbents, shortfalls <= 0, lambda: whole.over)

@@ -7,13 +7,13 @@ from solver_service.milp.elastic import ElasticProgram
 from solver_service.milp.elastic_filter import search_count, widened
 from solver_service.milp.incumbents import Incumbents
 from solver_service.milp.majorise import search_ramp
-from solver_service.milp.problem import Problem
+from solver_service.milp.problem import Space
 from solver_service.milp.reduction import Screened
 from solver_service.milp.search import Search
 
 
 def improve(
-    problem: Problem,
+    space: Space,
     screened: Screened,
     incumbents: Incumbents,
     budget: Budget,
@@ -27,7 +27,7 @@ def improve(
     """
     capped = screened.requirements.style == "capped"
     wanted = screened.requirements if capped else widened(screened.requirements)
-    program = ElasticProgram(problem, wanted, should_stop=lambda: budget.over, on_change=incumbents.offer)
+    program = ElasticProgram(space, wanted, should_stop=lambda: budget.over, on_change=incumbents.offer)
     rng = np.random.default_rng([seed, resumed])
-    search = Search(problem, screened, program, incumbents, budget, rng, budget.control.elapsed, resumed)
+    search = Search(space, screened, program, incumbents, budget, rng, budget.control.elapsed, resumed)
     (search_ramp if capped else search_count)(search)

@@ -7,7 +7,7 @@ import scipy.sparse as sp
 
 from solver_service.milp.formulation.model import LinearModel, always, stack
 from solver_service.milp.formulation.rows import change_rows
-from solver_service.milp.problem import Array, Index, Mask, Problem
+from solver_service.milp.problem import Array, Index, Mask, Space
 from solver_service.milp.requirements import Requirements
 
 WIDE = {"count": 100.0, "capped": 1e4, "linear": 1e4}
@@ -40,7 +40,7 @@ class CompactColumns:
     total: int
 
 
-def columns_of(problem: Problem, requirements: Requirements) -> CompactColumns:
+def columns_of(space: Space, requirements: Requirements) -> CompactColumns:
     """Lay the columns out: the change, then slacks, then binaries (a ramp sample that cannot go below 0 has none)."""
     groups = requirements.groups
     has_slack = np.full(groups, requirements.style != "count")
@@ -48,25 +48,25 @@ def columns_of(problem: Problem, requirements: Requirements) -> CompactColumns:
     if requirements.style == "capped":
         has_binary[:] = False
         has_binary[requirements.group[requirements.low < requirements.need - requirements.unit]] = True
-    slack = np.where(has_slack, problem.columns + np.cumsum(has_slack) - 1, -1)
-    first = problem.columns + int(has_slack.sum())
+    slack = np.where(has_slack, space.columns + np.cumsum(has_slack) - 1, -1)
+    first = space.columns + int(has_slack.sum())
     give_up = np.where(has_binary, first + np.cumsum(has_binary) - 1, -1)
     return CompactColumns(slack, give_up, first + int(has_binary.sum()))
 
 
 def compact_model(
-    problem: Problem, requirements: Requirements, *, constant: float = 0.0, cuts: Cuts = NO_CUTS
+    space: Space, requirements: Requirements, *, constant: float = 0.0, cuts: Cuts = NO_CUTS
 ) -> LinearModel:
     """Build it (FORMULATIONS, "Compact model"); `constant` is the cost of what screening gave up."""
-    columns = columns_of(problem, requirements)
+    columns = columns_of(space, requirements)
     scale = row_scales(requirements)
     matrix = sp.csr_array(
-        sp.hstack([change_rows(problem, requirements, scale), _group_part(problem, requirements, columns, scale)])
+        sp.hstack([change_rows(space, requirements, scale), _group_part(space, requirements, columns, scale)])
     )
     matrix = stack(matrix, _cut_rows(cuts, columns))
     row_lower = np.concatenate([(requirements.need - requirements.level) / scale, np.ones(len(cuts.groups))])
     lower, upper = np.zeros(columns.total), np.ones(columns.total)
-    lower[: problem.columns] = -1.0
+    lower[: space.columns] = -1.0
     objective = np.zeros(columns.total)
     for place in (columns.slack, columns.give_up):
         objective[place[place >= 0]] = requirements.cost[place >= 0]
@@ -83,7 +83,7 @@ def compact_model(
         lower=lower,
         upper=upper,
         integer=integer,
-        change_columns=problem.columns,
+        change_columns=space.columns,
         indicator=always(row_lower.size),
     )
 
@@ -135,7 +135,7 @@ def row_scales(requirements: Requirements) -> Array:
     return np.maximum(requirements.unit, requirements.big_m / WIDE[requirements.style])
 
 
-def _group_part(problem: Problem, requirements: Requirements, columns: CompactColumns, scale: Array) -> sp.csr_array:
+def _group_part(space: Space, requirements: Requirements, columns: CompactColumns, scale: Array) -> sp.csr_array:
     """Coefficients of slacks and binaries in the requirements' rows."""
     row = np.arange(requirements.rows)
     slack = columns.slack[requirements.group]
@@ -145,8 +145,8 @@ def _group_part(problem: Problem, requirements: Requirements, columns: CompactCo
         ((requirements.big_m / scale)[give_up >= 0], row[give_up >= 0], give_up[give_up >= 0]),
     ]
     data, rows, places = (np.concatenate(parts) for parts in zip(*entries, strict=True))
-    shape = (requirements.rows, columns.total - problem.columns)
-    return sp.csr_array((data, (rows, places - problem.columns)), shape=shape)
+    shape = (requirements.rows, columns.total - space.columns)
+    return sp.csr_array((data, (rows, places - space.columns)), shape=shape)
 
 
 def _cut_rows(cuts: Cuts, columns: CompactColumns) -> sp.csr_array:

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from solver_service.milp.formulation.compact import NO_CUTS, Cuts
-from solver_service.milp.problem import Array, Index, Problem
+from solver_service.milp.problem import Array, Index, Space
 from solver_service.milp.requirements import Requirements
 
 WORK = 3e8
@@ -16,14 +16,14 @@ CLEAR = 1e-6
 MOST = 200_000
 
 
-def pair_cuts(problem: Problem, requirements: Requirements) -> Cuts:
+def pair_cuts(space: Space, requirements: Requirements) -> Cuts:
     """All pairs of rows that no change can meet together (FORMULATIONS, "Conflict cuts", lambda = 1/2 each).
 
     For rows n (unit a against b) and m (b against a) the biases cancel, and together they fall short of the need by
     `C = need - [level_n + level_m + (R_a + R_b) . |g_n - g_m|] / 2`; if C > 0 the row
     `sum min(1, M / 2C) z + unit / 2C xi >= 1` holds.
     """
-    found = list(_pairs(problem, requirements))
+    found = list(_pairs(space, requirements))
     if not found:
         return NO_CUTS
     rows = np.concatenate([pair for pair, _ in found])
@@ -37,18 +37,18 @@ def pair_cuts(problem: Problem, requirements: Requirements) -> Cuts:
     )
 
 
-def _pairs(problem: Problem, requirements: Requirements) -> Iterator[tuple[Index, Array]]:
+def _pairs(space: Space, requirements: Requirements) -> Iterator[tuple[Index, Array]]:
     """Conflicting rows [c, 2] and their C [c], one couple of units after the other."""
-    radius = np.vstack([problem.radius, np.zeros(problem.radius.shape[1])])
-    couples = [(a, b) for a in range(-1, problem.units) for b in range(a + 1, problem.units)]
-    most = max(8, int(np.sqrt(WORK / (problem.inputs.shape[1] * len(couples)))))
+    radius = np.vstack([space.radius, np.zeros(space.radius.shape[1])])
+    couples = [(a, b) for a in range(-1, space.units) for b in range(a + 1, space.units)]
+    most = max(8, int(np.sqrt(WORK / (max(1, space.inputs.shape[1]) * len(couples)))))
     for a, b in couples:
         first = _hardest(requirements, a, b, most)
         second = _hardest(requirements, b, a, most)
         if not first.size or not second.size:
             continue
         span = radius[a] + radius[b]
-        inputs = problem.inputs * span
+        inputs = space.inputs * span
         apart = cdist(inputs[requirements.sample[first]], inputs[requirements.sample[second]], "cityblock")
         together = requirements.level[first][:, None] + requirements.level[second] + apart
         lack = requirements.need - together / 2

@@ -5,17 +5,17 @@ import scipy.sparse as sp
 
 from solver_service.milp.formulation.model import LinearModel, always, stack
 from solver_service.milp.formulation.rows import change_rows
-from solver_service.milp.problem import Array, Problem
+from solver_service.milp.problem import Array, Space
 from solver_service.milp.requirements import Requirements
 
 
-def reference_model(problem: Problem, requirements: Requirements) -> LinearModel:
+def reference_model(space: Space, requirements: Requirements) -> LinearModel:
     """Build it for zero_one: u_r = 1 -> t_r >= need; (K-1) z_n <= sum of u over n's rows; maximise sum w z.
 
     It is stated as the minimum of `sum w (1 - z)`, so that its bound is comparable. Columns: change, u, z.
     """
-    rows, groups, first = requirements.rows, requirements.groups, problem.columns
-    switched = change_rows(problem, requirements, -np.ones(rows))
+    rows, groups, first = requirements.rows, requirements.groups, space.columns
+    switched = change_rows(space, requirements, -np.ones(rows))
     switched = sp.csr_array(sp.hstack([switched, sp.csr_array((rows, rows + groups))], format="csr"))
     lower, upper = np.zeros(first + rows + groups), np.ones(first + rows + groups)
     lower[:first] = -1.0

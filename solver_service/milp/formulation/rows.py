@@ -3,24 +3,24 @@
 import numpy as np
 import scipy.sparse as sp
 
-from solver_service.milp.problem import Array, Problem
+from solver_service.milp.problem import Array, Space
 from solver_service.milp.requirements import Requirements
 
 
-def change_rows(problem: Problem, requirements: Requirements, scale: Array) -> sp.csr_array:
+def change_rows(space: Space, requirements: Requirements, scale: Array) -> sp.csr_array:
     """Each requirement's coefficients on the flattened change, divided by scale [rows]: [rows, h (d+1)]."""
-    width = problem.inputs.shape[1]
-    inputs = problem.inputs[requirements.sample] / scale[:, None]
-    radius = np.vstack([problem.radius, np.zeros(width)])
+    width = space.inputs.shape[1]
+    inputs = space.inputs[requirements.sample] / scale[:, None]
+    radius = np.vstack([space.radius, np.zeros(width)])
     values = np.hstack([inputs * radius[requirements.plus], -inputs * radius[requirements.minus]])
     offsets = np.arange(width)
     columns = np.hstack([requirements.plus[:, None] * width + offsets, requirements.minus[:, None] * width + offsets])
     row, entry = np.nonzero(values)
-    return sp.csr_array((values[row, entry], (row, columns[row, entry])), shape=(requirements.rows, problem.columns))
+    return sp.csr_array((values[row, entry], (row, columns[row, entry])), shape=(requirements.rows, space.columns))
 
 
-def nonzeros(problem: Problem, requirements: Requirements) -> int:
+def nonzeros(space: Space, requirements: Requirements) -> int:
     """How many coefficients `change_rows` would have, at most."""
-    filled = np.count_nonzero(problem.inputs, axis=1)[requirements.sample]
+    filled = np.count_nonzero(space.inputs, axis=1)[requirements.sample]
     units = (requirements.plus >= 0).astype(int) + (requirements.minus >= 0)
     return int(filled @ units)
