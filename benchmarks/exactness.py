@@ -28,7 +28,10 @@ CLOSE = 2e-5
 
 
 def instance(seed, number):
-    """A tiny snapshot and a job with up to three constraints that fits it."""
+    """A tiny snapshot and a job with up to three constraints that fits it.
+
+    Some have none of them, but inputs that the solver may drop or merge.
+    """
     rng = np.random.default_rng([seed, number])
     objective = OBJECTIVES[rng.integers(len(OBJECTIVES))]
     classes = objective in ("zero_one", "ramp", "hinge")
@@ -60,6 +63,10 @@ def instance(seed, number):
     if plain := rng.random() < 0.25:
         tensors = {name: _quarters(values) for name, values in tensors.items()}
         radius = {name: float(_quarters(value)) or 0.25 for name, value in radius.items()}
+    structure = np.random.default_rng([seed, number, 1])
+    # Not with round numbers: their optimum may be a single point, and which weights attain it is then a matter of luck.
+    if not plain and structure.random() < 0.3:
+        types, tensors = [], with_structure(structure, tensors)
     snapshot = Snapshot(task="classification" if classes else "regression", **tensors)
     spec = JobSpec(
         objective=objective,
@@ -70,6 +77,20 @@ def instance(seed, number):
         **radius,
     )
     return snapshot, spec
+
+
+def with_structure(rng, tensors):
+    """More inputs, in any order: zeros, constants, and multiples of others, some of which rounding spoils."""
+    inputs = tensors["inputs"]
+    factors = rng.choice([0.0, 1.0, -1.0, 2.0, -0.5, 0.3], 3)
+    constants = np.full((len(inputs), 1), rng.choice([1.0, -2.0, 0.7]))
+    more = np.hstack([inputs, inputs[:, rng.integers(inputs.shape[1], size=3)] * factors, constants])
+    chosen = rng.permutation(more.shape[1])[: rng.integers(2, more.shape[1] + 1)]
+    widened = {"inputs": more[:, chosen].astype(np.float32)}
+    for name in tensors.keys() & {"weight", "radius"}:
+        source = rng.integers(tensors[name].shape[1], size=chosen.size)
+        widened[name] = tensors[name][:, source] * rng.choice([1, 0.5], chosen.size).astype(np.float32)
+    return tensors | widened
 
 
 def _quarters(values):
