@@ -72,7 +72,7 @@ def unfolded(space: Space) -> Folding:
 
 
 def fold(space: Space, screened: Screened) -> tuple[Screened, Folding]:
-    """Keep the samples that are left (some), drop and merge inputs, and merge two classes; levels and reaches stay.
+    """Keep the samples that are left, drop and merge inputs, and merge two classes; levels and reaches stay.
 
     Dropped are inputs that are 0 on every sample left or that no unit may move. Of proportional ones `g_j = a_j g` one
     stays, with the half-widths `sum_j |a_j| R_ij`; a constant one is proportional to that of the bias. Of two classes
@@ -117,7 +117,7 @@ def _directions(inputs: Array, samples: Index) -> Iterator[tuple[int, bytes, flo
     Columns of float32 numbers have the same direction exactly if they are proportional: quotients of two such numbers
     are equal in float64 only where they are equal, because others differ by more than 2^-48 of their size.
     """
-    for begin in range(0, inputs.shape[1], AT_ONCE):
+    for begin in range(0, inputs.shape[1] if samples.size else 0, AT_ONCE):
         block = np.ascontiguousarray(inputs[samples, begin : begin + AT_ONCE].T)
         largest = np.abs(block).argmax(axis=1)
         scale = block[np.arange(len(block)), largest]

@@ -71,8 +71,7 @@ def solve(snapshot: Snapshot, spec: JobSpec, control: Control | None = None, *, 
 def _reduced(problem: Problem, spec: JobSpec) -> tuple[Screened, Folding]:
     """What is left to decide; columns are folded where nothing looks at single weights."""
     screened = screen(requirements_of(problem))
-    weights_matter = bool(problem.constraints) or spec.solver.formulation != "compact"
-    if weights_matter or not screened.requirements.rows:
+    if problem.constraints or spec.solver.formulation != "compact":
         return screened, unfolded(problem)
     return fold(problem, screened)
 

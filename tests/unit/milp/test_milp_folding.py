@@ -147,6 +147,16 @@ def test_only_the_samples_left_decide_what_is_zero():
     assert folding.zero_columns == 3
 
 
+def test_nothing_is_left_of_what_screening_decides():
+    """Without samples there are no columns, and a change of none stands for no change."""
+    snapshot, spec = tiny(1, "zero_one", n=40)
+    spec = spec.model_copy(update={"radius": 1e-6, "bias_radius": 1e-6})
+    problem, _, small, folding = folded(snapshot, spec)
+    assert (small.samples, folding.space.columns, folding.zero_columns) == (0, 0, problem.columns)
+    assert not folding.lift(folding.space.radius).any()
+    assert solve(snapshot, spec).result.status is SolveStatus.OPTIMAL
+
+
 def test_columns_that_rounding_keeps_from_being_proportional_stay():
     """A multiple in float32 that is off by a bit is another input."""
     snapshot, spec = tiny(1, "hinge", n=20)
