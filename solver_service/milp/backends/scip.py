@@ -22,10 +22,10 @@ from pyscipopt.scip import PY_SCIP_PARAMSETTING as SETTING
 from shared.contracts import SolveStatus
 from solver_service.errors import SolverError
 from solver_service.milp.backends.outcome import Guard, MilpOptions, OnSolution, Outcome
-from solver_service.milp.backends.scip_rows import LinearRows
+from solver_service.milp.backends.scip_rows import linear_rows
 from solver_service.milp.control import Control
 from solver_service.milp.formulation.model import LinearModel
-from solver_service.milp.problem import Array, Index
+from solver_service.milp.problem import Array, Index, Mask
 from solver_service.milp.support import PARAMETERS, REFUSED
 
 STATUS = {
@@ -46,7 +46,8 @@ ENTRY = re.compile(
     re.MULTILINE,
 )
 """One parameter in SCIP's own settings file."""
-LINEAR_ROWS = LinearRows(pyscipopt.scip.__file__)
+LINEAR_ROWS = linear_rows(pyscipopt.scip.__file__)
+"""The fast way to add rows, where SCIP's own functions can be reached."""
 STOP_EVENTS = EVENT.PRESOLVEROUND | EVENT.NODEFOCUSED | EVENT.LPSOLVED
 
 
@@ -148,24 +149,27 @@ def _kind(lower: float, upper: float) -> str:
 
 def _add_rows(scip: Model, model: LinearModel, variables: list[Any], should_stop: Callable[[], bool]) -> bool:
     """Add all rows; False when it was stopped on the way."""
-    switched = model.indicator >= 0
-    if switched.any() and not _add_switched(scip, model, variables, np.flatnonzero(switched), should_stop):
-        return False
-    plain = np.flatnonzero(~switched)
     # A row that waits costs nothing until a solution breaks it: several times more nodes in the same time.
-    leading = np.ones(plain.size, dtype=bool) if model.leading is None else model.leading[plain]
+    leading = np.ones(model.rows, dtype=bool) if model.leading is None else model.leading
+    one_by_one = model.indicator >= 0 if LINEAR_ROWS else np.ones(model.rows, dtype=bool)
+    if not _add_one_by_one(scip, model, variables, np.flatnonzero(one_by_one), leading, should_stop):
+        return False
+    if LINEAR_ROWS is None:
+        return True
+    plain = np.flatnonzero(~one_by_one)
     infinity = scip.infinity()
     lower, upper = (np.clip(side[plain], -infinity, infinity) for side in (model.row_lower, model.row_upper))
     addresses = np.array([variable.ptr() for variable in variables], dtype=np.uintp)
-    return LINEAR_ROWS.add(
-        scip.to_ptr(False), addresses, sp.csr_array(model.matrix[plain]), (lower, upper), leading, should_stop
-    )
+    rows = sp.csr_array(model.matrix[plain])
+    return LINEAR_ROWS.add(scip.to_ptr(False), addresses, rows, (lower, upper), leading[plain], should_stop)
 
 
-def _add_switched(
-    scip: Model, model: LinearModel, variables: list[Any], rows: Index, should_stop: Callable[[], bool]
+def _add_one_by_one(
+    scip: Model, model: LinearModel, variables: list[Any], rows: Index, leading: Mask, should_stop: Callable[[], bool]
 ) -> bool:
-    """Add the rows that hold only while their indicator is 1; False when it was stopped on the way."""
+    """Add rows through the binding, as those with an indicator have to be; False when it was stopped on the way."""
+    if not rows.size:
+        return True
     # A row is created on a fixed variable and filled afterwards: many times faster than building expressions.
     anchor = scip.addVar(lb=0.0, ub=0.0)
     matrix = model.matrix
@@ -173,11 +177,20 @@ def _add_switched(
     for row in rows.tolist():
         if should_stop():
             return False
-        switch = scip.addConsIndicator(anchor <= float(model.row_upper[row]), variables[model.indicator[row]])
-        constraint: Any = scip.getLinearConsIndicator(switch)
+        constraint = _empty_row(scip, model, row, anchor, variables, leads=bool(leading[row]))
         for entry in range(starts[row], starts[row + 1]):
             scip.addCoefLinear(constraint, variables[columns[entry]], values[entry])
     return True
+
+
+def _empty_row(scip: Model, model: LinearModel, row: int, anchor: Any, variables: list[Any], *, leads: bool) -> Any:
+    """An empty row with its sides; one with an indicator holds only while that is 1."""
+    lower, upper = float(model.row_lower[row]), float(model.row_upper[row])
+    if model.indicator[row] >= 0:
+        switch = scip.addConsIndicator(anchor <= upper, variables[model.indicator[row]])
+        return scip.getLinearConsIndicator(switch)
+    sided = anchor <= upper if np.isinf(lower) else anchor >= lower if np.isinf(upper) else lower <= (anchor <= upper)
+    return scip.addCons(sided, initial=leads)
 
 
 def _unbegun(control: Control) -> Outcome:

@@ -68,6 +68,14 @@ class LinearRows:
         return True
 
 
+def linear_rows(extension: str) -> LinearRows | None:
+    """SCIP's functions in an extension module; None where they cannot be reached through it."""
+    try:
+        return LinearRows(extension)
+    except (OSError, AttributeError):
+        return None
+
+
 def _address_in(capsule: object) -> int:
     """The pointer that the binding wraps as "scip"."""
     read = ctypes.pythonapi.PyCapsule_GetPointer
