@@ -15,6 +15,7 @@ from solver_service.milp.finish import finish_count
 from solver_service.milp.formulation.compact import columns_of, complete
 from solver_service.milp.formulation.model import LinearModel
 from solver_service.milp.formulation.reference import complete_reference, reference_model
+from solver_service.milp.hidden.solve import solve_block
 from solver_service.milp.incumbents import Incumbents
 from solver_service.milp.infeasible import contradictions
 from solver_service.milp.job import ROUNDS, Job, ending_of, honest, options_of, too_large, why
@@ -54,6 +55,8 @@ def solve(snapshot: Snapshot, spec: JobSpec, control: Control | None = None, *, 
     control = control or Control()
     spec.check(snapshot)
     check_supported(snapshot, spec)
+    if not snapshot.is_final_identity:
+        return solve_block(snapshot, spec, control, start)
     problem = problem_of(snapshot, spec)
     impossible = contradictions(snapshot, spec, problem)
     if impossible:

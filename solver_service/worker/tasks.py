@@ -68,7 +68,7 @@ class Attempts:
             self._release(job, solution)
             return
         result = self._signed(job, solution.result)
-        data = weights.encode(solution.weight, solution.bias, result)
+        data = weights.encode(solution.weight, solution.bias, result, tail=solution.tail)
         now = self.store.jobs.now
         done = _patiently(
             lambda: self.store.jobs.update(
