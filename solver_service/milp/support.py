@@ -19,7 +19,7 @@ Entry = tuple[str, float | None, float | None]
 
 
 def check_supported(snapshot: Snapshot, spec: JobSpec) -> None:
-    """Raise SpecError, naming the field, for what the first release cannot do or SCIP would not take."""
+    """Raise SpecError, naming the field, for what this release cannot do or SCIP would not take."""
     if snapshot.is_final_identity:
         _check_constraints(spec)
     else:

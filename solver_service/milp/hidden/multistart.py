@@ -35,12 +35,10 @@ def batch_size(network: Network, most: int = 64) -> int:
 
 
 def starts(network: Network, best: Array, count: int, rng: np.random.Generator) -> Array:
-    """Steps [count, size] to begin from: the best so far, points around it, and points all over the box."""
+    """Steps [count, size] to begin from: points around the best so far, and points all over the box."""
     spread = rng.uniform(-1, 1, size=(count, network.size))
     reach = rng.choice([0.1, 0.3, 1.0, 1.0], size=(count, 1))
-    around = np.where(reach < 1.0, best + reach * spread, spread)
-    around[0] = best
-    return np.clip(around, -1.0, 1.0)
+    return np.clip(np.where(reach < 1.0, best + reach * spread, spread), -1.0, 1.0)
 
 
 def descend(network: Network, goal: Objective, begin: Array, *, rounds: int, should_stop: Callable[[], bool]) -> Found:
