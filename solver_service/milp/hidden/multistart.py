@@ -16,6 +16,8 @@ from solver_service.milp.problem import Array
 
 FIRST_RATE, LAST_RATE = 0.08, 0.002
 MOMENT, SQUARE = 0.9, 0.99
+LEAK = 0.3
+"""How much every second descent, for the first half of its rounds, takes flat pieces to rise."""
 ELEMENTS = 4_000_000
 """A batch holds about so many pre-activations at a time."""
 
@@ -45,6 +47,7 @@ def descend(network: Network, goal: Objective, begin: Array, *, rounds: int, sho
     """Follow Adam (Kingma & Ba, 2015) on the objective's stand-in from several starts [m, size], clipped to the box."""
     steps, best = begin.copy(), begin.copy()
     values = np.full(len(begin), np.inf)
+    leak = np.where(np.arange(len(begin)) % 2 == 1, LEAK, 0.0)[:, None, None]
     moment, square = np.zeros_like(steps), np.zeros_like(steps)
     for number in range(1, rounds + 1):
         trace = network.trace(steps)
@@ -52,7 +55,7 @@ def descend(network: Network, goal: Objective, begin: Array, *, rounds: int, sho
             values, best = _keep(network, goal, trace.outputs, steps, values, best)
         if should_stop():
             break
-        gradient = trace.pull_back(slopes(goal, network.snapshot, trace.outputs))
+        gradient = trace.pull_back(slopes(goal, network.snapshot, trace.outputs), leak if 2 * number <= rounds else 0.0)
         moment = MOMENT * moment + (1 - MOMENT) * gradient
         square = SQUARE * square + (1 - SQUARE) * gradient**2
         scaled = (moment / (1 - MOMENT**number)) / (np.sqrt(square / (1 - SQUARE**number)) + 1e-12)

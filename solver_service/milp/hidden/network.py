@@ -127,12 +127,16 @@ class Trace:
         """Outputs [b, n, K]."""
         return self.values[-1]
 
-    def pull_back(self, slope: Array) -> Array:
-        """The gradient [b, size] of a scalar whose derivative by the outputs is `slope` [b, n, K]."""
+    def pull_back(self, slope: Array, leak: Array | float = 0.0) -> Array:
+        """The gradient [b, size] of a scalar whose derivative by the outputs is `slope` [b, n, K].
+
+        With a `leak` (broadcast to [b, n, width]) flat pieces count as if they rose by as much wherever that leads
+        down and off them: the way back to life for units that are dead on all samples.
+        """
         net = self.network
         last_gradient: Array | None = None
         for index in reversed(range(len(net.tail))):
-            slope = slope * derivative(net.tail[index].activation, self.before[index + 1])
+            slope = slope * _rise(net.tail[index].activation, self.before[index + 1], slope, leak)
             weight = net.tail[index].weight[None]
             if self.last is not None and index == len(net.tail) - 1:
                 assert net.tail_box is not None
@@ -141,7 +145,7 @@ class Trace:
                 last_gradient = (net.tail_box * whole).reshape(len(slope), -1)
                 weight = weight + self.last
             slope = slope @ weight[:, :, :-1]
-        slope = slope * derivative(net.activation, self.before[0])
+        slope = slope * _rise(net.activation, self.before[0], slope, leak)
         block = (net.radius * (slope.swapaxes(1, 2) @ net.inputs)).reshape(len(slope), -1)
         return block if last_gradient is None else np.concatenate([block, last_gradient], axis=1)
 
@@ -174,6 +178,12 @@ def _units(
     if bias is not None and own_bias is not None:
         shift[:, -1] = bias.astype(np.float64) - own_bias
     return np.clip(np.divide(shift, box, out=np.zeros_like(shift), where=box > 0), -1.0, 1.0).ravel()
+
+
+def _rise(activation: Activation, before: Array, slope: Array, leak: Array | float) -> Array:
+    """The derivative, and `leak` on flat pieces from which going down `slope` leads away."""
+    leads_off = np.where(before < 0, slope < 0, slope > 0)
+    return np.maximum(derivative(activation, before), np.where(leads_off, leak, 0.0))
 
 
 def derivative(activation: Activation, before: Array) -> Array:

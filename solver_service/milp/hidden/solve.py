@@ -11,7 +11,7 @@ from solver_service.milp.backends.outcome import MilpOptions
 from solver_service.milp.backends.registry import milp_solver, version
 from solver_service.milp.budget import Budget
 from solver_service.milp.control import Control
-from solver_service.milp.formulation.reach import nonzeros
+from solver_service.milp.formulation.reach import Size, size_of
 from solver_service.milp.formulation.relu_block import BlockModel, block_model
 from solver_service.milp.hidden.incumbents import BlockIncumbents
 from solver_service.milp.hidden.network import Network, network_of
@@ -22,10 +22,12 @@ from solver_service.milp.moved import Moved
 from solver_service.milp.problem import Array
 from solver_service.milp.report import Solution, safe_bound
 
-FIRST_SHARE = 0.5
+FIRST_SHARE = 0.7
 """Of the time, at most, for the heuristics before a solver branches."""
-PATIENCE, PATIENCE_ALONE = 6, 24
+PATIENCE, PATIENCE_ALONE = 6, 40
 """Rounds in a row without a gain after which heuristics end: before a solver branches, and where none does."""
+UNITS_PER_ROUND = 10
+"""A round more for as many units that may switch: the more of them, the less branching achieves."""
 ROUNDS = 10**9
 TOLERANCE = 2e-6
 SETTLED = 1e-6
@@ -87,25 +89,27 @@ def solve_block(snapshot: Snapshot, spec: JobSpec, control: Control, start: Move
     job = _Job(network, spec, control, incumbents, np.random.default_rng(spec.solver.seed))
     if start is not None:
         incumbents.offer(network.step_to(start))
-    progress, obstacle = _Progress(), _obstacle(job)
+    size = size_of(network)
+    progress, obstacle = _Progress(), _obstacle(job, size)
     if obstacle is not None:
         _search_alone(job, progress, *obstacle)
         return _solution(job, progress)
     everything = job.budget()
-    _search(job, everything if spec.limits.nodes is not None else everything.share(FIRST_SHARE), PATIENCE)
+    patience = min(PATIENCE_ALONE, PATIENCE + size.switching // UNITS_PER_ROUND)
+    _search(job, everything if spec.limits.nodes is not None else everything.share(FIRST_SHARE), patience)
     if not (job.proven or control.stopped):
         _branch(job, progress)
         _polish(job)
     return _solution(job, progress)
 
 
-def _obstacle(job: _Job) -> tuple[str, SolveStatus] | None:
+def _obstacle(job: _Job, size: Size) -> tuple[str, SolveStatus] | None:
     """Why there is nothing to branch on, in words, and the status of heuristics alone; None where there is."""
     if job.network.tail_box is not None:
         return FREE_TAIL, SolveStatus.GAP_REACHED
     if job.spec.objective == "mse":
         return NO_MODEL, SolveStatus.GAP_REACHED
-    needed = BYTES_PER_NONZERO * nonzeros(job.network) / 1e6
+    needed = BYTES_PER_NONZERO * size.nonzeros / 1e6
     if needed > job.spec.limits.memory_mb:
         return TOO_LARGE.format(needed=needed), SolveStatus.MEMORY_LIMIT
     return None
