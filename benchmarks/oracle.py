@@ -350,10 +350,11 @@ class _Search:
                 row = len(rows) + 2 * index + (sign < 0)
                 matrix[row, self.size + slacks + index], matrix[row, place] = 1.0, -sign
                 needs[row] = -sign * own.ravel()[place]
-        return _linear_program(cost, matrix, needs, lower, upper)
+        return linear_program(cost, matrix, needs, lower, upper)
 
 
-def _linear_program(cost, matrix, needs, lower, upper):
+def linear_program(cost, matrix, needs, lower, upper):
+    """The least `cost x` over rows `matrix x >= needs` and the box; None when nothing fits."""
     highs = highspy.Highs()
     for option, value in (("output_flag", False), ("threads", 1), ("presolve", "off")):
         highs.setOptionValue(option, value)

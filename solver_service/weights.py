@@ -7,17 +7,19 @@ import safetensors
 import safetensors.numpy
 
 from shared.contracts import JobResult
-from shared.snapshot import FloatArray
+from solver_service.milp.moved import Moved
 
 
-def encode(weight: FloatArray, bias: FloatArray | None, result: JobResult | None = None) -> bytes:
-    """Write weight [h, d] and bias [h] as safetensors, with the result's JSON in `__metadata__["result"]`."""
-    tensors = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
+def encode(moved: Moved, result: JobResult | None = None) -> bytes:
+    """Write weight [h, d], bias [h] and a moved tail's tensors, with the result's JSON in `__metadata__["result"]`."""
+    tensors = {"weight": moved.weight, **moved.tail}
+    if moved.bias is not None:
+        tensors["bias"] = moved.bias
     metadata = None if result is None else {"result": json.dumps(result.model_dump(mode="json"))}
     return bytes(safetensors.numpy.save(tensors, metadata=metadata))
 
 
-def decode(data: bytes) -> tuple[FloatArray, FloatArray | None]:
-    """Read what `encode` wrote: (weight, bias)."""
+def decode(data: bytes) -> Moved:
+    """Read the weights that `encode` wrote."""
     tensors: dict[str, Any] = safetensors.numpy.load(data)
-    return tensors["weight"], tensors.get("bias")
+    return Moved(tensors.pop("weight"), tensors.pop("bias", None), tensors)

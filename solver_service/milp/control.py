@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from shared.snapshot import FloatArray
+from solver_service.milp.moved import Moved
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,8 +17,7 @@ class IncumbentFound:
     objective: float
     bound: float
     nodes: int
-    weight: FloatArray
-    bias: FloatArray | None
+    moved: Moved
 
 
 def _ignore(_: IncumbentFound) -> None:

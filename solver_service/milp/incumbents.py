@@ -7,6 +7,7 @@ from shared.contracts import Incumbent
 from shared.snapshot import FloatArray
 from solver_service.milp.control import Control, IncumbentFound
 from solver_service.milp.folding import Folding, unfolded
+from solver_service.milp.moved import Moved
 from solver_service.milp.problem import Array, Problem
 from solver_service.milp.rounding import change_of, weights_of
 from solver_service.milp.snapping import snapped
@@ -85,4 +86,5 @@ class Incumbents:
     def _report(self, nodes: int) -> None:
         elapsed, best = self._control.elapsed, self.best
         self.history.append(Incumbent(t_s=elapsed, objective=best.objective, bound=self.bound))
-        self._control.on_incumbent(IncumbentFound(elapsed, best.objective, self.bound, nodes, best.weight, best.bias))
+        moved = Moved(best.weight, best.bias)
+        self._control.on_incumbent(IncumbentFound(elapsed, best.objective, self.bound, nodes, moved))

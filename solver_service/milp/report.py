@@ -14,6 +14,7 @@ from solver_service.milp.formulation.compact import columns_of
 from solver_service.milp.formulation.model import LinearModel
 from solver_service.milp.formulation.rows import nonzeros
 from solver_service.milp.incumbents import Incumbents
+from solver_service.milp.moved import Moved
 from solver_service.milp.problem import Problem
 from solver_service.milp.reduction import Screened
 
@@ -33,6 +34,11 @@ class Solution:
     weight: FloatArray
     bias: FloatArray | None
     tail: Mapping[str, FloatArray] = field(default_factory=dict)
+
+    @property
+    def moved(self) -> Moved:
+        """The weights alone."""
+        return Moved(self.weight, self.bias, self.tail)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ import numpy as np
 import scipy
 
 from shared.contracts import Backend, JobSpec, SolveStatus
-from shared.snapshot import FloatArray, Snapshot
+from shared.snapshot import Snapshot
 from solver_service.milp.backends.registry import milp_solver
 from solver_service.milp.bounding import bound_by_conflicts, bound_by_relaxation
 from solver_service.milp.budget import Budget
@@ -16,11 +16,13 @@ from solver_service.milp.folding import Folding, fold, unfolded
 from solver_service.milp.formulation.compact import columns_of, complete
 from solver_service.milp.formulation.model import LinearModel
 from solver_service.milp.formulation.reference import complete_reference, reference_model
+from solver_service.milp.hidden.solve import solve_block
 from solver_service.milp.incumbents import Incumbents
 from solver_service.milp.infeasible import contradictions
 from solver_service.milp.job import ROUNDS, Job, ending_of, honest, options_of, too_large, why
 from solver_service.milp.least_squares import solve_least_squares
 from solver_service.milp.linear import solve_linear
+from solver_service.milp.moved import Moved
 from solver_service.milp.problem import Array, Problem, problem_of
 from solver_service.milp.reduction import Screened, screen
 from solver_service.milp.report import TOLERANCE, Ending, Solution, is_integral, safe_bound, solution_of
@@ -40,10 +42,8 @@ BRANCHING_S = 2.0
 PATIENCE_S = {"count": 0.25, "capped": 1.5}
 """Seconds without an improvement after which they do so by the clock; more where the last one took longer to find."""
 
-Start = tuple[FloatArray, FloatArray | None]
 
-
-def solve(snapshot: Snapshot, spec: JobSpec, control: Control | None = None, *, start: Start | None = None) -> Solution:
+def solve(snapshot: Snapshot, spec: JobSpec, control: Control | None = None, *, start: Moved | None = None) -> Solution:
     """Find better weights for the snapshot's layer inside its box, and prove how much better they could be.
 
     `start` is another solution to begin from, such as a lost attempt's incumbent; it is clipped into the box. The
@@ -54,6 +54,8 @@ def solve(snapshot: Snapshot, spec: JobSpec, control: Control | None = None, *, 
     control = control or Control()
     spec.check(snapshot)
     check_supported(snapshot, spec)
+    if not snapshot.is_final_identity:
+        return solve_block(snapshot, spec, control, start)
     problem = problem_of(snapshot, spec)
     impossible = contradictions(snapshot, spec, problem)
     if impossible:
@@ -89,7 +91,7 @@ def _nothing_to_screen(problem: Problem) -> Screened:
     return Screened(rows, 0.0, empty, np.zeros(0, dtype=bool))
 
 
-def _by_style(job: Job, start: Start | None) -> Ending:
+def _by_style(job: Job, start: Moved | None) -> Ending:
     _offer_start(job, start)
     settled = job.screened.requirements.rows == 0 and not job.problem.beyond_box
     if job.control.stopped or job.proven or settled:
@@ -101,14 +103,14 @@ def _by_style(job: Job, start: Start | None) -> Ending:
     return _mixed_integer(job)
 
 
-def _offer_start(job: Job, start: Start | None) -> None:
+def _offer_start(job: Job, start: Moved | None) -> None:
     if start is not None:
-        job.incumbents.offer_near(*start)
+        job.incumbents.offer_near(start.weight, start.bias)
     if not job.incumbents.feasible:
         job.incumbents.offer_near(job.problem.snapshot.weight, job.problem.snapshot.bias)
 
 
-def _least_squares(job: Job, start: Start | None) -> Ending:
+def _least_squares(job: Job, start: Moved | None) -> Ending:
     _offer_start(job, start)
     began = job.control.elapsed
     change, bound = solve_least_squares(job.problem, job.budget())

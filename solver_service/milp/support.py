@@ -19,14 +19,13 @@ Entry = tuple[str, float | None, float | None]
 
 
 def check_supported(snapshot: Snapshot, spec: JobSpec) -> None:
-    """Raise SpecError, naming the field, for what the first release cannot do or SCIP would not take."""
-    if snapshot.tail:
-        _refuse("tunnelling hidden layers is not supported yet: send the output layer, without a tail", "snapshot.tail")
-    if not snapshot.is_final_identity:
-        _refuse(f"tunnelling a {snapshot.activation} layer is not supported yet", "snapshot.activation")
-    if spec.tail_radius > 0:
-        _refuse("there is no tail to move; hidden layers are not supported yet", "tail_radius")
-    _check_constraints(spec)
+    """Raise SpecError, naming the field, for what this release cannot do or SCIP would not take."""
+    if snapshot.is_final_identity:
+        _check_constraints(spec)
+    else:
+        _check_block(spec)
+    if spec.tail_radius > 0 and not snapshot.tail:
+        raise SpecError("there is no tail to move; leave it at 0", field="tail_radius")
     if spec.solver.formulation == "reference":
         _check_reference(spec)
     check_parameters(spec.solver)
@@ -59,6 +58,14 @@ def _check_constraints(spec: JobSpec) -> None:
                 f"{constraint.type} does not go with mse yet, which takes nonnegative and monotone; use mae",
                 f"constraints.{index}.type",
             )
+
+
+def _check_block(spec: JobSpec) -> None:
+    """Blocks with an activation or a tail know neither constraints nor the authors' formulation."""
+    if spec.constraints:
+        _refuse("constraints go with the output layer only", "constraints")
+    if spec.solver.formulation == "reference":
+        _refuse("the reference formulation is for the output layer only; use compact", "solver.formulation")
 
 
 def _check_value(value: bool | int | float, entry: Entry, field: str) -> None:

@@ -9,9 +9,10 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 
 from shared.contracts import JobError, JobResult, SolveStatus, State
 from shared.errors import ContractError, ErrorCode
-from shared.snapshot import FloatArray, Snapshot
+from shared.snapshot import Snapshot
 from solver_service import jobs, weights
 from solver_service.errors import ServiceError, StoreUnavailableError
+from solver_service.milp.moved import Moved
 from solver_service.milp.solve import Solution, solve
 from solver_service.queue import Publish
 from solver_service.settings import Settings
@@ -56,7 +57,7 @@ class Attempts:
         else:
             self._store(job, solution)
 
-    def _load(self, job: jobs.Job) -> tuple[Snapshot, tuple[FloatArray, FloatArray | None] | None]:
+    def _load(self, job: jobs.Job) -> tuple[Snapshot, Moved | None]:
         data = self.store.blobs.snapshot(job.owner, job.snapshot)
         if data is None:
             raise ServiceError("the snapshot has expired; submit it again")
@@ -68,7 +69,7 @@ class Attempts:
             self._release(job, solution)
             return
         result = self._signed(job, solution.result)
-        data = weights.encode(solution.weight, solution.bias, result)
+        data = weights.encode(solution.moved, result)
         now = self.store.jobs.now
         done = _patiently(
             lambda: self.store.jobs.update(
@@ -88,7 +89,7 @@ class Attempts:
 
     def _release(self, job: jobs.Job, solution: Solution) -> None:
         """Hand the job and its incumbent to another worker, because this one is shutting down."""
-        self.store.blobs.put_incumbent(job.id, weights.encode(solution.weight, solution.bias))
+        self.store.blobs.put_incumbent(job.id, weights.encode(solution.moved))
         now = self.store.jobs.now()
         back = self.store.jobs.update(job.id, partial(jobs.release, attempt=job.attempt, now=now))
         if back is not None and back.state is State.QUEUED:

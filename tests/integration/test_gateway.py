@@ -12,6 +12,7 @@ from solver_service import jobs, weights
 from solver_service.errors import StoreUnavailableError
 from solver_service.gateway.app import create_app
 from solver_service.gateway.services import Services
+from solver_service.milp.moved import Moved
 from solver_service.settings import Settings
 from solver_service.store import Store
 from tests.conftest import small_snapshot
@@ -75,7 +76,7 @@ def post(client: TestClient, spec: dict[str, object], **headers: str) -> dict[st
 def finish(gateway: Gateway, job_id: str) -> None:
     store = gateway.store
     store.jobs.update(job_id, partial(jobs.claim, worker="w", now=store.jobs.now()))
-    data = weights.encode(small_snapshot().weight, None, RESULT)
+    data = weights.encode(Moved(small_snapshot().weight, None), RESULT)
     store.jobs.update(job_id, partial(jobs.finish, result=RESULT, attempt=1, now=store.jobs.now()), result=data)
 
 
@@ -166,9 +167,9 @@ def test_results(gateway: Gateway, client: TestClient) -> None:
     url = f"/v1/jobs/{job['id']}/result"
     assert_problem(client.get(url), 409, "not_finished")
     finish(gateway, str(job["id"]))
-    found, bias = weights.decode(client.get(url).content)
-    assert found.shape == (3, 3)
-    assert bias is None
+    found = weights.decode(client.get(url).content)
+    assert found.weight.shape == (3, 3)
+    assert found.bias is None
     gateway.store.redis.delete(f"gds:result:{job['id']}")
     assert_problem(client.get(url), 410, "gone")
     cancelled = post(client, {"snapshot": upload(client), "radius": 0.3})

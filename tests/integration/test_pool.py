@@ -12,7 +12,9 @@ import psutil
 import pytest
 import safetensors.numpy
 
+from shared.activations import IDENTITY, Activation
 from shared.objectives import Objective
+from shared.snapshot import Snapshot, TailLayer
 from tests.conftest import RunningPool, small_snapshot, start_pool, wait_for
 
 SPEC = {"objective": "zero_one", "radius": 0.3, "limits": {"time_s": 5}}
@@ -71,14 +73,60 @@ def test_progress_and_cancel_keep_the_incumbent(pool: RunningPool) -> None:
         assert http.get(f"/v1/jobs/{job}/result").status_code == 200
 
 
-def test_a_hidden_layer_gets_a_clear_refusal(pool: RunningPool) -> None:
-    """A snapshot with an activation is refused with 422 while hidden layers are not supported."""
-    tensors = {name: array.tolist() for name, array in small_snapshot().tensors().items()}
-    inline = {"task": "classification", "activation": "relu", "tensors": tensors}
-    response = httpx.post(f"{pool.url}/v1/jobs", json={**SPEC, "snapshot": inline})
-    assert response.status_code == 422
-    assert response.json()["code"] == "not_supported"
-    assert "not supported yet" in response.json()["detail"]
+def hidden_snapshot() -> Snapshot:
+    """A hidden layer of four units, one of them dead, with the layer behind it."""
+    rng = np.random.default_rng(5)
+    inputs = rng.uniform(-1, 1, (40, 3)).astype(np.float32)
+    tail = TailLayer(rng.normal(size=(2, 4)).astype(np.float32), np.zeros(2, np.float32), IDENTITY)
+    bias = np.array([0, 0, 0, -9], np.float32)
+    return Snapshot(
+        task="regression",
+        inputs=inputs,
+        targets=inputs[:, :2] ** 2,
+        weight=rng.normal(size=(4, 3)).astype(np.float32),
+        bias=bias,
+        activation=Activation.parse("relu"),
+        tail=(tail,),
+    )
+
+
+@pytest.mark.parametrize("tail_radius", [0.0, 0.5])
+def test_a_hidden_layer_is_solved_over_http(pool: RunningPool, tail_radius: float) -> None:
+    """The downloaded weights, with the tail's last layer if that was free, recompute to the value reported."""
+    snapshot = hidden_snapshot()
+    spec = {"objective": "mae", "radius": 0.5, "tail_radius": tail_radius, "limits": {"time_s": 2}}
+    with httpx.Client(base_url=pool.url) as http:
+        job = submit(http, snapshot.to_bytes(), spec)
+        record = ended(http, job)
+        assert record["state"] == "succeeded", record
+        found = safetensors.numpy.load(http.get(f"/v1/jobs/{job}/result").content)
+    last, tail = snapshot.tail[0], ["tail.0.bias", "tail.0.weight"]
+    assert sorted(found) == ["bias", *(tail if tail_radius else []), "weight"]
+    ends = [found.get("tail.0.weight", last.weight), found.get("tail.0.bias", last.bias)]
+    assert max(np.abs(ends[0] - last.weight).max(), np.abs(ends[1] - last.bias).max()) <= tail_radius + 1e-6
+    assert np.abs(found["weight"] - snapshot.weight).max() <= 0.5 + 1e-6
+    hidden = np.maximum(snapshot.inputs @ found["weight"].T.astype(float) + found["bias"], 0)
+    value = np.abs(hidden @ ends[0].T.astype(float) + ends[1] - snapshot.targets).mean()
+    reported = record["result"]["objective"]
+    assert value == pytest.approx(reported["final"], rel=1e-9)
+    assert reported["final"] < reported["start"]
+
+
+def test_what_hidden_layers_do_not_know_is_refused(pool: RunningPool) -> None:
+    """Constraints behind an activation, and a tail radius without a tail, give 422 in clear words."""
+    with httpx.Client(base_url=pool.url) as http:
+        hidden, plain = (
+            http.post("/v1/snapshots", content=snapshot.to_bytes(), headers=OCTETS).json()["id"]
+            for snapshot in (hidden_snapshot(), small_snapshot())
+        )
+        constraints = [{"type": "nonnegative", "value": 0}]
+        asked = {"objective": "mae", "radius": 0.5, "constraints": constraints, "snapshot": hidden}
+        refused = http.post("/v1/jobs", json=asked)
+        assert (refused.status_code, refused.json()["code"]) == (422, "not_supported")
+        assert refused.json()["field"] == "constraints"
+        refused = http.post("/v1/jobs", json={**SPEC, "tail_radius": 0.5, "snapshot": plain})
+        assert (refused.status_code, refused.json()["field"]) == (422, "tail_radius")
+        assert "no tail" in refused.json()["detail"]
 
 
 def test_a_killed_workers_job_runs_again(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from shared.activations import Activation
 from shared.objectives import Objective, sample_weights
 from shared.snapshot import Snapshot, regression_targets
 from solver_service.milp.formulation.model import LinearModel, always
+from solver_service.milp.formulation.reach import switching, through
 from solver_service.milp.hidden.network import Network
 from solver_service.milp.problem import Array, Index, Mask
 
@@ -174,13 +175,12 @@ def _linear(values: Affine, weight: Array, *, samples: int) -> Affine:
     """The next layer's pre-activations, with bounds by interval arithmetic."""
     linear, bias = weight[:, :-1], weight[:, -1]
     spread = sp.csr_array(sp.kron(sp.identity(samples, format="csr"), sp.csr_array(linear), format="csr"))
-    up, down = np.maximum(linear, 0.0), np.minimum(linear, 0.0)
-    low, high = values.low.reshape(samples, -1), values.high.reshape(samples, -1)
+    low, high = through(weight, values.low.reshape(samples, -1), values.high.reshape(samples, -1))
     return Affine(
         sp.csr_array(spread @ values.matrix),
         np.asarray(spread @ values.constant) + np.tile(bias, samples),
-        (low @ up.T + high @ down.T + bias).ravel(),
-        (high @ up.T + low @ down.T + bias).ravel(),
+        low.ravel(),
+        high.ravel(),
     )
 
 
@@ -189,14 +189,10 @@ def _activated(builder: _Builder, pieces: list[_Piece], before: Affine, activati
     if activation.name == "identity":
         return before
     low, high = activation(before.low), activation(before.high)
-    kinks = (-1.0, 1.0) if activation.name == "hardtanh" else (0.0,)
-    switching = np.zeros(len(low), dtype=bool)
-    for kink in kinks:
-        switching |= (before.low < kink) & (before.high > kink)
     middle = (before.low + before.high) / 2
     slope = _slope(activation, middle)
     constant = slope * before.constant + (activation(middle) - slope * middle)
-    numbers = np.flatnonzero(switching)
+    numbers = np.flatnonzero(switching(activation, before.low, before.high))
     value = builder.add_columns(low[numbers], high[numbers], np.zeros(len(numbers)))
     picked = Affine(before.matrix[numbers], before.constant[numbers], before.low[numbers], before.high[numbers])
     rows = _hardtanh_rows if activation.name == "hardtanh" else _relu_rows

@@ -1,9 +1,12 @@
 """The best float32 weights of a block and its tail seen in a solve, recomputed, and reported as they improve."""
 
+import numpy as np
+
 from shared.contracts import Incumbent
 from shared.objectives import Objective
 from solver_service.milp.control import Control, IncumbentFound
-from solver_service.milp.hidden.network import Moved, Network
+from solver_service.milp.hidden.network import Network
+from solver_service.milp.moved import Moved
 from solver_service.milp.problem import Array
 
 
@@ -16,12 +19,9 @@ class BlockIncumbents:
         self.history: list[Incumbent] = []
         self.start = goal.value(snapshot, snapshot.weight, snapshot.bias)
         self.objective = self.start
-        self.moved = Moved(snapshot.weight, snapshot.bias, snapshot.tail)
-        self.step: Array = self._zero()
+        self.step: Array = np.zeros(network.size)
+        self.moved: Moved = network.moved(self.step)
         self._bound = 0.0
-
-    def _zero(self) -> Array:
-        return self._network.step_to(self._network.snapshot.weight, self._network.snapshot.bias)
 
     @property
     def bound(self) -> float:
@@ -35,7 +35,8 @@ class BlockIncumbents:
     def offer(self, step: Array, *, nodes: int = 0) -> float:
         """Round a step [size] into the box, recompute, keep it if it is better; its recomputed objective."""
         moved = self._network.moved(step)
-        value = self._goal.value(self._network.snapshot, moved.weight, moved.bias, moved.tail)
+        tail = self._network.tail_with(moved)
+        value = self._goal.value(self._network.snapshot, moved.weight, moved.bias, tail)
         if value < self.objective:
             self.objective, self.moved, self.step = value, moved, step.copy()
             self._report(nodes)
@@ -44,5 +45,4 @@ class BlockIncumbents:
     def _report(self, nodes: int) -> None:
         elapsed = self._control.elapsed
         self.history.append(Incumbent(t_s=elapsed, objective=self.objective, bound=self.bound))
-        found = IncumbentFound(elapsed, self.objective, self.bound, nodes, self.moved.weight, self.moved.bias)
-        self._control.on_incumbent(found)
+        self._control.on_incumbent(IncumbentFound(elapsed, self.objective, self.bound, nodes, self.moved))

@@ -16,6 +16,8 @@ from solver_service.milp.problem import Array
 
 FIRST_RATE, LAST_RATE = 0.08, 0.002
 MOMENT, SQUARE = 0.9, 0.99
+LEAK = 0.3
+"""How much every second descent, for the first half of its rounds, takes flat pieces to rise."""
 ELEMENTS = 4_000_000
 """A batch holds about so many pre-activations at a time."""
 
@@ -35,18 +37,17 @@ def batch_size(network: Network, most: int = 64) -> int:
 
 
 def starts(network: Network, best: Array, count: int, rng: np.random.Generator) -> Array:
-    """Steps [count, size] to begin from: the best so far, points around it, and points all over the box."""
+    """Steps [count, size] to begin from: points around the best so far, and points all over the box."""
     spread = rng.uniform(-1, 1, size=(count, network.size))
     reach = rng.choice([0.1, 0.3, 1.0, 1.0], size=(count, 1))
-    around = np.where(reach < 1.0, best + reach * spread, spread)
-    around[0] = best
-    return np.clip(around, -1.0, 1.0)
+    return np.clip(np.where(reach < 1.0, best + reach * spread, spread), -1.0, 1.0)
 
 
 def descend(network: Network, goal: Objective, begin: Array, *, rounds: int, should_stop: Callable[[], bool]) -> Found:
     """Follow Adam (Kingma & Ba, 2015) on the objective's stand-in from several starts [m, size], clipped to the box."""
     steps, best = begin.copy(), begin.copy()
     values = np.full(len(begin), np.inf)
+    leak = np.where(np.arange(len(begin)) % 2 == 1, LEAK, 0.0)[:, None, None]
     moment, square = np.zeros_like(steps), np.zeros_like(steps)
     for number in range(1, rounds + 1):
         trace = network.trace(steps)
@@ -54,7 +55,7 @@ def descend(network: Network, goal: Objective, begin: Array, *, rounds: int, sho
             values, best = _keep(network, goal, trace.outputs, steps, values, best)
         if should_stop():
             break
-        gradient = trace.pull_back(slopes(goal, network.snapshot, trace.outputs))
+        gradient = trace.pull_back(slopes(goal, network.snapshot, trace.outputs), leak if 2 * number <= rounds else 0.0)
         moment = MOMENT * moment + (1 - MOMENT) * gradient
         square = SQUARE * square + (1 - SQUARE) * gradient**2
         scaled = (moment / (1 - MOMENT**number)) / (np.sqrt(square / (1 - SQUARE**number)) + 1e-12)

@@ -3,15 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from shared.activations import Activation
 from shared.contracts import JobSpec
 from shared.snapshot import FloatArray, Snapshot, TailLayer
+from solver_service.milp.moved import Moved
 from solver_service.milp.problem import Array, radii
 from solver_service.milp.rounding import round_into_box
-
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,15 +18,6 @@ class Layer:
 
     weight: Array
     activation: Activation
-
-
-@dataclass(frozen=True, eq=False)
-class Moved:
-    """Float32 weights of the block, and the whole tail as it is with them."""
-
-    weight: FloatArray
-    bias: FloatArray | None
-    tail: tuple[TailLayer, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,40 +54,55 @@ class Network:
     def trace(self, steps: Array) -> "Trace":
         """Run several steps [b, size] forward, keeping every layer's pre-activations."""
         change, last = self._parts(steps)
-        before = [self.scores + np.einsum("nj,bij->bni", self.inputs, self.radius * change)]
+        before = [self.scores + self.inputs @ (self.radius * change).swapaxes(1, 2)]
         values = [np.asarray(self.activation(before[0]))]
         for index, layer in enumerate(self.tail):
             weight = layer.weight[None]
             if last is not None and index == len(self.tail) - 1:
                 weight = weight + last
-            before.append(np.einsum("bnj,bkj->bnk", values[-1], weight[:, :, :-1]) + weight[:, None, :, -1])
+            before.append(values[-1] @ weight[:, :, :-1].swapaxes(1, 2) + weight[:, None, :, -1])
             values.append(np.asarray(layer.activation(before[-1])))
         return Trace(self, change, last, before, values)
 
     def moved(self, step: Array) -> Moved:
-        """The float32 weights that a step [size] leads to, rounded into the box."""
+        """The float32 weights that a step [size] leads to, rounded into the box; with the tail's, if it may move."""
         snap = self.snapshot
         change, last = self._parts(np.clip(step, -1.0, 1.0)[None])
         shift = self.radius * change[0]
         weight = round_into_box(snap.weight, shift[:, :-1], self.radius[:, :-1])
         bias = None if snap.bias is None else round_into_box(snap.bias, shift[:, -1], self.radius[:, -1])
         if last is None or self.tail_box is None:
-            return Moved(weight, bias, snap.tail)
+            return Moved(weight, bias)
         end, box = snap.tail[-1], self.tail_box
-        end_bias = None if end.bias is None else round_into_box(end.bias, last[0][:, -1], box[:, -1])
-        end_weight = round_into_box(end.weight, last[0][:, :-1], box[:, :-1])
-        return Moved(weight, bias, (*snap.tail[:-1], TailLayer(end_weight, end_bias, end.activation)))
+        tail = {self._last("weight"): round_into_box(end.weight, last[0][:, :-1], box[:, :-1])}
+        if end.bias is not None:
+            tail[self._last("bias")] = round_into_box(end.bias, last[0][:, -1], box[:, -1])
+        return Moved(weight, bias, tail)
 
-    def step_to(self, weight: FloatArray, bias: FloatArray | None) -> Array:
-        """The step [size] that leads nearest to a block's weights, the tail left as it is."""
-        shift = np.zeros_like(self.radius)
-        shift[:, :-1] = weight.astype(np.float64) - self.snapshot.weight
-        if bias is not None and self.snapshot.bias is not None:
-            shift[:, -1] = bias.astype(np.float64) - self.snapshot.bias
-        change = np.divide(shift, self.radius, out=np.zeros_like(shift), where=self.radius > 0)
-        step = np.zeros(self.size)
-        step[: self.block_size] = np.clip(change, -1.0, 1.0).ravel()
-        return step
+    def tail_with(self, moved: Moved) -> tuple[TailLayer, ...]:
+        """The snapshot's tail, its last layer replaced if that moved."""
+        tail = self.snapshot.tail
+        if not moved.tail:
+            return tail
+        return (*tail[:-1], TailLayer(*self._end(moved), tail[-1].activation))
+
+    def step_to(self, moved: Moved) -> Array:
+        """The step [size] that leads nearest to given weights; a tail that they do not name is left as it is."""
+        snap = self.snapshot
+        block = _units(moved.weight, moved.bias, snap.weight, snap.bias, self.radius)
+        if self.tail_box is None:
+            return block
+        end = snap.tail[-1]
+        return np.concatenate([block, _units(*self._end(moved), end.weight, end.bias, self.tail_box)])
+
+    def _last(self, part: str) -> str:
+        """The wire name of a part of the tail's last layer."""
+        return f"tail.{len(self.snapshot.tail) - 1}.{part}"
+
+    def _end(self, moved: Moved) -> tuple[FloatArray, FloatArray | None]:
+        """The weight and bias of the tail's last layer, moved or not."""
+        end = self.snapshot.tail[-1]
+        return moved.tail.get(self._last("weight"), end.weight), moved.tail.get(self._last("bias"), end.bias)
 
     def _parts(self, steps: Array) -> tuple[Array, Array | None]:
         """The block's changes [b, h, d+1] in units of the radius, and the last layer's own changes or None."""
@@ -123,24 +127,26 @@ class Trace:
         """Outputs [b, n, K]."""
         return self.values[-1]
 
-    def pull_back(self, slope: Array) -> Array:
-        """The gradient [b, size] of a scalar whose derivative by the outputs is `slope` [b, n, K]."""
+    def pull_back(self, slope: Array, leak: Array | float = 0.0) -> Array:
+        """The gradient [b, size] of a scalar whose derivative by the outputs is `slope` [b, n, K].
+
+        With a `leak` (broadcast to [b, n, width]) flat pieces count as if they rose by as much wherever that leads
+        down and off them: the way back to life for units that are dead on all samples.
+        """
         net = self.network
         last_gradient: Array | None = None
         for index in reversed(range(len(net.tail))):
-            slope = slope * derivative(net.tail[index].activation, self.before[index + 1])
+            slope = slope * _rise(net.tail[index].activation, self.before[index + 1], slope, leak)
             weight = net.tail[index].weight[None]
             if self.last is not None and index == len(net.tail) - 1:
                 assert net.tail_box is not None
-                by_weight = np.einsum("bnk,bnj->bkj", slope, self.values[index])
+                by_weight = slope.swapaxes(1, 2) @ self.values[index]
                 whole = np.concatenate([by_weight, slope.sum(axis=1)[:, :, None]], axis=2)
                 last_gradient = (net.tail_box * whole).reshape(len(slope), -1)
                 weight = weight + self.last
-            slope = np.einsum(
-                "bnk,bkj->bnj", slope, np.broadcast_to(weight, (len(slope), *weight.shape[1:]))[:, :, :-1]
-            )
-        slope = slope * derivative(net.activation, self.before[0])
-        block = (net.radius * np.einsum("bni,nj->bij", slope, net.inputs)).reshape(len(slope), -1)
+            slope = slope @ weight[:, :, :-1]
+        slope = slope * _rise(net.activation, self.before[0], slope, leak)
+        block = (net.radius * (slope.swapaxes(1, 2) @ net.inputs)).reshape(len(slope), -1)
         return block if last_gradient is None else np.concatenate([block, last_gradient], axis=1)
 
     def jacobian(self) -> Array:
@@ -161,6 +167,23 @@ class Trace:
         chain = chain * derivative(net.activation, self.before[0])[0][:, None, :]
         block = (np.einsum("nki,nj->nkij", chain, net.inputs) * net.radius).reshape(n, k, -1)
         return block if last is None else np.concatenate([block, last.reshape(n, k, -1)], axis=2)
+
+
+def _units(
+    weight: FloatArray, bias: FloatArray | None, own: FloatArray, own_bias: FloatArray | None, box: Array
+) -> Array:
+    """A layer's way from its own weights to others, in units of the box [out, in + 1], clipped and flat."""
+    shift = np.zeros_like(box)
+    shift[:, :-1] = weight.astype(np.float64) - own
+    if bias is not None and own_bias is not None:
+        shift[:, -1] = bias.astype(np.float64) - own_bias
+    return np.clip(np.divide(shift, box, out=np.zeros_like(shift), where=box > 0), -1.0, 1.0).ravel()
+
+
+def _rise(activation: Activation, before: Array, slope: Array, leak: Array | float) -> Array:
+    """The derivative, and `leak` on flat pieces from which going down `slope` leads away."""
+    leads_off = np.where(before < 0, slope < 0, slope > 0)
+    return np.maximum(derivative(activation, before), np.where(leads_off, leak, 0.0))
 
 
 def derivative(activation: Activation, before: Array) -> Array:

@@ -1,6 +1,7 @@
 """Sequential linear programming over block and tail: exact steps inside one activation pattern after another."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
@@ -60,27 +61,43 @@ def _best_move(network: Network, goal: Objective, step: Array, trust: float, sho
     fought = np.flatnonzero(kept(goal, network.snapshot, outputs) & (sample_weights(network.snapshot) > 0))
     if fought.size == 0:
         return np.zeros(network.size)
-    if network.snapshot.task == "classification":
-        rows, need, slack = _margin_rows(network, goal, fought, outputs, jacobian)
-    else:
-        rows, need, slack = _error_rows(network, goal, fought, outputs, jacobian)
-    cost, slack_of = slack
-    entries = (np.ones(len(slack_of)), (np.arange(len(slack_of)), slack_of))
-    columns = sp.csr_array(entries, shape=(len(rows), len(cost)))
+    wanted = _rows(network, goal, fought, outputs, jacobian)
+    entries = (np.ones(len(wanted.slack)), (np.arange(len(wanted.slack)), wanted.slack))
+    columns = sp.csr_array(entries, shape=(len(wanted.rows), len(wanted.price)))
     program = LinearProgram(
-        np.concatenate([np.zeros(network.size), cost]),
-        np.concatenate([lower, np.zeros(len(cost))]),
-        np.concatenate([upper, np.full(len(cost), np.inf)]),
+        np.concatenate([wanted.cost, wanted.price]),
+        np.concatenate([lower, np.zeros(len(wanted.price))]),
+        np.concatenate([upper, np.full(len(wanted.price), np.inf)]),
         should_stop=should_stop,
     )
-    program.add_rows(sp.csr_array(sp.hstack([sp.csr_array(rows), columns], format="csr")), need)
+    program.add_rows(sp.csr_array(sp.hstack([sp.csr_array(wanted.rows), columns], format="csr")), wanted.need)
     found = program.run()
     return found.columns[: network.size] if found.status is LpStatus.OPTIMAL else np.zeros(network.size)
 
 
-def _margin_rows(
-    network: Network, goal: Objective, fought: Index, outputs: Array, jacobian: Array
-) -> tuple[Array, Array, tuple[Array, Index]]:
+@dataclass(frozen=True, eq=False)
+class _Linearised:
+    """What a move [size] costs: `cost . move`, and `price` [s] for slacks that `rows . move + slack >= need` ask for.
+
+    `slack` names each row's own.
+    """
+
+    rows: Array
+    need: Array
+    price: Array
+    slack: Index
+    cost: Array
+
+
+def _rows(network: Network, goal: Objective, fought: Index, outputs: Array, jacobian: Array) -> _Linearised:
+    if network.snapshot.task == "classification":
+        return _margin_rows(network, goal, fought, outputs, jacobian)
+    if goal.name == "mae":
+        return _absolute_rows(network, fought, outputs, jacobian)
+    return _error_rows(network, goal, fought, outputs, jacobian)
+
+
+def _margin_rows(network: Network, goal: Objective, fought: Index, outputs: Array, jacobian: Array) -> _Linearised:
     """Rows `margin . move + need xi >= need - t` for each kept sample and rival; one slack per sample."""
     snap = network.snapshot
     targets = snap.targets[fought].astype(np.int64)
@@ -89,29 +106,32 @@ def _margin_rows(
     need = EPSILON + CLEARANCE if goal.name == "zero_one" else goal.margin
     rows = (jacobian[fought[sample], own] - jacobian[fought[sample], rival]) / need
     margin = outputs[fought[sample], own] - outputs[fought[sample], rival]
-    return rows, 1.0 - margin / need, (sample_weights(snap)[fought], sample)
+    weights = sample_weights(snap)[fought]
+    return _Linearised(rows, 1.0 - margin / need, weights, sample, np.zeros(network.size))
 
 
-def _error_rows(
-    network: Network, goal: Objective, fought: Index, outputs: Array, jacobian: Array
-) -> tuple[Array, Array, tuple[Array, Index]]:
-    """Rows `e >= +-error - tolerance`; a slack per value (mae), per kept sample (outliers) or one for all."""
-    snap, weights = network.snapshot, sample_weights(network.snapshot)
-    k = outputs.shape[1]
+def _absolute_rows(network: Network, fought: Index, outputs: Array, jacobian: Array) -> _Linearised:
+    """`|e| = e + 2 max(0, -e)`: a row and a slack per value are enough."""
+    k, weights = outputs.shape[1], sample_weights(network.snapshot)
+    error = (outputs - regression_targets(network.snapshot))[fought].ravel()
+    rows = jacobian[fought].reshape(len(error), -1)
+    share = np.repeat(weights[fought], k) / (k * weights.sum())
+    return _Linearised(rows, -error, 2 * share, np.arange(len(error)), share @ rows)
+
+
+def _error_rows(network: Network, goal: Objective, fought: Index, outputs: Array, jacobian: Array) -> _Linearised:
+    """Rows `e >= +-error - tolerance`; a slack per kept sample (outliers) or one for all (max_error)."""
+    snap, k = network.snapshot, outputs.shape[1]
     error = (outputs - regression_targets(snap))[fought].ravel()
     rows = jacobian[fought].reshape(len(error), -1)
-    tolerance = 0.0
-    slack: Index
-    match goal.name:
-        case "max_error":
-            cost, slack = np.ones(1), np.zeros(len(error), dtype=np.int64)
-        case "outliers":
-            tolerance = max(0.0, (goal.tolerance or 0.0) - CLEARANCE * (goal.tolerance or 0.0))
-            cost, slack = weights[fought], np.repeat(np.arange(len(fought)), k)
-        case _:
-            cost, slack = np.repeat(weights[fought], k) / (k * weights.sum()), np.arange(len(error))
+    tolerance, price = 0.0, np.ones(1)
+    slack: Index = np.zeros(len(error), dtype=np.int64)
+    if goal.name == "outliers":
+        tolerance = (1 - CLEARANCE) * (goal.tolerance or 0.0)
+        price, slack = sample_weights(snap)[fought], np.repeat(np.arange(len(fought)), k)
     need = np.concatenate([error, -error]) - tolerance
-    return np.concatenate([-rows, rows]), need, (cost, np.concatenate([slack, slack]))
+    both = np.concatenate([-rows, rows])
+    return _Linearised(both, need, price, np.concatenate([slack, slack]), np.zeros(network.size))
 
 
 def _least_squares(network: Network, outputs: Array, jacobian: Array, lower: Array, upper: Array) -> Array:

@@ -6,31 +6,36 @@ import numpy as np
 
 from shared.contracts import Backend, JobResult, JobSpec, ObjectiveReport, Sizes, SolveStatus, Timings, gap
 from shared.objectives import COUNTS, sample_weights
-from shared.snapshot import FloatArray, Snapshot
+from shared.snapshot import Snapshot
 from solver_service.milp.backends.outcome import MilpOptions
 from solver_service.milp.backends.registry import milp_solver, version
 from solver_service.milp.budget import Budget
 from solver_service.milp.control import Control
+from solver_service.milp.formulation.reach import Size, size_of
 from solver_service.milp.formulation.relu_block import BlockModel, block_model
 from solver_service.milp.hidden.incumbents import BlockIncumbents
-from solver_service.milp.hidden.multistart import batch_size, descend, starts
 from solver_service.milp.hidden.network import Network, network_of
+from solver_service.milp.hidden.search import Search, search
 from solver_service.milp.hidden.sequential import fits, refine, secure
+from solver_service.milp.job import BYTES_PER_NONZERO
+from solver_service.milp.moved import Moved
 from solver_service.milp.problem import Array
 from solver_service.milp.report import Solution, safe_bound
 
-FIRST_SHARE = 0.4
-"""Of the time for the heuristics before a solver branches."""
-ROUNDS, ROUNDS_WITHOUT_GAIN = 8, 12
-DESCENT = 300
-REFINED = 6
-BYTES_PER_NONZERO = 250
+FIRST_SHARE = 0.7
+"""Of the time, at most, for the heuristics before a solver branches."""
+PATIENCE, PATIENCE_ALONE = 6, 40
+"""Rounds in a row without a gain after which heuristics end: before a solver branches, and where none does."""
+UNITS_PER_ROUND = 10
+"""A round more for as many units that may switch: the more of them, the less branching achieves."""
+ROUNDS = 10**9
 TOLERANCE = 2e-6
+SETTLED = 1e-6
+"""Of the value at the start: nobody looks for less."""
 FREE_TAIL = "the tail moves with the block, so nothing is proven of how much better it could be"
-TOO_LARGE = "the model does not fit `limits.memory_mb`; heuristics only"
-NO_MODEL = "mse behind a kink has no linear model; heuristics only"
-
-Start = tuple[FloatArray, FloatArray | None]
+TOO_LARGE = "the model takes about {needed:.0f} MB and does not fit `limits.memory_mb`; heuristics only"
+NO_MODEL = "mse behind an activation or a tail has no linear model; heuristics only"
+NO_GAIN = "the heuristics ended before the time limit, because they gained nothing any more"
 
 
 @dataclass
@@ -44,6 +49,7 @@ class _Progress:
     presolve_s: float = 0.0
     solve_s: float = 0.0
     notes: tuple[str, ...] = ()
+    branched: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,14 +66,15 @@ class _Job:
         return self.spec.objective in COUNTS and bool((weights == np.round(weights)).all())
 
     @property
-    def allowance(self) -> float:
-        """How far above its bound a proven optimum may stay: float32 rounding and the solver's tolerance."""
-        return 0.0 if self.integral else TOLERANCE * max(1.0, self.incumbents.objective)
+    def slack(self) -> float:
+        """A distance from the bound that is no distance any more."""
+        return 0.0 if self.integral else SETTLED * self.incumbents.start
 
     @property
     def proven(self) -> bool:
-        """True when the best value meets the bound."""
-        return self.incumbents.objective <= self.incumbents.bound + (0.0 if self.integral else 1e-12)
+        """True when the best value meets the bound, or comes as close as the job asks for."""
+        best, bound = self.incumbents.objective, self.incumbents.bound
+        return best <= bound + self.slack or best - bound <= self.spec.limits.gap * best
 
     def budget(self) -> Budget:
         """All the time that is left, less what finishing takes."""
@@ -75,56 +82,57 @@ class _Job:
         return Budget(self.control, limit - min(0.5, 0.04 * limit), ROUNDS)
 
 
-def solve_block(snapshot: Snapshot, spec: JobSpec, control: Control, start: Start | None) -> Solution:
+def solve_block(snapshot: Snapshot, spec: JobSpec, control: Control, start: Moved | None) -> Solution:
     """Find better weights for a block with an activation or a tail, and prove what can be proven."""
     network = network_of(snapshot, spec)
     incumbents = BlockIncumbents(network, spec.goal, control)
     job = _Job(network, spec, control, incumbents, np.random.default_rng(spec.solver.seed))
     if start is not None:
-        incumbents.offer(network.step_to(*start))
-    progress = _Progress()
-    progress.notes = _why_no_model(job)
-    if progress.notes:
-        _search(job, job.budget(), ROUNDS_WITHOUT_GAIN)
-    else:
-        everything = job.budget()
-        _search(job, everything if spec.limits.nodes is not None else everything.share(FIRST_SHARE), 3)
-        if not (job.proven or control.stopped):
-            _branch(job, progress)
-            _polish(job)
+        incumbents.offer(network.step_to(start))
+    size = size_of(network)
+    progress, obstacle = _Progress(), _obstacle(job, size)
+    if obstacle is not None:
+        _search_alone(job, progress, *obstacle)
+        return _solution(job, progress)
+    everything = job.budget()
+    patience = min(PATIENCE_ALONE, PATIENCE + size.switching // UNITS_PER_ROUND)
+    _search(job, everything if spec.limits.nodes is not None else everything.share(FIRST_SHARE), patience)
+    if not (job.proven or control.stopped):
+        _branch(job, progress)
+        _polish(job)
     return _solution(job, progress)
 
 
-def _why_no_model(job: _Job) -> tuple[str, ...]:
+def _obstacle(job: _Job, size: Size) -> tuple[str, SolveStatus] | None:
+    """Why there is nothing to branch on, in words, and the status of heuristics alone; None where there is."""
     if job.network.tail_box is not None:
-        return (FREE_TAIL,)
+        return FREE_TAIL, SolveStatus.GAP_REACHED
     if job.spec.objective == "mse":
-        return (NO_MODEL,)
-    units = job.network.radius.shape[0]
-    nonzeros = len(job.network.inputs) * units * job.network.radius.shape[1] * (4 + len(job.network.tail))
-    return (TOO_LARGE,) if BYTES_PER_NONZERO * nonzeros > job.spec.limits.memory_mb * 1e6 else ()
+        return NO_MODEL, SolveStatus.GAP_REACHED
+    needed = BYTES_PER_NONZERO * size.nonzeros / 1e6
+    if needed > job.spec.limits.memory_mb:
+        return TOO_LARGE.format(needed=needed), SolveStatus.MEMORY_LIMIT
+    return None
+
+
+def _search_alone(job: _Job, progress: _Progress, note: str, status: SolveStatus) -> None:
+    """Heuristics with all the time there is; they end before it when they gain nothing any more."""
+    budget = job.budget()
+    _search(job, budget, PATIENCE_ALONE)
+    idle = not (budget.over or job.proven)
+    progress.notes = (note, NO_GAIN) if idle else (note,)
+    progress.status = SolveStatus.TIME_LIMIT if budget.over and status is SolveStatus.GAP_REACHED else status
 
 
 def _search(job: _Job, budget: Budget, patience: int) -> None:
-    """Descend from batches of starts and refine the best of each, until nothing is gained `patience` times."""
-    goal, network = job.spec.goal, job.network
-    barren = 0
-    while not (budget.over or job.proven) and barren < patience:
-        before = job.incumbents.objective
-        begin = starts(network, job.incumbents.step, batch_size(network), job.rng)
-        found = descend(network, goal, begin, rounds=DESCENT, should_stop=lambda: budget.over)
-        job.incumbents.offer(found.steps[0])
-        for step in found.steps[:REFINED] if fits(network) else ():
-            # Returns at once when the time is over.
-            refined, _ = refine(network, goal, step, lambda: budget.over)
-            job.incumbents.offer(refined)
-        gained = job.incumbents.objective < before * (1 - 1e-4)
-        barren = 0 if gained else barren + 1
+    given = Search(job.network, job.spec.goal, job.incumbents, budget, job.rng, settled=lambda: job.proven)
+    search(given, patience)
 
 
 def _branch(job: _Job, progress: _Progress) -> None:
     """Have a solver improve and prove over the whole box, from the best so far."""
     began, network, limits = job.control.elapsed, job.network, job.spec.limits
+    progress.branched = True
     built = block_model(network, job.spec.goal)
     progress.sizes = _sizes(built)
     progress.build_s = job.control.elapsed - began
@@ -176,7 +184,7 @@ def _solution(job: _Job, progress: _Progress) -> Solution:
     bound = max(0.0, best.bound)
     distance = gap(best.objective, bound)
     status = progress.status
-    if best.objective <= bound + job.allowance:
+    if best.objective <= bound + _allowance(job, progress):
         status = SolveStatus.OPTIMAL
     elif job.control.stopped:
         status = SolveStatus.INTERRUPTED
@@ -204,13 +212,11 @@ def _solution(job: _Job, progress: _Progress) -> Solution:
         backend=Backend(name=name, version=version(name)),
         notes=list(progress.notes),
     )
-    return Solution(result, best.moved.weight, best.moved.bias, _moved_tail(job))
+    return Solution(result, best.moved.weight, best.moved.bias, best.moved.tail)
 
 
-def _moved_tail(job: _Job) -> dict[str, FloatArray]:
-    """The tail's last layer by its wire names, if it was free to move."""
-    if job.network.tail_box is None:
-        return {}
-    tail = job.incumbents.moved.tail
-    last, name = tail[-1], f"tail.{len(tail) - 1}"
-    return {f"{name}.weight": last.weight} | ({} if last.bias is None else {f"{name}.bias": last.bias})
+def _allowance(job: _Job, progress: _Progress) -> float:
+    """How far above its bound a proven optimum may stay: float32 rounding and the solver's tolerance."""
+    if job.integral or not progress.branched:
+        return job.slack
+    return max(job.slack, TOLERANCE * max(1.0, job.incumbents.objective))

@@ -94,7 +94,7 @@ def test_only_weights_that_keep_the_constraints_are_ever_reported():
     )
     solution = solve(snapshot, spec, Control(seen.append))
     assert seen
-    assert all(not violations(spec.constraints, snapshot, found.weight, found.bias) for found in seen)
+    assert all(not violations(spec.constraints, snapshot, found.moved.weight, found.moved.bias) for found in seen)
     values = [found.objective for found in seen]
     assert values == sorted(set(values), reverse=True)
     assert solution.result.objective.final == values[-1]

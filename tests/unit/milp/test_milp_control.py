@@ -9,6 +9,7 @@ from milp_cases import assert_honest, job, tiny
 from shared.contracts import SolveStatus
 from solver_service.milp import solve as solve_module
 from solver_service.milp.control import Control
+from solver_service.milp.moved import Moved
 from solver_service.milp.solve import solve
 
 
@@ -59,14 +60,14 @@ def test_incumbents_are_reported_as_they_improve(objective):
     assert values == sorted(set(values), reverse=True)
     assert values == [incumbent.objective for incumbent in solution.result.incumbents]
     assert values[-1] == solution.result.objective.final
-    assert all(found.objective == spec.goal.value(snapshot, found.weight, found.bias) for found in seen)
+    assert all(found.objective == spec.goal.value(snapshot, found.moved.weight, found.moved.bias) for found in seen)
 
 
 def test_a_better_start_is_kept():
     """A lost attempt's incumbent is the floor of the next attempt, even without time to search."""
     snapshot = _hard()
     first = solve(snapshot, job("zero_one", time_s=2))
-    again = solve(snapshot, job("zero_one", time_s=0.01), start=(first.weight, first.bias))
+    again = solve(snapshot, job("zero_one", time_s=0.01), start=first.moved)
     assert first.result.improved
     assert again.result.objective.final <= first.result.objective.final
     assert again.result.objective.start == first.result.objective.start
@@ -75,7 +76,7 @@ def test_a_better_start_is_kept():
 def test_a_start_outside_the_box_is_clipped():
     """Whatever comes in, what goes out is inside the region."""
     snapshot, spec = tiny(5, "zero_one")
-    far = (snapshot.weight + np.float32(9), snapshot.bias - np.float32(9))
+    far = Moved(snapshot.weight + np.float32(9), snapshot.bias - np.float32(9))
     assert_honest(snapshot, spec, solve(snapshot, spec, start=far))
 
 

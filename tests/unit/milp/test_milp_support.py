@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,7 +24,6 @@ def _refusal(snapshot, spec):
 @pytest.mark.parametrize(
     ("fields", "field"),
     [
-        ({"tail_radius": 0.1}, "tail_radius"),
         (
             {"constraints": [{"type": "nonnegative", "value": 0}], "solver": {"formulation": "reference"}},
             "solver.formulation",
@@ -44,13 +44,37 @@ def test_the_reference_formulation_is_for_zero_one():
     assert error.field == "solver.formulation"
 
 
-def test_hidden_layers_are_refused():
-    """A tail or an activation means a hidden layer."""
+def _hidden():
     inputs, weight = np.ones((2, 2), np.float32), np.ones((2, 2), np.float32)
     tail = (TailLayer(weight, None, Activation("identity")),)
-    common = {"task": "regression", "inputs": inputs, "weight": weight, "targets": inputs}
-    assert _refusal(Snapshot(**common, tail=tail), job("mae")).field == "snapshot.tail"
-    assert _refusal(Snapshot(**common, activation=Activation("relu")), job("mae")).field == "snapshot.activation"
+    return Snapshot(task="regression", inputs=inputs, weight=weight, targets=inputs, tail=tail)
+
+
+def test_a_tail_radius_needs_a_tail():
+    """It is a mistake in the spec, not something that is to come."""
+    error = _refusal(tiny(0, "zero_one")[0], job("zero_one", tail_radius=0.1))
+    assert (error.field, error.code) == ("tail_radius", ErrorCode.INVALID_SPEC)
+    assert "no tail" in error.detail
+
+
+def test_hidden_layers_are_taken():
+    """A tail, fixed or free, and an activation without a tail."""
+    check_supported(_hidden(), job("mae"))
+    check_supported(_hidden(), job("mae", tail_radius=0.5))
+    check_supported(replace(_hidden(), activation=Activation("relu"), tail=()), job("outliers"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"constraints": [{"type": "nonnegative", "value": 0}]}, "constraints"),
+        ({"solver": {"formulation": "reference"}}, "solver.formulation"),
+    ],
+)
+def test_what_hidden_layers_do_not_know_is_named(fields, field):
+    """Constraints and the authors' formulation are for the output layer."""
+    error = _refusal(_hidden(), job("mae", **fields))
+    assert (error.field, error.code) == (field, ErrorCode.NOT_SUPPORTED)
 
 
 @pytest.mark.parametrize(
