@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from shared.objectives import ObjectiveName
 from shared.snapshot import Task as Kind
 from trainer.errors import TaskError
-from trainer.stall import Mode
+from trainer.stall import DeltaMode, Mode
 
 SplitName = Literal["train", "selection", "validation", "test"]
 
@@ -40,19 +40,22 @@ class Defaults:
     adam_lr: float = 1e-3
     patience: int = 5
     min_delta: float = 1e-3
-    """Least gain, in the task's metric, that ends a plateau or lets an answer in."""
+    """Least gain that ends a plateau or lets an answer in, in the metric's units or as a share of it (`delta_mode`)."""
+    delta_mode: DeltaMode = "abs"
 
 
 @dataclass(frozen=True)
 class Tunnel:
-    """What to have solved at a stall: layer (None: the last), objective, radii, and a job's seconds and samples."""
+    """What to have solved: objective, layer (None: the last), radii, a job's seconds and samples, and whether the first
+    job is posted before any stall, after so many epochs."""
 
     objective: ObjectiveName
     layer: str | None = None
     radius: float | None = None
-    tail_radius: float = 0.0
+    tail_radius: float | None = None
     time_s: float = 5.0
     samples: int = 1000
+    first_after: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from trainer.policy import AUTO
 from trainer.tasks.base import Defaults, Split, Task, Tunnel
 
 INPUTS, HIDDEN, OUTPUTS = 3, 2, 2
@@ -49,6 +50,8 @@ def synthetic(name: str, seed: int) -> Task:
         validation=draw(OTHER),
         test=draw(TEST),
         model=lambda: nn.Sequential(nn.Linear(INPUTS, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, OUTPUTS)),
-        defaults=Defaults(epochs=300, batch_size=32, sgd_lr=0.05, adam_lr=1e-2, patience=4, min_delta=1e-3),
-        tunnel=Tunnel("mse", radius=1.5, time_s=3.0),
+        defaults=Defaults(
+            epochs=300, batch_size=32, sgd_lr=0.05, adam_lr=1e-2, patience=5, min_delta=1e-2, delta_mode="rel"
+        ),
+        tunnel=Tunnel("mse", layer=AUTO, radius=3.0, time_s=1.0, samples=100, first_after=1),
     )
