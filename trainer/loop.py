@@ -26,8 +26,8 @@ LEAST_OF_FIRST = 1e-6
 class Settings:
     """How to run: epochs (None: the task's own), the selection metric to stop at, and how to tunnel.
 
-    `until_stalled` ends a run after so many epochs in which the selection metric gained less than a thousandth of
-    itself and a millionth of its first value; `most_s` ends it, between two epochs, after so many seconds.
+    `until_stalled` (None: the task's own) ends a run after so many epochs in which the selection metric gained less
+    than a thousandth of itself or a millionth of its first value; `most_s` ends it after so many seconds.
     """
 
     epochs: int | None = None
@@ -80,7 +80,7 @@ def train(
             best.count()
             epochs.append(Epoch(number, begun, ended, score, changed))
             callback.on_epoch(epochs[-1])
-            if best.is_as_good_as(settings.target_metric) or _over(settings, best, clock):
+            if best.is_as_good_as(settings.target_metric) or _over(task, settings, best, clock):
                 break
         best.restore()
         callback.on_polish()
@@ -146,9 +146,10 @@ class Best:
         return target is not None and improvement(target, self._score, self._task.mode) >= 0
 
 
-def _over(settings: Settings, best: Best, clock: Clock) -> bool:
+def _over(task: Task, settings: Settings, best: Best, clock: Clock) -> bool:
     """Whether a run has stalled for good, or its time is up."""
-    stalled = settings.until_stalled is not None and best.waited >= settings.until_stalled
+    patience = settings.until_stalled or task.defaults.until_stalled
+    stalled = patience is not None and best.waited >= patience
     return stalled or (settings.most_s is not None and clock.seconds() >= settings.most_s)
 
 

@@ -32,9 +32,13 @@ class Split:
 
 @dataclass(frozen=True)
 class Defaults:
-    """How to train: epochs, batch size, learning rate per optimizer, and when GD counts as stalled (in epochs)."""
+    """How to train: most epochs, batch size, learning rate per optimizer, and when GD counts as stalled (in epochs).
+
+    `until_stalled` ends a run after so many epochs without a gain, if it is not None.
+    """
 
     epochs: int = 60
+    until_stalled: int | None = None
     batch_size: int = 32
     sgd_lr: float = 0.1
     adam_lr: float = 1e-3
