@@ -13,15 +13,14 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import Tensor, nn
 
-from shared.contracts import Feedback, JobResult, JobSpec, JobStatus, Limits, SolverOptions
+from shared.contracts import Feedback, JobResult, JobStatus
 from shared.errors import ContractError
-from shared.objectives import Objective
-from shared.snapshot import Snapshot
-from trainer.capture import Parcel, Plan, capture
+from trainer.capture import Parcel, capture
 from trainer.client import SolverClient
 from trainer.errors import CaptureError, PoolRefusedError, PoolUnavailableError, ResultUnavailableError, TrainerError
 from trainer.guarding import write_state
 from trainer.journal import Journal
+from trainer.orders import Orders
 from trainer.policy import AUTO, choose
 from trainer.samples import Source
 from trainer.survey import survey
@@ -33,24 +32,6 @@ LONG_POLL_S = 1.0
 SHORTEST_POLL_S = 0.05
 RADIUS_FACTORS = (1.0, 2.0, 0.5, 4.0, 0.25)
 """Of the jobs that one stall fans out into; they take turns."""
-
-
-@dataclass(frozen=True)
-class Orders:
-    """What every job of a tunneller asks for."""
-
-    plan: Plan = field(default_factory=Plan)
-    objective: Objective | None = None
-    tail_radius: float | None = None
-    time_s: float = 10.0
-    fanout: int = 1
-    run: str = "run"
-    seed: int = 0
-
-    @property
-    def patience_s(self) -> float:
-        """How long to wait for an answer, queueing included, before it is given up."""
-        return 60.0 + 6.0 * self.time_s
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,7 +211,7 @@ class Pilot:
         return captured.pack(radius, note, bias_radius=view.bias_radius(radius) if view else None)
 
     def _submit(self, stall: Stall, parcel: Parcel, draw: int) -> None:
-        spec = _spec(self.orders, parcel, stall, draw)
+        spec = self.orders.spec(parcel, stall=stall.number, draw=draw, step=stall.gd_step)
         if self._ending.is_set():
             return
         status = self._reach(partial(self.client.solve, parcel.snapshot, spec))
@@ -345,27 +326,3 @@ class Pilot:
         """Say that nothing is out any more, unless a stall is still waiting for its flight."""
         if not self._pending and self._flown == self._launched:
             self.idle.set()
-
-
-def _spec(orders: Orders, parcel: Parcel, stall: Stall, draw: int) -> JobSpec:
-    """The job for one parcel; only a stall's first job supersedes older ones, or a fan-out would cancel itself."""
-    goal = orders.objective or _default_objective(parcel.snapshot)
-    tail_radius = parcel.radius if orders.tail_radius is None else orders.tail_radius
-    return JobSpec(
-        objective=goal.name,
-        margin=goal.margin,
-        tolerance=goal.tolerance,
-        radius=parcel.spec_radius,
-        bias_radius=None if parcel.spec_radius is None else parcel.bias_radius,
-        tail_radius=tail_radius if parcel.snapshot.tail else 0.0,
-        limits=Limits(time_s=orders.time_s),
-        solver=SolverOptions(seed=(orders.seed + draw) % 2**31),
-        run=orders.run,
-        step=stall.gd_step,
-        supersede=draw == 0,
-        ttl_s=orders.patience_s,
-    )
-
-
-def _default_objective(snapshot: Snapshot) -> Objective:
-    return Objective("ramp" if snapshot.task == "classification" else "mae")

@@ -22,7 +22,8 @@ from trainer.events import Event, Kind, Summary
 from trainer.guarding import Judge, Score, copy_state, read_score, write_state
 from trainer.journal import Journal
 from trainer.merge import State, Way, ways
-from trainer.pilot import Answer, Orders, Pilot, Stall, Verdict
+from trainer.orders import Orders
+from trainer.pilot import Answer, Pilot, Stall, Verdict
 from trainer.policy import AUTO
 from trainer.radius import AdaptiveRadius
 from trainer.samples import Data, open_source

@@ -483,10 +483,8 @@ def two_layers() -> nn.Sequential:
 def on_its_own(model: nn.Sequential, pool: FakePool, **options: Any) -> Tunneller:
     """A tunneller that chooses the layer itself and waits for answers."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    settings: dict[str, Any] = {"layer": "auto", "sync": True, "patience": 1, "radius": 1.0} | options
-    return Tunneller(
-        model, optimizer=optimizer, data=data(), validate=lambda: STALLED, client=pool.client(), **settings
-    )
+    settings: dict[str, Any] = {"layer": "auto", "sync": True, "patience": 1, "radius": 1.0, "data": data()} | options
+    return Tunneller(model, optimizer=optimizer, validate=lambda: STALLED, client=pool.client(), **settings)
 
 
 def test_the_policy_turns_to_the_layer_with_dead_units() -> None:
@@ -503,6 +501,18 @@ def test_the_policy_turns_to_the_layer_with_dead_units() -> None:
     assert first.bias_radius is not None
     assert first.bias_radius > 18.0
     assert (first.radius, first.tail_radius, second.tail_radius) == (1.0, 1.0, 0.0)
+
+
+def test_squared_errors_behind_a_kink_become_absolute_ones() -> None:
+    """With the tail fixed, a hidden job for mse asks for mae, which has a model; the final layer's stays mse."""
+    model, pool = two_layers(), FakePool()
+    inputs = data()[0]
+    tunneller = on_its_own(model, pool, data=(inputs, inputs[:, :3]), objective="mse", tail_radius=0.0)
+    for _ in range(3):
+        tunneller.step(STALLED)
+    tunneller.close()
+    asked = {(len(snapshot.tail), spec.objective) for snapshot, spec in zip(pool.snapshots, pool.specs, strict=True)}
+    assert asked == {(1, "mae"), (0, "mse")}
 
 
 def test_a_layer_that_did_not_help_waits_for_the_others() -> None:
