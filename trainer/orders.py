@@ -7,7 +7,6 @@ from shared.objectives import Objective
 from shared.snapshot import Snapshot
 from trainer.capture import Parcel, Plan
 
-
 JOBS_PER_STALL = 1000
 """Seeds of different stalls are this far apart: what a search has missed, it would miss again with the same seed."""
 
