@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-containers check install bench-exactness bench-overlap bench-solver clean
+.PHONY: demo test test-containers check install bench-exactness bench-headline bench-overlap bench-solver clean
 
 SNAPSHOTS ?= benchmarks/snapshots
 TIME ?= 60
@@ -26,6 +26,9 @@ check: $(READY)  ## style, types, import rules
 
 bench-exactness: $(READY)  ## 10,000 random tiny jobs against exhaustive search
 	$(BIN)/python benchmarks/exactness.py --instances 10000 --seed 1
+
+bench-headline: $(READY)  ## what hidden layers are worth: the paper's regressions, ten seeds, about 40 minutes
+	$(BIN)/python benchmarks/headline.py --seeds 10
 
 bench-overlap: $(READY)  ## what a slow pool costs the training loop
 	$(BIN)/python benchmarks/overlap.py

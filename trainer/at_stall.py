@@ -9,6 +9,7 @@ from trainer.blocks import find_layer
 from trainer.client import SolverClient
 from trainer.events import Event, Summary
 from trainer.methods import Method
+from trainer.policy import AUTO
 from trainer.stall import StallDetector
 from trainer.tasks import Task
 from trainer.tunneller import Tunneller
@@ -74,8 +75,9 @@ def arrange(
     if method.at_stall == "nothing":
         return Nothing()
     if method.at_stall == "restart":
-        detector = StallDetector(defaults.patience, defaults.min_delta, COOLDOWN, task.mode)
-        return Restart(optimizer, model.get_submodule(find_layer(model, tunnel.layer)), detector)
+        detector = StallDetector(defaults.patience, defaults.min_delta, COOLDOWN, task.mode, defaults.delta_mode)
+        layer = find_layer(model, None if tunnel.layer == AUTO else tunnel.layer)
+        return Restart(optimizer, model.get_submodule(layer), detector)
     if client is None:
         raise ValueError(f"{method.name} needs a solver pool; give a client")
     return Tunneller(
@@ -87,11 +89,13 @@ def arrange(
         mode=task.mode,
         patience=defaults.patience,
         min_delta=defaults.min_delta,
+        delta_mode=defaults.delta_mode,
         cooldown=COOLDOWN,
         layer=tunnel.layer,
         objective=tunnel.objective,
         radius=tunnel.radius,
         tail_radius=tunnel.tail_radius,
+        first_after=tunnel.first_after,
         time_s=tunnel.time_s,
         samples=tunnel.samples,
         sync=sync,

@@ -24,9 +24,11 @@ POOL_FACTOR = 4
 
 @dataclass(frozen=True)
 class Plan:
-    """What to capture: the layer, how many samples, and when and to how many directions to project."""
+    """What to capture: the layer (and what follows it, if that is not plain to see), how many samples, and when and to
+    how many directions to project."""
 
     layer: str | nn.Module | None = None
+    tail: tuple[str | nn.Module, ...] | None = None
     samples: int = 1000
     project_above: int = 512
     directions: int = 64
@@ -48,13 +50,16 @@ class Captured:
         """The layer's mean |weight|, the scale of its radius."""
         return float(np.abs(self.snapshot.weight).mean())
 
-    def pack(self, radius: float, note: Mapping[str, Any] | None = None) -> "Parcel":
-        """The snapshot as it is posted, for a box of half-width `radius`: as it is, or projected."""
-        plain = self.snapshot
+    def pack(
+        self, radius: float, note: Mapping[str, Any] | None = None, *, bias_radius: float | None = None
+    ) -> "Parcel":
+        """The snapshot as it is posted, for a box of half-width `radius` (biases: `bias_radius`, or as much): as it is,
+        or projected."""
+        plain, for_biases = self.snapshot, bias_radius or radius
         if self.directions is None:
-            return Parcel(self, _annotated(plain, note), radius, None)
+            return Parcel(self, _annotated(plain, note), radius, for_biases, None)
         projection = project(plain.inputs, self.directions, radius)
-        return Parcel(self, _annotated(_projected(plain, projection, radius), note), radius, projection)
+        return Parcel(self, _annotated(_projected(plain, projection, for_biases), note), radius, for_biases, projection)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +69,7 @@ class Parcel:
     captured: Captured
     snapshot: Snapshot
     radius: float
+    bias_radius: float
     projection: Projection | None = None
 
     @property
@@ -82,7 +88,7 @@ class Parcel:
         wire: dict[str, FloatArray] = {"weight": clip_to_box(moved, own.weight, self.radius)}
         if candidate.bias is not None and own.bias is not None:
             bias = candidate.bias if self.projection is None else own.bias + candidate.bias.astype(np.float64)
-            wire["bias"] = clip_to_box(bias, own.bias, self.radius)
+            wire["bias"] = clip_to_box(bias, own.bias, self.bias_radius)
         wire |= dict(candidate.tail)
         names = self.captured.block.parameters()
         return {names[name]: torch.from_numpy(np.array(values)) for name, values in wire.items() if name in names}
@@ -97,25 +103,26 @@ def capture(model: nn.Module, source: Source, plan: Plan, generator: np.random.G
     name = find_layer(model, plan.layer)
     pool = choose_evenly(source.size, POOL_FACTOR * plan.samples, generator).positions
     probe, _ = source.fetch(pool[:2].tolist())
-    block = trace_block(model, name, probe)
-    inputs, targets = _run_to(model, name, source, pool)
+    block = trace_block(model, name, probe, plan.tail)
+    inputs, targets = activations_of(model, name, source, pool)
     whole = _snapshot(model, block, inputs, targets)
     choice = _choose(whole, plan.samples, generator)
     wide = plan.directions if whole.inputs.shape[1] > plan.project_above and block.tail == () else None
     return Captured(block, _subset(whole, choice), wide)
 
 
-def _run_to(
-    model: nn.Module, name: str, source: Source, pool: NDArray[np.int64]
+def activations_of(
+    model: nn.Module, name: str, source: Source, chosen: NDArray[np.int64]
 ) -> tuple[FloatArray, FloatArray | IntArray]:
-    """Run the pool's samples forward; return what enters the layer [N, d], and the targets."""
+    """Run chosen samples forward; what enters the layer [N, d], and the targets."""
     seen: list[Tensor] = []
     labels: list[Tensor] = []
-    hook = model.get_submodule(name).register_forward_pre_hook(lambda _, args: seen.append(args[0].detach().float()))
+    layer = model.get_submodule(name)
+    hook = layer.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach().float().flatten(1)))
     try:
         with torch.no_grad():
-            for start in range(0, len(pool), BATCH):
-                batch, targets = source.fetch(pool[start : start + BATCH].tolist())
+            for start in range(0, len(chosen), BATCH):
+                batch, targets = source.fetch(chosen[start : start + BATCH].tolist())
                 model(batch)
                 labels.append(targets)
     finally:
@@ -126,15 +133,9 @@ def _run_to(
 
 
 def _snapshot(model: nn.Module, block: Block, inputs: FloatArray, targets: FloatArray | IntArray) -> Snapshot:
-    parameters = {name: _array(model, path) for name, path in block.parameters().items()}
+    weight, bias = block.layer.matrix(model)
     task: Task = "regression" if targets.dtype.kind == "f" else "classification"
-    weight = parameters["weight"]
-    assert weight is not None
-    tail = []
-    for index, layer in enumerate(block.tail):
-        tail_weight = parameters[f"tail.{index}.weight"]
-        assert tail_weight is not None
-        tail.append(TailLayer(tail_weight, parameters[f"tail.{index}.bias"], layer.activation))
+    tail = [TailLayer(*layer.matrix(model), layer.activation) for layer in block.tail]
     if task == "classification" and (tail[-1].weight if tail else weight).shape[0] < 2:
         raise CaptureError("a classification needs one output per class; a single logit cannot be tunnelled")
     return Snapshot(
@@ -142,16 +143,10 @@ def _snapshot(model: nn.Module, block: Block, inputs: FloatArray, targets: Float
         inputs=inputs,
         targets=targets,
         weight=weight,
-        bias=parameters["bias"],
+        bias=bias,
         activation=block.layer.activation,
         tail=tuple(tail),
     )
-
-
-def _array(model: nn.Module, path: str) -> FloatArray | None:
-    owner, _, part = path.rpartition(".")
-    values = getattr(model.get_submodule(owner), part)
-    return None if values is None else np.array(values.detach().float().cpu().numpy())
 
 
 def _choose(whole: Snapshot, samples: int, generator: np.random.Generator) -> Choice:
@@ -171,7 +166,7 @@ def _subset(whole: Snapshot, choice: Choice) -> Snapshot:
     )
 
 
-def _projected(plain: Snapshot, projection: Projection, radius: float) -> Snapshot:
+def _projected(plain: Snapshot, projection: Projection, bias_radius: float) -> Snapshot:
     """The snapshot along the directions only: weight 0, the present scores as offset, a radius per direction."""
     units = plain.weight.shape[0]
     scores = plain.inputs.astype(np.float64) @ plain.weight.astype(np.float64).T
@@ -185,7 +180,7 @@ def _projected(plain: Snapshot, projection: Projection, radius: float) -> Snapsh
         offset=(scores + (0 if plain.bias is None else plain.bias)).astype(np.float32),
         sample_weight=plain.sample_weight,
         radius=np.tile(projection.radii.astype(np.float32), (units, 1)),
-        bias_radius=None if plain.bias is None else np.full(units, radius, np.float32),
+        bias_radius=None if plain.bias is None else np.full(units, bias_radius, np.float32),
     )
 
 

@@ -35,6 +35,7 @@ from trainer.options import (
     Target,
     TargetMetric,
     TaskName,
+    UntilStalled,
     Workers,
 )
 
@@ -69,6 +70,7 @@ def train(
     label_noise: Noise = 0.0,
     epochs: Epochs = None,
     target_metric: TargetMetric = None,
+    until_stalled: UntilStalled = None,
     sync: Sync = False,
     fanout: Fanout = 1,
     out_dir: Out = None,
@@ -96,7 +98,14 @@ def train(
             "label_noise": label_noise,
             "data_dir": data_dir,
         },
-        settings={"epochs": epochs, "target_metric": target_metric, "sync": sync, "fanout": fanout, "run": run},
+        settings={
+            "epochs": epochs,
+            "target_metric": target_metric,
+            "until_stalled": until_stalled,
+            "sync": sync,
+            "fanout": fanout,
+            "run": run,
+        },
         out_dir=out_dir,
         json_file=json_file,
     )
@@ -120,6 +129,7 @@ def compare(
     label_noise: Noise = 0.0,
     epochs: Epochs = None,
     target_metric: TargetMetric = None,
+    until_stalled: UntilStalled = None,
     sync: Sync = False,
     fanout: Fanout = 1,
     out_dir: Out = None,
@@ -147,7 +157,14 @@ def compare(
             "label_noise": label_noise,
             "data_dir": data_dir,
         },
-        settings={"epochs": epochs, "target_metric": target_metric, "sync": sync, "fanout": fanout, "run": run},
+        settings={
+            "epochs": epochs,
+            "target_metric": target_metric,
+            "until_stalled": until_stalled,
+            "sync": sync,
+            "fanout": fanout,
+            "run": run,
+        },
         out_dir=out_dir,
         json_file=json_file,
     )

@@ -53,7 +53,7 @@ def check(experiment: Experiment) -> Task:
 def run_all(experiment: Experiment, client: SolverClient | None, console: Console) -> list[Run]:
     """Run every method with every seed; an interrupted run is the last one."""
     torch.set_num_threads(1)
-    _warm_up()
+    warm_up()
     runs: list[Run] = []
     with ProgressBar(console, runs=len(experiment.seeds) * len(experiment.methods)) as bar:
         for seed in experiment.seeds:
@@ -68,7 +68,7 @@ def run_all(experiment: Experiment, client: SolverClient | None, console: Consol
     return sorted(runs, key=lambda run: [method.name for method in experiment.methods].index(run.method))
 
 
-def _warm_up() -> None:
+def warm_up() -> None:
     """Have torch load what it loads at the first optimizer step, so that the first method is not charged for it."""
     layer = torch.nn.Linear(1, 1)
     for name in ("sgd", "adam"):

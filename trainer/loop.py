@@ -1,6 +1,7 @@
 """The training loop of the command line: plain GD with the tunneller's three lines in it."""
 
 import copy
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,13 +18,22 @@ from trainer.runs import Epoch, Run, fingerprint
 from trainer.stall import improvement
 from trainer.tasks import Task
 
+LEAST_GAIN = 1e-3
+LEAST_OF_FIRST = 1e-6
+
 
 @dataclass(frozen=True)
 class Settings:
-    """How to run: epochs (None: the task's own), the selection metric to stop at, and how to tunnel."""
+    """How to run: epochs (None: the task's own), the selection metric to stop at, and how to tunnel.
+
+    `until_stalled` (None: the task's own) ends a run after so many epochs in which the selection metric gained less
+    than a thousandth of itself or a millionth of its first value; `most_s` ends it after so many seconds.
+    """
 
     epochs: int | None = None
     target_metric: float | None = None
+    until_stalled: int | None = None
+    most_s: float | None = None
     sync: bool = False
     fanout: int = 1
     polish_s: float = 60.0
@@ -67,9 +77,10 @@ def train(
                 score = best.update()
             if schedule:
                 schedule.step(score)
+            best.count()
             epochs.append(Epoch(number, begun, ended, score, changed))
             callback.on_epoch(epochs[-1])
-            if best.is_as_good_as(settings.target_metric):
+            if best.is_as_good_as(settings.target_metric) or _over(task, settings, best, clock):
                 break
         best.restore()
         callback.on_polish()
@@ -104,6 +115,9 @@ class Best:
     def __init__(self, model: nn.Module, task: Task) -> None:
         self._model, self._task = model, task
         self._score, self._state = float("nan"), copy.deepcopy(model.state_dict())
+        self._first, self._mark = float("nan"), float("nan")
+        self.waited = 0
+        """Epochs since the last real gain."""
 
     def update(self) -> float:
         """Score the model as it is, and remember it if it is the best so far."""
@@ -112,6 +126,17 @@ class Best:
             self._score, self._state = score, copy.deepcopy(self._model.state_dict())
         return score
 
+    def count(self) -> None:
+        """Count an epoch as waited, unless it has brought a real gain."""
+        if math.isnan(self._first):
+            self._first = self._mark = self._score
+            return
+        gained = improvement(self._mark, self._score, self._task.mode)
+        if gained > max(LEAST_GAIN * abs(self._mark), LEAST_OF_FIRST * abs(self._first)):
+            self._mark, self.waited = self._score, 0
+        else:
+            self.waited += 1
+
     def restore(self) -> None:
         """Put the best weights back."""
         self._model.load_state_dict(self._state)
@@ -119,6 +144,13 @@ class Best:
     def is_as_good_as(self, target: float | None) -> bool:
         """Whether the best score reaches `target`; never if there is none."""
         return target is not None and improvement(target, self._score, self._task.mode) >= 0
+
+
+def _over(task: Task, settings: Settings, best: Best, clock: Clock) -> bool:
+    """Whether a run has stalled for good, or its time is up."""
+    patience = settings.until_stalled or task.defaults.until_stalled
+    stalled = patience is not None and best.waited >= patience
+    return stalled or (settings.most_s is not None and clock.seconds() >= settings.most_s)
 
 
 def _batches(task: Task, shuffle: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:

@@ -24,6 +24,7 @@ def ways(current: State, start: State, answer: State) -> Iterator[Way]:
     `start` is the whole state at the snapshot. In turn: the block replaced; its change added to the current block,
     whole and in part; the snapshot's model with the block replaced. Ways that would be the same are left out.
     """
+    answer = {name: values.reshape(current[name].shape) for name, values in answer.items()}
     yield Way("block", answer)
     moved = not _same(current, start, answer)
     for part in PARTS:

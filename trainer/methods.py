@@ -55,5 +55,5 @@ def make_schedule(method: Method, optimizer: Optimizer, task: Task) -> ReduceLRO
         factor=0.5,
         patience=settings.patience - 1,
         threshold=settings.min_delta,
-        threshold_mode="abs",
+        threshold_mode=settings.delta_mode,
     )

@@ -38,6 +38,10 @@ Epochs = Annotated[int | None, typer.Option("--epochs", help="Most epochs; the t
 TargetMetric = Annotated[
     float | None, typer.Option("--target-metric", help="Stop once the selection metric is this good.")
 ]
+UntilStalled = Annotated[
+    int | None,
+    typer.Option("--until-stalled", min=1, metavar="EPOCHS", help="End a run after so many epochs without a gain."),
+]
 Sync = Annotated[bool, typer.Option("--sync", help="Wait for each answer, as in the paper, instead of training on.")]
 Fanout = Annotated[int, typer.Option("--fanout", min=1, help="Jobs per stall, with different radii and seeds.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for report.json and plots; runs/... by default.")]

@@ -5,24 +5,25 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 from torch import Tensor, nn
 
-from shared.contracts import Feedback, JobResult, JobSpec, JobStatus, Limits, SolverOptions
+from shared.contracts import Feedback, JobResult, JobStatus
 from shared.errors import ContractError
-from shared.objectives import Objective
-from shared.snapshot import Snapshot
-from trainer.capture import Captured, Parcel, Plan, capture
+from trainer.capture import Parcel, capture
 from trainer.client import SolverClient
 from trainer.errors import CaptureError, PoolRefusedError, PoolUnavailableError, ResultUnavailableError, TrainerError
 from trainer.guarding import write_state
 from trainer.journal import Journal
+from trainer.orders import Orders
+from trainer.policy import AUTO, choose
 from trainer.samples import Source
+from trainer.survey import survey
 
 Reply = TypeVar("Reply")
 logger = logging.getLogger("trainer.tunneller")
@@ -33,29 +34,12 @@ RADIUS_FACTORS = (1.0, 2.0, 0.5, 4.0, 0.25)
 """Of the jobs that one stall fans out into; they take turns."""
 
 
-@dataclass(frozen=True)
-class Orders:
-    """What every job of a tunneller asks for."""
-
-    plan: Plan = field(default_factory=Plan)
-    objective: Objective | None = None
-    tail_radius: float = 0.0
-    time_s: float = 10.0
-    fanout: int = 1
-    run: str = "run"
-    seed: int = 0
-
-    @property
-    def patience_s(self) -> float:
-        """How long to wait for an answer, queueing included, before it is given up."""
-        return 60.0 + 6.0 * self.time_s
-
-
 @dataclass(frozen=True, eq=False)
 class Stall:
-    """One stall: its number, the model's state then (on the CPU), the counters then, and the radius to use.
+    """One stall: its number, the model's state then (on the CPU), the counters then, and what to tunnel.
 
-    `radius_of` gives the half-width for a layer's mean |weight|.
+    `radius_of` gives the half-width for a layer's mean |weight|. `layer` is the one to tunnel, or AUTO: then the policy
+    chooses by `turns` and the layers' relative `gradients`.
     """
 
     number: int
@@ -63,14 +47,19 @@ class Stall:
     step: int
     gd_step: int
     radius_of: Callable[[float], float]
+    layer: str
+    turns: Mapping[str, int] = field(default_factory=dict)
+    gradients: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """A job's answer as parameters of the model, by name."""
+    """A job's answer as parameters of the model, by name; `layer` was tunnelled, `hidden` if others follow it."""
 
     stall: Stall
     job: str
+    layer: str
+    hidden: bool
     parameters: dict[str, Tensor]
     result: JobResult
 
@@ -193,7 +182,7 @@ class Pilot:
         """Capture the stall and submit its jobs."""
         try:
             for draw in range(self.orders.fanout):
-                self._submit(stall, self._capture(stall, draw), draw)
+                self._submit(stall, self._prepare(stall, draw), draw)
         except (CaptureError, ContractError) as error:
             self._failed(stall, f"no snapshot: {error}")
         except TrainerError as error:
@@ -204,19 +193,31 @@ class Pilot:
             self._flown = stall.number
             self._land()
 
-    def _capture(self, stall: Stall, draw: int) -> Captured:
+    def _prepare(self, stall: Stall, draw: int) -> Parcel:
+        """Choose a layer, capture it, and pack it up."""
         write_state(self.shadow, stall.state)
         generator = np.random.default_rng([self.orders.seed, stall.number, draw])
-        return capture(self.shadow, self.source, self.orders.plan, generator)
-
-    def _submit(self, stall: Stall, captured: Captured, draw: int) -> None:
+        plan, view = self.orders.plan, None
+        if stall.layer == AUTO:
+            tail_moves = self.orders.tail_radius != 0
+            views = survey(self.shadow, self.source, generator, gradients=stall.gradients, tail_moves=tail_moves)
+            view = choose(views, stall.turns)
+            plan = replace(plan, layer=view.name, samples=view.samples(plan.samples))
+        else:
+            plan = replace(plan, layer=stall.layer)
+        captured = capture(self.shadow, self.source, plan, generator)
         radius = stall.radius_of(captured.mean_weight) * RADIUS_FACTORS[draw % len(RADIUS_FACTORS)]
-        parcel = captured.pack(radius, {"run": self.orders.run, "stall": stall.number})
-        spec = _spec(self.orders, parcel, stall, draw)
+        note = {"run": self.orders.run, "stall": stall.number}
+        return captured.pack(radius, note, bias_radius=view.bias_radius(radius) if view else None)
+
+    def _submit(self, stall: Stall, parcel: Parcel, draw: int) -> None:
+        spec = self.orders.spec(parcel, stall=stall.number, draw=draw, step=stall.gd_step)
         if self._ending.is_set():
             return
         status = self._reach(partial(self.client.solve, parcel.snapshot, spec))
-        self.journal.add("submitted", stall.number, job=status.id, detail=f"radius {radius:.4g}")
+        layer = parcel.captured.block.layer.name
+        detail = f"layer {layer!r}, radius {parcel.radius:.4g}"
+        self.journal.add("submitted", stall.number, job=status.id, detail=detail)
         self._pending.append(_Pending(status.id, stall, parcel, time.monotonic(), self.journal.gd_step))
 
     def _poll(self) -> None:
@@ -242,7 +243,15 @@ class Pilot:
             self._give_up(pending, status.error.detail if status.error else f"job {status.state}")
             return
         candidate = self._reach(partial(self.client.result, pending.job))
-        answer = Answer(pending.stall, pending.job, pending.parcel.unpack(candidate), candidate.result)
+        block = pending.parcel.captured.block
+        answer = Answer(
+            stall=pending.stall,
+            job=pending.job,
+            layer=block.layer.name,
+            hidden=bool(block.tail),
+            parameters=pending.parcel.unpack(candidate),
+            result=candidate.result,
+        )
         report = candidate.result.objective
         self._pending.remove(pending)
         self.journal.add(
@@ -317,25 +326,3 @@ class Pilot:
         """Say that nothing is out any more, unless a stall is still waiting for its flight."""
         if not self._pending and self._flown == self._launched:
             self.idle.set()
-
-
-def _spec(orders: Orders, parcel: Parcel, stall: Stall, draw: int) -> JobSpec:
-    """The job for one parcel; only a stall's first job supersedes older ones, or a fan-out would cancel itself."""
-    goal = orders.objective or _default_objective(parcel.snapshot)
-    return JobSpec(
-        objective=goal.name,
-        margin=goal.margin,
-        tolerance=goal.tolerance,
-        radius=parcel.spec_radius,
-        tail_radius=orders.tail_radius if parcel.snapshot.tail else 0.0,
-        limits=Limits(time_s=orders.time_s),
-        solver=SolverOptions(seed=(orders.seed + draw) % 2**31),
-        run=orders.run,
-        step=stall.gd_step,
-        supersede=draw == 0,
-        ttl_s=orders.patience_s,
-    )
-
-
-def _default_objective(snapshot: Snapshot) -> Objective:
-    return Objective("ramp" if snapshot.task == "classification" else "mae")

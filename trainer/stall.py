@@ -4,6 +4,8 @@ import math
 from typing import Literal
 
 Mode = Literal["min", "max"]
+DeltaMode = Literal["abs", "rel"]
+"""Whether a least gain counts in the metric's units, or as a share of its value."""
 
 
 def improvement(before: float, after: float, mode: Mode) -> float:
@@ -15,14 +17,27 @@ def improvement(before: float, after: float, mode: Mode) -> float:
     return 0.0 if after == before else (before - after if mode == "min" else after - before)
 
 
+def least_gain(min_delta: float, delta_mode: DeltaMode, score: float) -> float:
+    """The least gain that counts at a score, in the metric's units."""
+    return min_delta * abs(score) if delta_mode == "rel" and not math.isnan(score) else min_delta
+
+
 class StallDetector:
     """Says when a metric has not improved by `min_delta` for `patience` checks.
 
     After a stall the next one is at least `cooldown` checks (and a fresh patience) away. `mode` says whether lower
-    or higher is better. ValueError names a setting that makes no sense.
+    or higher is better, `delta_mode` whether `min_delta` is in the metric's units ("abs") or a share of the best score
+    ("rel"). ValueError names a setting that makes no sense.
     """
 
-    def __init__(self, patience: int = 5, min_delta: float = 1e-4, cooldown: int = 0, mode: Mode = "min") -> None:
+    def __init__(
+        self,
+        patience: int = 5,
+        min_delta: float = 1e-4,
+        cooldown: int = 0,
+        mode: Mode = "min",
+        delta_mode: DeltaMode = "abs",
+    ) -> None:
         if patience < 1:
             raise ValueError(f"patience is {patience}; use 1 or more checks")
         if cooldown < 0:
@@ -31,7 +46,10 @@ class StallDetector:
             raise ValueError(f"min_delta is {min_delta}; use 0 or more, in the metric's units")
         if mode not in ("min", "max"):
             raise ValueError(f"mode is {mode!r}; use 'min' if lower scores are better, 'max' if higher ones are")
-        self.patience, self.min_delta, self.cooldown, self.mode = patience, min_delta, cooldown, mode
+        if delta_mode not in ("abs", "rel"):
+            raise ValueError(f"delta_mode is {delta_mode!r}; use 'abs' for the metric's units, 'rel' for a share of it")
+        self.patience, self.min_delta, self.cooldown = patience, min_delta, cooldown
+        self.mode, self.delta_mode = mode, delta_mode
         self.best = math.nan
         self._waited = 0
         self._cooling = 0
@@ -39,7 +57,7 @@ class StallDetector:
     def update(self, score: float) -> bool:
         """Take one more score; return True when it completes a stall."""
         gained = improvement(self.best, score, self.mode)
-        if gained > 0 and gained >= self.min_delta:
+        if gained > 0 and gained >= least_gain(self.min_delta, self.delta_mode, self.best):
             self.best, self._waited = score, 0
             self._cooling = max(0, self._cooling - 1)
             return False

@@ -5,7 +5,7 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -22,10 +22,13 @@ from trainer.events import Event, Kind, Summary
 from trainer.guarding import Judge, Score, copy_state, read_score, write_state
 from trainer.journal import Journal
 from trainer.merge import State, Way, ways
-from trainer.pilot import Answer, Orders, Pilot, Stall, Verdict
+from trainer.orders import Orders
+from trainer.pilot import Answer, Pilot, Stall, Verdict
+from trainer.policy import AUTO
 from trainer.radius import AdaptiveRadius
 from trainer.samples import Data, open_source
-from trainer.stall import Mode, StallDetector, improvement
+from trainer.stall import DeltaMode, Mode, StallDetector, improvement, least_gain
+from trainer.survey import relative_gradients
 
 logger = logging.getLogger("trainer.tunneller")
 
@@ -42,11 +45,17 @@ class Tunneller:
         Integer targets mean classification, floating-point ones regression. Items should not be augmented at random.
     validate: scores the model as it is, on data that it is not trained on; a number, or a dict with `monitor` as key.
     mode: whether lower ("min") or higher ("max") scores are better.
-    layer: the linear layer to tunnel, by name or as a module; the last one by default.
+    layer: the linear layer to tunnel, by name or as a module; the last one by default. "auto": at every stall the
+        policy chooses (dead units first, then each layer in turn), and the final layer follows a hidden one's success.
+    tail: what follows a hidden `layer`, where that cannot be seen by watching its modules: layers by name or as
+        modules, activations as modules.
     objective: what jobs minimise; ramp for classification and mae for regression by default.
     radius: half-width of the box around the weights; None: a quarter of the layer's mean |weight|, then adapted.
-    tail_radius: how far the last of the layers behind a hidden block may move with it.
-    patience, min_delta, cooldown: when a stall is a stall (StallDetector); an answer, too, must gain `min_delta`.
+    tail_radius: how far the last of the layers behind a hidden block may move with it; None: as far as the block,
+        0: not at all, and then the solver can prove how good its answer is.
+    patience, min_delta, delta_mode, cooldown: when a stall is a stall (StallDetector); an answer, too, must gain
+        `min_delta`.
+    first_after: tunnel after so many checks for a first time, whether GD has stalled by then or not.
     time_s, samples: the budget of a job, and how many training samples it sees.
     fanout: jobs per stall, with different radii, samples and seeds.
     sync: wait for the answer inside `step`, as the paper does.
@@ -63,14 +72,17 @@ class Tunneller:
         validate: Callable[[], Score],
         client: SolverClient,
         layer: str | nn.Module | None = None,
+        tail: Sequence[str | nn.Module] | None = None,
         objective: ObjectiveName | Objective | None = None,
         radius: float | None = None,
-        tail_radius: float = 0.0,
+        tail_radius: float | None = None,
         monitor: str | None = None,
         mode: Mode = "min",
         patience: int = 5,
         min_delta: float = 1e-4,
+        delta_mode: DeltaMode = "abs",
         cooldown: int = 2,
+        first_after: int | None = None,
         time_s: float = 10.0,
         samples: int = 1000,
         fanout: int = 1,
@@ -79,15 +91,17 @@ class Tunneller:
         seed: int = 0,
     ) -> None:
         self._model, self._optimizer = model, optimizer
-        self._mode, self._min_delta, self._monitor, self._sync = mode, min_delta, monitor, sync
-        self._detector = StallDetector(patience, min_delta, cooldown, mode)
+        self._mode, self._monitor, self._sync = mode, monitor, sync
+        self._detector = StallDetector(patience, min_delta, cooldown, mode, delta_mode)
         self._judge = Judge(model, validate, monitor)
         self._radius = AdaptiveRadius(radius)
         self._stalls = 0
         self._closed = False
-        name = find_layer(model, layer)
+        self._first_after = first_after
+        self._layer = AUTO if layer == AUTO else find_layer(model, layer)
+        self._turns: dict[str, int] = {}
         orders = Orders(
-            plan=Plan(layer=name, samples=samples),
+            plan=Plan(tail=_names(model, tail), samples=samples),
             objective=Objective(objective) if isinstance(objective, str) else objective,
             tail_radius=tail_radius,
             time_s=time_s,
@@ -112,12 +126,11 @@ class Tunneller:
     def _step(self, score: float) -> bool:
         self._journal.step += 1
         adopted = self._adopt_arrived()
-        stalled = self._detector.update(score)
+        stalled = self._detector.update(score) or self._journal.step == self._first_after
         if stalled and not adopted and not self._closed and self._pilot.idle.is_set():
             self._launch()
             if self._sync:
-                self._pilot.idle.wait()
-                adopted = self._adopt_arrived()
+                adopted = self._adopt_all(math.inf)
         return adopted
 
     def close(self, polish: bool = False, timeout: float = 60.0) -> Summary:
@@ -140,8 +153,7 @@ class Tunneller:
         if self._pilot.idle.wait(timeout):
             self._pilot.arrived()  # late answers to the old question: their jobs were made for another model
             self._launch()
-            self._pilot.idle.wait(max(0.0, until - time.monotonic()))
-            self._adopt_arrived()
+            self._adopt_all(until)
 
     @property
     def history(self) -> tuple[Event, ...]:
@@ -165,36 +177,62 @@ class Tunneller:
 
     # --- from stall to verdict ----------------------------------------------------------------------------------------
 
-    def _launch(self) -> None:
+    def _launch(self, layer: str | None = None) -> None:
         """Hand a copy of the model's state to the background; everything else happens there."""
         self._stalls += 1
         journal = self._journal
         journal.add("stall", self._stalls)
-        state = copy_state(self._model, "cpu")
-        self._pilot.launch(Stall(self._stalls, state, journal.step, journal.gd_step, self._radius.value))
+        stall = Stall(
+            number=self._stalls,
+            state=copy_state(self._model, "cpu"),
+            step=journal.step,
+            gd_step=journal.gd_step,
+            radius_of=self._radius.value,
+            layer=layer or self._layer,
+            turns=dict(self._turns),
+            gradients=relative_gradients(self._model) if self._layer == AUTO else {},
+        )
+        self._pilot.launch(stall)
 
     def _adopt_arrived(self) -> bool:
-        verdicts = [self._decide(answer) for answer in self._pilot.arrived()]
-        if any(verdicts):
+        """Decide on every answer that is there; True if one is adopted. The final layer follows a hidden one."""
+        answers = self._pilot.arrived()
+        adopted = [self._decide(answer) for answer in answers]
+        if any(adopted):
             self._detector.rest()
-        return any(verdicts)
+        if self._layer == AUTO and any(answer.hidden for answer in answers) and self._pilot.idle.is_set():
+            self._launch(find_layer(self._model))
+        return any(adopted)
+
+    def _adopt_all(self, until: float) -> bool:
+        """Wait for all that is out, and for what follows it, but not beyond `until` (monotonic seconds)."""
+        adopted = False
+        while True:
+            left = until - time.monotonic()
+            in_time = self._pilot.idle.wait(None if left == math.inf else max(0.0, left))
+            adopted |= self._adopt_arrived()
+            if not in_time or self._pilot.idle.is_set():
+                return adopted
 
     def _decide(self, answer: Answer) -> bool:
         """Try every way to merge an answer on the validation data, and keep the best if it helps."""
         if not answer.result.improved:
+            self._turns[answer.layer] = self._turns.get(answer.layer, 0) + 1
             self._conclude(answer, accepted=False, detail="the solver found nothing better in the box")
             return False
         original = copy_state(self._model)
         before = self._judge.score()
         way, after = self._best_way(answer, original)
         gained = improvement(before, after, self._mode)
-        accepted = gained > 0 and gained >= self._min_delta
+        accepted = gained > 0 and gained >= least_gain(self._detector.min_delta, self._detector.delta_mode, before)
         if accepted:
             write_state(self._model, way.state)
             self._forget(way.state)
             self._radius.adopted()
+            self._turns[answer.layer] = 0
         else:
             self._radius.rejected()
+            self._turns[answer.layer] = self._turns.get(answer.layer, 0) + 1
         self._conclude(answer, accepted=accepted, way=way.name, before=before, after=after)
         return accepted
 
@@ -232,6 +270,13 @@ class Tunneller:
         feedback = Feedback.model_validate({"accepted": accepted, "metric": self._monitor, **finite})
         self._pilot.report(Verdict(answer.job, feedback))
         logger.info("answer to stall %d %s: %s -> %s (%s)", stall.number, kind, before, after, way or detail)
+
+
+def _names(model: nn.Module, tail: Sequence[str | nn.Module] | None) -> tuple[str | nn.Module, ...] | None:
+    """The tail with its layers by name, so that it describes a copy of the model, too."""
+    if tail is None:
+        return None
+    return tuple(find_layer(model, part) if isinstance(part, str | nn.Linear | nn.Conv2d) else part for part in tail)
 
 
 def _shadow(model: nn.Module) -> nn.Module:

@@ -1,6 +1,7 @@
 """The examples that users copy first: they run as they stand, with only the address changed."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -26,6 +27,18 @@ def block(language: str, containing: str) -> str:
     """The README's code block of a language that holds a text."""
     (found,) = [body for body in re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL) if containing in body]
     return str(found)
+
+
+def test_a_dead_network_is_freed(pool: RunningPool, tmp_path: Path) -> None:
+    """GD leaves the network of the example as dead as it is; with tunnels it ends as well as a healthy one."""
+    command = [sys.executable, "examples/dead_relu.py", "--gateway", pool.url, "--plot", str(tmp_path / "plot.png")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=150, cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stderr
+    errors = {name: float(value) for name, value in re.findall(r"(\w+) +test MSE ([\d.e-]+)", done.stdout)}
+    assert errors["freed"] <= 1.1 * errors["healthy"]
+    assert errors["dead"] > 10 * errors["healthy"]
+    assert (tmp_path / "plot.png").stat().st_size > 5000
 
 
 def test_the_python_example_runs(pool: RunningPool, tmp_path: Path) -> None:

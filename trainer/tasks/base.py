@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from shared.objectives import ObjectiveName
 from shared.snapshot import Task as Kind
 from trainer.errors import TaskError
-from trainer.stall import Mode
+from trainer.stall import DeltaMode, Mode
 
 SplitName = Literal["train", "selection", "validation", "test"]
 
@@ -32,27 +32,34 @@ class Split:
 
 @dataclass(frozen=True)
 class Defaults:
-    """How to train: epochs, batch size, learning rate per optimizer, and when GD counts as stalled (in epochs)."""
+    """How to train: most epochs, batch size, learning rate per optimizer, and when GD counts as stalled (in epochs).
+
+    `until_stalled` ends a run after so many epochs without a gain, if it is not None.
+    """
 
     epochs: int = 60
+    until_stalled: int | None = None
     batch_size: int = 32
     sgd_lr: float = 0.1
     adam_lr: float = 1e-3
     patience: int = 5
     min_delta: float = 1e-3
-    """Least gain, in the task's metric, that ends a plateau or lets an answer in."""
+    """Least gain that ends a plateau or lets an answer in, in the metric's units or as a share of it (`delta_mode`)."""
+    delta_mode: DeltaMode = "abs"
 
 
 @dataclass(frozen=True)
 class Tunnel:
-    """What to have solved at a stall: layer (None: the last), objective, radii, and a job's seconds and samples."""
+    """What to have solved: objective, layer (None: the last), radii, a job's seconds and samples, and whether the first
+    job is posted before any stall, after so many epochs."""
 
     objective: ObjectiveName
     layer: str | None = None
     radius: float | None = None
-    tail_radius: float = 0.0
+    tail_radius: float | None = None
     time_s: float = 5.0
     samples: int = 1000
+    first_after: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,8 +1,8 @@
 """The paper's four synthetic regressions: three inputs in [0, 1], two outputs, and a 3-2-2 ReLU network.
 
 As in the published code of Ashok et al. (IJCAI 2022), 1,000 samples are for training and 1,000 for testing, here with
-separate selection and validation samples besides. Tunnelled is the last layer, as in the paper: an exact least-squares
-solve in its box. The network is small enough that GD often ends with a dead ReLU, which this cannot revive.
+separate selection and validation samples besides. The network is small enough that GD often ends with a dead ReLU, so
+the policy chooses the layer; the paper tunnels the last one only. A run goes on until it has stalled for good.
 """
 
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from trainer.policy import AUTO
 from trainer.tasks.base import Defaults, Split, Task, Tunnel
 
 INPUTS, HIDDEN, OUTPUTS = 3, 2, 2
@@ -49,6 +50,15 @@ def synthetic(name: str, seed: int) -> Task:
         validation=draw(OTHER),
         test=draw(TEST),
         model=lambda: nn.Sequential(nn.Linear(INPUTS, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, OUTPUTS)),
-        defaults=Defaults(epochs=300, batch_size=32, sgd_lr=0.05, adam_lr=1e-2, patience=4, min_delta=1e-3),
-        tunnel=Tunnel("mse", radius=1.5, time_s=3.0),
+        defaults=Defaults(
+            epochs=3000,
+            until_stalled=100,
+            batch_size=32,
+            sgd_lr=0.05,
+            adam_lr=1e-2,
+            patience=5,
+            min_delta=1e-2,
+            delta_mode="rel",
+        ),
+        tunnel=Tunnel("mse", layer=AUTO, radius=3.0, time_s=1.0, samples=100, first_after=1),
     )

@@ -178,3 +178,47 @@ def test_a_single_logit_is_refused() -> None:
     model = nn.Sequential(nn.Linear(6, 1)).eval()
     with pytest.raises(CaptureError, match="one output per class"):
         capture(model, open_source((classes()[0], torch.arange(40) % 2)), Plan(), np.random.default_rng(0))
+
+
+class Leaky(nn.Module):
+    """An activation that only the user can describe: a function with a slope of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 5), nn.Linear(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(nn.functional.leaky_relu(self.first(x), 0.2))
+
+
+def test_what_follows_a_layer_can_be_described() -> None:
+    """A tail given by the user stands for what watching cannot show; a wrong one is found out."""
+    torch.manual_seed(0)
+    model, data = Leaky().eval(), classes()
+    with pytest.raises(CaptureError, match="describe what follows with `tail`"):
+        trace_block(model, "first", data[0])
+    tail = (nn.LeakyReLU(0.2), "last")
+    taken = capture(model, open_source(data), Plan("first", tail=tail), np.random.default_rng(0)).snapshot
+    np.testing.assert_allclose(
+        outputs(taken, taken.weight, taken.bias), model(data[0]).detach().double().numpy(), atol=1e-5
+    )
+    with pytest.raises(CaptureError, match="does not lead to the model's output"):
+        trace_block(model, "first", data[0], [nn.ReLU(), "last"])
+
+
+def test_a_convolution_over_its_whole_input_is_a_linear_layer() -> None:
+    """Its kernels are rows. One at many places is too large, and says so; padding is not linear, either."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 3, 4), nn.ReLU(), nn.Flatten(), nn.Linear(3, 4)).eval()
+    images = torch.randn(40, 2, 4, 4)
+    source = open_source((images, torch.arange(40) % 4))
+    taken = capture(model, source, Plan("0"), np.random.default_rng(0))
+    assert taken.snapshot.weight.shape == (3, 32)
+    expected = model(images).detach().double().numpy()
+    np.testing.assert_allclose(outputs(taken.snapshot, taken.snapshot.weight, taken.snapshot.bias), expected, atol=1e-5)
+    wide = nn.Sequential(nn.Conv2d(2, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(27, 4)).eval()
+    with pytest.raises(CaptureError, match="too large: a convolution at 9 places has 27 units"):
+        trace_block(wide, "0", images)
+    padded = nn.Sequential(nn.Conv2d(2, 3, 6, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(3, 4)).eval()
+    with pytest.raises(CaptureError, match="groups or padding"):
+        trace_block(padded, "0", images)

@@ -93,3 +93,15 @@ def test_the_hybrid_needs_a_client(task: Task) -> None:
     """Without a pool the mistake is reported at once."""
     with pytest.raises(ValueError, match="needs a solver pool"):
         run(task, "hybrid")
+
+
+def test_a_run_can_end_when_it_has_stalled_for_good(task: Task) -> None:
+    """`until_stalled` ends it after so many epochs in a row without a gain, long before the limit."""
+    frozen = dataclasses.replace(task, defaults=dataclasses.replace(task.defaults, adam_lr=0.0))
+    found = run(frozen, "adam", Settings(epochs=50, until_stalled=3))
+    assert len(found.epochs) == 4
+
+
+def test_a_run_can_be_given_so_many_seconds(task: Task) -> None:
+    """`most_s` ends it after the epoch in which its time is up."""
+    assert len(run(task, "adam", Settings(epochs=50, most_s=0.0)).epochs) == 1

@@ -66,3 +66,11 @@ def test_settings_that_make_no_sense_are_refused(options: dict[str, object], nam
     """A wrong setting is named, with what would work."""
     with pytest.raises(ValueError, match=named):
         StallDetector(**options)  # type: ignore[arg-type]
+
+
+def test_a_least_gain_can_be_a_share_of_the_score() -> None:
+    """With delta_mode rel, a plateau of tiny scores ends by tiny gains."""
+    assert stalls([1e-6, 0.98e-6, 0.96e-6], patience=2, min_delta=0.01, delta_mode="rel") == []
+    assert stalls([1e-6, 0.98e-6, 0.96e-6], patience=2, min_delta=0.01) == [2]
+    with pytest.raises(ValueError, match="delta_mode"):
+        StallDetector(delta_mode="percent")  # type: ignore[arg-type]

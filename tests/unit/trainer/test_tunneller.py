@@ -475,6 +475,70 @@ def test_a_hidden_block_brings_its_tail_along() -> None:
     tunneller.close()
 
 
+def two_layers() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
+
+
+def on_its_own(model: nn.Sequential, pool: FakePool, **options: Any) -> Tunneller:
+    """A tunneller that chooses the layer itself and waits for answers."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    settings: dict[str, Any] = {"layer": "auto", "sync": True, "patience": 1, "radius": 1.0, "data": data()} | options
+    return Tunneller(model, optimizer=optimizer, validate=lambda: STALLED, client=pool.client(), **settings)
+
+
+def test_the_policy_turns_to_the_layer_with_dead_units() -> None:
+    """Layer auto: the hidden layer with a dead unit goes first, its biases free to rise; the final layer follows."""
+    model, pool = two_layers(), FakePool()
+    with torch.no_grad():
+        model[0].bias[1] = -20.0  # type: ignore[operator, index, union-attr]
+    tunneller = on_its_own(model, pool)
+    tunneller.step(STALLED)
+    tunneller.step(STALLED)
+    tunneller.close()
+    assert [len(snapshot.tail) for snapshot in pool.snapshots] == [1, 0]
+    first, second = pool.specs
+    assert first.bias_radius is not None
+    assert first.bias_radius > 18.0
+    assert (first.radius, first.tail_radius, second.tail_radius) == (1.0, 1.0, 0.0)
+
+
+def test_squared_errors_behind_a_kink_become_absolute_ones() -> None:
+    """With the tail fixed, a hidden job for mse asks for mae, which has a model; the final layer's stays mse."""
+    model, pool = two_layers(), FakePool()
+    inputs = data()[0]
+    tunneller = on_its_own(model, pool, data=(inputs, inputs[:, :3]), objective="mse", tail_radius=0.0)
+    for _ in range(3):
+        tunneller.step(STALLED)
+    tunneller.close()
+    asked = {(len(snapshot.tail), spec.objective) for snapshot, spec in zip(pool.snapshots, pool.specs, strict=True)}
+    assert asked == {(1, "mae"), (0, "mse")}
+
+
+def test_a_layer_that_did_not_help_waits_for_the_others() -> None:
+    """What is rejected gives way: after the hidden layer and the final one, the hidden layer has its turn again."""
+    model, pool = two_layers(), FakePool()
+    pool.improved = False
+    tunneller = on_its_own(model, pool, cooldown=0)
+    for _ in range(4):
+        tunneller.step(STALLED)
+    tunneller.close()
+    layers = [event.detail.split("'")[1] for event in tunneller.history if event.kind == "submitted" and event.detail]
+    assert set(layers[:2]) == {"0", "2"}
+    assert layers.count("0") >= 2
+
+
+def test_a_first_tunnel_can_come_before_any_stall() -> None:
+    """`first_after` posts a job at that check; idle solvers are of no use to anybody."""
+    pool = FakePool()
+    tunneller = on_its_own(two_layers(), pool, layer=None, first_after=2, patience=50)
+    tunneller.step(3.0)
+    assert not pool.specs
+    tunneller.step(2.0)
+    assert len(pool.specs) == 1
+    tunneller.close()
+
+
 def test_errors_keep_their_family() -> None:
     """All errors of the trainer can be caught by their root."""
     assert issubclass(PoolUnavailableError, __import__("trainer").TrainerError)

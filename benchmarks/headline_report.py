@@ -1,0 +1,169 @@
+"""The tables and the plot of the headline experiment, from its records alone."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from numpy.typing import NDArray
+
+mpl.use("agg")
+from matplotlib import pyplot as plt
+
+CLOSE = 1.01
+"""Within 1 % of a value."""
+SOLVED = 1e-6
+"""An error below this share of the first epoch's is none: both sides are within float32's noise there."""
+
+Record = dict[str, Any]
+Array = NDArray[np.float64]
+
+
+def tables(once: Sequence[Record], again: Sequence[Record]) -> str:
+    """All tables as Markdown."""
+    names = list(dict.fromkeys(entry["task"] for entry in once))
+    seeds = len({entry["seed"] for entry in once})
+    parts = [
+        f"Test MSE, mean over {seeds} seeds; each method one run per seed, until stalled for good\n",
+        _errors(once, once, names),
+        "\nTest MSE, baselines with restarts for as long as the hybrid took\n",
+        _errors([*again, *_of(once, "hybrid")], again, names),
+        "\nSeconds of training until within 1 % of the best baseline's final error (mean curve over seeds)\n",
+        _times(once, names),
+        "\nNever worse: seeds on which the hybrid's final validation error is above ...\n",
+        _never_worse(once, names),
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _of(records: Sequence[Record], method: str, task: str | None = None) -> list[Record]:
+    return [entry for entry in records if entry["method"] == method and task in (None, entry["task"])]
+
+
+def _mean(records: Sequence[Record], method: str, task: str, field: str = "test") -> float:
+    return float(np.mean([entry[field] for entry in _of(records, method, task)]))
+
+
+def _spread(records: Sequence[Record], method: str, task: str) -> float:
+    return float(np.std([entry["test"] for entry in _of(records, method, task)]))
+
+
+def _baselines(records: Sequence[Record]) -> list[str]:
+    return [name for name in dict.fromkeys(entry["method"] for entry in records) if name != "hybrid"]
+
+
+def best_baseline(records: Sequence[Record], task: str) -> str:
+    """The baseline with the lowest mean test error on a task."""
+    return min(_baselines(records), key=lambda name: _mean(records, name, task))
+
+
+def _errors(shown: Sequence[Record], rivals: Sequence[Record], names: Sequence[str]) -> str:
+    methods = [*_baselines(rivals), "hybrid"]
+    rows, gains = [], []
+    for task in names:
+        means = {method: _mean(shown, method, task) for method in methods}
+        best = min(means[name] for name in methods if name != "hybrid")
+        gains.append(1 - means["hybrid"] / best)
+        wide = [f"{mean:.3g} ± {_spread(shown, name, task):.2g}" for name, mean in means.items()]
+        rows.append([task, *wide, f"{100 * gains[-1]:.1f} %"])
+    rows.append(["mean", *[""] * len(methods), f"{100 * float(np.mean(gains)):.1f} %"])
+    return _table(["task", *methods, "hybrid lower by"], rows)
+
+
+def mean_curve(records: Sequence[Record]) -> tuple[Array, Array]:
+    """Times, and the mean over runs of the best selection error up to then; before a run's first epoch, that of it."""
+    grid = np.unique([point[0] for entry in records for point in entry["curve"]])
+    return grid, np.mean([_best_so_far(entry, grid) for entry in records], axis=0)
+
+
+def _best_so_far(entry: Record, grid: Array) -> Array:
+    times, scores = np.array(entry["curve"]).T
+    best = np.minimum.accumulate(scores)
+    return np.asarray(best[np.clip(np.searchsorted(times, grid, side="right") - 1, 0, None)])
+
+
+def first_time(grid: Array, values: Array, goal: float) -> float:
+    """The first time at which values are at or below the goal; infinite if they never are."""
+    reached = np.flatnonzero(values <= goal)
+    return float(grid[reached[0]]) if reached.size else float("inf")
+
+
+def _goal(final: float, entries: Sequence[Record]) -> float:
+    first = float(np.mean([entry["curve"][0][1] for entry in entries]))
+    return max(CLOSE * final, SOLVED * first)
+
+
+def times(once: Sequence[Record], task: str) -> tuple[str, float, float]:
+    """The best baseline of a task, when its mean curve is within 1 % of its own end, and when the hybrid's is."""
+    rival = best_baseline(once, task)
+    theirs, ours = _of(once, rival, task), _of(once, "hybrid", task)
+    grid, values = mean_curve(theirs)
+    goal = _goal(float(values[-1]), theirs)
+    return rival, first_time(grid, values, goal), first_time(*mean_curve(ours), goal)
+
+
+def seed_times(once: Sequence[Record], task: str) -> list[tuple[float, float]]:
+    """The same for every seed alone: (baseline, hybrid), against that seed's own final error."""
+    rival = best_baseline(once, task)
+    found = []
+    for theirs, ours in zip(_of(once, rival, task), _of(once, "hybrid", task), strict=True):
+        goal = _goal(min(score for _, score in theirs["curve"]), [theirs])
+        found.append((first_time(*mean_curve([theirs]), goal), first_time(*mean_curve([ours]), goal)))
+    return found
+
+
+def _times(once: Sequence[Record], names: Sequence[str]) -> str:
+    rows, shares = [], []
+    for task in names:
+        rival, baseline, hybrid = times(once, task)
+        shares.append(1 - hybrid / baseline)
+        each = seed_times(once, task)
+        low, middle, high = np.percentile([1 - ours / theirs for theirs, ours in each], [0, 50, 100])
+        spread = f"{100 * low:.0f} / {100 * middle:.0f} / {100 * high:.0f} %"
+        sooner = sum(ours < theirs for theirs, ours in each)
+        figures = [f"{baseline:.2f}", f"{hybrid:.2f}", f"{100 * shares[-1]:.0f} %"]
+        rows.append([task, rival, *figures, spread, f"{sooner} of {len(each)}"])
+    rows.append(["mean", "", "", "", f"{100 * float(np.mean(shares)):.0f} %", "", ""])
+    heads = ["task", "best baseline", "its s", "hybrid s", "shorter by", "per seed: min / median / max", "seeds sooner"]
+    return _table(heads, rows)
+
+
+def _never_worse(once: Sequence[Record], names: Sequence[str]) -> str:
+    rows = []
+    for task in names:
+        ours = _of(once, "hybrid", task)
+        begun = [entry for entry in ours if entry["validation_at_first_answer"] is not None]
+        at_start = sum(entry["validation"] > entry["validation_at_first_answer"] for entry in begun)
+        twins = _of(once, "adam", task)
+        above = sum(mine["validation"] > twin["validation"] for mine, twin in zip(ours, twins, strict=True))
+        rows.append([task, f"{at_start} of {len(begun)}", f"{above} of {len(ours)}"])
+    return _table(["task", "its own at its first answer", "adam's with the same seed, after all of its run"], rows)
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def write_plot(once: Sequence[Record], path: Path) -> None:
+    """Mean curves of all methods per task, and beneath them each seed's time to within 1 % of the best baseline."""
+    names = list(dict.fromkeys(entry["task"] for entry in once))
+    figure, axes = plt.subplots(2, len(names), figsize=(4 * len(names), 7), squeeze=False)
+    for task, above, below in zip(names, *axes, strict=True):
+        for method in [*_baselines(once), "hybrid"]:
+            grid, values = mean_curve(_of(once, method, task))
+            above.step(grid, values.clip(1e-8), where="post", label=method, linewidth=2 if method == "hybrid" else 1)
+        above.set(xscale="log", yscale="log", title=task, xlabel="seconds of training", ylabel="mean selection MSE")
+        each = np.array(seed_times(once, task))
+        most = float(each[np.isfinite(each)].max())
+        shown = np.where(np.isfinite(each), each, 2 * most)
+        below.scatter(shown[:, 0], shown[:, 1], s=25)
+        line = [0.8 * float(shown.min()), 2.2 * most]
+        below.plot(line, line, color="grey", linewidth=0.8)
+        below.set(xscale="log", yscale="log", xlabel=f"s, {best_baseline(once, task)}", ylabel="s, hybrid")
+    axes[0][0].legend(fontsize=8)
+    axes[1][0].set_title("seconds to within 1 % of the seed's own best-baseline error", fontsize=9, loc="left")
+    figure.tight_layout()
+    figure.savefig(path, dpi=90)
+    plt.close(figure)

@@ -1,0 +1,54 @@
+"""What a tunneller asks the pool for: the job that goes with a captured block."""
+
+from dataclasses import dataclass, field
+
+from shared.contracts import JobSpec, Limits, SolverOptions
+from shared.objectives import Objective
+from shared.snapshot import Snapshot
+from trainer.capture import Parcel, Plan
+
+JOBS_PER_STALL = 1000
+"""Seeds of different stalls are this far apart: what a search has missed, it would miss again with the same seed."""
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What every job of a tunneller asks for."""
+
+    plan: Plan = field(default_factory=Plan)
+    objective: Objective | None = None
+    tail_radius: float | None = None
+    time_s: float = 10.0
+    fanout: int = 1
+    run: str = "run"
+    seed: int = 0
+
+    @property
+    def patience_s(self) -> float:
+        """How long to wait for an answer, queueing included, before it is given up."""
+        return 60.0 + 6.0 * self.time_s
+
+    def spec(self, parcel: Parcel, *, stall: int, draw: int, step: int) -> JobSpec:
+        """The job for one parcel; only a stall's first job supersedes older ones, or a fan-out would cancel itself."""
+        goal = self.objective or _default_objective(parcel.snapshot)
+        tail_radius = parcel.radius if self.tail_radius is None else self.tail_radius
+        if goal.name == "mse" and parcel.snapshot.tail and tail_radius == 0:
+            goal = Objective("mae")  # squared errors behind a kink have no linear model, absolute ones do
+        return JobSpec(
+            objective=goal.name,
+            margin=goal.margin,
+            tolerance=goal.tolerance,
+            radius=parcel.spec_radius,
+            bias_radius=None if parcel.spec_radius is None else parcel.bias_radius,
+            tail_radius=tail_radius if parcel.snapshot.tail else 0.0,
+            limits=Limits(time_s=self.time_s),
+            solver=SolverOptions(seed=(self.seed + JOBS_PER_STALL * stall + draw) % 2**31),
+            run=self.run,
+            step=step,
+            supersede=draw == 0,
+            ttl_s=self.patience_s,
+        )
+
+
+def _default_objective(snapshot: Snapshot) -> Objective:
+    return Objective("ramp" if snapshot.task == "classification" else "mae")
