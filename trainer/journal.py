@@ -28,11 +28,15 @@ class Journal:
     def _count(self, *_: Any) -> None:
         self.gd_step += 1
 
+    @property
+    def age_s(self) -> float:
+        """Seconds since the tunneller began."""
+        return time.monotonic() - self._begun
+
     def add(self, kind: Kind, stall: int, **details: Any) -> None:
         """Note one event; `details` are Event's further fields."""
         with self._lock:
-            now = time.monotonic() - self._begun
-            self._events.append(Event(kind, now, self.step, self.gd_step, stall, **details))
+            self._events.append(Event(kind, self.age_s, self.step, self.gd_step, stall, **details))
 
     @property
     def events(self) -> tuple[Event, ...]:

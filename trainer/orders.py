@@ -7,6 +7,8 @@ from shared.objectives import Objective
 from shared.snapshot import Snapshot
 from trainer.capture import Parcel, Plan
 
+SHORTEST_S = 0.3
+"""Of a job's time, however young the run is."""
 JOBS_PER_STALL = 1000
 """Seeds of different stalls are this far apart: what a search has missed, it would miss again with the same seed."""
 
@@ -28,8 +30,11 @@ class Orders:
         """How long to wait for an answer, queueing included, before it is given up."""
         return 60.0 + 6.0 * self.time_s
 
-    def spec(self, parcel: Parcel, *, stall: int, draw: int, step: int) -> JobSpec:
-        """The job for one parcel; only a stall's first job supersedes older ones, or a fan-out would cancel itself."""
+    def spec(self, parcel: Parcel, *, stall: int, draw: int, step: int, age_s: float) -> JobSpec:
+        """The job for one parcel; only a stall's first job supersedes older ones, or a fan-out would cancel itself.
+
+        It gets no more time than training has had so far (`age_s`): early answers are of most use when they come early.
+        """
         goal = self.objective or _default_objective(parcel.snapshot)
         tail_radius = parcel.radius if self.tail_radius is None else self.tail_radius
         if goal.name == "mse" and parcel.snapshot.tail and tail_radius == 0:
@@ -41,7 +46,7 @@ class Orders:
             radius=parcel.spec_radius,
             bias_radius=None if parcel.spec_radius is None else parcel.bias_radius,
             tail_radius=tail_radius if parcel.snapshot.tail else 0.0,
-            limits=Limits(time_s=self.time_s),
+            limits=Limits(time_s=min(self.time_s, max(SHORTEST_S, age_s))),
             solver=SolverOptions(seed=(self.seed + JOBS_PER_STALL * stall + draw) % 2**31),
             run=self.run,
             step=step,

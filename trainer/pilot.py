@@ -36,7 +36,7 @@ RADIUS_FACTORS = (1.0, 2.0, 0.5, 4.0, 0.25)
 
 @dataclass(frozen=True, eq=False)
 class Stall:
-    """One stall: its number, the model's state then (on the CPU), the counters then, and what to tunnel.
+    """One stall: its number, the model's state then (on the CPU), the counters and the tunneller's age, and what to do.
 
     `radius_of` gives the half-width for a layer's mean |weight|. `layer` is the one to tunnel, or AUTO: then the policy
     chooses by `turns` and the layers' relative `gradients`.
@@ -46,6 +46,7 @@ class Stall:
     state: dict[str, Tensor]
     step: int
     gd_step: int
+    age_s: float
     radius_of: Callable[[float], float]
     layer: str
     turns: Mapping[str, int] = field(default_factory=dict)
@@ -211,7 +212,7 @@ class Pilot:
         return captured.pack(radius, note, bias_radius=view.bias_radius(radius) if view else None)
 
     def _submit(self, stall: Stall, parcel: Parcel, draw: int) -> None:
-        spec = self.orders.spec(parcel, stall=stall.number, draw=draw, step=stall.gd_step)
+        spec = self.orders.spec(parcel, stall=stall.number, draw=draw, step=stall.gd_step, age_s=stall.age_s)
         if self._ending.is_set():
             return
         status = self._reach(partial(self.client.solve, parcel.snapshot, spec))

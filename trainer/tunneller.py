@@ -56,7 +56,8 @@ class Tunneller:
     patience, min_delta, delta_mode, cooldown: when a stall is a stall (StallDetector); an answer, too, must gain
         `min_delta`.
     first_after: tunnel after so many checks for a first time, whether GD has stalled by then or not.
-    time_s, samples: the budget of a job, and how many training samples it sees.
+    time_s, samples: the budget of a job, and how many training samples it sees; while training is younger than
+        `time_s`, jobs get as much time as training has had.
     fanout: jobs per stall, with different radii, samples and seeds.
     sync: wait for the answer inside `step`, as the paper does.
 
@@ -187,6 +188,7 @@ class Tunneller:
             state=copy_state(self._model, "cpu"),
             step=journal.step,
             gd_step=journal.gd_step,
+            age_s=journal.age_s,
             radius_of=self._radius.value,
             layer=layer or self._layer,
             turns=dict(self._turns),
