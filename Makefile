@@ -24,8 +24,9 @@ check: $(READY)  ## style, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench-exactness: $(READY)  ## 10,000 random tiny jobs against exhaustive search
+bench-exactness: $(READY)  ## 10,000 random tiny jobs and 500 hidden blocks against exhaustive search
 	$(BIN)/python benchmarks/exactness.py --instances 10000 --seed 1
+	$(BIN)/python benchmarks/exactness_blocks.py --instances 500 --seed 1
 
 bench-overlap: $(READY)  ## what a slow pool costs the training loop
 	$(BIN)/python benchmarks/overlap.py
