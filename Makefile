@@ -24,8 +24,9 @@ check: $(READY)  ## style, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench-exactness: $(READY)  ## 10,000 random tiny jobs against exhaustive search
+bench-exactness: $(READY)  ## 10,000 random tiny jobs and 500 hidden blocks against exhaustive search
 	$(BIN)/python benchmarks/exactness.py --instances 10000 --seed 1
+	$(BIN)/python benchmarks/exactness_blocks.py --instances 500 --seed 1
 
 bench-headline: $(READY)  ## what hidden layers are worth: the paper's regressions, ten seeds, about 40 minutes
 	$(BIN)/python benchmarks/headline.py --seeds 10

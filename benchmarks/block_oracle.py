@@ -6,9 +6,9 @@ change of the weights reaches is left at once. `mse` becomes a quadratic program
 
 from itertools import chain
 
-import highspy
 import numpy as np
 from oracle import EPS, INFINITE, linear_program
+from scipy.optimize import minimize
 
 GIVEN_UP = ("zero_one", "ramp", "outliers")
 """Objectives that let a sample go at its full price."""
@@ -167,30 +167,18 @@ class _Search:
 
 
 def quadratic_program(matrix, level, rows, box):
-    """The least `|matrix x + level|^2` over rows `row . x >= need` and the box."""
-    highs, lp, size = highspy.Highs(), highspy.HighsLp(), len(box)
-    highs.setOptionValue("output_flag", False)
-    lp.num_col_, lp.num_row_ = size, len(rows)
-    lp.col_cost_, lp.col_lower_, lp.col_upper_ = 2 * matrix.T @ level, -box, box
-    lp.row_lower_, lp.row_upper_ = np.array([need for _, need in rows]), np.full(len(rows), INFINITE)
-    lp.offset_ = float(level @ level)
-    dense = np.array([row for row, _ in rows]).reshape(len(rows), size)
-    lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
-    lp.a_matrix_.start_ = np.arange(0, dense.size + 1, size).astype(np.int32)
-    lp.a_matrix_.index_ = np.tile(np.arange(size), len(rows)).astype(np.int32)
-    lp.a_matrix_.value_ = dense.ravel()
-    lower = np.tril(2 * matrix.T @ matrix)
-    hessian = highspy.HighsHessian()
-    hessian.dim_, hessian.format_ = size, highspy.HessianFormat.kTriangular
-    starts = np.concatenate([[0], np.cumsum(np.arange(size, 0, -1))])
-    hessian.start_ = starts.astype(np.int32)
-    hessian.index_ = np.concatenate([np.arange(column, size) for column in range(size)]).astype(np.int32)
-    hessian.value_ = np.concatenate([lower[column:, column] for column in range(size)])
-    highs.passModel(lp)
-    highs.passHessian(hessian)
-    highs.run()
-    status = highs.getModelStatus()
-    if status == highspy.HighsModelStatus.kInfeasible:
-        return None
-    assert status == highspy.HighsModelStatus.kOptimal, status
-    return float(highs.getInfo().objective_function_value)
+    """The least `|matrix x + level|^2` over rows `row . x >= need`, which something keeps, and the box."""
+    slopes, needs = np.array([row for row, _ in rows]).reshape(-1, len(box)), np.array([need for _, need in rows])
+    kept = {"type": "ineq", "fun": lambda x: slopes @ x - needs, "jac": lambda x: slopes}
+    found = minimize(
+        lambda x: float(((matrix @ x + level) ** 2).sum()),
+        np.zeros(len(box)),
+        jac=lambda x: 2 * (matrix @ x + level) @ matrix,
+        bounds=[(-half, half) for half in box],
+        constraints=[kept] if rows else [],
+        method="SLSQP",
+        options={"ftol": 1e-12, "maxiter": 500},
+    )
+    # 8: no step goes down any more, within rounding.
+    assert found.status in (0, 8), found.message
+    return found.fun

@@ -123,6 +123,9 @@ def main():
             print(f"instance {number}: {spec.objective}: {verdict.wrong}", flush=True)
         elif not (verdict.proven or spec.objective == "mse"):
             print(f"instance {number}: right but not proven ({spec.objective})", flush=True)
+        done = number + 1 - options.first
+        if done % 50 == 0:
+            print(f"{done} instances, {differ} different, {time.monotonic() - began:.0f} s", flush=True)
     report = {
         "instances": options.instances,
         "seed": options.seed,

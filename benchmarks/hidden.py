@@ -41,7 +41,7 @@ def main() -> None:
         # Targets have four digits; a value is held to them as it rounds.
         reached = row["ok"] and row["final"] < most + 5e-5 * (most > 0.1) and (not proven or row["status"] == "optimal")
         rows.append({**row, "time_s": time_s, "target": most, "reached": reached})
-        print(line(row), "" if reached else f"MISSES {most}", flush=True)
+        print(line(row) + ("" if reached else f" misses {most}"), flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps({"cores": os.cpu_count(), "cases": rows}, indent=2) + "\n")
     sys.exit(0 if all(row["reached"] for row in rows) else 1)

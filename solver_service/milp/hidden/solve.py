@@ -25,7 +25,8 @@ from solver_service.milp.report import Solution, safe_bound
 FIRST_SHARE = 0.7
 """Of the time, at most, for the heuristics before a solver branches."""
 PATIENCE, PATIENCE_ALONE = 6, 40
-"""Rounds in a row without a gain after which heuristics end: before a solver branches, and where none does."""
+"""Rounds in a row without a gain after which heuristics end: before a solver branches, and where none does; there it
+is a round more for every weight that moves."""
 UNITS_PER_ROUND = 10
 """A round more for as many units that may switch: the more of them, the less branching achieves."""
 ROUNDS = 10**9
@@ -118,7 +119,7 @@ def _obstacle(job: _Job, size: Size) -> tuple[str, SolveStatus] | None:
 def _search_alone(job: _Job, progress: _Progress, note: str, status: SolveStatus) -> None:
     """Heuristics with all the time there is; they end before it when they gain nothing any more."""
     budget = job.budget()
-    _search(job, budget, PATIENCE_ALONE)
+    _search(job, budget, PATIENCE_ALONE + job.network.size)
     idle = not (budget.over or job.proven)
     progress.notes = (note, NO_GAIN) if idle else (note,)
     progress.status = SolveStatus.TIME_LIMIT if budget.over and status is SolveStatus.GAP_REACHED else status

@@ -246,7 +246,7 @@ def test_signs_keep_every_heuristic_inside_the_smaller_box():
     asked = [{"type": "nonnegative", "value": 0, "classes": [0]}, {"type": "monotone", "value": -1, "classes": [1]}]
     spec = job("ramp", radius=1.5, time_s=2, constraints=asked)
     solution = solve(snapshot, spec, Control(seen.append))
-    assert all((found.weight[0] >= 0).all() and (found.weight[1] <= 0).all() for found in seen)
+    assert all((found.moved.weight[0] >= 0).all() and (found.moved.weight[1] <= 0).all() for found in seen)
     assert len(seen) > 1
     assert solution.result.objective.bound > 0
 
