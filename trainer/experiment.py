@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from trainer.blocks import find_layer
 from trainer.callbacks import ProgressBar
 from trainer.client import SolverClient
 from trainer.errors import TaskError
 from trainer.loop import Settings, train
 from trainer.methods import METHODS, Method, make_optimizer
 from trainer.plots import draw_all
+from trainer.policy import AUTO
 from trainer.report import document, write_json
 from trainer.runs import Run
 from trainer.tasks import Defaults, Request, Task, load_task
@@ -43,11 +45,15 @@ def choose_methods(names: Sequence[str]) -> tuple[Method, ...]:
 
 
 def check(experiment: Experiment) -> Task:
-    """Load the first seed's task, so that a mistake is reported before anything is started. Raises TaskError."""
+    """Load the first seed's task, so that a mistake is reported before anything is started. Raises TrainerError."""
     epochs = experiment.settings.epochs
     if epochs is not None and epochs < 1:
         raise TaskError(f"{epochs} is too few; use 1 or more", field="--epochs")
-    return load_task(experiment.request, experiment.seeds[0])
+    task = load_task(experiment.request, experiment.seeds[0])
+    layer = experiment.settings.layer
+    if layer is not None and layer != AUTO:
+        find_layer(task.model(), layer)
+    return task
 
 
 def run_all(experiment: Experiment, client: SolverClient | None, console: Console) -> list[Run]:

@@ -24,7 +24,7 @@ LEAST_OF_FIRST = 1e-6
 
 @dataclass(frozen=True)
 class Settings:
-    """How to run: epochs (None: the task's own), the selection metric to stop at, and how to tunnel.
+    """How to run: epochs and layer (None: the task's own), the selection metric to stop at, and how to tunnel.
 
     `until_stalled` (None: the task's own) ends a run after so many epochs in which the selection metric gained less
     than a thousandth of itself or a millionth of its first value; `most_s` ends it after so many seconds.
@@ -34,6 +34,7 @@ class Settings:
     target_metric: float | None = None
     until_stalled: int | None = None
     most_s: float | None = None
+    layer: str | None = None
     sync: bool = False
     fanout: int = 1
     polish_s: float = 60.0
@@ -59,7 +60,8 @@ def train(
     model = task.model()
     optimizer = make_optimizer(method, model, task.defaults)
     schedule = make_schedule(method, optimizer, task)
-    at_stall = arrange(method, task, model, optimizer, seed=seed, client=client, **_tunnelling(settings, seed))
+    tunnelled = with_layer(task, settings.layer)
+    at_stall = arrange(method, tunnelled, model, optimizer, seed=seed, client=client, **_tunnelling(settings, seed))
     tunneller_began = clock.seconds()
     best, epochs, interrupted = Best(model, task), list[Epoch](), False
     shuffle = torch.Generator().manual_seed(seed)
@@ -157,6 +159,11 @@ def _batches(task: Task, shuffle: torch.Generator) -> Iterator[tuple[Tensor, Ten
     order = torch.randperm(len(task.train), generator=shuffle)
     for chosen in torch.split(order, task.defaults.batch_size):
         yield task.train.inputs[chosen], task.train.targets[chosen]
+
+
+def with_layer(task: Task, layer: str | None) -> Task:
+    """The task with another layer to tunnel (None: its own)."""
+    return task if layer is None else replace(task, tunnel=replace(task.tunnel, layer=layer))
 
 
 def _tunnelling(settings: Settings, seed: int) -> dict[str, Any]:

@@ -42,6 +42,10 @@ UntilStalled = Annotated[
     int | None,
     typer.Option("--until-stalled", min=1, metavar="EPOCHS", help="End a run after so many epochs without a gain."),
 ]
+LayerName = Annotated[
+    str | None,
+    typer.Option("--layer", help="The layer to tunnel by name, or auto: chosen at every stall; the task's by default."),
+]
 Sync = Annotated[bool, typer.Option("--sync", help="Wait for each answer, as in the paper, instead of training on.")]
 Fanout = Annotated[int, typer.Option("--fanout", min=1, help="Jobs per stall, with different radii and seeds.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for report.json and plots; runs/... by default.")]

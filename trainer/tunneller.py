@@ -140,7 +140,7 @@ class Tunneller:
         Waits at most about `timeout` seconds for the polish, and a few more for the pool to be told.
         """
         if not self._closed:
-            self._adopt_arrived()
+            self._adopt_arrived(follow=False)
             if polish:
                 self._polish(timeout)
             self._closed = True
@@ -196,13 +196,13 @@ class Tunneller:
         )
         self._pilot.launch(stall)
 
-    def _adopt_arrived(self) -> bool:
+    def _adopt_arrived(self, *, follow: bool = True) -> bool:
         """Decide on every answer that is there; True if one is adopted. The final layer follows a hidden one."""
         answers = self._pilot.arrived()
         adopted = [self._decide(answer) for answer in answers]
         if any(adopted):
             self._detector.rest()
-        if self._layer == AUTO and any(answer.hidden for answer in answers) and self._pilot.idle.is_set():
+        if follow and self._layer == AUTO and any(answer.hidden for answer in answers) and self._pilot.idle.is_set():
             self._launch(find_layer(self._model))
         return any(adopted)
 

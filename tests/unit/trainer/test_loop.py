@@ -7,7 +7,7 @@ import torch
 
 from tests.unit.trainer.fakes import FakePool, least_squares
 from trainer.callbacks import Callback
-from trainer.loop import Settings, train
+from trainer.loop import Settings, train, with_layer
 from trainer.methods import METHODS
 from trainer.runs import Epoch, Run
 from trainer.tasks import Request, Task, load_task
@@ -105,3 +105,11 @@ def test_a_run_can_end_when_it_has_stalled_for_good(task: Task) -> None:
 def test_a_run_can_be_given_so_many_seconds(task: Task) -> None:
     """`most_s` ends it after the epoch in which its time is up."""
     assert len(run(task, "adam", Settings(epochs=50, most_s=0.0)).epochs) == 1
+
+
+def test_another_layer_can_be_asked_for(task: Task) -> None:
+    """`layer` names it, or leaves it to the policy; the task's own is the default."""
+    pool = FakePool()
+    run(task, "hybrid", Settings(epochs=3, sync=True, layer="0"), pool)
+    assert all(snapshot.tail for snapshot in pool.snapshots)
+    assert with_layer(task, None) is task
