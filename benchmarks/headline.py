@@ -44,8 +44,7 @@ Record = dict[str, Any]
 
 
 def record(run: Run) -> Record:
-    """What the report needs of one run: its final errors, its time, and its selection error after every epoch."""
-    epochs = [(round(epoch.ended_s, 4), epoch.score) for epoch in run.epochs]
+    """What the report needs of one run: its final errors, its time, and when its selection error reached new lows."""
     first = next((event.before for event in run.events if event.kind in ("adopted", "rejected")), None)
     return {
         "task": run.task,
@@ -58,8 +57,18 @@ def record(run: Run) -> Record:
         "jobs": run.summary.jobs if run.summary else 0,
         "adopted": run.adopted,
         "validation_at_first_answer": first,
-        "curve": [*epochs, (round(run.seconds, 4), run.selection)],
+        "curve": new_lows([*((epoch.ended_s, epoch.score) for epoch in run.epochs), (run.seconds, run.selection)]),
     }
+
+
+def new_lows(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points (seconds, score) at which a score is lower than all before it, and the last one; rounded."""
+    found: list[tuple[float, float]] = []
+    for index, (seconds, score) in enumerate(points):
+        if not found or score < found[-1][1] or index == len(points) - 1:
+            lowest = min(score, found[-1][1]) if found else score
+            found.append((round(seconds, 4), float(f"{lowest:.6g}")))
+    return found
 
 
 def restarts(task: Task, name: str, seed: int, seconds: float) -> Record:
