@@ -17,6 +17,7 @@ HOMES = {
     "celery": ("solver_service/worker/", "solver_service/queue.py"),
     "redis": ("solver_service/store/", "solver_service/local.py"),
     "fastapi": ("solver_service/gateway/",),
+    "prometheus_client": ("solver_service/gateway/",),
     "torch": ("trainer/",),
 }
 
