@@ -64,6 +64,12 @@ class ImpatientProtocol(H11Protocol):
         elif self._closing is None:
             self._wait()
 
+    def on_response_complete(self) -> None:
+        """Do not wait long for the rest of a body that was refused."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY and self._closing is None:
+            self._wait()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
         self._stop_waiting()
