@@ -33,6 +33,8 @@ class Settings(BaseSettings):
     keep_record_s: int = Field(default=7 * 86400, gt=0)
     keep_blob_s: int = Field(default=86400, gt=0)
 
+    worker_memory_mb: int | None = Field(default=None, ge=500)
+
     lease_s: float = Field(default=10.0, gt=0)
     heartbeat_s: float = Field(default=2.0, gt=0)
     watch_s: float = Field(default=0.5, gt=0)

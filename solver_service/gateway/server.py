@@ -10,6 +10,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from solver_service.lifeline import no_core_dumps
 from solver_service.settings import Settings
 
 MAX_DESCRIPTORS = 65_536
@@ -19,6 +20,7 @@ def server(
     app: FastAPI, settings: Settings, *, ssl_certfile: Path | None = None, ssl_keyfile: Path | None = None
 ) -> uvicorn.Server:
     """Make the server; its clients' addresses are those of the connections, whatever a header says."""
+    no_core_dumps()
     _raise_descriptor_limit()
 
     class Protocol(ImpatientProtocol):

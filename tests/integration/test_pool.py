@@ -71,6 +71,14 @@ def test_progress_and_cancel_keep_the_incumbent(pool: RunningPool) -> None:
         assert http.get(f"/v1/jobs/{job}/result").status_code == 200
 
 
+@pytest.mark.skipif(not hasattr(psutil, "RLIMIT_CORE"), reason="limits of other processes are seen on Linux alone")
+def test_a_crash_would_leave_no_image(pool: RunningPool) -> None:
+    """Gateway, workers and their children write no core dumps, which would hold snapshots and keys."""
+    for child in psutil.Process(pool.process.pid).children(recursive=True):
+        if "redis" not in child.name():
+            assert child.rlimit(psutil.RLIMIT_CORE) == (0, 0), child.cmdline()
+
+
 def test_a_hidden_layer_gets_a_clear_refusal(pool: RunningPool) -> None:
     """A snapshot with an activation is refused with 422 while hidden layers are not supported."""
     tensors = {name: array.tolist() for name, array in small_snapshot().tensors().items()}
