@@ -11,8 +11,10 @@ import numpy as np
 import psutil
 import pytest
 import safetensors.numpy
+from typer.testing import CliRunner
 
 from shared.objectives import Objective
+from solver_service.cli import app
 from tests.conftest import RunningPool, small_snapshot, start_pool, wait_for
 
 SPEC = {"objective": "zero_one", "radius": 0.3, "limits": {"time_s": 5}}
@@ -77,6 +79,17 @@ def test_a_crash_would_leave_no_image(pool: RunningPool) -> None:
     for child in psutil.Process(pool.process.pid).children(recursive=True):
         if "redis" not in child.name():
             assert child.rlimit(psutil.RLIMIT_CORE) == (0, 0), child.cmdline()
+
+
+def test_the_commands_find_a_running_pool_by_its_folder(pool: RunningPool, tmp_path: Path) -> None:
+    """`status` and `keys` take the pool's data folder; a folder without a pool gives one clear line."""
+    run = CliRunner()
+    found = run.invoke(app, ["status", "--once", "--data-dir", str(pool.log.parent / "data")])
+    assert found.exit_code == 0, found.output
+    assert "1 workers" in found.stdout
+    nothing = run.invoke(app, ["keys", "list", "--data-dir", str(tmp_path)])
+    assert nothing.exit_code == 1
+    assert "no pool runs on" in nothing.stderr
 
 
 def test_a_hidden_layer_gets_a_clear_refusal(pool: RunningPool) -> None:
