@@ -1,4 +1,7 @@
-"""uvicorn, with what slow clients need: many file descriptors, and an end to waiting for a request's headers."""
+"""uvicorn, with what slow clients need: many file descriptors, and an end to waiting for a request's headers.
+
+uvicorn's own `limit_concurrency` is left alone: it counts slow connections too, and would then refuse everybody else.
+"""
 
 import asyncio
 import contextlib

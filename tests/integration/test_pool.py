@@ -165,13 +165,15 @@ def test_no_process_is_left(tmp_path: Path, number: signal.Signals) -> None:
     assert [child for child in alive if child.status() != psutil.STATUS_ZOMBIE] == []
 
 
-def test_a_key_off_loopback_or_no_pool() -> None:
-    """A gateway that others could reach refuses to start without a key, and says what to do."""
+@pytest.mark.parametrize("part", ["gateway", "up"])
+def test_a_key_off_loopback_or_no_pool(part: str) -> None:
+    """A gateway that others could reach refuses to start without a key, alone or in a pool, and says what to do."""
     import subprocess
     import sys
 
-    command = [sys.executable, "-m", "solver_service", "gateway", "--host", "0.0.0.0", "--port", "0"]
+    command = [sys.executable, "-m", "solver_service", part, "--host", "0.0.0.0", "--port", "0"]
     environment = {name: value for name, value in os.environ.items() if name != "GDSOLVER_API_KEY"}
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, env=environment)
-    assert done.returncode == 2
+    assert done.returncode in (1, 2)
     assert "GDSOLVER_API_KEY" in done.stderr
+    assert "keys add" in done.stderr
