@@ -4,6 +4,7 @@ import hmac
 from collections.abc import Callable
 from typing import Annotated
 
+import structlog
 from fastapi import Depends, Request
 
 from shared.errors import ErrorCode
@@ -12,6 +13,8 @@ from solver_service.gateway.problems import ProblemError
 from solver_service.gateway.services import Services
 from solver_service.owners import ALL_SCOPES, KEYLESS_OWNER, Caller, Scope
 from solver_service.store.limits import LimitReachedError
+
+log = structlog.get_logger()
 
 UNGUESSABLE = 32
 """A key of so many characters cannot be found by guessing, so that it is let in however many guesses came before."""
@@ -29,7 +32,8 @@ def authenticate(services: Services, authorization: str, address: str) -> Caller
     caller = _holder(services, token, guessed=wait_s > 0)
     if caller is not None:
         return caller
-    services.failures.note(address)
+    if services.failures.note(address):
+        log.warning("too many invalid keys: throttled", address=address)
     if wait_s > 0:
         detail = "too many invalid API keys came from your address"
         raise LimitReachedError(detail, code=ErrorCode.TOO_MANY_FAILURES, retry_after_s=wait_s)

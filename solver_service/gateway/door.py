@@ -68,14 +68,16 @@ class Failures:
             count, until = self._seen.get(_network(address), (0, 0.0))
         return max(0, math.ceil(until - self._clock())) if count >= self._most else 0
 
-    def note(self, address: str) -> None:
-        """Count one more wrong key; a minute after an address' first one the count begins anew."""
+    def note(self, address: str) -> bool:
+        """Count one more wrong key, and say whether it is the one too many; after a minute the count begins anew."""
         name, now = _network(address), self._clock()
         with self._lock:
             count, until = self._seen.pop(name, (0, 0.0))
-            self._seen[name] = (count + 1, until) if now < until else (1, now + WINDOW_S)
+            count, until = (count + 1, until) if now < until else (1, now + WINDOW_S)
+            self._seen[name] = count, until
             if len(self._seen) > MAX_ADDRESSES:
                 self._seen.popitem(last=False)
+        return count == self._most
 
 
 def _network(address: str) -> str:

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from shared.contracts import JobSpec
+
 MEBIBYTE = 1024 * 1024
 TIMES = 3
 MARGIN_MB = 256
@@ -36,6 +38,14 @@ def bounded(memory_mb: int, *, ceiling_mb: int | None = None) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def affordable(spec: JobSpec, *, ceiling_mb: int | None) -> JobSpec:
+    """The spec with a `memory_mb` that fits the ceiling, so that the solver stops in good order, with its incumbent."""
+    if ceiling_mb is None or TIMES * spec.limits.memory_mb <= ceiling_mb:
+        return spec
+    limits = spec.limits.model_copy(update={"memory_mb": ceiling_mb // TIMES})
+    return spec.model_copy(update={"limits": limits})
 
 
 def _data_bytes() -> int | None:

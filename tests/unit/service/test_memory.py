@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from shared.contracts import JobSpec
+from solver_service.worker.memory import affordable
 from tests.conftest import ROOT
 
 CODE = """
@@ -31,3 +33,12 @@ def test_an_allocation_past_the_bound_fails_and_the_next_job_is_free() -> None:
     """Three times `memory_mb` fit and more does not; a ceiling holds for any job; afterwards all is as before."""
     done = subprocess.run([sys.executable, "-c", CODE], check=True, capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.split() == ["True", "False", "True", "False", "True"]
+
+
+def test_a_job_is_held_to_what_its_worker_may_use() -> None:
+    """A ceiling lowers a job's own limit to a third of it, and leaves lower ones and everything else alone."""
+    spec = JobSpec.model_validate({"objective": "ramp", "radius": 0.1, "limits": {"time_s": 5, "memory_mb": 2000}})
+    assert affordable(spec, ceiling_mb=None) is spec
+    assert affordable(spec, ceiling_mb=6000) is spec
+    held = affordable(spec, ceiling_mb=900)
+    assert (held.limits.memory_mb, held.limits.time_s) == (300, 5)

@@ -53,7 +53,7 @@ def test_failures_are_counted_by_address_and_forgotten_after_a_minute() -> None:
     failures = Failures(3, clock=lambda: now[0])
     for host in range(3):
         assert failures.wait_s("2001:db8::1") == 0
-        failures.note(f"2001:db8::{host}")
+        assert failures.note(f"2001:db8::{host}") == (host == 2)
     assert failures.wait_s("2001:db8::99") == 60
     assert failures.wait_s("2001:db8:0:1::1") == 0
     assert failures.wait_s("10.0.0.1") == 0
