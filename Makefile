@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-containers check install bench-exactness bench-headline bench-overlap bench-solver clean
+.PHONY: demo test test-containers check install bench-abuse bench-exactness bench-headline bench-overlap bench-solver clean
 
 SNAPSHOTS ?= benchmarks/snapshots
 TIME ?= 60
@@ -23,6 +23,9 @@ check: $(READY)  ## style, types, import rules
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench-abuse: $(READY)  ## what abuse of a gateway gets, and what another client feels of it
+	$(BIN)/python benchmarks/abuse.py --json benchmarks/results/abuse.json
 
 bench-exactness: $(READY)  ## 10,000 random tiny jobs and 500 hidden blocks against exhaustive search
 	$(BIN)/python benchmarks/exactness.py --instances 10000 --seed 1

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from solver_service import logs
+from solver_service import logs, operate
 from solver_service.errors import ServiceError
 from solver_service.settings import Settings
 
@@ -25,6 +25,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(operate.keys, name="keys")
+app.command()(operate.status)
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on [default: 127.0.0.1, or GDSOLVER_HOST]")]
 Port = Annotated[
@@ -56,7 +59,6 @@ def up(
 
     logs.configure()
     settings = _settings(host=host, port=port)
-    _refuse_open_door(settings)
     ended = _ended_by_signal()
     if stop_on_stdin_eof:
         threading.Thread(target=_end_with_stdin, args=(ended,), daemon=True).start()
@@ -82,34 +84,27 @@ def gateway(
 ) -> None:
     """Run one gateway against a Redis.
 
-    Off loopback it needs an API key in GDSOLVER_API_KEY.
+    Off loopback it needs a stored API key (`gdsolver-pool keys add`) or one in GDSOLVER_API_KEY.
 
     Example: GDSOLVER_API_KEY=... gdsolver-pool gateway --host 0.0.0.0 --redis-url redis://redis:6379/0
     """
-    import uvicorn  # noqa: PLC0415 (needs the `gateway` extra)
-
-    from solver_service import queue  # noqa: PLC0415
+    from solver_service import queue  # noqa: PLC0415 (these need the `gateway` extra)
     from solver_service.gateway.app import create_app  # noqa: PLC0415
+    from solver_service.gateway.door import OpenDoorError, require_a_key  # noqa: PLC0415
+    from solver_service.gateway.server import server  # noqa: PLC0415
     from solver_service.gateway.services import Services  # noqa: PLC0415
     from solver_service.store import Store  # noqa: PLC0415
 
     logs.configure()
     settings = _settings(host=host, port=port, redis_url=redis_url)
-    if fd is None:
-        _refuse_open_door(settings)
-    publish = queue.publisher(queue.celery_app(settings.redis_url))
-    services = Services(Store.open(settings), publish, settings)
-    config = uvicorn.Config(
-        create_app(services),
-        host=settings.host,
-        port=settings.port,
-        log_level="warning",
-        timeout_graceful_shutdown=3,
-        ssl_certfile=ssl_certfile,
-        ssl_keyfile=ssl_keyfile,
-        server_header=False,
-    )
-    uvicorn.Server(config).run(sockets=None if fd is None else [socket.socket(fileno=fd)])
+    store = Store.open(settings)
+    try:
+        require_a_key(settings, store.apikeys)
+    except OpenDoorError as error:
+        _exit(str(error), code=2)
+    app = create_app(Services(store, queue.publisher(queue.celery_app(settings.redis_url)), settings))
+    serving = server(app, settings, ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile)
+    serving.run(sockets=None if fd is None else [socket.socket(fileno=fd)])
 
 
 @app.command()
@@ -136,15 +131,6 @@ def _settings(**flags: Any) -> Settings:
         first = error.errors()[0]
         _exit(f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}", code=2)
         raise
-
-
-def _refuse_open_door(settings: Settings) -> None:
-    if not settings.on_loopback and settings.key is None:
-        _exit(
-            f"refusing to listen on {settings.host} without an API key: set GDSOLVER_API_KEY (for instance to the "
-            'output of `python -c "import secrets; print(secrets.token_urlsafe(32))"`), or use --host 127.0.0.1',
-            code=2,
-        )
 
 
 def _ended_by_signal() -> threading.Event:

@@ -9,5 +9,9 @@ class StoreUnavailableError(ServiceError):
     """Redis cannot be reached, or refuses to write; nothing that was accepted before is lost."""
 
 
+class StoreFullError(StoreUnavailableError):
+    """Redis has reached its `maxmemory`: it still reads, and refuses to write."""
+
+
 class SolverError(ServiceError):
     """The solver failed in a way that is not an answer (a crash or a state it should never be in)."""

@@ -1,4 +1,4 @@
-"""Ties a child process to its parent's life: `python -m solver_service.lifeline COMMAND...`.
+"""Ties a child process to its parent's life, and leaves nothing behind: `python -m solver_service.lifeline COMMAND...`.
 
 On Linux the kernel kills the child as soon as its parent is gone, even by SIGKILL. Elsewhere there is no such tie,
 and children end with an orderly stop of the parent alone.
@@ -6,6 +6,7 @@ and children end with an orderly stop of the parent alone.
 
 import ctypes
 import os
+import resource
 import signal
 import sys
 
@@ -20,6 +21,11 @@ def die_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it ended just before
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def no_core_dumps() -> None:
+    """Leave no image of this process or its children behind a crash: it would hold snapshots and keys."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def main() -> None:

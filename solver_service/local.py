@@ -20,7 +20,10 @@ import redis
 import structlog
 
 from solver_service.errors import ServiceError
+from solver_service.gateway.door import require_a_key
+from solver_service.running import announced
 from solver_service.settings import Settings
+from solver_service.store.apikeys import ApiKeyStore
 
 log = structlog.get_logger()
 
@@ -120,19 +123,20 @@ class EmbeddedPool:
         with tempfile.TemporaryDirectory(prefix="gdsolver-") as short, _listening(self.settings) as listener:
             host, port = listener.getsockname()[:2]
             url = f"http://{host if ':' not in host else f'[{host}]'}:{port}"
-            try:
-                self._start(Path(short) / "redis.sock", listener)
-                self._until(lambda: ready(host, port) or ended(), "the pool did not become ready")
-                if not ended():
-                    on_ready(url)
-                while not ended():
-                    self._tend()
-                    time.sleep(POLL_S)
-            finally:
-                self._stop()
+            redis_url = f"unix://{Path(short) / 'redis.sock'}"
+            with announced(self.data_dir, redis_url=redis_url, url=url):
+                try:
+                    self._start(redis_url, listener)
+                    self._until(lambda: ready(host, port) or ended(), "the pool did not become ready")
+                    if not ended():
+                        on_ready(url)
+                    while not ended():
+                        self._tend()
+                        time.sleep(POLL_S)
+                finally:
+                    self._stop()
 
-    def _start(self, redis_socket: Path, listener: socket.socket) -> None:
-        redis_url = f"unix://{redis_socket}"
+    def _start(self, redis_url: str, listener: socket.socket) -> None:
         self._environment = {
             **os.environ,
             "GDSOLVER_REDIS_URL": redis_url,
@@ -140,12 +144,14 @@ class EmbeddedPool:
             "OPENBLAS_NUM_THREADS": "1",
             "PYTHONPATH": os.pathsep.join(filter(None, [str(_source_root()), os.environ.get("PYTHONPATH")])),
         }
-        self._add(Child("redis", redis_command(redis_socket, self.data_dir)))
+        self._add(Child("redis", redis_command(Path(redis_url.removeprefix("unix://")), self.data_dir)))
         client = redis.Redis.from_url(redis_url)
         self._until(lambda: _answers(client), "Redis did not start")
+        require_a_key(self.settings, ApiKeyStore(client))
         client.close()
         program = [sys.executable, "-m", "solver_service"]
-        self._add(Child("gateway", [*program, "gateway", "--fd", str(listener.fileno())], (listener.fileno(),)))
+        door = ["--host", self.settings.host, "--fd", str(listener.fileno())]
+        self._add(Child("gateway", [*program, "gateway", *door], (listener.fileno(),)))
         session = secrets.token_hex(3)
         for number in range(1, self.workers + 1):
             self._add(Child(f"worker-{number}", [*program, "worker", "--name", f"local-{session}-{number}"]))

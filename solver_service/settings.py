@@ -20,9 +20,20 @@ class Settings(BaseSettings):
 
     max_body_bytes: int = Field(default=256 * MEBIBYTE, gt=0)
     max_json_bytes: int = Field(default=8 * MEBIBYTE, gt=0)
+    max_body_bytes_in_flight: int = Field(default=1024 * MEBIBYTE, gt=0)
+    body_grace_s: float = Field(default=10.0, gt=0)
+    body_s_per_mebibyte: float = Field(default=10.0, gt=0)
+    headers_within_s: float = Field(default=10.0, gt=0)
+    max_submissions_per_minute: int = Field(default=600, gt=0)
+    max_unfinished_per_key: int = Field(default=1000, gt=0)
+    max_stored_bytes: int = Field(default=8192 * MEBIBYTE, gt=0)
+    max_stored_bytes_per_key: int = Field(default=4096 * MEBIBYTE, gt=0)
+    max_failed_logins: int = Field(default=20, gt=0)
     max_queued: int = Field(default=10_000, gt=0)
     keep_record_s: int = Field(default=7 * 86400, gt=0)
     keep_blob_s: int = Field(default=86400, gt=0)
+
+    worker_memory_mb: int | None = Field(default=None, ge=500)
 
     lease_s: float = Field(default=10.0, gt=0)
     heartbeat_s: float = Field(default=2.0, gt=0)

@@ -33,7 +33,7 @@ def create_app(services: Services) -> FastAPI:
         responses={422: _PROBLEM, 401: _PROBLEM, 503: _PROBLEM},
     )
     app.state.services = services
-    app.add_middleware(Guard, settings=services.settings)
+    app.add_middleware(Guard, settings=services.settings, door=services.door)
     problems.install(app)
     for routes in (snapshots, jobs, pool):
         app.include_router(routes.router)

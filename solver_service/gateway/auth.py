@@ -1,33 +1,85 @@
-"""Who is asking: one API key from the settings, or the one owner of a keyless loopback gateway."""
+"""Who is asking, and whether they may: stored keys, the key of the settings, or the one owner of a keyless gateway."""
 
-import hashlib
 import hmac
+from collections.abc import Callable
 from typing import Annotated
 
+import structlog
 from fastapi import Depends, Request
 
 from shared.errors import ErrorCode
+from solver_service import owners
 from solver_service.gateway.problems import ProblemError
+from solver_service.gateway.services import Services
+from solver_service.owners import ALL_SCOPES, KEYLESS_OWNER, Caller, Scope
+from solver_service.store.limits import LimitReachedError
 
-KEYLESS_OWNER = "local"
+log = structlog.get_logger()
+
+UNGUESSABLE = 32
+"""A key of so many characters cannot be found by guessing, so that it is let in however many guesses came before."""
 
 
-def owner_of(key: str) -> str:
-    """The name under which a key's jobs and snapshots are kept; it does not reveal the key."""
-    return hashlib.sha256(b"gdsolver owner " + key.encode()).hexdigest()[:16]
-
-
-def current_owner(request: Request) -> str:
-    """Check the bearer token and name the owner; ProblemError 401 otherwise."""
-    expected: str | None = request.app.state.services.key
-    if expected is None:
-        return KEYLESS_OWNER
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+def authenticate(services: Services, authorization: str, address: str) -> Caller:
+    """Name the caller; ProblemError 401 for no key or a wrong one, LimitReachedError after too many wrong ones."""
+    if services.door.keyless():
+        return Caller(KEYLESS_OWNER, ALL_SCOPES)
+    scheme, _, token = authorization.partition(" ")
+    token = token.strip()
     if scheme.lower() != "bearer" or not token:
         raise ProblemError(401, ErrorCode.UNAUTHORIZED, "send `Authorization: Bearer KEY`", field="Authorization")
-    if not hmac.compare_digest(token.strip().encode(), expected.encode()):
-        raise ProblemError(401, ErrorCode.UNAUTHORIZED, "this API key is not valid", field="Authorization")
-    return owner_of(expected)
+    wait_s = services.failures.wait_s(address)
+    caller = _holder(services, token, guessed=wait_s > 0)
+    if caller is not None:
+        return caller
+    if services.failures.note(address):
+        log.warning("too many invalid keys: throttled", address=address)
+    if wait_s > 0:
+        detail = "too many invalid API keys came from your address"
+        raise LimitReachedError(detail, code=ErrorCode.TOO_MANY_FAILURES, retry_after_s=wait_s)
+    raise ProblemError(401, ErrorCode.UNAUTHORIZED, "this API key is not valid", field="Authorization")
 
 
-Owner = Annotated[str, Depends(current_owner)]
+def _holder(services: Services, token: str, *, guessed: bool) -> Caller | None:
+    """Whose token it is. A key short enough to be guessed is not even compared while somebody guesses."""
+    expected = services.key
+    comparable = expected is not None and (len(expected) >= UNGUESSABLE or not guessed)
+    if expected is not None and comparable and hmac.compare_digest(token.encode(), expected.encode()):
+        return Caller(owners.owner_of(expected), ALL_SCOPES)
+    key_id = owners.key_id(token)
+    key = None if key_id is None else services.store.apikeys.find(key_id)
+    return Caller(key.owner, key.scopes) if key is not None and key.opens_with(token) else None
+
+
+def needing(*scopes: Scope) -> Callable[[Request], str]:
+    """Make the dependency that lets in callers with one of these scopes, and gives their owner's name."""
+
+    def owner(request: Request) -> str:
+        address = request.client.host if request.client else ""
+        caller = authenticate(request.app.state.services, request.headers.get("authorization", ""), address)
+        if not set(scopes) & set(caller.scopes):
+            detail = f"this key lacks the scope {' or '.join(f'`{scope}`' for scope in scopes)}"
+            raise ProblemError(403, ErrorCode.FORBIDDEN, detail, field="Authorization")
+        return caller.owner
+
+    return owner
+
+
+Reader = Annotated[str, Depends(needing(Scope.READ, Scope.SUBMIT))]
+"""The owner behind a request that looks at the owner's own things."""
+Author = Annotated[str, Depends(needing(Scope.SUBMIT))]
+"""The owner behind a request that changes something."""
+Admin = Annotated[str, Depends(needing(Scope.ADMIN))]
+"""Somebody who may look at the whole pool."""
+Monitor = Annotated[str, Depends(needing(Scope.ADMIN, Scope.READ))]
+"""Somebody who may read the pool's counters."""
+
+
+def _submitting(owner: Author, request: Request) -> str:
+    services: Services = request.app.state.services
+    services.store.limits.admit(owner)
+    return owner
+
+
+Submitter = Annotated[str, Depends(_submitting)]
+"""The owner behind a submission, which was counted against the owner's limits before its body is read."""

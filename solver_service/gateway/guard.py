@@ -1,15 +1,20 @@
-"""What is refused before any route runs: foreign hosts, cross-site pages, encoded bodies, bodies too long."""
+"""What is refused before any route runs: foreign hosts, cross-site pages, bodies encoded, too long or too slow."""
 
+import asyncio
+import time
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.errors import ErrorCode
-from solver_service.gateway.problems import problem_response
-from solver_service.settings import Settings
+from solver_service.errors import StoreUnavailableError
+from solver_service.gateway.door import Door
+from solver_service.gateway.problems import RETRY_AFTER_S, problem_response
+from solver_service.settings import MEBIBYTE, Settings
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -17,10 +22,14 @@ LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 class Guard:
     """ASGI middleware that looks at headers and counts the body as it streams."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, door: Door) -> None:
         self._app = app
-        self._keyless = settings.key is None
+        self._door = door
         self._max_bytes = settings.max_body_bytes
+        self._max_in_flight = settings.max_body_bytes_in_flight
+        self._grace_s = settings.body_grace_s
+        self._s_per_byte = settings.body_s_per_mebibyte / MEBIBYTE
+        self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse with a problem, or hand the request on with a counted body."""
@@ -28,17 +37,18 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        refusal = self._refusal(headers)
+        refusal = await self._refusal(headers)
         if refusal is not None:
             await problem_response(refusal[0], refusal[1], refusal[2], field=refusal[3])(scope, receive, send)
             return
         await self._with_counted_body(scope, receive, send)
 
-    def _refusal(self, headers: Headers) -> tuple[int, ErrorCode, str, str] | None:
-        if self._keyless and not is_loopback_host(headers.get("host", "")):
-            detail = "without an API key only this machine is served; use http://127.0.0.1 or set GDSOLVER_API_KEY"
-            return 403, ErrorCode.FORBIDDEN, detail, "Host"
-        if self._keyless and is_cross_site(headers):
+    async def _refusal(self, headers: Headers) -> tuple[int, ErrorCode, str, str] | None:
+        foreign = not is_loopback_host(headers.get("host", ""))
+        if (foreign or is_cross_site(headers)) and await self._keyless():
+            if foreign:
+                detail = "without an API key only this machine is served; use http://127.0.0.1 or set GDSOLVER_API_KEY"
+                return 403, ErrorCode.FORBIDDEN, detail, "Host"
             return 403, ErrorCode.FORBIDDEN, "requests from other sites' pages are refused", "Origin"
         if headers.get("content-encoding", "identity").lower() != "identity":
             return 415, ErrorCode.UNSUPPORTED_MEDIA_TYPE, "send the body without Content-Encoding", "Content-Encoding"
@@ -47,21 +57,49 @@ class Guard:
             return 413, ErrorCode.TOO_LARGE, self._too_large(), "Content-Length"
         return None
 
+    async def _keyless(self) -> bool:
+        try:
+            return await run_in_threadpool(self._door.keyless)
+        except StoreUnavailableError:
+            return True  # not known: the door stays shut
+
     def _too_large(self) -> str:
         return f"the body is over {self._max_bytes:,} bytes; send fewer samples or project the inputs"
 
     async def _with_counted_body(self, scope: Scope, receive: Receive, send: Send) -> None:
-        received = 0
+        received, whole = 0, False
+        began = time.monotonic()
 
         async def counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
+            nonlocal received, whole
+            if whole:  # what comes now is the client's leaving, which may take as long as it likes
+                return await receive()
+            try:
+                async with asyncio.timeout(began + self._grace_s + received * self._s_per_byte - time.monotonic()):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, self._too_slow(received)) from None
+            size = len(message.get("body", b""))
+            received += size
+            self._in_flight += size
+            whole = not message.get("more_body", False)
             if received > self._max_bytes:
                 raise HTTPException(413, self._too_large())
+            if self._in_flight > self._max_in_flight:
+                detail = f"uploads of {self._max_in_flight:,} bytes are on their way already; try again later"
+                raise HTTPException(429, detail, {"Retry-After": RETRY_AFTER_S})
             return message
 
-        await self._app(scope, counted, send)
+        try:
+            await self._app(scope, counted, send)
+        finally:
+            self._in_flight -= received
+
+    def _too_slow(self, received: int) -> str:
+        return (
+            f"only {received:,} bytes of the body came in time; send them faster than "
+            f"{1 / (1000 * self._s_per_byte):,.0f} kB a second"
+        )
 
 
 def is_loopback_host(host: str) -> bool:

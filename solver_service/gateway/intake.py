@@ -16,6 +16,8 @@ from solver_service.milp.support import check_supported
 log = structlog.get_logger()
 
 MAX_KEY_LENGTH = 255
+LOADED_BYTES = 16
+"""Of each element in a worker: as it came, in float32, and in the float64 that objectives are computed in."""
 
 
 def store_snapshot(services: Services, owner: str, data: bytes) -> tuple[SnapshotInfo, bool]:
@@ -33,6 +35,7 @@ def submit(services: Services, owner: str, spec: JobSpec, *, token: str | None) 
     snapshot, reference = _find_snapshot(services, owner, spec)
     spec.check(snapshot)
     check_supported(snapshot, spec)
+    check_loadable(snapshot, spec)
     store = services.store
     job = jobs.create(spec, snapshot=reference, owner=owner, now=store.jobs.now())
     once = None if token is None else (token, jobs.spec_digest(spec, reference))
@@ -43,6 +46,15 @@ def submit(services: Services, owner: str, spec: JobSpec, *, token: str | None) 
         _publish(services, job)
         log.info("job queued", job=job.id, objective=spec.objective, run=spec.run)
     return job
+
+
+def check_loadable(snapshot: Snapshot, spec: JobSpec) -> None:
+    """Refuse a job whose snapshot alone is over its memory limit; a model that is too large gets heuristics instead."""
+    elements = sum(array.size for array in snapshot.tensors().values())
+    needed_mb = LOADED_BYTES * elements / 1e6
+    if needed_mb > spec.limits.memory_mb:
+        detail = f"the snapshot alone takes about {needed_mb:,.0f} MB to load; allow more, or send fewer samples"
+        raise SpecError(detail, field="limits.memory_mb")
 
 
 def cancel(services: Services, job_id: str) -> jobs.Job | None:

@@ -11,8 +11,9 @@ from starlette.exceptions import HTTPException
 
 from shared.contracts import FieldError, Problem
 from shared.errors import ContractError, ErrorCode
-from solver_service.errors import StoreUnavailableError
+from solver_service.errors import StoreFullError, StoreUnavailableError
 from solver_service.store.jobs import IdempotencyMismatchError, QueueFullError
+from solver_service.store.limits import LimitReachedError
 
 log = structlog.get_logger()
 
@@ -25,6 +26,7 @@ _TITLES = {
     403: "Not allowed",
     404: "Not found",
     405: "Method not allowed",
+    408: "Too slow",
     409: "Not finished",
     410: "Gone",
     413: "Too large",
@@ -40,7 +42,9 @@ _CODES = {
     403: ErrorCode.FORBIDDEN,
     404: ErrorCode.NOT_FOUND,
     405: ErrorCode.METHOD_NOT_ALLOWED,
+    408: ErrorCode.REQUEST_TIMEOUT,
     413: ErrorCode.TOO_LARGE,
+    429: ErrorCode.RATE_LIMITED,
     415: ErrorCode.UNSUPPORTED_MEDIA_TYPE,
 }
 
@@ -121,10 +125,15 @@ def install(app: FastAPI) -> None:
         detail = f"{error}; try again later or add solver workers"
         return problem_response(429, ErrorCode.QUEUE_FULL, detail, headers={"Retry-After": RETRY_AFTER_S})
 
+    @app.exception_handler(LimitReachedError)
+    def _limit(_: Request, error: LimitReachedError) -> JSONResponse:
+        return problem_response(429, error.code, str(error), headers={"Retry-After": str(error.retry_after_s)})
+
     @app.exception_handler(StoreUnavailableError)
     def _store(_: Request, error: StoreUnavailableError) -> JSONResponse:
         log.warning("store unavailable", reason=str(error))
-        detail = "Redis is away; accepted jobs are kept, try again soon"
+        what = "Redis has no memory left" if isinstance(error, StoreFullError) else "Redis is away"
+        detail = f"{what}; accepted jobs are kept, try again soon"
         return problem_response(503, ErrorCode.STORE_UNAVAILABLE, detail, headers={"Retry-After": RETRY_AFTER_S})
 
     @app.exception_handler(Exception)

@@ -1,10 +1,12 @@
-"""What the routes are given: the store, the way to publish, and the limits."""
+"""What the routes are given: the store, the way to publish, the limits, and who is let in."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated
 
 from fastapi import Depends, Request
 
+from solver_service.gateway.door import Door, Failures
 from solver_service.queue import Publish
 from solver_service.settings import Settings
 from solver_service.store import Store
@@ -20,8 +22,19 @@ class Services:
 
     @property
     def key(self) -> str | None:
-        """The API key that callers must send, if any."""
+        """The API key of the settings, if any; it has all scopes."""
         return self.settings.key
+
+    @cached_property
+    def door(self) -> Door:
+        """Whether callers need a key."""
+        keyless = self.key is None and self.settings.on_loopback
+        return Door(may_be_keyless=keyless, keys_in_use=self.store.apikeys.in_use)
+
+    @cached_property
+    def failures(self) -> Failures:
+        """The wrong keys that came lately."""
+        return Failures(self.settings.max_failed_logins)
 
 
 def _services(request: Request) -> Services:

@@ -7,10 +7,13 @@ from typing import Self
 import redis
 
 from solver_service.settings import Settings
+from solver_service.store.apikeys import ApiKeyStore
 from solver_service.store.blobs import BlobStore
 from solver_service.store.connection import connect, translated
 from solver_service.store.jobs import JobStore
 from solver_service.store.leases import ReaperLease
+from solver_service.store.limits import Limits
+from solver_service.store.quota import Quota
 from solver_service.store.workers import WorkerStore
 
 
@@ -23,11 +26,15 @@ class Store:
     blobs: BlobStore
     workers: WorkerStore
     reaper: ReaperLease
+    apikeys: ApiKeyStore
+    limits: Limits
+    quota: Quota
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
         """Wire the stores to the Redis that the settings name; connects at first use."""
         client = connect(settings.redis_url)
+        quota = Quota(client, settings.max_stored_bytes, settings.max_stored_bytes_per_key)
         return cls(
             redis=client,
             jobs=JobStore(
@@ -37,9 +44,12 @@ class Store:
                 lease_s=settings.lease_s,
                 max_queued=settings.max_queued,
             ),
-            blobs=BlobStore(client, settings.keep_blob_s),
+            blobs=BlobStore(client, settings.keep_blob_s, quota),
             workers=WorkerStore(client, settings.heartbeat_s),
             reaper=ReaperLease(client, secrets.token_hex(8)),
+            apikeys=ApiKeyStore(client),
+            limits=Limits(client, settings.max_submissions_per_minute, settings.max_unfinished_per_key),
+            quota=quota,
         )
 
     @translated

@@ -6,6 +6,10 @@ import redis
 
 from solver_service.store import keys
 from solver_service.store.connection import payload, translated
+from solver_service.store.quota import Quota, count
+
+MISSING = -2
+"""What Redis answers when it is asked for the time to live of a key that is not there."""
 
 
 @dataclass(frozen=True)
@@ -14,15 +18,37 @@ class BlobStore:
 
     redis: redis.Redis
     keep_s: int
+    quota: Quota
 
     @translated
     def put_snapshot(self, owner: str, snapshot_id: str, data: bytes) -> bool:
-        """Store a snapshot for its owner; False when it was there already (it then lives longer)."""
+        """Store a snapshot for its owner; False when it was there already (it then lives longer).
+
+        LimitReachedError when it does not fit what the owner, or all together, may keep.
+        """
         name = keys.snapshot(owner, snapshot_id)
-        if self.redis.expire(name, self.keep_s):
+        if self._prolong(name, self.keep_s):
             return False
-        self.redis.set(name, data, ex=self.keep_s)
+        self.quota.require_room(owner, len(data))
+        with self.redis.pipeline() as pipe:
+            try:
+                pipe.watch(name)  # type: ignore[no-untyped-call]
+                if pipe.exists(name):
+                    return False
+                pipe.multi()
+                pipe.set(name, data, ex=self.keep_s)
+                count(pipe, name, owner=owner, size=len(data), ends=self.quota.in_seconds(self.keep_s))
+                pipe.execute()
+            except redis.WatchError:  # the same bytes came twice at once: the other one has stored them
+                return False
         return True
+
+    def _prolong(self, name: str, seconds: float) -> bool:
+        """Let a blob live at least so long; False when there is none."""
+        left = self.redis.ttl(name)
+        if left < seconds and self.redis.expire(name, int(seconds)):
+            self.redis.zadd(keys.BLOB_ENDS, {name: self.quota.in_seconds(seconds)}, xx=True)
+        return left != MISSING
 
     @translated
     def snapshot(self, owner: str, snapshot_id: str) -> bytes | None:
@@ -37,9 +63,7 @@ class BlobStore:
     @translated
     def keep_snapshot(self, owner: str, snapshot_id: str, seconds: float) -> None:
         """Let a snapshot live at least so long, because a job needs it."""
-        name = keys.snapshot(owner, snapshot_id)
-        if self.redis.ttl(name) < seconds:
-            self.redis.expire(name, int(seconds))
+        self._prolong(keys.snapshot(owner, snapshot_id), seconds)
 
     @translated
     def put_incumbent(self, job_id: str, data: bytes) -> None:

@@ -3,17 +3,24 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import get_args
 
 import redis
 from redis.client import Pipeline
 
-from shared.contracts import State
+from shared.contracts import Priority, State
 from solver_service.jobs import Job
+from solver_service.metrics import counted
 from solver_service.store import keys
 from solver_service.store.connection import names, translated
+from solver_service.store.quota import count
 
 PAGE = 100
 MAX_PAGES_A_CALL = 10
+RECENT = 50
+"""So many ended jobs are listed for whoever looks at the pool."""
+
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)
 
 Transition = Callable[[Job], Job | None]
 
@@ -96,7 +103,9 @@ class JobStore:
                         return None
                     pipe.multi()
                     if result is not None:
-                        pipe.set(keys.result(job_id), result, ex=self.keep_blob_s)
+                        name, ends = keys.result(job_id), self.now() + self.keep_blob_s
+                        pipe.set(name, result, ex=self.keep_blob_s)
+                        count(pipe, name, owner=after.owner, size=len(result), ends=ends)
                     self._write(pipe, after, before=before)
                     pipe.execute()
                     return after
@@ -106,17 +115,24 @@ class JobStore:
     def _write(self, pipe: Pipeline, job: Job, *, before: Job | None) -> None:
         """Queue the record and its place in every index."""
         pipe.set(keys.job(job.id), job.model_dump_json(), ex=self.keep_record_s if job.state.terminal else None)
+        for name, amount in counted(before, job).items():
+            pipe.hincrbyfloat(keys.COUNTERS, name, amount)
         if before is not None and before.state is job.state:
             return
         pipe.zrem(keys.QUEUED, job.id)
+        pipe.zrem(keys.waiting(job.spec.priority), job.id)
         pipe.zrem(keys.RUNNING, job.id)
         if job.state is State.QUEUED:
             pipe.zadd(keys.QUEUED, {job.id: job.queued_at})
+            pipe.zadd(keys.waiting(job.spec.priority), {job.id: job.queued_at})
         elif job.state is State.RUNNING:
             pipe.zadd(keys.RUNNING, {job.id: self.now() + self.lease_s})
         else:
             pipe.hincrby(keys.FINISHED, job.state.value, 1)
             pipe.delete(keys.incumbent(job.id))
+            pipe.lpush(keys.RECENT, job.id)
+            pipe.ltrim(keys.RECENT, 0, RECENT - 1)
+        (pipe.srem if job.state.terminal else pipe.sadd)(keys.unfinished(job.owner), job.id)
         if job.spec.run is not None:
             (pipe.srem if job.state.terminal else pipe.sadd)(keys.active(job.owner, job.spec.run), job.id)
 
@@ -187,6 +203,28 @@ class JobStore:
         counts[State.QUEUED.value] = self.redis.zcard(keys.QUEUED)
         counts[State.RUNNING.value] = self.redis.zcard(keys.RUNNING)
         return counts
+
+    @translated
+    def waiting(self) -> dict[str, tuple[int, float]]:
+        """How many jobs are queued at each priority, and for how many seconds the oldest of them (0 for none)."""
+        now = self.now()
+        found: dict[str, tuple[int, float]] = {}
+        for priority in PRIORITIES:
+            name = keys.waiting(priority)
+            oldest = self.redis.zrange(name, 0, 0, withscores=True)
+            found[priority] = (self.redis.zcard(name), max(0.0, now - float(oldest[0][1])) if oldest else 0.0)
+        return found
+
+    @translated
+    def recent(self, limit: int) -> list[Job]:
+        """Jobs of all owners that ended last, newest first."""
+        return [job for job in self.get_many(names(self.redis.lrange(keys.RECENT, 0, limit - 1))) if job is not None]
+
+    @translated
+    def counters(self) -> dict[str, float]:
+        """Everything that `solver_service.metrics` counts, since the store began."""
+        found = self.redis.hgetall(keys.COUNTERS)
+        return dict(zip(names(found.keys()), map(float, found.values()), strict=True))
 
     @translated
     def now(self) -> float:

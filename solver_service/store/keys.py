@@ -1,5 +1,19 @@
 """The name of every key in Redis, in one place."""
 
+API_KEYS = "gds:apikeys"
+"""Hash: API keys (JSON) by id; of a token only its SHA-256 is kept."""
+API_KEYS_IN_USE = "gds:apikeys-in-use"
+"""Present since the first API key was stored."""
+BLOB_ENDS = "gds:blob-ends"
+"""Sorted set: names of snapshots and results by the time they expire."""
+BLOB_SIZES = "gds:blob-sizes"
+"""Hash: size and owner of each of them."""
+BYTES = "gds:bytes"
+"""Hash: bytes of snapshots and results by owner, and `*` for all."""
+COUNTERS = "gds:counters"
+"""Hash: what the pool has counted since the store began, by the names of `solver_service.metrics`."""
+RECENT = "gds:recent"
+"""List: ids of the jobs that ended last, newest first."""
 QUEUED = "gds:queued"
 """Sorted set: queued job ids by the time they were last published."""
 RUNNING = "gds:running"
@@ -25,6 +39,21 @@ def jobs(owner: str, run: str | None = None) -> str:
 def active(owner: str, run: str) -> str:
     """Set of a run's unfinished job ids."""
     return f"gds:active:{owner}:{run}"
+
+
+def waiting(priority: str) -> str:
+    """Sorted set: queued job ids of one priority by the time they were queued."""
+    return f"gds:waiting:{priority}"
+
+
+def unfinished(owner: str) -> str:
+    """Set of an owner's unfinished job ids."""
+    return f"gds:unfinished:{owner}"
+
+
+def rate(owner: str) -> str:
+    """An owner's bucket of submissions (hash: tokens, at)."""
+    return f"gds:rate:{owner}"
 
 
 def idempotency(owner: str, key: str) -> str:

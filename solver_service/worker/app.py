@@ -13,7 +13,7 @@ from celery.exceptions import SecurityWarning
 
 from solver_service import queue
 from solver_service.errors import StoreUnavailableError
-from solver_service.lifeline import die_with_parent
+from solver_service.lifeline import die_with_parent, no_core_dumps
 from solver_service.queue import QUEUES, TASK
 from solver_service.settings import Settings
 from solver_service.store import Store
@@ -21,10 +21,14 @@ from solver_service.worker.tasks import Attempts
 
 log = structlog.get_logger()
 
+KEEP_BELOW_KIB = 1024 * 1024
+"""A child that ever held more is replaced after its job: what an allocator once took it seldom gives back."""
+
 
 def run_worker(settings: Settings, *, name: str | None, slots: int) -> None:
     """Serve jobs until SIGTERM or SIGINT; a running solve is then interrupted and handed on with its incumbent."""
     name = name or f"{socket.gethostname()}-{os.getpid()}"
+    no_core_dumps()
     app = queue.celery_app(settings.redis_url)
     shutdown = multiprocessing.Event()
     _register_task(app, settings, name, shutting_down=shutdown)
@@ -48,6 +52,7 @@ def run_worker(settings: Settings, *, name: str | None, slots: int) -> None:
             f"--concurrency={slots}",
             f"--queues={','.join(QUEUES)}",
             "--pool=prefork",
+            f"--max-memory-per-child={KEEP_BELOW_KIB}",
             "--loglevel=WARNING",
             "--without-gossip",
             "--without-mingle",

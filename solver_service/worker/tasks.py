@@ -17,6 +17,7 @@ from solver_service.milp.solve import Solution, solve
 from solver_service.queue import Publish
 from solver_service.settings import Settings
 from solver_service.store import Store
+from solver_service.worker.memory import affordable, bounded
 from solver_service.worker.watchdog import Watchdog
 
 log = structlog.get_logger()
@@ -47,8 +48,11 @@ class Attempts:
         try:
             snapshot, start = self._load(job)
             watchdog = Watchdog(self.store, job, every_s=self.settings.watch_s, shutting_down=self.shutting_down)
-            with watchdog:
-                solution = solve(snapshot, job.spec, watchdog.control, start=start)
+            ceiling_mb = self.settings.worker_memory_mb
+            spec = affordable(job.spec, ceiling_mb=ceiling_mb)
+            bound = bounded(spec.limits.memory_mb, ceiling_mb=ceiling_mb)
+            with watchdog, bound:
+                solution = solve(snapshot, spec, watchdog.control, start=start)
         except (ContractError, ServiceError, MemoryError, ArithmeticError) as error:
             self._fail(job, error)
         except Exception as error:

@@ -17,6 +17,7 @@ HOMES = {
     "celery": ("solver_service/worker/", "solver_service/queue.py"),
     "redis": ("solver_service/store/", "solver_service/local.py"),
     "fastapi": ("solver_service/gateway/",),
+    "prometheus_client": ("solver_service/gateway/",),
     "torch": ("trainer/",),
 }
 
@@ -106,6 +107,20 @@ def test_a_distribution_that_shares_a_package_is_reported(tmp_path: Path) -> Non
     done = run("import gdsolver; gdsolver.main()", first=tmp_path)
     assert done.returncode != 0
     assert "other-trainer also installs a package named `trainer`" in done.stderr
+
+
+UNSAFE_MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "yaml"}
+UNSAFE_CALLS = {"eval", "exec", "torch.load", "np.load", "numpy.load", "torch.jit.load"}
+
+
+def test_nothing_that_is_shipped_can_run_what_it_reads() -> None:
+    """No module of ours imports pickle or its like, or calls what unpickles or evaluates what it is given."""
+    found = []
+    for path in [*sources(), ROOT / "gdsolver.py"]:
+        calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)}
+        if bad := (imported(path) & UNSAFE_MODULES) | (calls & UNSAFE_CALLS):
+            found.append(f"{path.relative_to(ROOT)}: {sorted(bad)}")
+    assert found == []
 
 
 def test_every_module_says_why_it_exists() -> None:

@@ -69,6 +69,37 @@ def test_a_result_and_its_record_are_written_together(store: Store) -> None:
     assert store.jobs.running() == []
 
 
+def test_the_bytes_that_are_kept_are_counted(store: Store) -> None:
+    """A snapshot counts once however often it is sent, a result when it is stored; both for their owner."""
+    assert store.blobs.put_snapshot("local", "a" * 64, bytes(100))
+    assert not store.blobs.put_snapshot("local", "a" * 64, bytes(100))
+    assert store.blobs.put_snapshot("other", "a" * 64, bytes(100))
+    job = add(store)
+    claim(store, job)
+    store.jobs.update(job.id, partial(jobs.finish, result=RESULT, now=store.jobs.now(), attempt=1), result=bytes(11))
+    assert store.quota.used("local") == (111, 211)
+
+
+def test_a_snapshot_that_a_job_needs_longer_is_not_cut_short(store: Store) -> None:
+    """Sent again, a snapshot keeps the longer one of its lives."""
+    store.blobs.put_snapshot("local", "a" * 64, b"x")
+    store.blobs.keep_snapshot("local", "a" * 64, 7 * 86400)
+    store.blobs.put_snapshot("local", "a" * 64, b"x")
+    assert store.redis.ttl(f"gds:snapshot:local:{'a' * 64}") > 6 * 86400
+
+
+def test_what_waits_is_known_by_priority(store: Store) -> None:
+    """The queue's depth and the age of its oldest job follow claims and requeues."""
+    job = add(store)
+    depth, age_s = store.jobs.waiting()["normal"]
+    assert depth == 1
+    assert 0 <= age_s < 5
+    claim(store, job)
+    assert store.jobs.waiting() == {"high": (0, 0.0), "normal": (0, 0.0), "low": (0, 0.0)}
+    store.jobs.update(job.id, partial(jobs.release, attempt=1, now=store.jobs.now()))
+    assert store.jobs.waiting()["normal"][0] == 1
+
+
 def test_the_same_idempotency_key_gives_the_same_job(store: Store) -> None:
     """Same key and body: one job. Another body: refused. Another owner's key is another key."""
     first = add(store, token="k")

@@ -228,6 +228,18 @@ def test_a_wrong_spec_names_the_field(client: TestClient, spec: dict[str, object
     assert response.json()["field"] == field
 
 
+def test_a_snapshot_over_its_own_memory_limit_is_refused_with_the_estimate(gateway: Gateway) -> None:
+    """What could not even be loaded gives 422 and says how much it takes; a model too large is no reason."""
+    roomy = Services(gateway.store, gateway.queue, Settings())
+    with TestClient(create_app(roomy), base_url=LOCAL) as client:
+        data = small_snapshot(n=40_000, d=100).to_bytes()
+        large = client.post("/v1/snapshots", content=data, headers=OCTETS).json()["id"]
+        response = client.post("/v1/jobs", json={**SPEC, "snapshot": large, "limits": {"memory_mb": 50}})
+        assert_problem(response, 422, "invalid_spec", "limits.memory_mb")
+        assert "65 MB" in response.json()["detail"]
+        post(client, {"snapshot": large, "limits": {"memory_mb": 100}})
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"radius": NaN}', b"\xff", b"[" * 20_000, b"9" * 9999])
 def test_a_body_that_is_no_spec_is_refused(client: TestClient, body: bytes) -> None:
     """Broken JSON and JSON of another kind give 422."""

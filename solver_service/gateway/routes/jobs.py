@@ -13,7 +13,7 @@ from starlette.datastructures import UploadFile
 
 from shared.contracts import MAX_WAIT_S, Feedback, JobList, JobSpec, JobStatus, State
 from shared.errors import ErrorCode, SpecError
-from solver_service.gateway.auth import Owner
+from solver_service.gateway.auth import Author, Reader, Submitter
 from solver_service.gateway.guard import media_type, require_media_type
 from solver_service.gateway.intake import cancel, store_snapshot, submit
 from solver_service.gateway.problems import ProblemError, validation_response
@@ -53,7 +53,7 @@ _SOLVE_BODY = {
 
 @router.post("/jobs", status_code=202, response_model=JobStatus, openapi_extra=_SPEC_BODY)
 async def create(
-    request: Request, response: Response, services: Injected, owner: Owner, token: Token = None
+    request: Request, response: Response, services: Injected, owner: Submitter, token: Token = None
 ) -> JobStatus | Response:
     """Queue a job; the same Idempotency-Key and body give the same job."""
     _expect(request, "application/json")
@@ -63,7 +63,7 @@ async def create(
 
 @router.post("/solve", status_code=202, response_model=JobStatus, openapi_extra=_SOLVE_BODY)
 async def solve(
-    request: Request, response: Response, services: Injected, owner: Owner, token: Token = None
+    request: Request, response: Response, services: Injected, owner: Submitter, token: Token = None
 ) -> JobStatus | Response:
     """Upload a snapshot and queue its job in one call: `curl -F spec=@spec.json -F snapshot=@stall.safetensors`."""
     _expect(request, "multipart/form-data")
@@ -82,7 +82,7 @@ async def solve(
 @router.get("/jobs")
 def listing(
     services: Injected,
-    owner: Owner,
+    owner: Reader,
     run: Annotated[str | None, Query(max_length=200)] = None,
     state: State | None = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
@@ -95,7 +95,7 @@ def listing(
 
 @router.get("/jobs/{job_id}")
 async def show(
-    job_id: JobId, services: Injected, owner: Owner, wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 0.0
+    job_id: JobId, services: Injected, owner: Reader, wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 0.0
 ) -> JobStatus:
     """Show a job; with `wait`, answer when it has ended or after so many seconds."""
     end = time.monotonic() + wait
@@ -110,7 +110,7 @@ async def show(
 
 
 @router.get("/jobs/{job_id}/result", response_class=Response)
-def result(job_id: JobId, services: Injected, owner: Owner) -> Response:
+def result(job_id: JobId, services: Injected, owner: Reader) -> Response:
     """Fetch the weights as safetensors, with the result's JSON in `__metadata__["result"]`."""
     job = _owned(services, owner, job_id)
     if not job.state.terminal:
@@ -125,7 +125,7 @@ def result(job_id: JobId, services: Injected, owner: Owner) -> Response:
 
 
 @router.delete("/jobs/{job_id}", response_model=JobStatus)
-def delete(job_id: JobId, response: Response, services: Injected, owner: Owner) -> JobStatus:
+def delete(job_id: JobId, response: Response, services: Injected, owner: Author) -> JobStatus:
     """Cancel a job (202, its incumbent is kept as the result); 200 when it has already ended."""
     _owned(services, owner, job_id)
     cancel(services, job_id)
@@ -135,7 +135,7 @@ def delete(job_id: JobId, response: Response, services: Injected, owner: Owner) 
 
 
 @router.post("/jobs/{job_id}/feedback")
-def feedback(job_id: JobId, verdict: Feedback, services: Injected, owner: Owner) -> JobStatus:
+def feedback(job_id: JobId, verdict: Feedback, services: Injected, owner: Author) -> JobStatus:
     """Tell what became of the weights."""
     job = _owned(services, owner, job_id)
     after = services.store.jobs.update(job_id, lambda current: judge(current, verdict))

@@ -1,12 +1,13 @@
 """The pool: its workers, its numbers, and whether it is alive and ready."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 
 from shared.contracts import Stats, WorkerInfo, WorkerList
 from shared.errors import ErrorCode
 from solver_service.errors import StoreUnavailableError
-from solver_service.gateway.auth import Owner
+from solver_service.gateway.auth import Admin, Monitor
+from solver_service.gateway.metrics import CONTENT_TYPE, render
 from solver_service.gateway.problems import RETRY_AFTER_S, problem_response
 from solver_service.gateway.services import Injected, Services
 from solver_service.jobs import Job
@@ -15,14 +16,14 @@ router = APIRouter()
 
 
 @router.get("/v1/workers", tags=["pool"])
-def workers(services: Injected, owner: Owner) -> WorkerList:
-    """List the workers with a fresh heartbeat, and which of the caller's jobs they are at."""
+def workers(services: Injected, _: Admin) -> WorkerList:
+    """List the workers with a fresh heartbeat, and the jobs that they are at."""
     running = services.store.jobs.running()
-    return WorkerList(workers=[_with_jobs(worker, running, owner) for worker in services.store.workers.alive()])
+    return WorkerList(workers=[_with_jobs(worker, running) for worker in services.store.workers.alive()])
 
 
 @router.get("/v1/stats", tags=["pool"])
-def stats(services: Injected, _: Owner) -> Stats:
+def stats(services: Injected, _: Admin) -> Stats:
     """Count jobs and workers."""
     counts = services.store.jobs.counts()
     alive = services.store.workers.alive()
@@ -33,6 +34,12 @@ def stats(services: Injected, _: Owner) -> Stats:
         workers=len(alive),
         slots=sum(worker.slots for worker in alive),
     )
+
+
+@router.get("/metrics", tags=["pool"], response_class=Response)
+def metrics(services: Injected, _: Monitor) -> Response:
+    """Show the pool's counters as Prometheus text; where keys are in use, to a key with `read` or `admin`."""
+    return Response(render(services.store), media_type=CONTENT_TYPE)
 
 
 @router.get("/healthz", tags=["health"])
@@ -58,6 +65,5 @@ def _not_ready(services: Services) -> str | None:
         return "Redis does not answer"
 
 
-def _with_jobs(worker: WorkerInfo, running: list[Job], owner: str) -> WorkerInfo:
-    mine = [job.id for job in running if job.worker == worker.name and job.owner == owner]
-    return worker.model_copy(update={"jobs": mine})
+def _with_jobs(worker: WorkerInfo, running: list[Job]) -> WorkerInfo:
+    return worker.model_copy(update={"jobs": [job.id for job in running if job.worker == worker.name]})

@@ -8,7 +8,7 @@ from starlette.concurrency import run_in_threadpool
 from shared.contracts import SnapshotInfo
 from shared.errors import ErrorCode
 from shared.snapshot import snapshot_id
-from solver_service.gateway.auth import Owner
+from solver_service.gateway.auth import Author, Reader
 from solver_service.gateway.guard import media_type
 from solver_service.gateway.intake import store_snapshot
 from solver_service.gateway.problems import ProblemError
@@ -28,7 +28,7 @@ _BODY = {
 
 
 @router.post("", status_code=201, openapi_extra=_BODY)
-async def upload(request: Request, response: Response, services: Injected, owner: Owner) -> SnapshotInfo:
+async def upload(request: Request, response: Response, services: Injected, owner: Author) -> SnapshotInfo:
     """Store a snapshot (safetensors); 200 when it was there already."""
     data = await _binary_body(request)
     info, new = await run_in_threadpool(store_snapshot, services, owner, data)
@@ -38,7 +38,7 @@ async def upload(request: Request, response: Response, services: Injected, owner
 
 @router.put("/{digest}", status_code=201, openapi_extra=_BODY)
 async def upload_checked(
-    digest: Digest, request: Request, response: Response, services: Injected, owner: Owner
+    digest: Digest, request: Request, response: Response, services: Injected, owner: Author
 ) -> SnapshotInfo:
     """Store a snapshot whose hash the sender knows; 422 when the bytes do not have it."""
     data = await _binary_body(request)
@@ -51,7 +51,7 @@ async def upload_checked(
 
 
 @router.head("/{digest}", status_code=200)
-def exists(digest: Digest, services: Injected, owner: Owner) -> Response:
+def exists(digest: Digest, services: Injected, owner: Reader) -> Response:
     """Say whether a snapshot is there: 200 or 404."""
     return Response(status_code=200 if services.store.blobs.has_snapshot(owner, digest) else 404)
 

@@ -1,0 +1,98 @@
+"""uvicorn, with what slow clients need: many file descriptors, and an end to waiting for a request's headers.
+
+uvicorn's own `limit_concurrency` is left alone: it counts slow connections too, and would then refuse everybody else.
+"""
+
+import asyncio
+import contextlib
+import resource
+from pathlib import Path
+
+import h11
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from solver_service.lifeline import no_core_dumps
+from solver_service.settings import Settings
+
+MAX_DESCRIPTORS = 65_536
+
+
+def server(
+    app: FastAPI, settings: Settings, *, ssl_certfile: Path | None = None, ssl_keyfile: Path | None = None
+) -> uvicorn.Server:
+    """Make the server; its clients' addresses are those of the connections, whatever a header says."""
+    no_core_dumps()
+    _raise_descriptor_limit()
+
+    class Protocol(ImpatientProtocol):
+        headers_within_s = settings.headers_within_s
+
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http=Protocol,
+        ws="none",
+        log_level="warning",
+        timeout_graceful_shutdown=3,
+        ssl_certfile=ssl_certfile,
+        ssl_keyfile=ssl_keyfile,
+        server_header=False,
+        proxy_headers=False,
+    )
+    return uvicorn.Server(config)
+
+
+class ImpatientProtocol(H11Protocol):
+    """Closes a connection whose next request is not there, headers and all, after so many seconds.
+
+    While a request is at work the guard watches over its body, and between two requests uvicorn's keep-alive does.
+    What still comes of a body after its answer is thrown away for a moment, so that the client gets to read the answer.
+    """
+
+    headers_within_s = 10.0
+    linger_s = 2.0
+    _closing: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        """Stop waiting once a request is at work; otherwise wait, from the first byte of the next one on."""
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_waiting()
+        elif self._closing is None:
+            self._wait()
+
+    def on_response_complete(self) -> None:
+        """Do not wait long for the rest of a body that was refused."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY and self._closing is None:
+            self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        seconds = self.linger_s if self.conn.their_state is h11.SEND_BODY else self.headers_within_s
+        self._closing = self.loop.call_later(seconds, self.transport.close)
+
+    def _stop_waiting(self) -> None:
+        if self._closing is not None:
+            self._closing.cancel()
+            self._closing = None
+
+
+def _raise_descriptor_limit() -> None:
+    """Take as many open connections as the system allows; the usual soft limit of 1024 is soon used up."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    with contextlib.suppress(ValueError, OSError):  # macOS allows less than it says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))

@@ -1,0 +1,65 @@
+"""What one key may ask of the pool: submissions a minute, unfinished jobs; both in one round trip."""
+
+import math
+from dataclasses import dataclass
+
+import redis
+
+from shared.errors import ErrorCode
+from solver_service.owners import KEYLESS_OWNER
+from solver_service.store import keys
+from solver_service.store.connection import translated
+
+# A token bucket that holds a minute's worth. It runs in Redis, on its clock: all gateways share one bucket.
+_ADMIT = """
+local unfinished = redis.call('SCARD', KEYS[2])
+if unfinished >= tonumber(ARGV[2]) then return {'unfinished', tostring(unfinished)} end
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1e6
+local most, kept = tonumber(ARGV[1]), redis.call('HMGET', KEYS[1], 'tokens', 'at')
+local tokens = most
+if kept[1] then tokens = math.min(most, kept[1] + (now - kept[2]) * most / 60) end
+if tokens < 1 then return {'rate', tostring((1 - tokens) * 60 / most)} end
+redis.call('HSET', KEYS[1], 'tokens', tostring(tokens - 1), 'at', string.format('%.6f', now))
+redis.call('EXPIRE', KEYS[1], 120)
+return {'', ''}
+"""
+
+
+class LimitReachedError(RuntimeError):
+    """A limit that time or finished work lifts again; it says which one, and when to come back."""
+
+    def __init__(self, detail: str, *, code: ErrorCode, retry_after_s: int) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of every key; the keyless owner of a loopback pool has the pool's own limits alone."""
+
+    redis: redis.Redis
+    per_minute: int
+    max_unfinished: int
+
+    @translated
+    def admit(self, owner: str) -> None:
+        """Count one submission; LimitReachedError when the owner has to wait."""
+        if owner == KEYLESS_OWNER:
+            return
+        names = keys.rate(owner), keys.unfinished(owner)
+        limit, found = self.redis.eval(_ADMIT, 2, *names, self.per_minute, self.max_unfinished)
+        if limit == b"rate":
+            raise LimitReachedError(
+                f"this key may submit {self.per_minute} jobs a minute (GDSOLVER_MAX_SUBMISSIONS_PER_MINUTE)",
+                code=ErrorCode.RATE_LIMITED,
+                retry_after_s=max(1, math.ceil(float(found))),
+            )
+        if limit == b"unfinished":
+            raise LimitReachedError(
+                f"this key has {int(found)} unfinished jobs, and may have {self.max_unfinished} "
+                "(GDSOLVER_MAX_UNFINISHED_PER_KEY); wait for some or cancel them",
+                code=ErrorCode.TOO_MANY_JOBS,
+                retry_after_s=5,
+            )

@@ -1,0 +1,72 @@
+"""How many bytes of snapshots and results are kept, per owner and in all, and whether more fit."""
+
+from dataclasses import dataclass
+
+import redis
+from redis.client import Pipeline
+
+from shared.errors import ErrorCode
+from solver_service.owners import KEYLESS_OWNER
+from solver_service.store import keys
+from solver_service.store.connection import translated
+from solver_service.store.limits import LimitReachedError
+
+RETRY_AFTER_S = 60
+
+# Blobs end by Redis' own clock, without a word: what has ended since is taken off the sums first. The first write is
+# one that Redis refuses when it is out of memory, so that a refused script has changed nothing.
+_USED = """
+local now = redis.call('TIME')[1]
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 1000)) do
+  local size, owner = string.match(redis.call('HGET', KEYS[2], name) or '0 *', '^(%d+) (.*)$')
+  redis.call('HINCRBY', KEYS[3], owner, -size)
+  redis.call('HINCRBY', KEYS[3], '*', -size)
+  redis.call('HDEL', KEYS[2], name)
+  redis.call('ZREM', KEYS[1], name)
+end
+return {redis.call('HGET', KEYS[3], ARGV[1]) or '0', redis.call('HGET', KEYS[3], '*') or '0'}
+"""
+
+
+@dataclass(frozen=True)
+class Quota:
+    """The bytes of one Redis. Uploads that arrive at the same instant may go over by themselves, later ones not."""
+
+    redis: redis.Redis
+    max_bytes: int
+    max_owner_bytes: int
+
+    @translated
+    def used(self, owner: str) -> tuple[int, int]:
+        """Bytes kept for an owner, and for all."""
+        mine, everyone = self.redis.eval(_USED, 3, keys.BLOB_ENDS, keys.BLOB_SIZES, keys.BYTES, owner)
+        return int(mine), int(everyone)
+
+    @translated
+    def in_seconds(self, seconds: float) -> float:
+        """So many seconds from now, on Redis' clock."""
+        return float(self.redis.time()[0]) + seconds
+
+    def require_room(self, owner: str, size: int) -> None:
+        """Raise LimitReachedError unless so many bytes more may be kept."""
+        mine, everyone = self.used(owner)
+        if owner != KEYLESS_OWNER and mine + size > self.max_owner_bytes:
+            raise _full("this key keeps", mine, size, self.max_owner_bytes, "GDSOLVER_MAX_STORED_BYTES_PER_KEY")
+        if everyone + size > self.max_bytes:
+            raise _full("the pool keeps", everyone, size, self.max_bytes, "GDSOLVER_MAX_STORED_BYTES")
+
+
+def count(pipe: Pipeline, name: str, *, owner: str, size: int, ends: float) -> None:
+    """Queue the entry of a blob that is written in the same transaction."""
+    pipe.zadd(keys.BLOB_ENDS, {name: ends})
+    pipe.hset(keys.BLOB_SIZES, name, f"{size} {owner}")
+    pipe.hincrby(keys.BYTES, owner, size)
+    pipe.hincrby(keys.BYTES, "*", size)
+
+
+def _full(who: str, kept: int, size: int, limit: int, setting: str) -> LimitReachedError:
+    detail = (
+        f"{who} {kept:,} bytes of snapshots and results, {size:,} more would be over {limit:,} ({setting}); "
+        "they expire by themselves"
+    )
+    return LimitReachedError(detail, code=ErrorCode.STORAGE_FULL, retry_after_s=RETRY_AFTER_S)

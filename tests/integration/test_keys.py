@@ -1,0 +1,265 @@
+"""Several API keys on one gateway: scopes, owners who never meet, revocation, guesses, and each key's limits."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from starlette.testclient import TestClient
+from typer.testing import CliRunner
+
+from solver_service.cli import app
+from solver_service.owners import Scope, create_key
+from solver_service.settings import Settings
+from solver_service.store import Store
+from tests.conftest import small_snapshot
+from tests.integration.test_gateway import OCTETS, SPEC, Gateway, assert_problem, finish, post, upload
+
+SUBMITTER = frozenset({Scope.SUBMIT, Scope.READ})
+
+
+@pytest.fixture
+def gateway(redis_url: str) -> Iterator[Gateway]:
+    made = Gateway(
+        Settings(
+            redis_url=redis_url,
+            max_submissions_per_minute=6,
+            max_unfinished_per_key=4,
+            max_stored_bytes_per_key=4000,
+            max_stored_bytes=10_000,
+            max_failed_logins=3,
+        )
+    )
+    yield made
+    made.store.close()
+
+
+@pytest.fixture
+def http(gateway: Gateway) -> Iterator[TestClient]:
+    with gateway.client() as opened:
+        yield opened
+
+
+def keyed(gateway: Gateway, name: str, scopes: frozenset[Scope] = SUBMITTER, owner: str | None = None) -> TestClient:
+    """A client with a new key; it needs the gateway's life to be held open by another one."""
+    key, token = create_key(name, scopes, now=gateway.store.jobs.now(), owner=owner)
+    gateway.store.apikeys.add(key)
+    return gateway.client(headers={"authorization": f"Bearer {token}"})
+
+
+@pytest.mark.usefixtures("http")
+def test_one_key_never_meets_another_ones_things(gateway: Gateway) -> None:
+    """Ids, results, snapshots, lists, runs, supersede and idempotency keys end at the key that made them."""
+    alice, bob = keyed(gateway, "alice"), keyed(gateway, "bob")
+    snapshot = upload(alice)
+    job = str(post(alice, {"snapshot": snapshot, "run": "r"}, **{"Idempotency-Key": "k"})["id"])
+    finished = str(post(alice, {"snapshot": snapshot})["id"])
+    finish(gateway, finished)
+
+    for call in (
+        bob.get(f"/v1/jobs/{job}"),
+        bob.get(f"/v1/jobs/{job}", params={"wait": 1}),
+        bob.get(f"/v1/jobs/{finished}/result"),
+        bob.delete(f"/v1/jobs/{job}"),
+        bob.post(f"/v1/jobs/{finished}/feedback", json={"accepted": True}),
+        bob.post("/v1/jobs", json={**SPEC, "snapshot": snapshot}),
+    ):
+        assert_problem(call, 404, "not_found")
+    assert bob.head(f"/v1/snapshots/{snapshot}").status_code == 404
+    for query in ({}, {"run": "r"}, {"cursor": "f" * 32}, {"state": "succeeded"}):
+        assert bob.get("/v1/jobs", params=query).json()["jobs"] == []
+
+    assert upload(bob) == snapshot
+    theirs = post(bob, {"snapshot": snapshot, "run": "r", "supersede": True}, **{"Idempotency-Key": "k"})
+    assert theirs["id"] != job
+    assert alice.get(f"/v1/jobs/{job}").json()["state"] == "queued"
+    assert alice.get(f"/v1/jobs/{finished}/result").status_code == 200
+
+
+@pytest.mark.usefixtures("http")
+def test_scopes(gateway: Gateway) -> None:
+    """A key without the scope gets a 403 that names it: submit, read, and admin for the pool as a whole."""
+    reader = keyed(gateway, "reader", frozenset({Scope.READ}))
+    admin = keyed(gateway, "admin", frozenset({Scope.ADMIN}))
+    submitter = keyed(gateway, "submitter", frozenset({Scope.SUBMIT}))
+    body = small_snapshot().to_bytes()
+    for refused, scope in (
+        (reader.post("/v1/snapshots", content=body, headers=OCTETS), "submit"),
+        (reader.post("/v1/jobs", json=SPEC), "submit"),
+        (reader.delete(f"/v1/jobs/{'0' * 32}"), "submit"),
+        (admin.get("/v1/jobs"), "read"),
+        (submitter.get("/v1/workers"), "admin"),
+        (reader.get("/v1/stats"), "admin"),
+        (submitter.get("/metrics"), "admin"),
+    ):
+        assert_problem(refused, 403, "forbidden", "Authorization")
+        assert f"`{scope}`" in refused.json()["detail"]
+    for allowed in (
+        reader.get("/v1/jobs"),
+        reader.get("/metrics"),
+        admin.get("/metrics"),
+        admin.get("/v1/workers"),
+        admin.get("/v1/stats"),
+        submitter.get("/v1/jobs"),
+    ):
+        assert allowed.status_code == 200
+
+
+def test_a_revoked_key_is_refused_at_once(gateway: Gateway, http: TestClient) -> None:
+    """Revocation needs no restart and no wait, and never makes the pool keyless again."""
+    alice = keyed(gateway, "alice")
+    assert alice.get("/v1/jobs").status_code == 200
+    assert gateway.store.apikeys.revoke("alice") is not None
+    assert_problem(alice.get("/v1/jobs"), 401, "unauthorized", "Authorization")
+    assert_problem(http.get("/v1/jobs"), 401, "unauthorized", "Authorization")
+    assert gateway.store.apikeys.revoke("alice") is None
+
+
+@pytest.mark.usefixtures("http")
+def test_a_key_can_be_replaced(gateway: Gateway) -> None:
+    """A key made with another one's owner finds that one's jobs after it was revoked."""
+    alice = keyed(gateway, "alice")
+    job = post(alice, {"snapshot": upload(alice)})["id"]
+    (known,) = gateway.store.apikeys.all()
+    watcher = keyed(gateway, "watcher", frozenset({Scope.READ}), owner=known.owner)
+    gateway.store.apikeys.revoke("alice")
+    assert watcher.get(f"/v1/jobs/{job}").status_code == 200
+
+
+def test_a_guess_loop_is_throttled_and_costs_others_nothing(gateway: Gateway, http: TestClient) -> None:
+    """After a few wrong keys from one address a 429 says when to come back; a right key passes all the while."""
+    alice = keyed(gateway, "alice")
+    _, other = create_key("never stored", SUBMITTER, now=0)
+    guesses = [http.get("/v1/jobs", headers={"authorization": f"Bearer {guess}"}) for guess in ["x", other] * 3]
+    assert [guess.status_code for guess in guesses] == [401, 401, 401, 429, 429, 429]
+    assert_problem(guesses[-1], 429, "too_many_failures")
+    assert 0 < int(guesses[-1].headers["retry-after"]) <= 60
+    assert alice.get("/v1/jobs").status_code == 200
+
+
+@pytest.mark.parametrize(("key", "after"), [("short", 429), ("k" * 32, 200)])
+def test_a_key_that_could_be_guessed_waits_with_the_guesses(redis_url: str, key: str, after: int) -> None:
+    """While an address is throttled a short GDSOLVER_API_KEY is not even compared; one of 32 characters is."""
+    made = Gateway(Settings(redis_url=redis_url, api_key=key, max_failed_logins=2))  # type: ignore[arg-type]
+    with made.client() as client:
+        for _ in range(3):
+            client.get("/v1/jobs", headers={"authorization": "Bearer wrong"})
+        assert client.get("/v1/jobs", headers={"authorization": f"Bearer {key}"}).status_code == after
+    made.store.close()
+
+
+@pytest.mark.usefixtures("http")
+def test_unfinished_jobs_are_limited_per_key(gateway: Gateway) -> None:
+    """A key with as many unfinished jobs as it may have waits for one of them; others do not."""
+    alice, bob = keyed(gateway, "alice"), keyed(gateway, "bob")
+    snapshot = upload(alice)
+    mine = [str(post(alice, {"snapshot": snapshot})["id"]) for _ in range(4)]
+    refused = alice.post("/v1/jobs", json={**SPEC, "snapshot": snapshot})
+    assert_problem(refused, 429, "too_many_jobs")
+    assert refused.headers["retry-after"]
+    assert "GDSOLVER_MAX_UNFINISHED_PER_KEY" in refused.json()["detail"]
+    post(bob, {"snapshot": upload(bob)})
+    finish(gateway, mine[0])
+    post(alice, {"snapshot": snapshot})
+
+
+@pytest.mark.usefixtures("http")
+def test_submissions_a_minute_are_limited_per_key(gateway: Gateway) -> None:
+    """A key that submits too fast is told to wait for its next turn; another key's bucket is its own."""
+    alice, bob = keyed(gateway, "alice"), keyed(gateway, "bob")
+    snapshot = upload(alice)
+    for _ in range(6):
+        alice.delete(f"/v1/jobs/{post(alice, {'snapshot': snapshot})['id']}")
+    refused = alice.post("/v1/jobs", json={**SPEC, "snapshot": snapshot})
+    assert_problem(refused, 429, "rate_limited")
+    assert 1 <= int(refused.headers["retry-after"]) <= 10
+    assert "GDSOLVER_MAX_SUBMISSIONS_PER_MINUTE" in refused.json()["detail"]
+    post(bob, {"snapshot": upload(bob)})
+
+
+@pytest.mark.usefixtures("http")
+def test_bytes_are_limited_per_key_and_in_all(gateway: Gateway) -> None:
+    """What a key keeps is summed; the same bytes again cost nothing; expired ones are taken off the sum."""
+    alice = keyed(gateway, "alice")
+    sizes = [len(small_snapshot(seed).to_bytes()) for seed in range(9)]
+    fit = 4000 // sizes[0]
+    for seed in (*range(fit), 0):
+        upload(alice, seed)
+    full = alice.post("/v1/snapshots", content=small_snapshot(8).to_bytes(), headers=OCTETS)
+    assert_problem(full, 429, "storage_full")
+    assert "GDSOLVER_MAX_STORED_BYTES_PER_KEY" in full.json()["detail"]
+    assert full.headers["retry-after"]
+
+    others = [keyed(gateway, f"other-{i}") for i in range(10_000 // (fit * sizes[0]) + 1)]
+    answers = [
+        other.post("/v1/snapshots", content=small_snapshot(seed).to_bytes(), headers=OCTETS)
+        for other in others
+        for seed in range(fit)
+    ]
+    assert_problem(answers[-1], 429, "storage_full")
+    assert "GDSOLVER_MAX_STORED_BYTES)" in answers[-1].json()["detail"]
+
+    store = gateway.store
+    assert store.quota.used("")[1] <= 10_000
+    for name, _ in store.redis.zscan_iter("gds:blob-ends"):
+        store.redis.zadd("gds:blob-ends", {name: 1})
+    assert store.quota.used("")[1] == 0
+    upload(alice, 8)
+
+
+def test_keys_count_once_one_is_stored(gateway: Gateway, http: TestClient) -> None:
+    """A keyless loopback gateway asks for keys a second after the first one was stored, and serves other hosts then."""
+    assert http.get("/v1/jobs").status_code == 200
+    alice = keyed(gateway, "alice")
+    gateway.app.state.services.door._asked -= 2
+    assert_problem(http.get("/v1/jobs"), 401, "unauthorized")
+    assert alice.get("/v1/jobs", headers={"host": "pool.example"}).status_code == 200
+
+
+def test_the_commands(redis_url: str) -> None:
+    """`keys add` prints a key that opens, once; `list` shows it without; `revoke` ends it."""
+    store = Store.open(Settings(redis_url=redis_url))
+    store.redis.flushall()
+    run = CliRunner()
+    where = ["--redis-url", redis_url]
+    added = run.invoke(app, ["keys", "add", "alice", "--scope", "submit,admin", *where])
+    assert added.exit_code == 0, added.output
+    token = added.stdout.strip()
+    (key,) = store.apikeys.all()
+    assert key.opens_with(token)
+    assert key.scopes == {Scope.SUBMIT, Scope.ADMIN}
+    listed = run.invoke(app, ["keys", "list", *where])
+    assert "alice" in listed.stdout
+    assert token not in listed.stdout
+    assert run.invoke(app, ["keys", "add", "alice", *where]).exit_code == 1
+    assert run.invoke(app, ["keys", "add", "bob", "--scope", "root", *where]).exit_code == 1
+    shared = run.invoke(app, ["keys", "add", "alice-2", "--same-owner-as", "alice", *where])
+    assert shared.exit_code == 0
+    assert len({key.owner for key in store.apikeys.all()}) == 1
+    assert run.invoke(app, ["keys", "revoke", key.id, *where]).exit_code == 0
+    assert run.invoke(app, ["keys", "revoke", "alice", *where]).exit_code == 1
+    assert [left.name for left in store.apikeys.all()] == ["alice-2"]
+    away = run.invoke(app, ["keys", "list", "--redis-url", "unix:///nowhere/redis.sock"])
+    assert away.exit_code == 1
+    assert "Redis" in away.stderr
+    store.close()
+
+
+def test_status_shows_the_pool(gateway: Gateway, redis_url: str, tmp_path: object) -> None:
+    """`status --json` prints one look at the pool and writes it: workers, queue, running jobs, last results."""
+    from pathlib import Path
+
+    with gateway.client() as client:
+        ended = str(post(client, {"snapshot": upload(client), "run": "a\x1b[31m[b]"})["id"])
+        finish(gateway, ended)
+        waiting = str(post(client, {"snapshot": upload(client), "priority": "high"})["id"])
+    gateway.store.workers.beat("w", host="h", pid=1, slots=2)
+    file = Path(str(tmp_path)) / "status.json"
+    done = CliRunner().invoke(app, ["status", "--json", str(file), "--redis-url", redis_url])
+    assert done.exit_code == 0, done.output
+    assert "\x1b[31m" not in done.stdout
+    found = json.loads(file.read_text())
+    assert found["workers"][0]["name"] == "w"
+    assert found["waiting"]["high"]["jobs"] == 1
+    assert [job["id"] for job in found["last"]] == [ended]
+    assert waiting not in done.stdout
+    assert found["finished"]["succeeded"] == 1
