@@ -55,7 +55,9 @@ def publisher(app: Celery) -> Publish:
                 args=[job.id],
                 queue=f"gdsolver.{job.spec.priority}",
                 time_limit=hard_limit(job),
-                retry=False,
+                # Once more at once: the connection may be one that Redis dropped when it was restarted.
+                retry=True,
+                retry_policy={"max_retries": 1, "interval_start": 0.0},
             )
         except (KombuError, OSError) as error:
             raise StoreUnavailableError(f"broker: {error}") from error
