@@ -294,6 +294,17 @@ class JobStatus(Answer):
     feedback: Feedback | None = None
 
 
+EventKind = Literal["state", "incumbent", "log"]
+
+
+class JobEvent(Answer):
+    """Something that happened to a job; `id` is what `Last-Event-ID` resumes after."""
+
+    id: str | None = None
+    kind: EventKind
+    data: dict[str, Any]
+
+
 class JobList(Answer):
     """A page of job records, newest first; `cursor` asks for the next page and is null on the last."""
 

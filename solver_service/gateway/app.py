@@ -8,8 +8,9 @@ from fastapi import FastAPI
 from shared.contracts import JobSpec, Problem
 from solver_service.gateway import problems
 from solver_service.gateway.guard import Guard
-from solver_service.gateway.routes import jobs, pool, snapshots
+from solver_service.gateway.routes import events, jobs, pool, snapshots
 from solver_service.gateway.services import Services
+from solver_service.gateway.waiting import WaitingRoom
 from solver_service.reaper import Reaper
 
 _PROBLEM = {"model": Problem, "description": "problem+json"}
@@ -18,11 +19,16 @@ _PROBLEM = {"model": Problem, "description": "problem+json"}
 def create_app(services: Services) -> FastAPI:
     """Wire routes, error handlers, the guard and the reaper around the given services."""
 
+    room = WaitingRoom(services.store)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        reaper = Reaper(services.store, services.publish, republish_s=services.settings.republish_s)
+        settings = services.settings
+        reaper = Reaper(services.store, services.publish, republish_s=settings.republish_s, lease_s=settings.lease_s)
         reaper.start()
+        room.open()
         yield
+        room.close()
         reaper.stop()
 
     app = FastAPI(
@@ -33,9 +39,10 @@ def create_app(services: Services) -> FastAPI:
         responses={422: _PROBLEM, 401: _PROBLEM, 503: _PROBLEM},
     )
     app.state.services = services
+    app.state.waiting_room = room
     app.add_middleware(Guard, settings=services.settings)
     problems.install(app)
-    for routes in (snapshots, jobs, pool):
+    for routes in (snapshots, jobs, events, pool):
         app.include_router(routes.router)
     _document_spec(app)
     return app

@@ -9,6 +9,7 @@ import redis
 from solver_service.settings import Settings
 from solver_service.store.blobs import BlobStore
 from solver_service.store.connection import connect, translated
+from solver_service.store.events import EventStore
 from solver_service.store.jobs import JobStore
 from solver_service.store.leases import ReaperLease
 from solver_service.store.workers import WorkerStore
@@ -21,6 +22,7 @@ class Store:
     redis: redis.Redis
     jobs: JobStore
     blobs: BlobStore
+    events: EventStore
     workers: WorkerStore
     reaper: ReaperLease
 
@@ -38,6 +40,7 @@ class Store:
                 max_queued=settings.max_queued,
             ),
             blobs=BlobStore(client, settings.keep_blob_s),
+            events=EventStore(client),
             workers=WorkerStore(client, settings.heartbeat_s),
             reaper=ReaperLease(client, secrets.token_hex(8)),
         )
@@ -46,6 +49,11 @@ class Store:
     def ping(self) -> None:
         """Raise StoreUnavailableError unless Redis answers."""
         self.redis.ping()
+
+    @translated
+    def up_for_s(self) -> float:
+        """For how many seconds Redis has been running."""
+        return float(self.redis.info("server")["uptime_in_seconds"])
 
     def close(self) -> None:
         """Close every connection."""

@@ -8,6 +8,10 @@ FINISHED = "gds:finished"
 """Hash: how many jobs ended in each terminal state."""
 WORKERS = "gds:workers"
 """Sorted set: worker names by their last heartbeat."""
+EXPIRING = "gds:expiring"
+"""Sorted set: ids of queued jobs that never started, by the time when they expire."""
+CHANGED = "gds:changed"
+"""Channel: the id of every job as it changes."""
 REAPER = "gds:reaper"
 """The token of the gateway that may reap just now."""
 
@@ -40,6 +44,11 @@ def snapshot(owner: str, snapshot_id: str) -> str:
 def incumbent(job_id: str) -> str:
     """The best weights of an unfinished job (safetensors)."""
     return f"gds:incumbent:{job_id}"
+
+
+def events(job_id: str) -> str:
+    """Stream of what happened to a job (fields: kind, data as JSON)."""
+    return f"gds:events:{job_id}"
 
 
 def result(job_id: str) -> str:

@@ -1,6 +1,5 @@
 """/v1/jobs and /v1/solve: submit, ask, wait, fetch, cancel."""
 
-import asyncio
 import json
 import time
 from functools import partial
@@ -18,13 +17,13 @@ from solver_service.gateway.guard import media_type, require_media_type
 from solver_service.gateway.intake import cancel, store_snapshot, submit
 from solver_service.gateway.problems import ProblemError, validation_response
 from solver_service.gateway.services import Injected, Services
+from solver_service.gateway.waiting import Room
 from solver_service.jobs import Job, judge
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
 JobId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
 Token = Annotated[str | None, Header(alias="Idempotency-Key")]
-FIRST_POLL_S, LAST_POLL_S = 0.01, 0.25
 
 _SPEC_BODY = {
     "requestBody": {
@@ -95,24 +94,27 @@ def listing(
 
 @router.get("/jobs/{job_id}")
 async def show(
-    job_id: JobId, services: Injected, owner: Owner, wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 0.0
+    job_id: JobId,
+    services: Injected,
+    owner: Owner,
+    room: Room,
+    wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 0.0,
 ) -> JobStatus:
     """Show a job; with `wait`, answer when it has ended or after so many seconds."""
     end = time.monotonic() + wait
-    pause = FIRST_POLL_S
-    while True:
-        job = await run_in_threadpool(_owned, services, owner, job_id)
-        left = end - time.monotonic()
-        if job.state.terminal or left <= 0:
-            return job.status()
-        await asyncio.sleep(min(pause, left))
-        pause = min(pause * 1.5, LAST_POLL_S)
+    with room.waiting_for(job_id) as waiter:
+        while True:
+            job = await run_in_threadpool(owned, services, owner, job_id)
+            left = end - time.monotonic()
+            if job.state.terminal or left <= 0:
+                return job.status()
+            await waiter.changed(left)
 
 
 @router.get("/jobs/{job_id}/result", response_class=Response)
 def result(job_id: JobId, services: Injected, owner: Owner) -> Response:
     """Fetch the weights as safetensors, with the result's JSON in `__metadata__["result"]`."""
-    job = _owned(services, owner, job_id)
+    job = owned(services, owner, job_id)
     if not job.state.terminal:
         detail = f"the job is {job.state.value}; wait for it with GET /v1/jobs/{job_id}?wait=60"
         raise ProblemError(409, ErrorCode.NOT_FINISHED, detail)
@@ -127,9 +129,9 @@ def result(job_id: JobId, services: Injected, owner: Owner) -> Response:
 @router.delete("/jobs/{job_id}", response_model=JobStatus)
 def delete(job_id: JobId, response: Response, services: Injected, owner: Owner) -> JobStatus:
     """Cancel a job (202, its incumbent is kept as the result); 200 when it has already ended."""
-    _owned(services, owner, job_id)
+    owned(services, owner, job_id)
     cancel(services, job_id)
-    job = _owned(services, owner, job_id)
+    job = owned(services, owner, job_id)
     response.status_code = 200 if job.state.terminal else 202
     return job.status()
 
@@ -137,14 +139,15 @@ def delete(job_id: JobId, response: Response, services: Injected, owner: Owner) 
 @router.post("/jobs/{job_id}/feedback")
 def feedback(job_id: JobId, verdict: Feedback, services: Injected, owner: Owner) -> JobStatus:
     """Tell what became of the weights."""
-    job = _owned(services, owner, job_id)
+    job = owned(services, owner, job_id)
     after = services.store.jobs.update(job_id, lambda current: judge(current, verdict))
     if after is None:
         raise ProblemError(409, ErrorCode.NOT_FINISHED, f"the job is {job.state.value}: there is nothing to judge yet")
     return after.status()
 
 
-def _owned(services: Services, owner: str, job_id: str) -> Job:
+def owned(services: Services, owner: str, job_id: str) -> Job:
+    """Read the caller's job; ProblemError 404 for anybody else's."""
     job = services.store.jobs.get(job_id)
     if job is None or job.owner != owner:
         raise ProblemError(404, ErrorCode.NOT_FOUND, "no such job", field="id")
