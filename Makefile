@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-containers check install bench-exactness bench-overlap bench-solver clean
+.PHONY: demo test test-containers check install chaos bench-exactness bench-overlap bench-service bench-solver clean
 
 SNAPSHOTS ?= benchmarks/snapshots
 TIME ?= 60
@@ -24,11 +24,17 @@ check: $(READY)  ## style, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+chaos: $(READY)  ## a pool that is broken on purpose, and what became of every job
+	$(BIN)/python benchmarks/chaos.py --jobs 300 --workers 4 --faults 40 --seed 1 --json benchmarks/results/chaos.json
+
 bench-exactness: $(READY)  ## 10,000 random tiny jobs against exhaustive search
 	$(BIN)/python benchmarks/exactness.py --instances 10000 --seed 1
 
 bench-overlap: $(READY)  ## what a slow pool costs the training loop
 	$(BIN)/python benchmarks/overlap.py
+
+bench-service: $(READY)  ## the service against its parts: round trips, uploads, waiting, scaling
+	$(BIN)/python benchmarks/service.py --json benchmarks/results/service.json
 
 bench-solver: $(READY)  ## the solver against its alternatives; SNAPSHOTS=DIR, TIME=seconds
 	$(BIN)/python benchmarks/solver.py $(SNAPSHOTS) --time $(TIME)
