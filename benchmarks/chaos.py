@@ -277,6 +277,7 @@ def run(jobs: int, workers: int, faults: int, seed: int, *, poison: int, pause: 
                 time.sleep(0.1)
                 breaker.tend()
             breaker.one(fault)
+        breaker.client.close()
         client = SolverClient(pool.url, timeout=10, retries=8)
 
         def settled() -> bool:
@@ -290,6 +291,7 @@ def run(jobs: int, workers: int, faults: int, seed: int, *, poison: int, pause: 
         seconds = time.monotonic() - began
         stats = client.stats()
         counted = judge(report, client)
+        client.close()
         terminal = sum(count for name, count in stats.states.items() if State(name).terminal)
         if terminal != len(report.accepted):
             report.wrong.append(f"{len(report.accepted)} jobs accepted, {terminal} endings counted")

@@ -148,11 +148,12 @@ class SolverClient:
                 lines = self._channel.lines(f"/v1/jobs/{job_id}/events", headers)
                 if lines is None:
                     return
-                for event in read_events(lines):
-                    failures, after = 0, event.id or after
-                    yield event
-                    if event.kind == "state" and State(event.data["state"]).terminal:
-                        return
+                with contextlib.closing(lines):
+                    for event in read_events(lines):
+                        failures, after = 0, event.id or after
+                        yield event
+                        if event.kind == "state" and State(event.data["state"]).terminal:
+                            return
             except PoolUnavailableError as error:
                 lost = error
             failures += 1

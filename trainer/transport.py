@@ -5,7 +5,7 @@ import email.utils
 import json
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -94,7 +94,7 @@ class Channel:
             return response
         raise _error(self.url, response)
 
-    def lines(self, path: str, headers: Mapping[str, str]) -> Iterator[str] | None:
+    def lines(self, path: str, headers: Mapping[str, str]) -> Generator[str, None, None] | None:
         """Open a stream once and return its lines as they come; None when there is nothing (more) to come.
 
         Raises PoolUnavailableError, now or between lines, when it is lost; the caller knows where to go on.
@@ -112,7 +112,7 @@ class Channel:
             raise PoolUnavailableError(f"no answer from the pool at {self.url}: {error}") from error
         raise _error(self.url, response)
 
-    def _read_lines(self, response: httpx.Response) -> Iterator[str]:
+    def _read_lines(self, response: httpx.Response) -> Generator[str, None, None]:
         try:
             yield from response.iter_lines()
         except httpx.HTTPError as error:

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from shared.contracts import JobSpec, Problem
 from solver_service.gateway import problems
 from solver_service.gateway.guard import Guard
-from solver_service.gateway.routes import events, jobs, pool, snapshots
+from solver_service.gateway.routes import events, jobs, pool, problem, snapshots
 from solver_service.gateway.services import Services
 from solver_service.gateway.waiting import WaitingRoom
 from solver_service.reaper import Reaper
@@ -42,7 +42,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.waiting_room = room
     app.add_middleware(Guard, settings=services.settings)
     problems.install(app)
-    for routes in (snapshots, jobs, events, pool):
+    for routes in (snapshots, jobs, events, problem, pool):
         app.include_router(routes.router)
     _document_spec(app)
     return app

@@ -12,6 +12,7 @@ from solver_service.store.connection import connect, translated
 from solver_service.store.events import EventStore
 from solver_service.store.jobs import JobStore
 from solver_service.store.leases import ReaperLease
+from solver_service.store.models import ModelStore
 from solver_service.store.workers import WorkerStore
 
 
@@ -23,6 +24,7 @@ class Store:
     jobs: JobStore
     blobs: BlobStore
     events: EventStore
+    models: ModelStore
     workers: WorkerStore
     reaper: ReaperLease
 
@@ -41,6 +43,7 @@ class Store:
             ),
             blobs=BlobStore(client, settings.keep_blob_s),
             events=EventStore(client),
+            models=ModelStore(client),
             workers=WorkerStore(client, settings.heartbeat_s),
             reaper=ReaperLease(client, secrets.token_hex(8)),
         )

@@ -56,6 +56,21 @@ def result(job_id: str) -> str:
     return f"gds:result:{job_id}"
 
 
+def model(job_id: str) -> str:
+    """A job's model (MPS) that somebody asked for."""
+    return f"gds:model:{job_id}"
+
+
+def model_refusal(job_id: str) -> str:
+    """Why a job's model cannot be had (JSON)."""
+    return f"gds:model-refusal:{job_id}"
+
+
+def model_wanted(job_id: str) -> str:
+    """How often a worker was asked for a job's model."""
+    return f"gds:model-wanted:{job_id}"
+
+
 def worker(name: str) -> str:
     """A worker's heartbeat (JSON)."""
     return f"gds:worker:{name}"

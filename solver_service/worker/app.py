@@ -1,5 +1,6 @@
 """The Celery worker: heartbeats in the parent, one job at a time in each child, a shutdown that keeps incumbents."""
 
+import contextlib
 import multiprocessing
 import os
 import socket
@@ -14,10 +15,11 @@ from celery.exceptions import SecurityWarning, TimeLimitExceeded, WorkerLostErro
 from solver_service import queue
 from solver_service.errors import StoreUnavailableError
 from solver_service.lifeline import die_with_parent
-from solver_service.queue import QUEUES, TASK
+from solver_service.queue import MODEL_TASK, QUEUES, TASK
 from solver_service.reaper import give_up
 from solver_service.settings import Settings
 from solver_service.store import Store
+from solver_service.worker.models import write_model
 from solver_service.worker.tasks import Attempts
 
 log = structlog.get_logger()
@@ -67,7 +69,12 @@ def _register_task(app: Celery, settings: Settings, name: str, *, shutting_down:
             attempts.append(Attempts(Store.open(settings), publish, settings, name, shutting_down.is_set))
         attempts[0].run(job_id)
 
+    def write(job_id: str) -> None:
+        with contextlib.closing(Store.open(settings)) as store:
+            write_model(store, job_id)
+
     app.task(name=TASK)(work)
+    app.task(name=MODEL_TASK)(write)
 
 
 class _Losses:
@@ -78,9 +85,9 @@ class _Losses:
         self._publish = queue.publisher(queue.celery_app(settings.redis_url))
         self._name = name
 
-    def notice(self, *, exception: BaseException, args: Any = None, **_: Any) -> None:
+    def notice(self, *, sender: Any, exception: BaseException, args: Any = None, **_: Any) -> None:
         """Hear of a failed task; in the parent that is one whose process was lost or killed for its time."""
-        if isinstance(exception, WorkerLostError | TimeLimitExceeded) and args:
+        if sender.name == TASK and isinstance(exception, WorkerLostError | TimeLimitExceeded) and args:
             # In a thread: Celery's own must go on, even while Redis is away.
             threading.Thread(target=self._give_up, args=(str(args[0]),), name="loss", daemon=True).start()
 
