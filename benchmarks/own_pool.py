@@ -71,10 +71,10 @@ class OwnPool:
         host, port = self.listener.getsockname()
         until(lambda: ready(host, port), 60, "the pool did not become ready")
 
-    def add_worker(self, index: int) -> None:
-        """Start one more worker, a process tree of its own."""
+    def add_worker(self, index: int, *, slots: int = 1) -> None:
+        """Start one more worker, a process tree of its own with so many solving children."""
         name = f"worker-{index}"
-        self.add(Child(name, [sys.executable, str(ROOT / "benchmarks" / "stand_in.py"), name]))
+        self.add(Child(name, [sys.executable, str(ROOT / "benchmarks" / "stand_in.py"), name, str(slots)]))
 
     def add(self, child: Child) -> None:
         """Start a child and look after it."""

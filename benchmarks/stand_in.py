@@ -1,6 +1,6 @@
 """A worker for benchmarks alone: snapshots whose note says so are not solved, but crash it, sleep, or answer at once.
 
-    python benchmarks/stand_in.py NAME
+    python benchmarks/stand_in.py NAME SLOTS
 
 It is an ordinary worker in everything else. Nothing in the service knows of these notes: they mean something only to a
 worker that was started by this file.
@@ -52,4 +52,4 @@ def acted(snapshot: Snapshot, spec: JobSpec, *arguments: Any, **options: Any) ->
 if __name__ == "__main__":
     logs.configure()
     tasks.solve = acted
-    run_worker(Settings(), name=sys.argv[1], slots=1)
+    run_worker(Settings(), name=sys.argv[1], slots=int(sys.argv[2]))

@@ -5,15 +5,12 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from shared.contracts import JobSpec, Problem
-from solver_service.gateway import problems
+from solver_service.gateway import documents, problems
 from solver_service.gateway.guard import Guard
 from solver_service.gateway.routes import events, jobs, pool, problem, snapshots
 from solver_service.gateway.services import Services
 from solver_service.gateway.waiting import WaitingRoom
 from solver_service.reaper import Reaper
-
-_PROBLEM = {"model": Problem, "description": "problem+json"}
 
 
 def create_app(services: Services) -> FastAPI:
@@ -36,7 +33,7 @@ def create_app(services: Services) -> FastAPI:
         summary="Solves one layer of a stalled network exactly, while gradient descent goes on.",
         version="1",
         lifespan=lifespan,
-        responses={422: _PROBLEM, 401: _PROBLEM, 503: _PROBLEM},
+        responses=documents.problems(401, 403, 415, 422, 503),
     )
     app.state.services = services
     app.state.waiting_room = room
@@ -44,20 +41,5 @@ def create_app(services: Services) -> FastAPI:
     problems.install(app)
     for routes in (snapshots, jobs, events, problem, pool):
         app.include_router(routes.router)
-    _document_spec(app)
+    documents.complete(app)
     return app
-
-
-def _document_spec(app: FastAPI) -> None:
-    """Add the job spec to the OpenAPI document: routes read its body themselves, to bound it before parsing."""
-    generate = app.openapi
-
-    def openapi() -> dict[str, object]:
-        document = generate()
-        spec = JobSpec.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas = document["components"]["schemas"]
-        for name, schema in {**spec.pop("$defs", {}), "JobSpec": spec}.items():
-            schemas.setdefault(name, schema)
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]

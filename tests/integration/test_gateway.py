@@ -1,6 +1,7 @@
 """The REST interface on a real Redis, without workers: what is accepted, what is refused and how."""
 
 import json
+import re
 from collections.abc import Iterator
 from functools import partial
 
@@ -308,6 +309,22 @@ def test_the_openapi_document_describes_the_spec(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     assert {"JobSpec", "JobStatus", "Problem", "Limits"} <= document["components"]["schemas"].keys()
     assert "/v1/solve" in document["paths"]
+
+
+def test_every_route_documents_its_errors(client: TestClient) -> None:
+    """Errors are problem+json in the document, too, and every schema that it names is there."""
+    document = client.get("/openapi.json").json()
+    text = json.dumps(document)
+    for route, methods in document["paths"].items():
+        for name, method in methods.items():
+            if name == "head":
+                continue  # an answer to HEAD has no body
+            refusals = [status for status in method["responses"] if status[0] == "4"]
+            assert "422" in refusals, (route, name)
+            assert all("application/problem+json" in method["responses"][status]["content"] for status in refusals)
+    named = set(re.findall(r'"#/components/schemas/([^"]+)"', text))
+    assert named <= document["components"]["schemas"].keys()
+    assert document["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]["example"]
 
 
 def test_a_model_is_written_on_request(gateway: Gateway, client: TestClient) -> None:

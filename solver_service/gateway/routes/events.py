@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Response
 from fastapi.responses import StreamingResponse
@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from shared.contracts import JobEvent, State
 from solver_service.errors import StoreUnavailableError
 from solver_service.gateway.auth import Owner
+from solver_service.gateway.documents import Responses, problems
 from solver_service.gateway.routes.jobs import JobId, owned
 from solver_service.gateway.services import Injected, Services
 from solver_service.gateway.waiting import Room, Waiter, WaitingRoom
@@ -32,7 +33,7 @@ event: incumbent
 data: {"t_s": 0.9, "objective": 21.0, "bound": 3.0, "gap": 0.857, "nodes": 0, "attempt": 1}
 
 """
-_RESPONSES: dict[int | str, dict[str, Any]] = {
+_RESPONSES: Responses = {
     200: {
         "description": "`state`, `incumbent` and `log` events; the stream ends after the job's terminal state.",
         "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}},
@@ -41,7 +42,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.get("/jobs/{job_id}/events", response_class=StreamingResponse, responses=_RESPONSES)
+@router.get("/jobs/{job_id}/events", response_class=StreamingResponse, responses=_RESPONSES | problems(404))
 async def events(
     job_id: JobId,
     services: Injected,

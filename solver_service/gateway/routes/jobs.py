@@ -13,6 +13,7 @@ from starlette.datastructures import UploadFile
 from shared.contracts import MAX_WAIT_S, Feedback, JobList, JobSpec, JobStatus, State
 from shared.errors import ErrorCode, SpecError
 from solver_service.gateway.auth import Owner
+from solver_service.gateway.documents import SPEC_EXAMPLE, Responses, problems
 from solver_service.gateway.guard import media_type, require_media_type
 from solver_service.gateway.intake import cancel, store_snapshot, submit
 from solver_service.gateway.problems import ProblemError, validation_response
@@ -28,7 +29,14 @@ Token = Annotated[str | None, Header(alias="Idempotency-Key")]
 _SPEC_BODY = {
     "requestBody": {
         "required": True,
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/JobSpec"}}},
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/JobSpec"}, "example": SPEC_EXAMPLE}},
+    }
+}
+_CANCELLING: Responses = {202: {"model": JobStatus, "description": "The solver is being interrupted."}}
+_WEIGHTS: Responses = {
+    200: {
+        "description": 'Weights as safetensors, with the result in `__metadata__["result"]`.',
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
 _SOLVE_BODY = {
@@ -40,7 +48,11 @@ _SOLVE_BODY = {
                     "type": "object",
                     "required": ["spec", "snapshot"],
                     "properties": {
-                        "spec": {"type": "string", "description": "job spec (JSON), as a field or a file"},
+                        "spec": {
+                            "type": "string",
+                            "description": "job spec (JSON), as a field or a file, without `snapshot`",
+                            "example": '{"objective": "zero_one", "radius": 0.1}',
+                        },
                         "snapshot": {"type": "string", "format": "binary"},
                     },
                 }
@@ -50,7 +62,9 @@ _SOLVE_BODY = {
 }
 
 
-@router.post("/jobs", status_code=202, response_model=JobStatus, openapi_extra=_SPEC_BODY)
+@router.post(
+    "/jobs", status_code=202, response_model=JobStatus, openapi_extra=_SPEC_BODY, responses=problems(404, 413, 429)
+)
 async def create(
     request: Request, response: Response, services: Injected, owner: Owner, token: Token = None
 ) -> JobStatus | Response:
@@ -60,7 +74,9 @@ async def create(
     return await _accept(services, owner, response, text=text, snapshot=None, token=token)
 
 
-@router.post("/solve", status_code=202, response_model=JobStatus, openapi_extra=_SOLVE_BODY)
+@router.post(
+    "/solve", status_code=202, response_model=JobStatus, openapi_extra=_SOLVE_BODY, responses=problems(400, 413, 429)
+)
 async def solve(
     request: Request, response: Response, services: Injected, owner: Owner, token: Token = None
 ) -> JobStatus | Response:
@@ -92,7 +108,7 @@ def listing(
     return JobList(jobs=[job.status() for job in found], cursor=following)
 
 
-@router.get("/jobs/{job_id}")
+@router.get("/jobs/{job_id}", responses=problems(404))
 async def show(
     job_id: JobId,
     services: Injected,
@@ -111,7 +127,7 @@ async def show(
             await waiter.changed(left)
 
 
-@router.get("/jobs/{job_id}/result", response_class=Response)
+@router.get("/jobs/{job_id}/result", response_class=Response, responses=_WEIGHTS | problems(404, 409, 410))
 def result(job_id: JobId, services: Injected, owner: Owner) -> Response:
     """Fetch the weights as safetensors, with the result's JSON in `__metadata__["result"]`."""
     job = owned(services, owner, job_id)
@@ -126,7 +142,7 @@ def result(job_id: JobId, services: Injected, owner: Owner) -> Response:
     return Response(data, media_type="application/octet-stream")
 
 
-@router.delete("/jobs/{job_id}", response_model=JobStatus)
+@router.delete("/jobs/{job_id}", response_model=JobStatus, responses=_CANCELLING | problems(404))
 def delete(job_id: JobId, response: Response, services: Injected, owner: Owner) -> JobStatus:
     """Cancel a job (202, its incumbent is kept as the result); 200 when it has already ended."""
     owned(services, owner, job_id)
@@ -136,7 +152,7 @@ def delete(job_id: JobId, response: Response, services: Injected, owner: Owner) 
     return job.status()
 
 
-@router.post("/jobs/{job_id}/feedback")
+@router.post("/jobs/{job_id}/feedback", responses=problems(404, 409))
 def feedback(job_id: JobId, verdict: Feedback, services: Injected, owner: Owner) -> JobStatus:
     """Tell what became of the weights."""
     job = owned(services, owner, job_id)

@@ -1,13 +1,12 @@
 """/v1/jobs/ID/problem: the job's model as MPS, written by a worker on request."""
 
-from typing import Any
-
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 
-from shared.contracts import JobError, Problem
+from shared.contracts import JobError
 from shared.errors import ErrorCode
 from solver_service.gateway.auth import Owner
+from solver_service.gateway.documents import Responses, problems
 from solver_service.gateway.problems import ProblemError
 from solver_service.gateway.routes.jobs import JobId, owned
 from solver_service.gateway.services import Injected
@@ -15,14 +14,10 @@ from solver_service.queue import MODEL_TASK
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
-_ANSWER = {"model": Problem, "description": "problem+json"}
-_RESPONSES: dict[int | str, dict[str, Any]] = {
+_RESPONSES: Responses = {
     200: {"description": "The model in MPS format.", "content": {"text/plain": {"schema": {"type": "string"}}}},
     202: {"description": "A worker is writing it: ask again after `Retry-After` seconds."},
-    404: _ANSWER,
-    409: {**_ANSWER, "description": "This job has no such model: a least-squares or hidden-layer job."},
-    410: {**_ANSWER, "description": "The job's snapshot has expired."},
-    413: {**_ANSWER, "description": "The model is too large to be written."},
+    **problems(404, 409, 410, 413),
 }
 
 
