@@ -189,6 +189,32 @@ async def wait_all(url: str, jobs: list[str]) -> None:
     assert all(answer.json()["state"] == "succeeded" for answer in answers)
 
 
+def cancels(count: int = 10) -> list[Row]:
+    """From a cancellation to the job's end, with its incumbent as the result."""
+    rng = np.random.default_rng(0)
+    snapshot = Snapshot(
+        task="classification",
+        inputs=rng.normal(size=(1500, 6)).astype(np.float32),
+        targets=rng.integers(0, 6, 1500),
+        weight=rng.normal(size=(6, 6)).astype(np.float32),
+    )
+    taken = []
+    with own_pool(1) as pool, SolverClient(pool.url) as client:
+        for number in range(count):
+            spec = JobSpec.model_validate({"objective": "zero_one", "radius": 0.3, "limits": {"time_s": 300}})
+            job = client.solve(snapshot, spec).id
+            next(event for event in client.events(job) if event.kind == "incumbent")
+            time.sleep(0.5 * number)  # at other moments of the solve
+            began = time.monotonic()
+            client.cancel(job)
+            status = client.wait(job, timeout=60)
+            taken.append(time.monotonic() - began)
+            assert status.state == "cancelled", status
+            assert status.result is not None
+            assert status.result.improved
+    return [row(f"from a cancel to the job's end, s, worst of {count}, against 1 s", max(taken), 1.0, most=1.0)]
+
+
 def rate_of(snapshot: Snapshot, spec: JobSpec, slots: int, jobs: int) -> float:
     """Jobs a second, from the first one's start to the last one's end, when all wait already."""
     with own_pool(1) as pool, SolverClient(pool.url) as client:
@@ -245,13 +271,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--most", type=int, default=32, help="worker processes")
-    parser.add_argument("--only", choices=["round-trips", "uploads", "polls", "scaling"])
+    parser.add_argument("--only", choices=["round-trips", "uploads", "polls", "cancels", "scaling"])
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     parts: dict[str, Callable[[], list[Row]]] = {
         "round-trips": lambda: round_trips(arguments.rounds),
         "uploads": uploads,
         "polls": lambda: polls(arguments.rounds),
+        "cancels": cancels,
         "scaling": lambda: scaling(arguments.most),
     }
     rows = [one for name, part in parts.items() if arguments.only in (None, name) for one in part()]
