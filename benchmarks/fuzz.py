@@ -46,13 +46,15 @@ def base(rng: np.random.Generator) -> Snapshot:
     with np.errstate(over="ignore"):
         inputs = (scale * rng.normal(size=(n, d))).astype(np.float32)
     inputs[rng.random(inputs.shape) < 0.2] = 0
+    sample_weight = rng.choice([0, 1, 2, 1e-9, 1e9], n).astype(np.float32)
+    sample_weight[0] = 1  # not all may be 0
     return Snapshot(
         task="classification" if classes else "regression",
         inputs=inputs,
         targets=rng.integers(0, h, n) if classes else rng.normal(size=(n, h)).astype(np.float32),
         weight=rng.normal(size=(h, d)).astype(np.float32),
         bias=rng.normal(size=h).astype(np.float32) if rng.random() < 0.7 else None,
-        sample_weight=rng.choice([0, 1, 2, 1e-9, 1e9], n).astype(np.float32) if rng.random() < 0.3 else None,
+        sample_weight=sample_weight if rng.random() < 0.3 else None,
     )
 
 

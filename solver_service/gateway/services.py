@@ -24,7 +24,7 @@ class Services:
         return self.settings.key
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated
 
 import structlog
@@ -21,14 +21,16 @@ PAUSE_S = 0.5
 
 
 class Waiter:
-    """One request's place in the waiting room."""
+    """One request's place in the waiting room; it may be interested in the job's end alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, end_only: bool) -> None:
+        self._end_only = end_only
         self._changed = asyncio.Event()
 
-    def wake(self) -> None:
+    def wake(self, *, ended: bool) -> None:
         """Say that the job has changed; from the event loop's own thread."""
-        self._changed.set()
+        if ended or not self._end_only:
+            self._changed.set()
 
     async def changed(self, within_s: float) -> None:
         """Return when the job has changed since the last call, or after so many seconds."""
@@ -58,9 +60,9 @@ class WaitingRoom:
         self._thread.join(timeout=5)
 
     @contextlib.contextmanager
-    def waiting_for(self, job_id: str) -> Iterator[Waiter]:
+    def waiting_for(self, job_id: str, *, end_only: bool = False) -> Iterator[Waiter]:
         """Take a place; look at the job only after that, so that no change falls between."""
-        waiter = Waiter()
+        waiter = Waiter(end_only=end_only)
         self._waiters[job_id].add(waiter)
         try:
             yield waiter
@@ -69,28 +71,30 @@ class WaitingRoom:
             if not self._waiters[job_id]:
                 del self._waiters[job_id]
 
-    def _wake(self, job_id: str | None) -> None:
-        chosen = list(self._waiters) if job_id is None else [job_id]
-        for name in chosen:
-            for waiter in self._waiters.get(name, ()):
-                waiter.wake()
+    def _wake(self, job_id: str, ended: bool) -> None:
+        for waiter in self._waiters.get(job_id, ()):
+            waiter.wake(ended=ended)
+
+    def _wake_all(self) -> None:
+        for job_id in list(self._waiters):
+            self._wake(job_id, True)
 
     def _listen(self) -> None:
         while not self._ended.is_set():
             try:
-                for job_id in self._store.events.listen(self._ended.is_set):
-                    self._tell(job_id)
+                for job_id, ended in self._store.events.listen(self._ended.is_set):
+                    self._call(self._wake, job_id, ended)
             except StoreUnavailableError as error:
                 log.warning("waiting room: Redis is away", reason=str(error))
                 self._ended.wait(PAUSE_S)
-                self._tell(None)
+                self._call(self._wake_all)
 
-    def _tell(self, job_id: str | None) -> None:
+    def _call(self, what: Callable[..., None], *arguments: object) -> None:
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._wake, job_id)
+            self._loop.call_soon_threadsafe(what, *arguments)
 
 
-def _room(request: Request) -> WaitingRoom:
+async def _room(request: Request) -> WaitingRoom:
     room: WaitingRoom = request.app.state.waiting_room
     return room
 

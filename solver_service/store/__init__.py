@@ -8,6 +8,7 @@ import redis
 
 from solver_service.settings import Settings
 from solver_service.store.blobs import BlobStore
+from solver_service.store.clock import Clock
 from solver_service.store.connection import connect, translated
 from solver_service.store.events import EventStore
 from solver_service.store.jobs import JobStore
@@ -36,6 +37,7 @@ class Store:
             redis=client,
             jobs=JobStore(
                 client,
+                Clock(client),
                 keep_record_s=settings.keep_record_s,
                 keep_blob_s=settings.keep_blob_s,
                 lease_s=settings.lease_s,

@@ -7,6 +7,9 @@ import redis
 from solver_service.store import keys
 from solver_service.store.connection import payload, translated
 
+SPARE_S = 600
+"""A longer life is given with this much to spare, so that the next job on the same snapshot need not ask for it."""
+
 
 @dataclass(frozen=True)
 class BlobStore:
@@ -19,27 +22,29 @@ class BlobStore:
     def put_snapshot(self, owner: str, snapshot_id: str, data: bytes) -> bool:
         """Store a snapshot for its owner; False when it was there already (it then lives longer)."""
         name = keys.snapshot(owner, snapshot_id)
-        if self.redis.expire(name, self.keep_s):
+        left = self.redis.ttl(name)
+        if left >= 0:  # a job may need it for longer already
+            self.redis.expire(name, max(int(left), self.keep_s))
             return False
         self.redis.set(name, data, ex=self.keep_s)
         return True
 
     @translated
-    def snapshot(self, owner: str, snapshot_id: str) -> bytes | None:
-        """Read an owner's snapshot."""
-        return payload(self.redis.get(keys.snapshot(owner, snapshot_id)))
+    def snapshot(self, owner: str, snapshot_id: str, *, keep_s: float = 0.0) -> bytes | None:
+        """Read an owner's snapshot; it then lives at least so long, because a job needs it."""
+        name = keys.snapshot(owner, snapshot_id)
+        with self.redis.pipeline(transaction=False) as pipe:
+            pipe.get(name)
+            pipe.ttl(name)
+            data, left = pipe.execute()
+        if data is not None and left < keep_s:
+            self.redis.expire(name, int(keep_s) + SPARE_S)
+        return payload(data)
 
     @translated
     def has_snapshot(self, owner: str, snapshot_id: str) -> bool:
         """Whether the owner's snapshot is there."""
         return bool(self.redis.exists(keys.snapshot(owner, snapshot_id)))
-
-    @translated
-    def keep_snapshot(self, owner: str, snapshot_id: str, seconds: float) -> None:
-        """Let a snapshot live at least so long, because a job needs it."""
-        name = keys.snapshot(owner, snapshot_id)
-        if self.redis.ttl(name) < seconds:
-            self.redis.expire(name, int(seconds))
 
     @translated
     def put_incumbent(self, job_id: str, data: bytes) -> None:

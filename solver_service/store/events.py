@@ -1,7 +1,7 @@
 """A job's events: one bounded Redis stream per job, and one channel that says whose stream has grown."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,14 +20,20 @@ BEGINNING = "0-0"
 LISTEN_S = 0.2
 
 
-def append(pipe: Pipeline, job_id: str, told: Iterable[Happening], *, keep_s: int) -> None:
+ENDED = "!"
+"""What follows the id on the channel when the job has ended."""
+
+
+def append(pipe: Pipeline, job_id: str, told: Sequence[Happening], *, ended: bool, keep_s: int) -> None:
     """Queue events into a transaction, so that they are told exactly when the change they tell is made."""
+    if not told:
+        return
     name = keys.events(job_id)
     for happening in told:
         entry = {"kind": happening.kind, "data": json.dumps(happening.data)}
         pipe.xadd(name, entry, maxlen=MOST_EVENTS, approximate=True)  # type: ignore[arg-type]
-        pipe.expire(name, keep_s)
-        pipe.publish(keys.CHANGED, job_id)
+    pipe.expire(name, keep_s)
+    pipe.publish(keys.CHANGED, f"{job_id}{ENDED if ended else ''}")
 
 
 @dataclass(frozen=True)
@@ -45,14 +51,18 @@ class EventStore:
             for number, entry in found
         ]
 
-    def listen(self, ended: Callable[[], bool]) -> Iterator[str]:
-        """Yield the id of every job that changes, until `ended`; raises StoreUnavailableError when Redis goes."""
+    def listen(self, stopped: Callable[[], bool]) -> Iterator[tuple[str, bool]]:
+        """Yield (id, whether it has ended) of every job that changes, until `stopped`.
+
+        Raises StoreUnavailableError when Redis goes.
+        """
         channel = self.redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
         try:
             translated(channel.subscribe)(keys.CHANGED)
-            while not ended():
+            while not stopped():
                 message = translated(channel.get_message)(timeout=LISTEN_S)
                 if message is not None:
-                    yield message["data"].decode()
+                    word = message["data"].decode()
+                    yield word.removesuffix(ENDED), word.endswith(ENDED)
         finally:
             channel.close()

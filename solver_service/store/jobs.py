@@ -11,6 +11,7 @@ from shared.contracts import State
 from solver_service.history import happenings
 from solver_service.jobs import Job
 from solver_service.store import events, keys
+from solver_service.store.clock import Clock
 from solver_service.store.connection import names, translated
 
 PAGE = 100
@@ -32,6 +33,7 @@ class JobStore:
     """All job records of one Redis."""
 
     redis: redis.Redis
+    clock: Clock
     keep_record_s: int
     keep_blob_s: int
     lease_s: float
@@ -107,7 +109,8 @@ class JobStore:
     def _write(self, pipe: Pipeline, job: Job, *, before: Job | None) -> None:
         """Queue the record and its place in every index."""
         pipe.set(keys.job(job.id), job.model_dump_json(), ex=self.keep_record_s if job.state.terminal else None)
-        events.append(pipe, job.id, happenings(before, job), keep_s=self.keep_record_s)
+        told = happenings(before, job)
+        events.append(pipe, job.id, told, ended=job.state.terminal, keep_s=self.keep_record_s)
         if before is not None and before.state is job.state:
             return
         pipe.zrem(keys.QUEUED, job.id)
@@ -203,11 +206,9 @@ class JobStore:
         counts[State.RUNNING.value] = self.redis.zcard(keys.RUNNING)
         return counts
 
-    @translated
     def now(self) -> float:
         """Redis' own clock, so that all hosts agree on it: Unix time in seconds."""
-        seconds, microseconds = self.redis.time()
-        return float(seconds + microseconds / 1e6)
+        return self.clock.now()
 
     def _existing(self, index: str, end: float | str, *, most: int = 1000) -> list[Job]:
         ids = names(self.redis.zrangebyscore(index, "-inf", end, start=0, num=most))

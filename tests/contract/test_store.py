@@ -167,7 +167,7 @@ def test_a_job_expires_on_time_without_a_worker(store: Store) -> None:
 
 def test_events_are_written_with_the_change_they_tell(store: Store) -> None:
     """A transition that is refused tells nothing; one that is made is told once, and listeners hear of it."""
-    heard: list[str] = []
+    heard: list[tuple[str, bool]] = []
     ended = threading.Event()
     listener = threading.Thread(target=lambda: heard.extend(store.events.listen(ended.is_set)))
     listener.start()
@@ -181,7 +181,17 @@ def test_events_are_written_with_the_change_they_tell(store: Store) -> None:
     threading.Event().wait(0.3)
     ended.set()
     listener.join()
-    assert heard == [job.id, job.id]
+    assert heard == [(job.id, False), (job.id, False)]
+
+
+def test_a_snapshot_lives_as_long_as_a_job_may_wait_for_it(store: Store) -> None:
+    """Reading it for a job prolongs its life, and sending it again does not cut it short."""
+    name = keys.snapshot("local", "a" * 64)
+    assert store.blobs.put_snapshot("local", "a" * 64, b"data")
+    assert store.blobs.snapshot("local", "a" * 64, keep_s=3 * 86400) == b"data"
+    assert store.redis.ttl(name) >= 3 * 86400
+    assert not store.blobs.put_snapshot("local", "a" * 64, b"data")
+    assert store.redis.ttl(name) >= 3 * 86400
 
 
 def test_one_reaper_at_a_time(store: Store, redis_url: str) -> None:

@@ -118,7 +118,7 @@ async def show(
 ) -> JobStatus:
     """Show a job; with `wait`, answer when it has ended or after so many seconds."""
     end = time.monotonic() + wait
-    with room.waiting_for(job_id) as waiter:
+    with room.waiting_for(job_id, end_only=True) as waiter:
         while True:
             job = await run_in_threadpool(owned, services, owner, job_id)
             left = end - time.monotonic()
