@@ -208,6 +208,8 @@ def test_feedback_is_kept(gateway: Gateway, client: TestClient) -> None:
         ({"objective": "accuracy"}, "objective"),
         ({"objective": "mae"}, "objective"),
         ({"radius": -1}, "radius"),
+        ({"radius": 1e39}, "radius"),
+        ({"bias_radius": 1e308}, "bias_radius"),
         ({"radius": None}, "radius"),
         ({"limits": {"time_s": 601}}, "limits.time_s"),
         ({"limits": {"time_s": 10, "patience": 1}}, "limits.patience"),
