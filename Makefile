@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-containers check install bench-abuse bench-exactness bench-headline bench-overlap bench-solver clean
+.PHONY: demo test test-containers check install chaos bench-abuse bench-exactness bench-headline bench-overlap \
+	bench-service bench-solver clean
 
 SNAPSHOTS ?= benchmarks/snapshots
 TIME ?= 60
@@ -24,6 +25,9 @@ check: $(READY)  ## style, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+chaos: $(READY)  ## a pool that is broken on purpose, and what became of every job
+	$(BIN)/python benchmarks/chaos.py --jobs 300 --workers 4 --faults 40 --seed 1 --json benchmarks/results/chaos.json
+
 bench-abuse: $(READY)  ## what abuse of a gateway gets, and what another client feels of it
 	$(BIN)/python benchmarks/abuse.py --json benchmarks/results/abuse.json
 
@@ -36,6 +40,9 @@ bench-headline: $(READY)  ## what hidden layers are worth: the paper's regressio
 
 bench-overlap: $(READY)  ## what a slow pool costs the training loop
 	$(BIN)/python benchmarks/overlap.py
+
+bench-service: $(READY)  ## the service against its parts: round trips, uploads, waiting, scaling
+	$(BIN)/python benchmarks/service.py --json benchmarks/results/service.json
 
 bench-solver: $(READY)  ## the solver against its alternatives; SNAPSHOTS=DIR, TIME=seconds
 	$(BIN)/python benchmarks/solver.py $(SNAPSHOTS) --time $(TIME)

@@ -14,6 +14,8 @@ from shared.snapshot import FloatArray, Snapshot, Task
 
 MAX_TIME_S = 600.0
 MAX_WAIT_S = 60.0
+LARGEST = 3.4e38
+"""About the largest float32: no weight is farther away than this."""
 
 
 def _finite(value: float) -> float:
@@ -24,6 +26,7 @@ def _finite(value: float) -> float:
 
 Finite = Annotated[float, AfterValidator(_finite)]
 Positive = Annotated[float, Field(gt=0), AfterValidator(_finite)]
+HalfWidth = Annotated[float, Field(gt=0, le=LARGEST), AfterValidator(_finite)]
 SnapshotId = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Label = Annotated[str, Field(min_length=1, max_length=200)]
 Priority = Literal["high", "normal", "low"]
@@ -105,9 +108,9 @@ class JobSpec(Contract):
     objective: ObjectiveName
     margin: Positive = 1.0
     tolerance: Annotated[float, Field(ge=0), AfterValidator(_finite)] | None = None
-    radius: Positive | None = None
-    bias_radius: Positive | None = None
-    tail_radius: Annotated[float, Field(ge=0), AfterValidator(_finite)] = 0.0
+    radius: HalfWidth | None = None
+    bias_radius: HalfWidth | None = None
+    tail_radius: Annotated[float, Field(ge=0, le=LARGEST), AfterValidator(_finite)] = 0.0
     constraints: list[Constraint] = Field(default_factory=list, max_length=100)
     limits: Limits = Limits()
     solver: SolverOptions = SolverOptions()
@@ -292,6 +295,17 @@ class JobStatus(Answer):
     result: JobResult | None = None
     error: JobError | None = None
     feedback: Feedback | None = None
+
+
+EventKind = Literal["state", "incumbent", "log"]
+
+
+class JobEvent(Answer):
+    """Something that happened to a job; `id` is what `Last-Event-ID` resumes after."""
+
+    id: str | None = None
+    kind: EventKind
+    data: dict[str, Any]
 
 
 class JobList(Answer):

@@ -1,6 +1,6 @@
 """Publishing a job id to Celery, by task name: the gateway's one touch of Celery, and the settings both ends share."""
 
-from collections.abc import Callable
+from typing import Protocol
 
 from celery import Celery
 from kombu.exceptions import KombuError
@@ -9,10 +9,17 @@ from solver_service.errors import StoreUnavailableError
 from solver_service.jobs import Job
 
 TASK = "gdsolver.solve"
+MODEL_TASK = "gdsolver.write_model"
 QUEUES = tuple(f"gdsolver.{priority}" for priority in ("high", "normal", "low"))
 VISIBILITY_S = 3600
+MODEL_LIMIT_S = 120
 
-Publish = Callable[[Job], None]
+
+class Publish(Protocol):
+    """Sends a job's id to a worker: to be solved, or for another task."""
+
+    def __call__(self, job: Job, *, task: str = TASK) -> None:
+        """Raise StoreUnavailableError when the broker is away."""
 
 
 def celery_app(redis_url: str) -> Celery:
@@ -48,14 +55,17 @@ def celery_app(redis_url: str) -> Celery:
 def publisher(app: Celery) -> Publish:
     """Make the function that queues a job; it raises StoreUnavailableError when the broker is away."""
 
-    def publish(job: Job) -> None:
+    def publish(job: Job, *, task: str = TASK) -> None:
+        solving = task == TASK
         try:
             app.send_task(
-                TASK,
+                task,
                 args=[job.id],
-                queue=f"gdsolver.{job.spec.priority}",
-                time_limit=hard_limit(job),
-                retry=False,
+                queue=f"gdsolver.{job.spec.priority}" if solving else QUEUES[0],
+                time_limit=hard_limit(job) if solving else MODEL_LIMIT_S,
+                # Once more at once: the connection may be one that Redis dropped when it was restarted.
+                retry=True,
+                retry_policy={"max_retries": 1, "interval_start": 0.0},
             )
         except (KombuError, OSError) as error:
             raise StoreUnavailableError(f"broker: {error}") from error

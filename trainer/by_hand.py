@@ -1,13 +1,12 @@
 """Jobs posted and followed by hand: from files and options to a spec, and from a job to words."""
 
-import time
 from pathlib import Path
 from typing import Any
 
 import pydantic
 from rich.console import Console
 
-from shared.contracts import JobSpec, JobStatus
+from shared.contracts import JobEvent, JobSpec, JobStatus, State
 from shared.snapshot import Snapshot
 from trainer.client import SolverClient
 from trainer.errors import ResultUnavailableError, TaskError
@@ -41,14 +40,11 @@ def job_spec(data: bytes, file: Path | None, *, time_s: float | None, **given: A
 
 def follow(client: SolverClient, job_id: str, result: Path | None, *, out: Console, err: Console) -> JobStatus:
     """Show a job's progress until it has ended; then its result, and write the weights if asked to."""
-    shown = ""
     with err.status(f"{job_id}: waiting"):
-        while not (job := client.job(job_id, wait=2.0)).state.terminal:
-            line = _progress(job)
-            if line != shown:
+        for event in client.events(job_id):
+            if line := _told(event):
                 err.print(line)
-                shown = line
-            time.sleep(0.1)
+    job = client.wait(job_id)
     if job.result is None:
         why = f": {job.error.detail}" if job.error else ""
         raise ResultUnavailableError(f"job {job_id} {job.state}{why}")
@@ -63,10 +59,16 @@ def follow(client: SolverClient, job_id: str, result: Path | None, *, out: Conso
     return job
 
 
-def _progress(job: JobStatus) -> str:
-    """The newest incumbent in words."""
-    found = job.progress
-    return f"{found.t_s:7.1f} s  objective {found.objective:.6g}  bound {found.bound:.6g}" if found else ""
+def _told(event: JobEvent) -> str:
+    """An event in words; nothing for the last one, which the result tells."""
+    data = event.data
+    if event.kind == "incumbent":
+        return f"{data['t_s']:7.1f} s  objective {data['objective']:.6g}  bound {data['bound']:.6g}"
+    if event.kind == "log":
+        return str(data["message"])
+    if data["state"] == "running":
+        return f"attempt {data['attempt']} at {data['worker']}"
+    return "" if State(data["state"]).terminal else str(data["state"])
 
 
 def row(job: JobStatus) -> list[str]:

@@ -1,9 +1,10 @@
 """The REST interface of a solver pool as Python calls."""
 
+import contextlib
 import json
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, TypeVar
@@ -18,6 +19,7 @@ from shared.contracts import (
     MAX_WAIT_S,
     Answer,
     Feedback,
+    JobEvent,
     JobList,
     JobResult,
     JobSpec,
@@ -132,6 +134,32 @@ class SolverClient:
             if until is not None and time.monotonic() >= until:
                 raise WaitTimeoutError(f"job {job_id} is still {status.state} after {timeout:g} s; it goes on")
 
+    def events(self, job_id: str, after: str | None = None) -> Iterator[JobEvent]:
+        """What happens to a job as it happens: `state`, `incumbent` and `log` events, until its terminal state.
+
+        Begins after the event with the id `after`, else at the beginning. A lost connection is resumed where it was;
+        raises PoolUnavailableError when that fails too often in a row.
+        """
+        failures = 0
+        while True:
+            lost: PoolUnavailableError | None = None
+            try:
+                headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
+                lines = self._channel.lines(f"/v1/jobs/{job_id}/events", headers)
+                if lines is None:
+                    return
+                with contextlib.closing(lines):
+                    for event in read_events(lines):
+                        failures, after = 0, event.id or after
+                        yield event
+                        if event.kind == "state" and State(event.data["state"]).terminal:
+                            return
+            except PoolUnavailableError as error:
+                lost = error
+            failures += 1
+            if not self._channel.rest(failures):
+                raise lost or PoolUnavailableError(f"the pool at {self.url} keeps ending the events of job {job_id}")
+
     def result(self, job_id: str) -> Candidate:
         """A finished job's weights; ResultUnavailableError while it is unfinished, has none, or has expired."""
         try:
@@ -184,6 +212,19 @@ class SolverClient:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+def read_events(lines: Iterable[str]) -> Iterator[JobEvent]:
+    """Read server-sent events; comments, and events that nobody here knows, are left out."""
+    fields: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name:
+            fields[name] = value.removeprefix(" ")
+        elif not line:
+            with contextlib.suppress(KeyError, ValueError):
+                yield JobEvent(id=fields.get("id"), kind=fields["event"], data=json.loads(fields["data"]))
+            fields = {}
 
 
 def _bytes(snapshot: Snapshot | bytes) -> bytes:

@@ -5,7 +5,7 @@ import email.utils
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -94,11 +94,47 @@ class Channel:
             return response
         raise _error(self.url, response)
 
+    def lines(self, path: str, headers: Mapping[str, str]) -> Generator[str, None, None] | None:
+        """Open a stream once and return its lines as they come; None when there is nothing (more) to come.
+
+        Raises PoolUnavailableError, now or between lines, when it is lost; the caller knows where to go on.
+        """
+        request = self._client.build_request("GET", path, headers=dict(headers), timeout=self._timeout)
+        try:
+            response = self._client.send(request, stream=True)
+            if response.is_success:
+                if response.status_code == httpx.codes.NO_CONTENT:
+                    response.close()
+                    return None
+                return self._read_lines(response)
+            response.read()
+        except httpx.HTTPError as error:
+            raise PoolUnavailableError(f"no answer from the pool at {self.url}: {error}") from error
+        raise _error(self.url, response)
+
+    def _read_lines(self, response: httpx.Response) -> Generator[str, None, None]:
+        try:
+            yield from response.iter_lines()
+        except httpx.HTTPError as error:
+            raise PoolUnavailableError(f"the pool at {self.url} was lost: {error}") from error
+        finally:
+            response.close()
+
+    def rest(self, number: int) -> bool:
+        """Sleep before the next try after `number` failures in a row; False when there have been enough."""
+        if number > self._retries:
+            return False
+        self._sleep(self._jittered(number))
+        return True
+
     def _pause(self, state: tenacity.RetryCallState) -> float:
-        doubled = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** (state.attempt_number - 1))
-        jitter = doubled * self._random.uniform(0.5, 1.0)
+        jitter = self._jittered(state.attempt_number)
         error = state.outcome.exception() if state.outcome else None
         return error.retry_after + jitter if isinstance(error, _PassingError) else jitter
+
+    def _jittered(self, number: int) -> float:
+        doubled = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** (number - 1))
+        return doubled * self._random.uniform(0.5, 1.0)
 
     def close(self) -> None:
         """Close the connections."""

@@ -41,7 +41,6 @@ def submit(services: Services, owner: str, spec: JobSpec, *, token: str | None) 
     once = None if token is None else (token, jobs.spec_digest(spec, reference))
     job, new = store.jobs.add(job, idempotency=once)
     if new:
-        store.blobs.keep_snapshot(owner, reference, spec.ttl_s + services.settings.keep_blob_s)
         _supersede_older(services, job)
         _publish(services, job)
         log.info("job queued", job=job.id, objective=spec.objective, run=spec.run)
@@ -66,15 +65,16 @@ def cancel(services: Services, job_id: str) -> jobs.Job | None:
 def _find_snapshot(services: Services, owner: str, spec: JobSpec) -> tuple[Snapshot, str]:
     if spec.snapshot is None:
         raise SpecError("missing: name a snapshot's id, or send a small one inline", field="snapshot")
-    if isinstance(spec.snapshot, InlineSnapshot):
-        snapshot = spec.snapshot.decode()
-        info, _ = store_snapshot(services, owner, snapshot.to_bytes())
-        return snapshot, info.id
-    data = services.store.blobs.snapshot(owner, spec.snapshot)
+    reference = spec.snapshot
+    if isinstance(reference, InlineSnapshot):
+        info, _ = store_snapshot(services, owner, reference.decode().to_bytes())
+        reference = info.id
+    keep_s = spec.ttl_s + services.settings.keep_blob_s
+    data = services.store.blobs.snapshot(owner, reference, keep_s=keep_s)
     if data is None:
         detail = "no such snapshot; upload it with POST /v1/snapshots first"
         raise ProblemError(404, ErrorCode.NOT_FOUND, detail, field="snapshot")
-    return Snapshot.from_bytes(data), spec.snapshot
+    return Snapshot.from_bytes(data), reference
 
 
 def _supersede_older(services: Services, job: jobs.Job) -> None:

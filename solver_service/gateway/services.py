@@ -37,7 +37,7 @@ class Services:
         return Failures(self.settings.max_failed_logins)
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 

@@ -9,10 +9,13 @@ import redis
 from solver_service.settings import Settings
 from solver_service.store.apikeys import ApiKeyStore
 from solver_service.store.blobs import BlobStore
+from solver_service.store.clock import Clock
 from solver_service.store.connection import connect, translated
+from solver_service.store.events import EventStore
 from solver_service.store.jobs import JobStore
 from solver_service.store.leases import ReaperLease
 from solver_service.store.limits import Limits
+from solver_service.store.models import ModelStore
 from solver_service.store.quota import Quota
 from solver_service.store.workers import WorkerStore
 
@@ -24,6 +27,8 @@ class Store:
     redis: redis.Redis
     jobs: JobStore
     blobs: BlobStore
+    events: EventStore
+    models: ModelStore
     workers: WorkerStore
     reaper: ReaperLease
     apikeys: ApiKeyStore
@@ -39,12 +44,15 @@ class Store:
             redis=client,
             jobs=JobStore(
                 client,
+                Clock(client),
                 keep_record_s=settings.keep_record_s,
                 keep_blob_s=settings.keep_blob_s,
                 lease_s=settings.lease_s,
                 max_queued=settings.max_queued,
             ),
             blobs=BlobStore(client, settings.keep_blob_s, quota),
+            events=EventStore(client),
+            models=ModelStore(client),
             workers=WorkerStore(client, settings.heartbeat_s),
             reaper=ReaperLease(client, secrets.token_hex(8)),
             apikeys=ApiKeyStore(client),
@@ -56,6 +64,11 @@ class Store:
     def ping(self) -> None:
         """Raise StoreUnavailableError unless Redis answers."""
         self.redis.ping()
+
+    @translated
+    def up_for_s(self) -> float:
+        """For how many seconds Redis has been running."""
+        return float(self.redis.info("server")["uptime_in_seconds"])
 
     def close(self) -> None:
         """Close every connection."""

@@ -11,6 +11,9 @@ from solver_service.store.quota import Quota, count
 MISSING = -2
 """What Redis answers when it is asked for the time to live of a key that is not there."""
 
+SPARE_S = 600
+"""A longer life is given with this much to spare, so that the next job on the same snapshot need not ask for it."""
+
 
 @dataclass(frozen=True)
 class BlobStore:
@@ -51,19 +54,21 @@ class BlobStore:
         return left != MISSING
 
     @translated
-    def snapshot(self, owner: str, snapshot_id: str) -> bytes | None:
-        """Read an owner's snapshot."""
-        return payload(self.redis.get(keys.snapshot(owner, snapshot_id)))
+    def snapshot(self, owner: str, snapshot_id: str, *, keep_s: float = 0.0) -> bytes | None:
+        """Read an owner's snapshot; it then lives at least so long, because a job needs it."""
+        name = keys.snapshot(owner, snapshot_id)
+        with self.redis.pipeline(transaction=False) as pipe:
+            pipe.get(name)
+            pipe.ttl(name)
+            data, left = pipe.execute()
+        if data is not None and left < keep_s:
+            self._prolong(name, keep_s + SPARE_S)
+        return payload(data)
 
     @translated
     def has_snapshot(self, owner: str, snapshot_id: str) -> bool:
         """Whether the owner's snapshot is there."""
         return bool(self.redis.exists(keys.snapshot(owner, snapshot_id)))
-
-    @translated
-    def keep_snapshot(self, owner: str, snapshot_id: str, seconds: float) -> None:
-        """Let a snapshot live at least so long, because a job needs it."""
-        self._prolong(keys.snapshot(owner, snapshot_id), seconds)
 
     @translated
     def put_incumbent(self, job_id: str, data: bytes) -> None:

@@ -9,9 +9,11 @@ import redis
 from redis.client import Pipeline
 
 from shared.contracts import Priority, State
+from solver_service.history import happenings
 from solver_service.jobs import Job
 from solver_service.metrics import counted
-from solver_service.store import keys
+from solver_service.store import events, keys
+from solver_service.store.clock import Clock
 from solver_service.store.connection import names, translated
 from solver_service.store.quota import count
 
@@ -38,6 +40,7 @@ class JobStore:
     """All job records of one Redis."""
 
     redis: redis.Redis
+    clock: Clock
     keep_record_s: int
     keep_blob_s: int
     lease_s: float
@@ -117,14 +120,19 @@ class JobStore:
         pipe.set(keys.job(job.id), job.model_dump_json(), ex=self.keep_record_s if job.state.terminal else None)
         for name, amount in counted(before, job).items():
             pipe.hincrbyfloat(keys.COUNTERS, name, amount)
+        told = happenings(before, job)
+        events.append(pipe, job.id, told, ended=job.state.terminal, keep_s=self.keep_record_s)
         if before is not None and before.state is job.state:
             return
         pipe.zrem(keys.QUEUED, job.id)
         pipe.zrem(keys.waiting(job.spec.priority), job.id)
         pipe.zrem(keys.RUNNING, job.id)
+        pipe.zrem(keys.EXPIRING, job.id)
         if job.state is State.QUEUED:
             pipe.zadd(keys.QUEUED, {job.id: job.queued_at})
             pipe.zadd(keys.waiting(job.spec.priority), {job.id: job.queued_at})
+            if job.attempt == 0:
+                pipe.zadd(keys.EXPIRING, {job.id: job.created + job.spec.ttl_s})
         elif job.state is State.RUNNING:
             pipe.zadd(keys.RUNNING, {job.id: self.now() + self.lease_s})
         else:
@@ -185,9 +193,19 @@ class JobStore:
         return self._existing(keys.RUNNING, self.now())
 
     @translated
-    def unclaimed(self, *, older_than: float) -> list[Job]:
-        """Queued jobs last published before the given time."""
-        return self._existing(keys.QUEUED, older_than)
+    def overdue(self) -> list[Job]:
+        """Queued jobs that never started and have outlived their time."""
+        return self._existing(keys.EXPIRING, self.now())
+
+    @translated
+    def unclaimed(self, *, older_than: float, most: int) -> list[Job]:
+        """Queued jobs last published before the given time, those first that have waited longest."""
+        return self._existing(keys.QUEUED, older_than, most=most)
+
+    @translated
+    def busy(self) -> int:
+        """How many jobs are running."""
+        return int(self.redis.zcard(keys.RUNNING))
 
     @translated
     def mark_published(self, job_id: str) -> None:
@@ -229,11 +247,10 @@ class JobStore:
     @translated
     def now(self) -> float:
         """Redis' own clock, so that all hosts agree on it: Unix time in seconds."""
-        seconds, microseconds = self.redis.time()
-        return float(seconds + microseconds / 1e6)
+        return self.clock.now()
 
-    def _existing(self, index: str, end: float | str) -> list[Job]:
-        ids = names(self.redis.zrangebyscore(index, "-inf", end, start=0, num=1000))
+    def _existing(self, index: str, end: float | str, *, most: int = 1000) -> list[Job]:
+        ids = names(self.redis.zrangebyscore(index, "-inf", end, start=0, num=most))
         return list(self._drop_missing(index, ids))
 
     def _drop_missing(self, index: str, ids: list[str]) -> Iterator[Job]:

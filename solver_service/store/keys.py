@@ -22,6 +22,10 @@ FINISHED = "gds:finished"
 """Hash: how many jobs ended in each terminal state."""
 WORKERS = "gds:workers"
 """Sorted set: worker names by their last heartbeat."""
+EXPIRING = "gds:expiring"
+"""Sorted set: ids of queued jobs that never started, by the time when they expire."""
+CHANGED = "gds:changed"
+"""Channel: the id of every job as it changes."""
 REAPER = "gds:reaper"
 """The token of the gateway that may reap just now."""
 
@@ -71,9 +75,29 @@ def incumbent(job_id: str) -> str:
     return f"gds:incumbent:{job_id}"
 
 
+def events(job_id: str) -> str:
+    """Stream of what happened to a job (fields: kind, data as JSON)."""
+    return f"gds:events:{job_id}"
+
+
 def result(job_id: str) -> str:
     """A finished job's weights (safetensors)."""
     return f"gds:result:{job_id}"
+
+
+def model(job_id: str) -> str:
+    """A job's model (MPS) that somebody asked for."""
+    return f"gds:model:{job_id}"
+
+
+def model_refusal(job_id: str) -> str:
+    """Why a job's model cannot be had (JSON)."""
+    return f"gds:model-refusal:{job_id}"
+
+
+def model_wanted(job_id: str) -> str:
+    """How often a worker was asked for a job's model."""
+    return f"gds:model-wanted:{job_id}"
 
 
 def worker(name: str) -> str:

@@ -1,5 +1,6 @@
 """The Celery worker: heartbeats in the parent, one job at a time in each child, a shutdown that keeps incumbents."""
 
+import contextlib
 import multiprocessing
 import os
 import socket
@@ -9,14 +10,16 @@ from typing import Any
 
 import structlog
 from celery import Celery, signals
-from celery.exceptions import SecurityWarning
+from celery.exceptions import SecurityWarning, TimeLimitExceeded, WorkerLostError
 
 from solver_service import queue
 from solver_service.errors import StoreUnavailableError
 from solver_service.lifeline import die_with_parent, no_core_dumps
-from solver_service.queue import QUEUES, TASK
+from solver_service.queue import MODEL_TASK, QUEUES, TASK
+from solver_service.reaper import give_up
 from solver_service.settings import Settings
 from solver_service.store import Store
+from solver_service.worker.models import write_model
 from solver_service.worker.tasks import Attempts
 
 log = structlog.get_logger()
@@ -44,6 +47,7 @@ def run_worker(settings: Settings, *, name: str | None, slots: int) -> None:
     warnings.filterwarnings("ignore", category=SecurityWarning)
     signals.worker_shutting_down.connect(say_stop, weak=False)
     signals.worker_process_init.connect(tie_child, weak=False)
+    signals.task_failure.connect(_Losses(settings, name).notice, weak=False)
     app.worker_main(
         [
             "--quiet",
@@ -70,7 +74,35 @@ def _register_task(app: Celery, settings: Settings, name: str, *, shutting_down:
             attempts.append(Attempts(Store.open(settings), publish, settings, name, shutting_down.is_set))
         attempts[0].run(job_id)
 
+    def write(job_id: str) -> None:
+        with contextlib.closing(Store.open(settings)) as store:
+            write_model(store, job_id)
+
     app.task(name=TASK)(work)
+    app.task(name=MODEL_TASK)(write)
+
+
+class _Losses:
+    """Gives a job back at once when the child that worked on it has died: there is no need to wait for its lease."""
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        self._store = Store.open(settings)
+        self._publish = queue.publisher(queue.celery_app(settings.redis_url))
+        self._name = name
+
+    def notice(self, *, sender: Any, exception: BaseException, args: Any = None, **_: Any) -> None:
+        """Hear of a failed task; in the parent that is one whose process was lost or killed for its time."""
+        if sender.name == TASK and isinstance(exception, WorkerLostError | TimeLimitExceeded) and args:
+            # In a thread: Celery's own must go on, even while Redis is away.
+            threading.Thread(target=self._give_up, args=(str(args[0]),), name="loss", daemon=True).start()
+
+    def _give_up(self, job_id: str) -> None:
+        try:
+            job = self._store.jobs.get(job_id)
+            if job is not None and job.worker == self._name:
+                give_up(self._store, self._publish, job)
+        except StoreUnavailableError as error:
+            log.warning("loss not told: the reaper will see it", job=job_id, reason=str(error))
 
 
 class _Heart:

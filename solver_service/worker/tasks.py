@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import structlog
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
@@ -22,6 +23,8 @@ from solver_service.worker.watchdog import Watchdog
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
+
 STORE_PATIENCE_S = 120.0
 
 
@@ -37,8 +40,9 @@ class Attempts:
 
     def run(self, job_id: str) -> None:
         """Claim the job and work on it; a job that is not queued any more is left alone."""
-        now = self.store.jobs.now()
-        job = self.store.jobs.update(job_id, partial(jobs.claim, worker=self.worker, now=now))
+        now = self.store.jobs.now
+        claim = partial(jobs.claim, worker=self.worker)
+        job = _patiently(lambda: self.store.jobs.update(job_id, partial(claim, now=now())))
         if job is None or job.state is not State.RUNNING:
             return
         with structlog.contextvars.bound_contextvars(job=job.id, attempt=job.attempt):
@@ -46,13 +50,16 @@ class Attempts:
 
     def _attempt(self, job: jobs.Job) -> None:
         try:
-            snapshot, start = self._load(job)
             watchdog = Watchdog(self.store, job, every_s=self.settings.watch_s, shutting_down=self.shutting_down)
             ceiling_mb = self.settings.worker_memory_mb
             spec = affordable(job.spec, ceiling_mb=ceiling_mb)
             bound = bounded(spec.limits.memory_mb, ceiling_mb=ceiling_mb)
             with watchdog, bound:
+                snapshot, start = _patiently(lambda: self._load(job))
                 solution = solve(snapshot, spec, watchdog.control, start=start)
+        except StoreUnavailableError as error:
+            # Not the job's fault: its lease ends, and it is queued again once Redis is back.
+            log.warning("attempt given up", reason=str(error))
         except (ContractError, ServiceError, MemoryError, ArithmeticError) as error:
             self._fail(job, error)
         except Exception as error:
@@ -93,9 +100,10 @@ class Attempts:
 
     def _release(self, job: jobs.Job, solution: Solution) -> None:
         """Hand the job and its incumbent to another worker, because this one is shutting down."""
-        self.store.blobs.put_incumbent(job.id, weights.encode(solution.moved))
-        now = self.store.jobs.now()
-        back = self.store.jobs.update(job.id, partial(jobs.release, attempt=job.attempt, now=now))
+        found = weights.encode(solution.moved)
+        _patiently(lambda: self.store.blobs.put_incumbent(job.id, found))
+        now = self.store.jobs.now
+        back = _patiently(lambda: self.store.jobs.update(job.id, partial(jobs.release, attempt=job.attempt, now=now())))
         if back is not None and back.state is State.QUEUED:
             self.publish(back)
             log.info("job released")
@@ -110,8 +118,8 @@ class Attempts:
         )
 
 
-def _patiently(call: Callable[[], jobs.Job | None]) -> jobs.Job | None:
-    """Repeat a write while Redis is away; what a solve found is worth the wait."""
+def _patiently(call: Callable[[], T]) -> T:
+    """Repeat a call while Redis is away; an accepted job and what a solve found are worth the wait."""
     retrying = Retrying(
         retry=retry_if_exception_type(StoreUnavailableError),
         wait=wait_exponential(multiplier=0.2, max=5),

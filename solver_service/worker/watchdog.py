@@ -71,7 +71,11 @@ class Watchdog:
         found, self._newest = self._newest, None
         if found is None:
             return
-        self._store.blobs.put_incumbent(self._job.id, weights.encode(found.moved))
+        try:
+            self._store.blobs.put_incumbent(self._job.id, weights.encode(found.moved))
+        except StoreUnavailableError:
+            self._newest = self._newest or found
+            raise
         progress = Progress(
             t_s=found.t_s,
             objective=found.objective,

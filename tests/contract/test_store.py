@@ -11,7 +11,8 @@ from solver_service import jobs
 from solver_service.errors import StoreUnavailableError
 from solver_service.reaper import sweep
 from solver_service.settings import Settings
-from solver_service.store import Store
+from solver_service.store import Store, keys
+from solver_service.store.events import BEGINNING
 from solver_service.store.jobs import IdempotencyMismatchError, QueueFullError
 from tests.unit.service.test_jobs import RESULT
 
@@ -83,7 +84,7 @@ def test_the_bytes_that_are_kept_are_counted(store: Store) -> None:
 def test_a_snapshot_that_a_job_needs_longer_is_not_cut_short(store: Store) -> None:
     """Sent again, a snapshot keeps the longer one of its lives."""
     store.blobs.put_snapshot("local", "a" * 64, b"x")
-    store.blobs.keep_snapshot("local", "a" * 64, 7 * 86400)
+    store.blobs.snapshot("local", "a" * 64, keep_s=7 * 86400)
     store.blobs.put_snapshot("local", "a" * 64, b"x")
     assert store.redis.ttl(f"gds:snapshot:local:{'a' * 64}") > 6 * 86400
 
@@ -158,6 +159,70 @@ def test_the_reaper_publishes_forgotten_jobs_only_while_a_worker_is_free(store: 
     store.workers.beat("w", host="h", pid=1, slots=1)
     sweep(store, lambda job: published.append(job.id), republish_s=-1)
     assert published == [job.id]
+
+
+def test_no_more_is_published_again_than_workers_are_free_for(store: Store) -> None:
+    """A long queue behind one free worker is not sent a second time as a whole."""
+    for _ in range(4):
+        add(store)
+    store.workers.beat("w", host="h", pid=1, slots=1)
+    published: list[str] = []
+    sweep(store, lambda job: published.append(job.id), republish_s=-1)
+    assert len(published) == 1
+
+
+def test_no_lease_ends_while_redis_was_away(store: Store) -> None:
+    """After an outage leases are not judged: no worker could renew its own."""
+    job = add(store)
+    claim(store, job)
+    threading.Event().wait(0.1)
+    sweep(store, lambda job: None, republish_s=10, judge=False)
+    found = store.jobs.get(job.id)
+    assert found is not None
+    assert (found.state, found.lost) == (State.RUNNING, 0)
+
+
+def test_a_job_expires_on_time_without_a_worker(store: Store) -> None:
+    """`ttl_s` is kept by the reaper, whatever the time since the job was published; one that ran is left alone."""
+    late, begun = add(store), add(store)
+    claim(store, begun)
+    store.redis.zadd(keys.EXPIRING, {late.id: 1.0}, xx=True)
+    assert [job.id for job in store.jobs.overdue()] == [late.id]
+    store.jobs.update(late.id, lambda job: job.model_copy(update={"created": 1.0}))
+    sweep(store, lambda job: None, republish_s=10)
+    found = store.jobs.get(late.id)
+    assert found is not None
+    assert found.state is State.EXPIRED
+    assert store.jobs.overdue() == []
+
+
+def test_events_are_written_with_the_change_they_tell(store: Store) -> None:
+    """A transition that is refused tells nothing; one that is made is told once, and listeners hear of it."""
+    heard: list[tuple[str, bool]] = []
+    ended = threading.Event()
+    listener = threading.Thread(target=lambda: heard.extend(store.events.listen(ended.is_set)))
+    listener.start()
+    threading.Event().wait(0.3)
+    job = add(store)
+    claim(store, job)
+    assert claim(store, job) is None
+    told = store.events.after(job.id, BEGINNING)
+    assert [event.data["state"] for event in told] == ["queued", "running"]
+    assert store.events.after(job.id, str(told[0].id)) == told[1:]
+    threading.Event().wait(0.3)
+    ended.set()
+    listener.join()
+    assert heard == [(job.id, False), (job.id, False)]
+
+
+def test_a_snapshot_lives_as_long_as_a_job_may_wait_for_it(store: Store) -> None:
+    """Reading it for a job prolongs its life, and sending it again does not cut it short."""
+    name = keys.snapshot("local", "a" * 64)
+    assert store.blobs.put_snapshot("local", "a" * 64, b"data")
+    assert store.blobs.snapshot("local", "a" * 64, keep_s=3 * 86400) == b"data"
+    assert store.redis.ttl(name) >= 3 * 86400
+    assert not store.blobs.put_snapshot("local", "a" * 64, b"data")
+    assert store.redis.ttl(name) >= 3 * 86400
 
 
 def test_one_reaper_at_a_time(store: Store, redis_url: str) -> None:

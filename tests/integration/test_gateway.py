@@ -1,20 +1,24 @@
 """The REST interface on a real Redis, without workers: what is accepted, what is refused and how."""
 
 import json
+import re
 from collections.abc import Iterator
 from functools import partial
 
 import pytest
 from starlette.testclient import TestClient
 
+from shared.contracts import JobError
 from shared.snapshot import snapshot_id
 from solver_service import jobs, weights
 from solver_service.errors import StoreUnavailableError
 from solver_service.gateway.app import create_app
 from solver_service.gateway.services import Services
 from solver_service.milp.moved import Moved
+from solver_service.queue import TASK
 from solver_service.settings import Settings
-from solver_service.store import Store
+from solver_service.store import Store, keys
+from solver_service.worker.models import write_model
 from tests.conftest import small_snapshot
 from tests.unit.service.test_jobs import RESULT
 
@@ -28,12 +32,13 @@ class FakeQueue:
 
     def __init__(self) -> None:
         self.published: list[str] = []
+        self.models: list[str] = []
         self.broken = False
 
-    def __call__(self, job: jobs.Job) -> None:
+    def __call__(self, job: jobs.Job, *, task: str = TASK) -> None:
         if self.broken:
             raise StoreUnavailableError("away")
-        self.published.append(job.id)
+        (self.published if task == TASK else self.models).append(job.id)
 
 
 class Gateway:
@@ -204,6 +209,8 @@ def test_feedback_is_kept(gateway: Gateway, client: TestClient) -> None:
         ({"objective": "accuracy"}, "objective"),
         ({"objective": "mae"}, "objective"),
         ({"radius": -1}, "radius"),
+        ({"radius": 1e39}, "radius"),
+        ({"bias_radius": 1e308}, "bias_radius"),
         ({"radius": None}, "radius"),
         ({"limits": {"time_s": 601}}, "limits.time_s"),
         ({"limits": {"time_s": 10, "patience": 1}}, "limits.patience"),
@@ -317,3 +324,49 @@ def test_the_openapi_document_describes_the_spec(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     assert {"JobSpec", "JobStatus", "Problem", "Limits"} <= document["components"]["schemas"].keys()
     assert "/v1/solve" in document["paths"]
+
+
+def test_every_route_documents_its_errors(client: TestClient) -> None:
+    """Errors are problem+json in the document, too, and every schema that it names is there."""
+    document = client.get("/openapi.json").json()
+    text = json.dumps(document)
+    for route, methods in document["paths"].items():
+        for name, method in methods.items():
+            if name == "head":
+                continue  # an answer to HEAD has no body
+            refusals = [status for status in method["responses"] if status[0] == "4"]
+            assert "422" in refusals, (route, name)
+            assert all("application/problem+json" in method["responses"][status]["content"] for status in refusals)
+    named = set(re.findall(r'"#/components/schemas/([^"]+)"', text))
+    assert named <= document["components"]["schemas"].keys()
+    assert document["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]["example"]
+
+
+def test_a_model_is_written_on_request(gateway: Gateway, client: TestClient) -> None:
+    """202 and one message until a worker has written it, then the text; a reason where there is none."""
+    first, second, large = (str(post(client, {"snapshot": upload(client, seed)})["id"]) for seed in range(3))
+    url = f"/v1/jobs/{first}/problem"
+    waiting = client.get(url)
+    assert (waiting.status_code, waiting.headers["retry-after"]) == (202, "1")
+    assert client.get(url).status_code == 202
+    assert gateway.queue.models == [first]
+    write_model(gateway.store, first)
+    written = client.get(url)
+    assert written.status_code == 200
+    assert written.text.rstrip().endswith("ENDATA")
+    for job, code, status in ((second, "not_supported", 409), (large, "too_large", 413)):
+        gateway.store.models.refuse(job, JobError(code=code, detail="so it is"))
+        assert_problem(client.get(f"/v1/jobs/{job}/problem"), status, code)
+
+
+def test_a_model_needs_its_job_and_snapshot(gateway: Gateway, client: TestClient) -> None:
+    """Unknown job: 404. Expired snapshot: 410. Asked for too often in vain: a refusal instead of another crash."""
+    assert_problem(client.get(f"/v1/jobs/{'0' * 32}/problem"), 404, "not_found")
+    job = post(client, {"snapshot": upload(client)})
+    for asked in range(5):
+        gateway.store.redis.delete(f"{keys.model_wanted(str(job['id']))}:now")
+        assert client.get(f"/v1/jobs/{job['id']}/problem").status_code == (202 if asked <= 3 else 409)
+    assert len(gateway.queue.models) == 3
+    other = post(client, {"snapshot": upload(client, 1)})
+    gateway.store.redis.delete(keys.snapshot("local", str(other["snapshot"])))
+    assert_problem(client.get(f"/v1/jobs/{other['id']}/problem"), 410, "gone")

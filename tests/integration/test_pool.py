@@ -18,6 +18,7 @@ from shared.objectives import Objective
 from shared.snapshot import Snapshot, TailLayer
 from solver_service.cli import app
 from tests.conftest import RunningPool, small_snapshot, start_pool, wait_for
+from trainer.client import SolverClient
 
 SPEC = {"objective": "zero_one", "radius": 0.3, "limits": {"time_s": 5}}
 OCTETS = {"content-type": "application/octet-stream"}
@@ -148,6 +149,62 @@ def test_the_commands_find_a_running_pool_by_its_folder(pool: RunningPool, tmp_p
     nothing = run.invoke(app, ["keys", "list", "--data-dir", str(tmp_path)])
     assert nothing.exit_code == 1
     assert "no pool runs on" in nothing.stderr
+
+
+def test_priorities_are_kept(pool: RunningPool) -> None:
+    """Of jobs that wait, those of high priority start first, whatever the order in which they came."""
+    with httpx.Client(base_url=pool.url) as http:
+        blocker = submit(http, long_problem(), {**SPEC, "limits": {"time_s": 100}})
+        wait_for(lambda: http.get(f"/v1/jobs/{blocker}").json()["state"] == "running")
+        waiting = [
+            submit(http, small_snapshot(seed).to_bytes(), {**SPEC, "priority": priority})
+            for seed, priority in enumerate(["low", "normal", "high"])
+        ]
+        http.delete(f"/v1/jobs/{blocker}")
+        started = [ended(http, job)["started"] for job in waiting]
+    assert started == sorted(started, reverse=True)
+
+
+def test_a_newer_snapshot_ends_the_older_job(pool: RunningPool) -> None:
+    """`supersede` interrupts a running job of the same run, which keeps its incumbent, and then the newer one runs."""
+    with httpx.Client(base_url=pool.url) as http:
+        run = {**SPEC, "run": "superseded", "supersede": True}
+        old = submit(http, long_problem(), {**run, "limits": {"time_s": 100}})
+        wait_for(lambda: http.get(f"/v1/jobs/{old}").json()["progress"] is not None)
+        new = submit(http, small_snapshot().to_bytes(), run)
+        assert ended(http, new)["state"] == "succeeded"
+        record = ended(http, old)
+    assert record["state"] == "cancelled"
+    assert record["result"]["status"] == "interrupted"
+
+
+def test_a_running_jobs_model_can_be_had(pool: RunningPool) -> None:
+    """The worker writes the model on request; the gateway answers 202 until then."""
+    with httpx.Client(base_url=pool.url) as http:
+        job = submit(http, small_snapshot().to_bytes(), SPEC)
+        wait_for(lambda: http.get(f"/v1/jobs/{job}/problem").status_code == 200)
+        assert "ROWS" in http.get(f"/v1/jobs/{job}/problem").text
+
+
+def test_a_killed_child_is_noticed_before_its_lease_ends(tmp_path: Path) -> None:
+    """A worker whose child dies gives the job back itself: it runs again though the lease is long."""
+    pool = start_pool(tmp_path, environment={"GDSOLVER_LEASE_S": "3600"})
+    try:
+        with httpx.Client(base_url=pool.url) as http, SolverClient(pool.url) as client:
+            job = submit(http, long_problem(), {**SPEC, "limits": {"time_s": 4}})
+            wait_for(lambda: http.get(f"/v1/jobs/{job}").json()["progress"] is not None)
+            before = http.get(f"/v1/jobs/{job}").json()["progress"]["objective"]
+            (worker,) = http.get("/v1/workers").json()["workers"]
+            (child,) = psutil.Process(worker["pid"]).children()
+            child.kill()
+            told = list(client.events(job))
+    finally:
+        pool.stop()
+    assert [event.data["state"] for event in told if event.kind == "state"] == [
+        "queued", "running", "queued", "running", "succeeded",
+    ]  # fmt: skip
+    assert any("was lost" in event.data["message"] for event in told if event.kind == "log")
+    assert told[-1].data["objective"]["final"] <= before
 
 
 def test_a_killed_workers_job_runs_again(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """/v1/jobs and /v1/solve: submit, ask, wait, fetch, cancel."""
 
-import asyncio
 import json
 import time
 from functools import partial
@@ -14,22 +13,30 @@ from starlette.datastructures import UploadFile
 from shared.contracts import MAX_WAIT_S, Feedback, JobList, JobSpec, JobStatus, State
 from shared.errors import ErrorCode, SpecError
 from solver_service.gateway.auth import Author, Reader, Submitter
+from solver_service.gateway.documents import SPEC_EXAMPLE, Responses, problems
 from solver_service.gateway.guard import media_type, require_media_type
 from solver_service.gateway.intake import cancel, store_snapshot, submit
 from solver_service.gateway.problems import ProblemError, validation_response
 from solver_service.gateway.services import Injected, Services
+from solver_service.gateway.waiting import Room
 from solver_service.jobs import Job, judge
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
 JobId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
 Token = Annotated[str | None, Header(alias="Idempotency-Key")]
-FIRST_POLL_S, LAST_POLL_S = 0.01, 0.25
 
 _SPEC_BODY = {
     "requestBody": {
         "required": True,
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/JobSpec"}}},
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/JobSpec"}, "example": SPEC_EXAMPLE}},
+    }
+}
+_CANCELLING: Responses = {202: {"model": JobStatus, "description": "The solver is being interrupted."}}
+_WEIGHTS: Responses = {
+    200: {
+        "description": 'Weights as safetensors, with the result in `__metadata__["result"]`.',
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
 _SOLVE_BODY = {
@@ -41,7 +48,11 @@ _SOLVE_BODY = {
                     "type": "object",
                     "required": ["spec", "snapshot"],
                     "properties": {
-                        "spec": {"type": "string", "description": "job spec (JSON), as a field or a file"},
+                        "spec": {
+                            "type": "string",
+                            "description": "job spec (JSON), as a field or a file, without `snapshot`",
+                            "example": '{"objective": "zero_one", "radius": 0.1}',
+                        },
                         "snapshot": {"type": "string", "format": "binary"},
                     },
                 }
@@ -51,7 +62,9 @@ _SOLVE_BODY = {
 }
 
 
-@router.post("/jobs", status_code=202, response_model=JobStatus, openapi_extra=_SPEC_BODY)
+@router.post(
+    "/jobs", status_code=202, response_model=JobStatus, openapi_extra=_SPEC_BODY, responses=problems(404, 413, 429)
+)
 async def create(
     request: Request, response: Response, services: Injected, owner: Submitter, token: Token = None
 ) -> JobStatus | Response:
@@ -61,7 +74,9 @@ async def create(
     return await _accept(services, owner, response, text=text, snapshot=None, token=token)
 
 
-@router.post("/solve", status_code=202, response_model=JobStatus, openapi_extra=_SOLVE_BODY)
+@router.post(
+    "/solve", status_code=202, response_model=JobStatus, openapi_extra=_SOLVE_BODY, responses=problems(400, 413, 429)
+)
 async def solve(
     request: Request, response: Response, services: Injected, owner: Submitter, token: Token = None
 ) -> JobStatus | Response:
@@ -93,26 +108,29 @@ def listing(
     return JobList(jobs=[job.status() for job in found], cursor=following)
 
 
-@router.get("/jobs/{job_id}")
+@router.get("/jobs/{job_id}", responses=problems(404))
 async def show(
-    job_id: JobId, services: Injected, owner: Reader, wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 0.0
+    job_id: JobId,
+    services: Injected,
+    owner: Reader,
+    room: Room,
+    wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 0.0,
 ) -> JobStatus:
     """Show a job; with `wait`, answer when it has ended or after so many seconds."""
     end = time.monotonic() + wait
-    pause = FIRST_POLL_S
-    while True:
-        job = await run_in_threadpool(_owned, services, owner, job_id)
-        left = end - time.monotonic()
-        if job.state.terminal or left <= 0:
-            return job.status()
-        await asyncio.sleep(min(pause, left))
-        pause = min(pause * 1.5, LAST_POLL_S)
+    with room.waiting_for(job_id, end_only=True) as waiter:
+        while True:
+            job = await run_in_threadpool(owned, services, owner, job_id)
+            left = end - time.monotonic()
+            if job.state.terminal or left <= 0:
+                return job.status()
+            await waiter.changed(left)
 
 
-@router.get("/jobs/{job_id}/result", response_class=Response)
+@router.get("/jobs/{job_id}/result", response_class=Response, responses=_WEIGHTS | problems(404, 409, 410))
 def result(job_id: JobId, services: Injected, owner: Reader) -> Response:
     """Fetch the weights as safetensors, with the result's JSON in `__metadata__["result"]`."""
-    job = _owned(services, owner, job_id)
+    job = owned(services, owner, job_id)
     if not job.state.terminal:
         detail = f"the job is {job.state.value}; wait for it with GET /v1/jobs/{job_id}?wait=60"
         raise ProblemError(409, ErrorCode.NOT_FINISHED, detail)
@@ -124,27 +142,28 @@ def result(job_id: JobId, services: Injected, owner: Reader) -> Response:
     return Response(data, media_type="application/octet-stream")
 
 
-@router.delete("/jobs/{job_id}", response_model=JobStatus)
+@router.delete("/jobs/{job_id}", response_model=JobStatus, responses=_CANCELLING | problems(404))
 def delete(job_id: JobId, response: Response, services: Injected, owner: Author) -> JobStatus:
     """Cancel a job (202, its incumbent is kept as the result); 200 when it has already ended."""
-    _owned(services, owner, job_id)
+    owned(services, owner, job_id)
     cancel(services, job_id)
-    job = _owned(services, owner, job_id)
+    job = owned(services, owner, job_id)
     response.status_code = 200 if job.state.terminal else 202
     return job.status()
 
 
-@router.post("/jobs/{job_id}/feedback")
+@router.post("/jobs/{job_id}/feedback", responses=problems(404, 409))
 def feedback(job_id: JobId, verdict: Feedback, services: Injected, owner: Author) -> JobStatus:
     """Tell what became of the weights."""
-    job = _owned(services, owner, job_id)
+    job = owned(services, owner, job_id)
     after = services.store.jobs.update(job_id, lambda current: judge(current, verdict))
     if after is None:
         raise ProblemError(409, ErrorCode.NOT_FINISHED, f"the job is {job.state.value}: there is nothing to judge yet")
     return after.status()
 
 
-def _owned(services: Services, owner: str, job_id: str) -> Job:
+def owned(services: Services, owner: str, job_id: str) -> Job:
+    """Read the caller's job; ProblemError 404 for anybody else's."""
     job = services.store.jobs.get(job_id)
     if job is None or job.owner != owner:
         raise ProblemError(404, ErrorCode.NOT_FOUND, "no such job", field="id")

@@ -9,6 +9,7 @@ from shared.contracts import SnapshotInfo
 from shared.errors import ErrorCode
 from shared.snapshot import snapshot_id
 from solver_service.gateway.auth import Author, Reader
+from solver_service.gateway.documents import Responses, problems
 from solver_service.gateway.guard import media_type
 from solver_service.gateway.intake import store_snapshot
 from solver_service.gateway.problems import ProblemError
@@ -17,6 +18,7 @@ from solver_service.gateway.services import Injected
 router = APIRouter(prefix="/v1/snapshots", tags=["snapshots"])
 
 Digest = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the snapshot's bytes")]
+_THERE: Responses = {200: {"model": SnapshotInfo, "description": "It was there already."}}
 _NOT_BINARY = ("application/json", "application/x-www-form-urlencoded", "multipart/form-data")
 _BODY = {
     "requestBody": {
@@ -27,7 +29,7 @@ _BODY = {
 }
 
 
-@router.post("", status_code=201, openapi_extra=_BODY)
+@router.post("", status_code=201, openapi_extra=_BODY, responses=_THERE | problems(413))
 async def upload(request: Request, response: Response, services: Injected, owner: Author) -> SnapshotInfo:
     """Store a snapshot (safetensors); 200 when it was there already."""
     data = await _binary_body(request)
@@ -36,7 +38,7 @@ async def upload(request: Request, response: Response, services: Injected, owner
     return info
 
 
-@router.put("/{digest}", status_code=201, openapi_extra=_BODY)
+@router.put("/{digest}", status_code=201, openapi_extra=_BODY, responses=_THERE | problems(413))
 async def upload_checked(
     digest: Digest, request: Request, response: Response, services: Injected, owner: Author
 ) -> SnapshotInfo:
@@ -50,7 +52,7 @@ async def upload_checked(
     return info
 
 
-@router.head("/{digest}", status_code=200)
+@router.head("/{digest}", status_code=200, responses={404: {"description": "It is not there."}})
 def exists(digest: Digest, services: Injected, owner: Reader) -> Response:
     """Say whether a snapshot is there: 200 or 404."""
     return Response(status_code=200 if services.store.blobs.has_snapshot(owner, digest) else 404)

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import cast
 
 from solver_service.milp.backends.outcome import MilpSolver
+from solver_service.milp.formulation.model import LinearModel
 
 MODULES = {"scip": "solver_service.milp.backends.scip", "highs": "solver_service.milp.backends.highs"}
 
@@ -11,6 +12,11 @@ MODULES = {"scip": "solver_service.milp.backends.scip", "highs": "solver_service
 def milp_solver(backend: str) -> MilpSolver:
     """The backend's solve function."""
     return cast(MilpSolver, import_module(MODULES[backend]).solve)
+
+
+def write_mps(model: LinearModel) -> bytes:
+    """The model in MPS format, as SCIP writes it."""
+    return bytes(import_module(MODULES["scip"]).mps(model))
 
 
 def version(backend: str) -> str:

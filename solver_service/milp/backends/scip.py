@@ -91,6 +91,16 @@ def solve(
     )
 
 
+def mps(model: LinearModel) -> bytes:
+    """The model as a file of format MPS."""
+    scip, _ = build(model)
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "model.mps")
+        if scip is not None:
+            scip.writeProblem(str(path), verbose=False)
+        return path.read_bytes()
+
+
 def version() -> str:
     """SCIP's own version."""
     scip = Model()

@@ -103,10 +103,14 @@ class FakePool(httpx.BaseTransport):
                 return self._about(method, job, rest, request)
         return problem(404, "not_found", "no such thing")
 
-    def _about(self, method: str, job: str, rest: list[str], request: httpx.Request) -> httpx.Response:
+    def _about(self, method: str, job: str, rest: list[str], request: httpx.Request) -> httpx.Response:  # noqa: PLR0911
         match method, rest:
             case "GET", []:
                 return httpx.Response(200, json=self._record(job))
+            case "GET", ["events"]:
+                state = json.dumps({"state": self._record(job)["state"], "attempt": 1, "worker": "w"})
+                told = 'id: 1-0\nevent: log\ndata: {"message": "begun"}\n\n'
+                return httpx.Response(200, text=f"{told}id: 2-0\nevent: state\ndata: {state}\n\n")
             case "GET", ["result"] if self.release.is_set():
                 return httpx.Response(200, content=self._result(job))
             case "GET", ["result"]:

@@ -56,6 +56,40 @@ def test_lists_and_looks_at_the_pool(snapshot: Snapshot) -> None:
     assert client.ready()
 
 
+def stream(*lines: str) -> httpx.Response:
+    return httpx.Response(200, text="\n".join([*lines, "", ""]), headers={"content-type": "text/event-stream"})
+
+
+def test_events_are_followed_over_a_lost_connection() -> None:
+    """A stream that breaks off is resumed after its last event; it ends with the terminal state."""
+    asked: list[str | None] = []
+    first = stream(": following", "", "id: 1-0", "event: state", 'data: {"state": "running"}')
+    second = stream(
+        "id: 2-0", "event: later", "data: {}", "", "id: 3-0", "event: state", 'data: {"state": "succeeded"}'
+    )
+    answers = [first, httpx.Response(503), second]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.headers.get("Last-Event-ID"))
+        return answers.pop(0)
+
+    client = SolverClient("http://pool", transport=httpx.MockTransport(answer), sleep=lambda _: None)
+    assert [event.data["state"] for event in client.events("job")] == ["running", "succeeded"]
+    assert asked == [None, "1-0", "1-0"]
+
+
+def test_events_that_cannot_be_had_are_an_error() -> None:
+    """A pool that stays away or says no is reported; one that has nothing more to tell is not."""
+    for status, error in ((503, PoolUnavailableError), (404, PoolRefusedError)):
+        problem = {"title": "t", "status": status, "code": "not_found", "detail": "d"}
+        transport = httpx.MockTransport(lambda _, s=status, p=problem: httpx.Response(s, json=p))
+        client = SolverClient("http://pool", transport=transport, retries=2, sleep=lambda _: None)
+        with pytest.raises(error):
+            list(client.events("job"))
+    nothing = httpx.MockTransport(lambda _: httpx.Response(204))
+    assert list(SolverClient("http://pool", transport=nothing).events("job", after="3-0")) == []
+
+
 def test_feedback_and_cancel_reach_the_pool(snapshot: Snapshot) -> None:
     """A verdict and a cancellation arrive at the job they are about."""
     pool = FakePool()

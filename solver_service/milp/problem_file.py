@@ -1,0 +1,61 @@
+"""A job's model as an MPS file, so that a run can be looked at and repeated with another solver."""
+
+from typing import NoReturn
+
+from shared.contracts import JobSpec
+from shared.errors import ErrorCode, SpecError
+from shared.snapshot import Snapshot
+from solver_service.milp.backends.registry import write_mps
+from solver_service.milp.formulation.compact import NO_CUTS, compact_model
+from solver_service.milp.formulation.constrained import constrained_model
+from solver_service.milp.formulation.model import LinearModel
+from solver_service.milp.formulation.reach import size_of
+from solver_service.milp.formulation.reference import reference_model
+from solver_service.milp.formulation.relu_block import block_model
+from solver_service.milp.formulation.rows import nonzeros
+from solver_service.milp.hidden.network import network_of
+from solver_service.milp.problem import problem_of
+from solver_service.milp.reduction import screen
+from solver_service.milp.requirements import requirements_of
+
+MOST_NONZEROS = 500_000
+"""A model with more coefficients is not written: its file would be larger than some 20 MB."""
+
+
+def mps(snapshot: Snapshot, spec: JobSpec) -> bytes:
+    """Write the job's model: the first h (d+1) columns are the changes of weights and biases in units of their radii.
+
+    Samples that the box decides are left out, their cost is the objective's constant; cuts and folding, which change
+    no optimum, are not there. Raises SpecError (`not_supported`, `too_large`) where there is no such file.
+    """
+    if spec.objective == "mse":
+        _refuse("there is no MPS file of it: mse is solved as least squares", ErrorCode.NOT_SUPPORTED)
+    if snapshot.is_final_identity:
+        return write_mps(_model(snapshot, spec))
+    if spec.tail_radius > 0:
+        _refuse("there is no MPS file of it: with a free tail there is no linear model", ErrorCode.NOT_SUPPORTED)
+    network = network_of(snapshot, spec)
+    _check_size(round(size_of(network).nonzeros))
+    return write_mps(block_model(network, spec.goal).model)
+
+
+def _model(snapshot: Snapshot, spec: JobSpec) -> LinearModel:
+    problem = problem_of(snapshot, spec)
+    requirements = requirements_of(problem)
+    _check_size(nonzeros(problem, requirements) * (3 if problem.beyond_box else 1))
+    if spec.solver.formulation == "reference":
+        return reference_model(problem, requirements)
+    screened = screen(requirements)
+    if problem.beyond_box:
+        return constrained_model(problem, screened, NO_CUTS, problem.constraints).model
+    return compact_model(problem, screened.requirements, constant=screened.cost)
+
+
+def _check_size(coefficients: int) -> None:
+    if coefficients > MOST_NONZEROS:
+        detail = f"the model has {coefficients:,} coefficients, at most {MOST_NONZEROS:,} are written"
+        _refuse(detail, ErrorCode.TOO_LARGE)
+
+
+def _refuse(detail: str, code: ErrorCode) -> NoReturn:
+    raise SpecError(detail, field="id", code=code)
