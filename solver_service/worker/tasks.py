@@ -72,7 +72,7 @@ class Attempts:
         data = self.store.blobs.snapshot(job.owner, job.snapshot)
         if data is None:
             raise ServiceError("the snapshot has expired; submit it again")
-        found = self.store.blobs.incumbent(job.id)
+        found = self.store.blobs.incumbent(job.id) if job.attempt > 1 else None
         return Snapshot.from_bytes(data), None if found is None else weights.decode(found)
 
     def _store(self, job: jobs.Job, solution: Solution) -> None:
