@@ -399,6 +399,7 @@ def main() -> None:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 2 * chosen.connections + 100)), hard))
+    busy = os.getloadavg()[0]
     phases, under_abuse = run(chosen.connections, chosen.seconds)
     show(phases)
     p99, idle_p99 = percentile(under_abuse, 0.99), phases[0].p99_ms
@@ -408,7 +409,7 @@ def main() -> None:
     good = all(phase.as_expected for phase in phases) and max(worst.ratio, p99 / idle_p99) < MAX_RATIO
     found = {
         "command": f"python benchmarks/abuse.py --connections {chosen.connections} --seconds {chosen.seconds:g}",
-        "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
+        "machine": {"cores": os.cpu_count(), "python": platform.python_version(), "load_before": round(busy, 2)},
         "idle_p99_ms": idle_p99,
         "abuse_p99_ms": p99,
         "ratio": p99 / idle_p99,

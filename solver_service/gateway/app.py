@@ -33,7 +33,7 @@ def create_app(services: Services) -> FastAPI:
         summary="Solves one layer of a stalled network exactly, while gradient descent goes on.",
         version="1",
         lifespan=lifespan,
-        responses=documents.problems(401, 403, 415, 422, 503),
+        responses=documents.problems(401, 403, 415, 422, 429, 503),
     )
     app.state.services = services
     app.state.waiting_room = room

@@ -11,15 +11,16 @@ Responses = dict[int | str, dict[str, Any]]
 _SAID = {
     400: "The request cannot be read.",
     401: "An API key is needed, or this one is not valid.",
-    403: "Not from this host or page.",
+    403: "Not from this host or page, or not with this key: `detail` names the scope that it lacks.",
     404: "There is no such thing, or it is another key's.",
+    408: "The body came too slowly.",
     409: "Not in this state: unfinished, or without what was asked for.",
     410: "It was there and has expired.",
     413: "The body, the spec or the model is too large.",
     415: "Another media type is expected, without Content-Encoding.",
     422: "A field or tensor is not as it must be; `field` names it.",
-    429: "The queue is full: try again after `Retry-After` seconds.",
-    503: "Redis is away: try again after `Retry-After` seconds.",
+    429: "A limit is reached, or the queue is full: `detail` says which; try again after `Retry-After` seconds.",
+    503: "Redis is away, or has no memory left: try again after `Retry-After` seconds.",
 }
 _PROBLEM = {
     "type": "urn:gdsolver:invalid_spec",

@@ -59,6 +59,8 @@ def test_one_key_never_meets_another_ones_things(gateway: Gateway) -> None:
         bob.get(f"/v1/jobs/{job}"),
         bob.get(f"/v1/jobs/{job}", params={"wait": 1}),
         bob.get(f"/v1/jobs/{finished}/result"),
+        bob.get(f"/v1/jobs/{job}/events"),
+        bob.get(f"/v1/jobs/{job}/problem"),
         bob.delete(f"/v1/jobs/{job}"),
         bob.post(f"/v1/jobs/{finished}/feedback", json={"accepted": True}),
         bob.post("/v1/jobs", json={**SPEC, "snapshot": snapshot}),

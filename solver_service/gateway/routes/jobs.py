@@ -13,6 +13,7 @@ from starlette.datastructures import UploadFile
 from shared.contracts import MAX_WAIT_S, Feedback, JobList, JobSpec, JobStatus, State
 from shared.errors import ErrorCode, SpecError
 from solver_service.gateway.auth import Author, Reader, Submitter
+from solver_service.gateway.body import read_body
 from solver_service.gateway.documents import SPEC_EXAMPLE, Responses, problems
 from solver_service.gateway.guard import media_type, require_media_type
 from solver_service.gateway.intake import cancel, store_snapshot, submit
@@ -63,19 +64,19 @@ _SOLVE_BODY = {
 
 
 @router.post(
-    "/jobs", status_code=202, response_model=JobStatus, openapi_extra=_SPEC_BODY, responses=problems(404, 413, 429)
+    "/jobs", status_code=202, response_model=JobStatus, openapi_extra=_SPEC_BODY, responses=problems(404, 408, 413)
 )
 async def create(
     request: Request, response: Response, services: Injected, owner: Submitter, token: Token = None
 ) -> JobStatus | Response:
     """Queue a job; the same Idempotency-Key and body give the same job."""
     _expect(request, "application/json")
-    text = await request.body()
+    text = await read_body(request, most=services.settings.max_json_bytes)
     return await _accept(services, owner, response, text=text, snapshot=None, token=token)
 
 
 @router.post(
-    "/solve", status_code=202, response_model=JobStatus, openapi_extra=_SOLVE_BODY, responses=problems(400, 413, 429)
+    "/solve", status_code=202, response_model=JobStatus, openapi_extra=_SOLVE_BODY, responses=problems(400, 408, 413)
 )
 async def solve(
     request: Request, response: Response, services: Injected, owner: Submitter, token: Token = None
@@ -152,7 +153,7 @@ def delete(job_id: JobId, response: Response, services: Injected, owner: Author)
     return job.status()
 
 
-@router.post("/jobs/{job_id}/feedback", responses=problems(404, 409))
+@router.post("/jobs/{job_id}/feedback", responses=problems(404, 408, 409))
 def feedback(job_id: JobId, verdict: Feedback, services: Injected, owner: Author) -> JobStatus:
     """Tell what became of the weights."""
     job = owned(services, owner, job_id)

@@ -9,6 +9,7 @@ from shared.contracts import SnapshotInfo
 from shared.errors import ErrorCode
 from shared.snapshot import snapshot_id
 from solver_service.gateway.auth import Author, Reader
+from solver_service.gateway.body import read_body
 from solver_service.gateway.documents import Responses, problems
 from solver_service.gateway.guard import media_type
 from solver_service.gateway.intake import store_snapshot
@@ -29,7 +30,7 @@ _BODY = {
 }
 
 
-@router.post("", status_code=201, openapi_extra=_BODY, responses=_THERE | problems(413))
+@router.post("", status_code=201, openapi_extra=_BODY, responses=_THERE | problems(408, 413))
 async def upload(request: Request, response: Response, services: Injected, owner: Author) -> SnapshotInfo:
     """Store a snapshot (safetensors); 200 when it was there already."""
     data = await _binary_body(request)
@@ -38,7 +39,7 @@ async def upload(request: Request, response: Response, services: Injected, owner
     return info
 
 
-@router.put("/{digest}", status_code=201, openapi_extra=_BODY, responses=_THERE | problems(413))
+@router.put("/{digest}", status_code=201, openapi_extra=_BODY, responses=_THERE | problems(408, 413))
 async def upload_checked(
     digest: Digest, request: Request, response: Response, services: Injected, owner: Author
 ) -> SnapshotInfo:
@@ -63,4 +64,4 @@ async def _binary_body(request: Request) -> bytes:
     if found in _NOT_BINARY:
         detail = f"content type {found!r}, expected application/octet-stream (curl: --data-binary @FILE -H ...)"
         raise ProblemError(415, ErrorCode.UNSUPPORTED_MEDIA_TYPE, detail, field="Content-Type")
-    return await request.body()
+    return await read_body(request)
