@@ -9,6 +9,7 @@ from milp_cases import assert_honest, job, optimum, tiny
 from shared.contracts import SolveStatus
 from shared.snapshot import Snapshot
 from solver_service.milp.folding import fold, unfolded
+from solver_service.milp.moved import Moved
 from solver_service.milp.problem import problem_of
 from solver_service.milp.reduction import screen
 from solver_service.milp.requirements import requirements_of
@@ -215,5 +216,5 @@ def test_a_start_outside_is_taken_from_its_nearest_point():
     problem = problem_of(snapshot, spec)
     weight, bias = snapshot.weight + np.float32(9), snapshot.bias - np.float32(9)
     nearest = weights_of(problem, change_of(problem, weight, bias))
-    solution = solve(snapshot, spec, start=(weight, bias))
+    solution = solve(snapshot, spec, start=Moved(weight, bias))
     assert solution.result.objective.final <= spec.goal.value(snapshot, *nearest) + 1e-9
