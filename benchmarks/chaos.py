@@ -25,7 +25,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import psutil
@@ -126,13 +126,29 @@ class Submitter(threading.Thread):
                 self.report.accepted.append(Submitted(status.id, snapshot, spec, number in self.poison))
 
 
-class Breaker:
-    """Does the faults, one at a time, and notes whom they hit."""
+class Breaker(threading.Thread):
+    """Does the faults, one at a time, and notes whom they hit; as a thread it starts again what died."""
 
     def __init__(self, pool: OwnPool, seed: int, report: Report) -> None:
+        super().__init__(name="tender", daemon=True)
         self.pool, self.report, self.random = pool, report, random.Random(seed)
         self.client = SolverClient(pool.url, timeout=3, retries=0)
         self.stopped: dict[str, float] = {}
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        """Look after the pool until the end, whatever anybody waits for."""
+        while not self.ended.wait(0.1):
+            self.tend()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        self.join()
+        self.client.close()
 
     def one(self, fault: str) -> None:
         """Do one fault."""
@@ -263,25 +279,19 @@ def recomputed(one: Submitted, status: JobStatus, client: SolverClient) -> str |
 def run(jobs: int, workers: int, faults: int, seed: int, *, poison: int, pause: tuple[float, float]) -> dict[str, Any]:
     """One whole run; returns the record that is printed."""
     report, chance = Report(), random.Random(seed)
-    with own_pool(workers) as pool:
+    with own_pool(workers) as pool, Breaker(pool, seed, report) as breaker:
         began = time.monotonic()
-        breaker = Breaker(pool, seed, report)
         submitter = Submitter(pool.url, jobs, poison, faults * sum(pause) / 2, seed, report)
         submitter.start()
         # Each kind at least once, then by chance.
         plan = list(FAULTS[:faults]) + chance.choices(FAULTS, WEIGHTS, k=max(0, faults - len(FAULTS)))
         chance.shuffle(plan)
         for fault in plan:
-            following = time.monotonic() + chance.uniform(*pause)
-            while time.monotonic() < following:
-                time.sleep(0.1)
-                breaker.tend()
+            time.sleep(chance.uniform(*pause))
             breaker.one(fault)
-        breaker.client.close()
         client = SolverClient(pool.url, timeout=10, retries=8)
 
         def settled() -> bool:
-            breaker.tend()
             if submitter.is_alive() or breaker.stopped:
                 return False
             stats = client.stats()

@@ -240,9 +240,7 @@ def scaling(most: int = 32, each: int = 6) -> list[Row]:
             found = rate_of(tiny(SLEEP, seconds=1.0), spec, slots, each * slots)
             what = f"jobs of 1 s sleep a second, {slots} processes, against {slots} times one"
             rows.append(row(what, found, slots * one, least=0.9))
-    computing = JobSpec.model_validate(
-        {"objective": "zero_one", "radius": 0.3, "limits": {"time_s": 120, "nodes": 300}}
-    )
+    computing = JobSpec.model_validate({"objective": "zero_one", "radius": 0.3, "limits": {"time_s": 120, "nodes": 30}})
     snapshot = tiny(None, samples=150, seed=1)
     single, double = (rate_of(snapshot, computing, slots, 8) for slots in (1, 2))
     rows.append(row("solved jobs a second, 2 processes on two cores, against 1", double, single, least=1.8))
