@@ -23,6 +23,8 @@ BYTES_PER_NONZERO = 250
 """What a coefficient of the model costs in all, measured from its arrays to SCIP's copies of them."""
 ROUNDS = 40
 """Restarts in a row without an improvement, after which heuristics end where a node limit makes a run reproducible."""
+ROOT_ROUNDS = {"count": 5, "capped": 20, "linear": 5}
+"""Rounds of SCIP's own cuts at the root, by measurement: the bounds of ramps gain by more of them."""
 MANY_ROUNDS = 10**9
 
 
@@ -80,6 +82,7 @@ def options_of(job: Job) -> MilpOptions:
         gap=limits.gap,
         seed=solver.seed,
         find=not job.incumbents.feasible,
+        root_rounds=ROOT_ROUNDS[job.screened.requirements.style],
         params=solver.params,
     )
 

@@ -43,7 +43,8 @@ class Guard:
 class MilpOptions:
     """Limits of one run: seconds, megabytes, nodes (None: any number), relative gap; seed; parameters by name.
 
-    `find` asks the solver to look for solutions by heuristics of its own, where ours have none to start from.
+    `find` asks the solver to look for solutions by heuristics of its own, where ours have none to start from;
+    `root_rounds` is how often it may add cuts of its own at the root.
     """
 
     time_s: float
@@ -52,6 +53,7 @@ class MilpOptions:
     gap: float = 0.0
     seed: int = 0
     find: bool = False
+    root_rounds: int = 5
     params: Mapping[str, bool | int | float] = field(default_factory=dict)
 
 

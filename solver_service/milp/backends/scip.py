@@ -213,7 +213,7 @@ def _configure(scip: Model, options: MilpOptions) -> None:
     # The starts come from our own heuristics; here, proving is what the time is for.
     if not options.find:
         scip.setHeuristics(SETTING.OFF)
-    scip.setParam("separating/maxroundsroot", 5)
+    scip.setParam("separating/maxroundsroot", options.root_rounds)
     scip.setParam("separating/maxrounds", 0)
     for name, value in options.params.items():
         scip.setParam(name, value)
