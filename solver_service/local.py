@@ -21,7 +21,7 @@ import structlog
 
 from solver_service.errors import ServiceError
 from solver_service.gateway.door import require_a_key
-from solver_service.running import announced
+from solver_service.running import announced, exclusive
 from solver_service.settings import Settings
 from solver_service.store.apikeys import ApiKeyStore
 
@@ -120,7 +120,11 @@ class EmbeddedPool:
     def run(self, *, on_ready: Callable[[str], None], ended: Callable[[], bool]) -> None:
         """Bring everything up, call `on_ready` with the URL, tend the children until `ended` says so, stop all."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="gdsolver-") as short, _listening(self.settings) as listener:
+        with (
+            exclusive(self.data_dir),
+            tempfile.TemporaryDirectory(prefix="gdsolver-") as short,
+            _listening(self.settings) as listener,
+        ):
             host, port = listener.getsockname()[:2]
             url = f"http://{host if ':' not in host else f'[{host}]'}:{port}"
             redis_url = f"unix://{Path(short) / 'redis.sock'}"

@@ -1,6 +1,7 @@
 """A file in the data folder that says where the embedded pool on it can be reached, for as long as it runs."""
 
 import contextlib
+import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -9,10 +10,29 @@ from pathlib import Path
 from solver_service.errors import ServiceError
 
 FILE = "pool.json"
+LOCK = "pool.lock"
 
 
 class NoPoolError(ServiceError):
     """No pool runs on the data folder."""
+
+
+class FolderTakenError(ServiceError):
+    """Another pool runs on the data folder."""
+
+
+@contextlib.contextmanager
+def exclusive(data_dir: Path) -> Iterator[None]:
+    """Hold the data folder for this process alone: two Redis servers on one file would lose each other's jobs.
+
+    The lock ends with the process, however it ends. Raises FolderTakenError.
+    """
+    with (data_dir / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise FolderTakenError(f"another pool runs on {data_dir}; stop it, or choose another --data-dir") from error
+        yield
 
 
 @contextlib.contextmanager
