@@ -45,9 +45,14 @@ class Door:
         self._keys_in_use = keys_in_use
         self._asked = -math.inf
 
+    @property
+    def known_keyless(self) -> bool:
+        """Whether Redis said so less than a second ago, so that it need not be asked."""
+        return self._keyless and time.monotonic() - self._asked <= KNOWN_FOR_S
+
     def keyless(self) -> bool:
         """Whether callers need no key; as Redis said at most a second ago, and for good once it is False."""
-        if self._keyless and time.monotonic() - self._asked > KNOWN_FOR_S:
+        if self._keyless and not self.known_keyless:
             self._keyless = not self._keys_in_use()
             self._asked = time.monotonic()
         return self._keyless

@@ -2,15 +2,20 @@
 
 import asyncio
 import contextlib
+import re
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Annotated
 
 import structlog
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Request
+from starlette.concurrency import run_in_threadpool
 
+from shared.contracts import MAX_WAIT_S
 from solver_service.errors import StoreUnavailableError
+from solver_service.jobs import Job
 from solver_service.store import Store
 
 log = structlog.get_logger()
@@ -18,6 +23,7 @@ log = structlog.get_logger()
 LOOK_AGAIN_S = 10.0
 """Waiters look by themselves this often, in case Redis was restarted and a word was lost."""
 PAUSE_S = 0.5
+WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*(\d{1,9})\s*(?:$|[,;])", re.IGNORECASE)
 
 
 class Waiter:
@@ -26,17 +32,20 @@ class Waiter:
     def __init__(self, *, end_only: bool) -> None:
         self._end_only = end_only
         self._changed = asyncio.Event()
+        self._ended: Job | None = None
 
-    def wake(self, *, ended: bool) -> None:
-        """Say that the job has changed; from the event loop's own thread."""
-        if ended or not self._end_only:
+    def wake(self, ended: Job | None = None, *, look: bool = False) -> None:
+        """Say that the job has changed or ended, or that it had better be looked at; from the event loop's thread."""
+        self._ended = ended or self._ended
+        if ended or look or not self._end_only:
             self._changed.set()
 
-    async def changed(self, within_s: float) -> None:
-        """Return when the job has changed since the last call, or after so many seconds."""
+    async def changed(self, within_s: float) -> Job | None:
+        """Return when the job has changed since the last call, or after so many seconds; its record if it has ended."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._changed.wait(), min(within_s, LOOK_AGAIN_S))
         self._changed.clear()
+        return self._ended
 
 
 class WaitingRoom:
@@ -71,19 +80,33 @@ class WaitingRoom:
             if not self._waiters[job_id]:
                 del self._waiters[job_id]
 
-    def _wake(self, job_id: str, ended: bool) -> None:
+    async def end_of(self, job_id: str, look: Callable[[], Job], *, within_s: float) -> Job:
+        """Give the job once it has ended, or as it is after so many seconds; `look` reads its record."""
+        end = time.monotonic() + within_s
+        with self.waiting_for(job_id, end_only=True) as waiter:
+            while True:
+                job = await run_in_threadpool(look)
+                left = end - time.monotonic()
+                if job.state.terminal or left <= 0:
+                    return job
+                if (ended := await waiter.changed(left)) is not None:
+                    return ended
+
+    def _wake(self, job_id: str, ended: Job | None) -> None:
         for waiter in self._waiters.get(job_id, ()):
-            waiter.wake(ended=ended)
+            waiter.wake(ended)
 
     def _wake_all(self) -> None:
-        for job_id in list(self._waiters):
-            self._wake(job_id, True)
+        for waiters in self._waiters.values():
+            for waiter in waiters:
+                waiter.wake(look=True)
 
     def _listen(self) -> None:
         while not self._ended.is_set():
             try:
                 for job_id, ended in self._store.events.listen(self._ended.is_set):
-                    self._call(self._wake, job_id, ended)
+                    if job_id in self._waiters:  # who comes later looks for himself
+                        self._call(self._wake, job_id, ended)
             except StoreUnavailableError as error:
                 log.warning("waiting room: Redis is away", reason=str(error))
                 self._ended.wait(PAUSE_S)
@@ -100,3 +123,16 @@ async def _room(request: Request) -> WaitingRoom:
 
 
 Room = Annotated[WaitingRoom, Depends(_room)]
+
+
+async def _preferred(
+    prefer: Annotated[
+        str, Header(description="`wait=SECONDS` (RFC 7240): answer when the job has ended, or after so long")
+    ] = "",
+) -> float:
+    found = WAIT.search(prefer)
+    return min(MAX_WAIT_S, float(found[1])) if found else 0.0
+
+
+Preferred = Annotated[float, Depends(_preferred)]
+"""For how many seconds the sender of a submission would rather wait for the job's end than ask for it later."""

@@ -10,6 +10,7 @@ from solver_service.settings import Settings
 from solver_service.store.apikeys import ApiKeyStore
 from solver_service.store.blobs import BlobStore
 from solver_service.store.clock import Clock
+from solver_service.store.commit import Commit
 from solver_service.store.connection import connect, translated
 from solver_service.store.events import EventStore
 from solver_service.store.jobs import JobStore
@@ -45,6 +46,7 @@ class Store:
             jobs=JobStore(
                 client,
                 Clock(client),
+                Commit(client),
                 keep_record_s=settings.keep_record_s,
                 keep_blob_s=settings.keep_blob_s,
                 lease_s=settings.lease_s,

@@ -10,6 +10,7 @@ from redis.client import Pipeline
 
 from shared.contracts import JobEvent
 from solver_service.history import Happening
+from solver_service.jobs import Job
 from solver_service.store import keys
 from solver_service.store.connection import translated
 
@@ -18,14 +19,14 @@ MOST_EVENTS = 1000
 BEGINNING = "0-0"
 """The id before every event's."""
 LISTEN_S = 0.2
+ID_LENGTH = 32
 
 
-ENDED = "!"
-"""What follows the id on the channel when the job has ended."""
+def append(pipe: Pipeline, job_id: str, told: Sequence[Happening], *, ending: str, keep_s: int) -> None:
+    """Queue events into a transaction, so that they are told exactly when the change they tell is made.
 
-
-def append(pipe: Pipeline, job_id: str, told: Sequence[Happening], *, ended: bool, keep_s: int) -> None:
-    """Queue events into a transaction, so that they are told exactly when the change they tell is made."""
+    The channel gets the job's id, and the record of a job that ends (`ending`): who waits for it need not ask again.
+    """
     if not told:
         return
     name = keys.events(job_id)
@@ -33,7 +34,7 @@ def append(pipe: Pipeline, job_id: str, told: Sequence[Happening], *, ended: boo
         entry = {"kind": happening.kind, "data": json.dumps(happening.data)}
         pipe.xadd(name, entry, maxlen=MOST_EVENTS, approximate=True)  # type: ignore[arg-type]
     pipe.expire(name, keep_s)
-    pipe.publish(keys.CHANGED, f"{job_id}{ENDED if ended else ''}")
+    pipe.publish(keys.CHANGED, f"{job_id}{ending}")
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class EventStore:
             for number, entry in found
         ]
 
-    def listen(self, stopped: Callable[[], bool]) -> Iterator[tuple[str, bool]]:
-        """Yield (id, whether it has ended) of every job that changes, until `stopped`.
+    def listen(self, stopped: Callable[[], bool]) -> Iterator[tuple[str, Job | None]]:
+        """Yield every job that changes, until `stopped`: (id, its record if it has ended).
 
         Raises StoreUnavailableError when Redis goes.
         """
@@ -63,6 +64,7 @@ class EventStore:
                 message = translated(channel.get_message)(timeout=LISTEN_S)
                 if message is not None:
                     word = message["data"].decode()
-                    yield word.removesuffix(ENDED), word.endswith(ENDED)
+                    record = word[ID_LENGTH:]
+                    yield word[:ID_LENGTH], Job.model_validate_json(record) if record else None
         finally:
             channel.close()

@@ -14,7 +14,8 @@ from solver_service.jobs import Job
 from solver_service.metrics import counted
 from solver_service.store import events, keys
 from solver_service.store.clock import Clock
-from solver_service.store.connection import names, translated
+from solver_service.store.commit import Blob, Commit
+from solver_service.store.connection import names, payload, translated
 from solver_service.store.quota import count
 
 PAGE = 100
@@ -41,6 +42,7 @@ class JobStore:
 
     redis: redis.Redis
     clock: Clock
+    commit: Commit
     keep_record_s: int
     keep_blob_s: int
     lease_s: float
@@ -52,31 +54,27 @@ class JobStore:
         if self.redis.zcard(keys.QUEUED) >= self.max_queued:
             raise QueueFullError(f"{self.max_queued} jobs are queued")
         if idempotency is None:
-            with self.redis.pipeline() as pipe:
-                self._write_new(pipe, job)
-                pipe.execute()
+            changes = self.commit.changes()
+            self._write_new(changes, job)
+            self.commit(changes, keys.job(job.id), None)
             return job, True
         return self._add_once(job, *idempotency)
 
     def _add_once(self, job: Job, token: str, digest: str) -> tuple[Job, bool]:
         name = keys.idempotency(job.owner, token)
-        with self.redis.pipeline() as pipe:
-            while True:
-                try:
-                    pipe.watch(name)  # type: ignore[no-untyped-call]
-                    if (found := pipe.get(name)) is not None:
-                        known = json.loads(found)
-                        if known["digest"] != digest:
-                            raise IdempotencyMismatchError(token)
-                        if (existing := self.get(known["job"])) is not None:
-                            return existing, False
-                    pipe.multi()
-                    pipe.set(name, json.dumps({"digest": digest, "job": job.id}), ex=self.keep_record_s)
-                    self._write_new(pipe, job)
-                    pipe.execute()
-                    return job, True
-                except redis.WatchError:
-                    continue
+        while True:
+            found = payload(self.redis.get(name))
+            if found is not None:
+                known = json.loads(found)
+                if known["digest"] != digest:
+                    raise IdempotencyMismatchError(token)
+                if (existing := self.get(known["job"])) is not None:
+                    return existing, False
+            changes = self.commit.changes()
+            changes.set(name, json.dumps({"digest": digest, "job": job.id}), ex=self.keep_record_s)
+            self._write_new(changes, job)
+            if self.commit(changes, name, found):
+                return job, True
 
     def _write_new(self, pipe: Pipeline, job: Job) -> None:
         pipe.zadd(keys.jobs(job.owner), {job.id: 0})
@@ -96,38 +94,38 @@ class JobStore:
 
         `result`, if given, becomes the job's result file in the same transaction.
         """
-        with self.redis.pipeline() as pipe:
-            while True:
-                try:
-                    pipe.watch(keys.job(job_id))  # type: ignore[no-untyped-call]
-                    before = self.get(job_id)
-                    after = transition(before) if before else None
-                    if after is None:
-                        return None
-                    pipe.multi()
-                    if result is not None:
-                        name, ends = keys.result(job_id), self.now() + self.keep_blob_s
-                        pipe.set(name, result, ex=self.keep_blob_s)
-                        count(pipe, name, owner=after.owner, size=len(result), ends=ends)
-                    self._write(pipe, after, before=before)
-                    pipe.execute()
-                    return after
-                except redis.WatchError:
-                    continue
+        while True:
+            known = payload(self.redis.get(keys.job(job_id)))
+            before = None if known is None else Job.model_validate_json(known)
+            after = transition(before) if before else None
+            if after is None:
+                return None
+            changes = self.commit.changes()
+            self._write(changes, after, before=before)
+            blob = None
+            if result is not None:
+                blob = Blob(keys.result(job_id), result, self.keep_blob_s)
+                count(changes, blob.name, owner=after.owner, size=len(result), ends=self.now() + self.keep_blob_s)
+            if self.commit(changes, keys.job(job_id), known, blob=blob):
+                return after
 
     def _write(self, pipe: Pipeline, job: Job, *, before: Job | None) -> None:
         """Queue the record and its place in every index."""
-        pipe.set(keys.job(job.id), job.model_dump_json(), ex=self.keep_record_s if job.state.terminal else None)
+        record = job.model_dump_json()
+        pipe.set(keys.job(job.id), record, ex=self.keep_record_s if job.state.terminal else None)
         for name, amount in counted(before, job).items():
             pipe.hincrbyfloat(keys.COUNTERS, name, amount)
         told = happenings(before, job)
-        events.append(pipe, job.id, told, ended=job.state.terminal, keep_s=self.keep_record_s)
+        ending = record if job.state.terminal else ""
+        events.append(pipe, job.id, told, ending=ending, keep_s=self.keep_record_s)
         if before is not None and before.state is job.state:
             return
-        pipe.zrem(keys.QUEUED, job.id)
-        pipe.zrem(keys.waiting(job.spec.priority), job.id)
-        pipe.zrem(keys.RUNNING, job.id)
-        pipe.zrem(keys.EXPIRING, job.id)
+        if before is not None and before.state is State.QUEUED:
+            pipe.zrem(keys.QUEUED, job.id)
+            pipe.zrem(keys.waiting(job.spec.priority), job.id)
+            pipe.zrem(keys.EXPIRING, job.id)
+        elif before is not None:
+            pipe.zrem(keys.RUNNING, job.id)
         if job.state is State.QUEUED:
             pipe.zadd(keys.QUEUED, {job.id: job.queued_at})
             pipe.zadd(keys.waiting(job.spec.priority), {job.id: job.queued_at})
@@ -140,9 +138,11 @@ class JobStore:
             pipe.delete(keys.incumbent(job.id))
             pipe.lpush(keys.RECENT, job.id)
             pipe.ltrim(keys.RECENT, 0, RECENT - 1)
-        (pipe.srem if job.state.terminal else pipe.sadd)(keys.unfinished(job.owner), job.id)
-        if job.spec.run is not None:
-            (pipe.srem if job.state.terminal else pipe.sadd)(keys.active(job.owner, job.spec.run), job.id)
+        if before is None or job.state.terminal:
+            note = pipe.srem if job.state.terminal else pipe.sadd
+            note(keys.unfinished(job.owner), job.id)
+            if job.spec.run is not None:
+                note(keys.active(job.owner, job.spec.run), job.id)
 
     @translated
     def page(

@@ -70,6 +70,20 @@ def test_a_result_and_its_record_are_written_together(store: Store) -> None:
     assert store.jobs.running() == []
 
 
+def test_what_a_change_writes_survives_any_text(store: Store) -> None:
+    """Commands travel as JSON: quotes, other scripts, NULs and long numbers come out of Redis as they went in."""
+    changes = store.jobs.commit.changes()
+    text = 'say "ü\u0000\\ \U0001f600", \n'
+    changes.set("text", text)
+    changes.zadd("numbers", {"one": 1764054000.123456})
+    changes.hincrbyfloat("sums", "x", 0.1)
+    assert store.jobs.commit(changes, "absent", None)
+    assert store.redis.get("text") == text.encode()
+    assert store.redis.zscore("numbers", "one") == 1764054000.123456
+    assert float(store.redis.hget("sums", "x") or 0) == 0.1
+    assert not store.jobs.commit(changes, "text", b"another")
+
+
 def test_the_bytes_that_are_kept_are_counted(store: Store) -> None:
     """A snapshot counts once however often it is sent, a result when it is stored; both for their owner."""
     assert store.blobs.put_snapshot("local", "a" * 64, bytes(100))
@@ -198,7 +212,7 @@ def test_a_job_expires_on_time_without_a_worker(store: Store) -> None:
 
 def test_events_are_written_with_the_change_they_tell(store: Store) -> None:
     """A transition that is refused tells nothing; one that is made is told once, and listeners hear of it."""
-    heard: list[tuple[str, bool]] = []
+    heard: list[tuple[str, jobs.Job | None]] = []
     ended = threading.Event()
     listener = threading.Thread(target=lambda: heard.extend(store.events.listen(ended.is_set)))
     listener.start()
@@ -209,10 +223,12 @@ def test_events_are_written_with_the_change_they_tell(store: Store) -> None:
     told = store.events.after(job.id, BEGINNING)
     assert [event.data["state"] for event in told] == ["queued", "running"]
     assert store.events.after(job.id, str(told[0].id)) == told[1:]
+    done = store.jobs.update(job.id, partial(jobs.finish, result=RESULT, attempt=1, now=store.jobs.now()))
+    assert done is not None
     threading.Event().wait(0.3)
     ended.set()
     listener.join()
-    assert heard == [(job.id, False), (job.id, False)]
+    assert heard == [(job.id, None), (job.id, None), (job.id, done)]
 
 
 def test_a_snapshot_lives_as_long_as_a_job_may_wait_for_it(store: Store) -> None:

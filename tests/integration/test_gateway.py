@@ -2,7 +2,9 @@
 
 import json
 import re
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
@@ -34,11 +36,13 @@ class FakeQueue:
         self.published: list[str] = []
         self.models: list[str] = []
         self.broken = False
+        self.then: Callable[[jobs.Job], None] = lambda job: None
 
     def __call__(self, job: jobs.Job, *, task: str = TASK) -> None:
         if self.broken:
             raise StoreUnavailableError("away")
         (self.published if task == TASK else self.models).append(job.id)
+        self.then(job)
 
 
 class Gateway:
@@ -370,3 +374,23 @@ def test_a_model_needs_its_job_and_snapshot(gateway: Gateway, client: TestClient
     other = post(client, {"snapshot": upload(client, 1)})
     gateway.store.redis.delete(keys.snapshot("local", str(other["snapshot"])))
     assert_problem(client.get(f"/v1/jobs/{other['id']}/problem"), 410, "gone")
+
+
+def test_a_submission_may_wait_for_its_end(gateway: Gateway, client: TestClient) -> None:
+    """`Prefer: wait` answers with the ended record; without an end, with the job as it is when the time is over."""
+    spec = {**SPEC, "snapshot": upload(client)}
+    answer = client.post("/v1/jobs", json=spec, headers={"Prefer": "respond-async, wait=1"})
+    assert answer.status_code == 202
+    assert answer.headers["Preference-Applied"] == "wait=1"
+    assert answer.json()["state"] == "queued"
+    gateway.queue.then = lambda job: threading.Timer(0.2, end, [gateway.store, job]).start()
+    began = time.monotonic()
+    answer = client.post("/v1/jobs", json=spec, headers={"Prefer": "wait=30"})
+    assert answer.json()["state"] == "cancelled"
+    assert time.monotonic() - began < 10
+    for prefer in ("wait=", "wait=soon", "return=minimal"):
+        assert "Preference-Applied" not in client.post("/v1/jobs", json=spec, headers={"Prefer": prefer}).headers
+
+
+def end(store: Store, job: jobs.Job) -> None:
+    store.jobs.update(job.id, partial(jobs.cancel, now=store.jobs.now()))

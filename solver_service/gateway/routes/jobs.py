@@ -1,11 +1,11 @@
 """/v1/jobs and /v1/solve: submit, ask, wait, fetch, cancel."""
 
 import json
-import time
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
@@ -19,7 +19,7 @@ from solver_service.gateway.guard import media_type, require_media_type
 from solver_service.gateway.intake import cancel, store_snapshot, submit
 from solver_service.gateway.problems import ProblemError, validation_response
 from solver_service.gateway.services import Injected, Services
-from solver_service.gateway.waiting import Room
+from solver_service.gateway.waiting import Preferred, Room, WaitingRoom
 from solver_service.jobs import Job, judge
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
@@ -63,27 +63,87 @@ _SOLVE_BODY = {
 }
 
 
+class InvalidSpecError(Exception):
+    """The spec is not of the contract's form; it says where."""
+
+    def __init__(self, found: list[Any]) -> None:
+        super().__init__(found)
+        self.found = found
+
+
+@dataclass(frozen=True)
+class Submission:
+    """Who submits a job, and how: all that both submitting routes share."""
+
+    services: Services
+    owner: str
+    room: WaitingRoom
+    token: str | None
+    wait_s: float
+
+    async def accept(self, text: bytes, snapshot: bytes | None, response: Response) -> JobStatus | Response:
+        """Parse the spec, store what came with it, queue the job; wait for its end if that is preferred."""
+        if len(text) > (most := self.services.settings.max_json_bytes):
+            detail = f"the spec is over {most:,} bytes; upload the snapshot as safetensors"
+            raise ProblemError(413, ErrorCode.TOO_LARGE, detail, field="spec")
+        try:
+            job = await run_in_threadpool(self._submit, text, snapshot)  # all of it: a spec may be long
+        except InvalidSpecError as error:
+            return validation_response(error.found)
+        response.headers["Location"] = f"/v1/jobs/{job.id}"
+        if self.wait_s > 0:
+            response.headers["Preference-Applied"] = f"wait={self.wait_s:.0f}"
+            look = partial(owned, self.services, self.owner, job.id)
+            job = await self.room.end_of(job.id, look, within_s=self.wait_s)
+        return job.status()
+
+    def _submit(self, text: bytes, snapshot: bytes | None) -> Job:
+        try:
+            spec = JobSpec.model_validate(_read_json(text))
+        except ValidationError as error:
+            found = error.errors(include_url=False, include_input=False, include_context=False)
+            raise InvalidSpecError(found) from None
+        if snapshot is not None:
+            if spec.snapshot is not None:
+                raise SpecError("leave it out: the snapshot comes as the form's file", field="spec.snapshot")
+            info, _ = store_snapshot(self.services, self.owner, snapshot)
+            spec = spec.model_copy(update={"snapshot": info.id})
+        return submit(self.services, self.owner, spec, token=self.token)
+
+
+async def _submission(
+    services: Injected, owner: Submitter, room: Room, wait_s: Preferred, token: Token = None
+) -> Submission:
+    return Submission(services, owner, room, token, wait_s)
+
+
+Submitted = Annotated[Submission, Depends(_submission)]
+
+
+def _read_json(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SpecError(f"not JSON: {type(error).__name__}", field="spec") from error
+
+
 @router.post(
     "/jobs", status_code=202, response_model=JobStatus, openapi_extra=_SPEC_BODY, responses=problems(404, 408, 413)
 )
-async def create(
-    request: Request, response: Response, services: Injected, owner: Submitter, token: Token = None
-) -> JobStatus | Response:
+async def create(request: Request, response: Response, submission: Submitted) -> JobStatus | Response:
     """Queue a job; the same Idempotency-Key and body give the same job."""
     _expect(request, "application/json")
-    text = await read_body(request, most=services.settings.max_json_bytes)
-    return await _accept(services, owner, response, text=text, snapshot=None, token=token)
+    text = await read_body(request, most=submission.services.settings.max_json_bytes)
+    return await submission.accept(text, None, response)
 
 
 @router.post(
     "/solve", status_code=202, response_model=JobStatus, openapi_extra=_SOLVE_BODY, responses=problems(400, 408, 413)
 )
-async def solve(
-    request: Request, response: Response, services: Injected, owner: Submitter, token: Token = None
-) -> JobStatus | Response:
+async def solve(request: Request, response: Response, submission: Submitted) -> JobStatus | Response:
     """Upload a snapshot and queue its job in one call: `curl -F spec=@spec.json -F snapshot=@stall.safetensors`."""
     _expect(request, "multipart/form-data")
-    limit = services.settings.max_json_bytes
+    limit = submission.services.settings.max_json_bytes
     async with request.form(max_files=2, max_fields=2, max_part_size=limit) as form:
         spec, snapshot = form.get("spec"), form.get("snapshot")
         if not isinstance(snapshot, UploadFile):
@@ -92,7 +152,7 @@ async def solve(
             raise SpecError("missing: send the job spec as the form's field or file `spec`", field="spec")
         text = spec.encode(errors="replace") if isinstance(spec, str) else await spec.read(limit + 1)
         data = await snapshot.read()
-    return await _accept(services, owner, response, text=text, snapshot=data, token=token)
+    return await submission.accept(text, data, response)
 
 
 @router.get("/jobs")
@@ -118,14 +178,8 @@ async def show(
     wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 0.0,
 ) -> JobStatus:
     """Show a job; with `wait`, answer when it has ended or after so many seconds."""
-    end = time.monotonic() + wait
-    with room.waiting_for(job_id, end_only=True) as waiter:
-        while True:
-            job = await run_in_threadpool(owned, services, owner, job_id)
-            left = end - time.monotonic()
-            if job.state.terminal or left <= 0:
-                return job.status()
-            await waiter.changed(left)
+    job = await room.end_of(job_id, partial(owned, services, owner, job_id), within_s=wait)
+    return job.status()
 
 
 @router.get("/jobs/{job_id}/result", response_class=Response, responses=_WEIGHTS | problems(404, 409, 410))
@@ -175,35 +229,3 @@ def _expect(request: Request, wanted: str) -> None:
     wrong = require_media_type(media_type(request.headers), [wanted])
     if wrong is not None:
         raise ProblemError(415, ErrorCode.UNSUPPORTED_MEDIA_TYPE, wrong, field="Content-Type")
-
-
-async def _accept(
-    services: Services, owner: str, response: Response, *, text: bytes, snapshot: bytes | None, token: str | None
-) -> JobStatus | Response:
-    """Parse the spec, store what came with it, queue the job."""
-    if len(text) > services.settings.max_json_bytes:
-        detail = f"the spec is over {services.settings.max_json_bytes:,} bytes; upload the snapshot as safetensors"
-        raise ProblemError(413, ErrorCode.TOO_LARGE, detail, field="spec")
-    try:
-        spec = JobSpec.model_validate(_read_json(text))
-    except ValidationError as error:
-        return validation_response(error.errors(include_url=False, include_input=False, include_context=False))
-    job = await run_in_threadpool(partial(_submit, services, owner, spec, snapshot=snapshot, token=token))
-    response.headers["Location"] = f"/v1/jobs/{job.id}"
-    return job.status()
-
-
-def _submit(services: Services, owner: str, spec: JobSpec, *, snapshot: bytes | None, token: str | None) -> Job:
-    if snapshot is not None:
-        if spec.snapshot is not None:
-            raise SpecError("leave it out: the snapshot comes as the form's file", field="spec.snapshot")
-        info, _ = store_snapshot(services, owner, snapshot)
-        spec = spec.model_copy(update={"snapshot": info.id})
-    return submit(services, owner, spec, token=token)
-
-
-def _read_json(text: bytes) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise SpecError(f"not JSON: {type(error).__name__}", field="spec") from error

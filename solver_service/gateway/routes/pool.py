@@ -43,7 +43,7 @@ def metrics(services: Injected, _: Monitor) -> Response:
 
 
 @router.get("/healthz", tags=["health"])
-def healthz() -> dict[str, str]:
+async def healthz() -> dict[str, str]:
     """Say that the gateway's process is alive."""
     return {"status": "alive"}
 
