@@ -107,12 +107,17 @@ def round_trips(rounds: int) -> list[Row]:
                 assert response.status_code == 202, response.text
                 return str(response.json()["id"])
 
-            def whole() -> None:
+            def once() -> None:
+                response = ours.post("/v1/jobs", json=spec, headers={"Prefer": "wait=30"})
+                assert response.json()["state"] == "succeeded", response.text
+
+            def twice() -> None:
                 state = ours.get(f"/v1/jobs/{submit()}", params={"wait": 30}).json()["state"]
                 assert state == "succeeded", state
 
             calls: dict[str, Callable[[], object]] = {
-                "ours": whole,
+                "ours": once,
+                "ours, in two requests": twice,
                 "least": lambda: least.post("/run", json=spec).raise_for_status(),
                 "bare": lambda: bare.send_task("nothing", args=["x"]).get(timeout=30),
             }
@@ -128,6 +133,11 @@ def round_trips(rounds: int) -> list[Row]:
     return [
         row("round trip, ms, against the least FastAPI endpoint", trip["ours"], trip["least"], most=1.5),
         row("round trip, ms, against Celery alone", trip["ours"], trip["bare"], most=3.0),
+        row(
+            "round trip in two requests (submit, wait), ms, against the least endpoint's one",
+            trip["ours, in two requests"],
+            trip["least"],
+        ),
         row("submissions a second, against the least FastAPI endpoint", rate["ours"], rate["least"], least=1 / 1.5),
         row("submissions a second, against Celery alone", rate["ours"], rate["bare"], least=1 / 3),
     ]
@@ -251,7 +261,7 @@ def row(what: str, ours: float, other: float, *, most: float | None = None, leas
     """One comparison, with what was asked of it."""
     ratio = ours / other
     met = (most is None or ratio <= most) and (least is None or ratio >= least)
-    target = f"at most {most:.3g}" if most is not None else f"at least {least:.2g}"
+    target = f"at most {most:.3g}" if most is not None else "-" if least is None else f"at least {least:.2g}"
     return {"what": what, "ours": ours, "other": other, "ratio": ratio, "target": target, "met": met}
 
 
@@ -260,7 +270,8 @@ def table(rows: list[Row]) -> str:
     lines = ["| | here | against | ratio | target | |", "|---|---|---|---|---|---|"]
     for one in rows:
         figures = f"{one['ours']:.3g} | {one['other']:.3g} | {one['ratio']:.2f} | {one['target']}"
-        lines.append(f"| {one['what']} | {figures} | {'met' if one['met'] else 'missed'} |")
+        verdict = "" if one["target"] == "-" else "met" if one["met"] else "missed"
+        lines.append(f"| {one['what']} | {figures} | {verdict} |")
     return "\n".join(lines)
 
 
