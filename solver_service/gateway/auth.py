@@ -88,4 +88,4 @@ Monitor = Annotated[str, Depends(needing(Scope.ADMIN, Scope.READ))]
 """Somebody who may read the pool's counters."""
 
 Submitter = Annotated[str, Depends(needing(Scope.SUBMIT, submitting=True))]
-"""The owner behind a submission."""
+"""The owner behind a submission, which was counted against the owner's limits before its body is read."""

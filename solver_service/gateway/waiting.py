@@ -111,6 +111,11 @@ class WaitingRoom:
                 log.warning("waiting room: Redis is away", reason=str(error))
                 self._ended.wait(PAUSE_S)
                 self._call(self._wake_all)
+            except Exception:
+                # While a pool is upgraded, workers may still speak as before: waiters then look for themselves.
+                log.exception("waiting room: a word was not understood")
+                self._ended.wait(PAUSE_S)
+                self._call(self._wake_all)
 
     def _call(self, what: Callable[..., None], *arguments: object) -> None:
         if self._loop is not None and not self._loop.is_closed():
