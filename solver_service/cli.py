@@ -88,8 +88,7 @@ def gateway(
 
     Example: GDSOLVER_API_KEY=... gdsolver-pool gateway --host 0.0.0.0 --redis-url redis://redis:6379/0
     """
-    from solver_service import queue  # noqa: PLC0415 (these need the `gateway` extra)
-    from solver_service.gateway.app import create_app  # noqa: PLC0415
+    from solver_service.gateway.app import create_app  # noqa: PLC0415 (these need the `gateway` extra)
     from solver_service.gateway.door import OpenDoorError, require_a_key  # noqa: PLC0415
     from solver_service.gateway.server import server  # noqa: PLC0415
     from solver_service.gateway.services import Services  # noqa: PLC0415
@@ -102,7 +101,7 @@ def gateway(
         require_a_key(settings, store.apikeys)
     except OpenDoorError as error:
         _exit(str(error), code=2)
-    app = create_app(Services(store, queue.publisher(queue.celery_app(settings.redis_url)), settings))
+    app = create_app(Services(store, settings))
     serving = server(app, settings, ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile)
     serving.run(sockets=None if fd is None else [socket.socket(fileno=fd)])
 

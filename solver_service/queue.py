@@ -1,11 +1,16 @@
-"""Publishing a job id to Celery, by task name: the gateway's one touch of Celery, and the settings both ends share."""
+"""Celery as the service uses it: the settings that both ends share, and messages that the store sends itself.
 
-from typing import Protocol
+A message is written together with the record that it speaks of, so that neither is ever there without the other.
+"""
+
+from typing import Any, NamedTuple
 
 from celery import Celery
-from kombu.exceptions import KombuError
+from celery.utils import uuid
+from kombu import Connection, Producer
+from kombu.transport import virtual
+from kombu.utils.json import dumps
 
-from solver_service.errors import StoreUnavailableError
 from solver_service.jobs import Job
 
 TASK = "gdsolver.solve"
@@ -13,13 +18,6 @@ MODEL_TASK = "gdsolver.write_model"
 QUEUES = tuple(f"gdsolver.{priority}" for priority in ("high", "normal", "low"))
 VISIBILITY_S = 3600
 MODEL_LIMIT_S = 120
-
-
-class Publish(Protocol):
-    """Sends a job's id to a worker: to be solved, or for another task."""
-
-    def __call__(self, job: Job, *, task: str = TASK) -> None:
-        """Raise StoreUnavailableError when the broker is away."""
 
 
 def celery_app(redis_url: str) -> Celery:
@@ -52,25 +50,47 @@ def celery_app(redis_url: str) -> Celery:
     return app
 
 
-def publisher(app: Celery) -> Publish:
-    """Make the function that queues a job; it raises StoreUnavailableError when the broker is away."""
+class Message(NamedTuple):
+    """What a worker receives: the Redis list it waits at, and the text to push there."""
 
-    def publish(job: Job, *, task: str = TASK) -> None:
-        solving = task == TASK
-        try:
-            app.send_task(
-                task,
-                args=[job.id],
-                queue=f"gdsolver.{job.spec.priority}" if solving else QUEUES[0],
-                time_limit=hard_limit(job) if solving else MODEL_LIMIT_S,
-                # Once more at once: the connection may be one that Redis dropped when it was restarted.
-                retry=True,
-                retry_policy={"max_retries": 1, "interval_start": 0.0},
-            )
-        except (KombuError, OSError) as error:
-            raise StoreUnavailableError(f"broker: {error}") from error
+    queue: str
+    text: str
 
-    return publish
+
+class _Channel(virtual.Channel):
+    """A channel of kombu's that sends nothing: it hands the message back as its Redis channel would push it."""
+
+    def _put(self, queue: str, message: dict[str, Any], **_: Any) -> Message:  # type: ignore[override]
+        return Message(queue, dumps(message))
+
+
+class _Transport(virtual.Transport):
+    Channel = _Channel
+
+
+class Messages:
+    """Makes the messages that send a job's id to a worker."""
+
+    def __init__(self) -> None:
+        self._amqp = celery_app("memory://").amqp
+        self._producer = Producer(Connection(transport=_Transport).channel(), auto_declare=False)
+
+    def to_solve(self, job: Job) -> Message:
+        """Ask for the job to be solved, at its priority."""
+        return self._packed(TASK, job, f"gdsolver.{job.spec.priority}", limit_s=hard_limit(job))
+
+    def to_write_model(self, job: Job) -> Message:
+        """Ask for the job's model to be written; it is small work, and somebody waits."""
+        return self._packed(MODEL_TASK, job, QUEUES[0], limit_s=MODEL_LIMIT_S)
+
+    def _packed(self, task: str, job: Job, queue: str, *, limit_s: int) -> Message:
+        task_message = self._amqp.create_task_message(
+            uuid(), task, [job.id], {}, time_limit=limit_s, ignore_result=True
+        )
+        packed: Message = self._amqp.send_task_message(
+            self._producer, task, task_message, queue=queue, declare=[], retry=False
+        )
+        return packed
 
 
 def hard_limit(job: Job) -> int:

@@ -6,56 +6,44 @@ from functools import partial
 
 import structlog
 
-from shared.contracts import State
 from solver_service import jobs
 from solver_service.errors import StoreUnavailableError
-from solver_service.queue import Publish
 from solver_service.store import Store
 
 log = structlog.get_logger()
 
 
-def sweep(store: Store, publish: Publish, *, republish_s: float, judge: bool = True) -> None:
+def sweep(store: Store, *, republish_s: float, judge: bool = True) -> None:
     """Do one round; safe to run at any time, because every change is a compare-and-set.
 
     Without `judge` no lease counts as ended: Redis was away, and no worker could renew its own.
     """
     now = store.jobs.now()
     for job in store.jobs.abandoned() if judge else []:
-        give_up(store, publish, job)
+        give_up(store, job)
     for job in store.jobs.overdue():
         store.jobs.update(job.id, partial(jobs.expire, now=now))
     # As many as there are free workers: those would take these jobs now, if their messages had not been lost.
     free = sum(worker.slots for worker in store.workers.alive()) - store.jobs.busy()
     if free > 0:
         for job in store.jobs.unclaimed(older_than=now - republish_s, most=free):
-            log.info("published again", job=job.id)
-            _publish_if_queued(store, publish, job)
+            log.info("sent again", job=job.id)
+            store.jobs.send_again(job)
 
 
-def give_up(store: Store, publish: Publish, job: jobs.Job) -> None:
-    """Take a job from the attempt that held it, because its worker is lost, and send it to another one."""
+def give_up(store: Store, job: jobs.Job) -> None:
+    """Take a job from the attempt that held it, because its worker is lost, for another one."""
     now = store.jobs.now()
     back = store.jobs.update(job.id, partial(jobs.lose, attempt=job.attempt, now=now))
     if back is not None:
         log.warning("worker lost", job=job.id, attempt=job.attempt, worker=job.worker, state=back.state.value)
-        _publish_if_queued(store, publish, back)
-
-
-def _publish_if_queued(store: Store, publish: Publish, job: jobs.Job) -> None:
-    if job.state is State.QUEUED:
-        publish(job)
-        store.jobs.mark_published(job.id)
 
 
 class Reaper:
     """Sweeps every second in a thread, while this gateway holds the reaper's lease."""
 
-    def __init__(
-        self, store: Store, publish: Publish, *, republish_s: float, lease_s: float, every_s: float = 1.0
-    ) -> None:
+    def __init__(self, store: Store, *, republish_s: float, lease_s: float, every_s: float = 1.0) -> None:
         self._store = store
-        self._publish = publish
         self._republish_s = republish_s
         self._lease_s = lease_s
         self._judge_from: float | None = None
@@ -90,4 +78,4 @@ class Reaper:
             self._judge_from = time.monotonic() + max(0.0, self._lease_s - self._store.up_for_s())
         if reaping:
             judge = time.monotonic() >= self._judge_from
-            sweep(self._store, self._publish, republish_s=self._republish_s, judge=judge)
+            sweep(self._store, republish_s=self._republish_s, judge=judge)

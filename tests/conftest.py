@@ -1,5 +1,7 @@
 """What tests at every tier share: small random problems, a real Redis, and a whole pool."""
 
+import base64
+import json
 import os
 import subprocess
 import sys
@@ -10,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import redis
 
 from shared.snapshot import Snapshot
 from solver_service.local import redis_command
+from solver_service.queue import QUEUES, TASK
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -44,6 +48,18 @@ def wait_for(condition: Callable[[], bool], *, within_s: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < end, f"{condition} did not hold within {within_s} s"
         time.sleep(0.05)
+
+
+def sent(client: redis.Redis, task: str = TASK) -> list[str]:
+    """Ids of the jobs whose messages wait for a worker, oldest first within each priority."""
+    found = []
+    for queue in QUEUES:
+        for text in reversed(client.lrange(queue, 0, -1)):
+            message = json.loads(text)
+            if message["headers"]["task"] == task:
+                (arguments, *_) = json.loads(base64.b64decode(message["body"]))
+                found.append(str(arguments[0]))
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ def create_app(services: Services) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         settings = services.settings
-        reaper = Reaper(services.store, services.publish, republish_s=settings.republish_s, lease_s=settings.lease_s)
+        reaper = Reaper(services.store, republish_s=settings.republish_s, lease_s=settings.lease_s)
         reaper.start()
         room.open()
         yield

@@ -8,7 +8,6 @@ from shared.contracts import InlineSnapshot, JobSpec, SnapshotInfo
 from shared.errors import ErrorCode, SpecError
 from shared.snapshot import Snapshot, snapshot_id
 from solver_service import jobs
-from solver_service.errors import StoreUnavailableError
 from solver_service.gateway.problems import ProblemError
 from solver_service.gateway.services import Services
 from solver_service.milp.support import check_supported
@@ -42,7 +41,6 @@ def submit(services: Services, owner: str, spec: JobSpec, *, token: str | None) 
     job, new = store.jobs.add(job, idempotency=once)
     if new:
         _supersede_older(services, job)
-        _publish(services, job)
         log.info("job queued", job=job.id, objective=spec.objective, run=spec.run)
     return job
 
@@ -82,11 +80,3 @@ def _supersede_older(services: Services, job: jobs.Job) -> None:
         for other in services.store.jobs.active(job.owner, job.spec.run):
             if other < job.id:
                 cancel(services, other)
-
-
-def _publish(services: Services, job: jobs.Job) -> None:
-    """Send the message; if the broker is away the job stays queued and the reaper sends it later."""
-    try:
-        services.publish(job)
-    except StoreUnavailableError as error:
-        log.warning("not published yet", job=job.id, reason=str(error))

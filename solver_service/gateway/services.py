@@ -1,4 +1,4 @@
-"""What the routes are given: the store, the way to publish, the limits, and who is let in."""
+"""What the routes are given: the store, the limits, and who is let in."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,7 +7,6 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from solver_service.gateway.door import Door, Failures
-from solver_service.queue import Publish
 from solver_service.settings import Settings
 from solver_service.store import Store
 
@@ -17,7 +16,6 @@ class Services:
     """One gateway's collaborators."""
 
     store: Store
-    publish: Publish
     settings: Settings
 
     @property

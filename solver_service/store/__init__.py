@@ -6,6 +6,7 @@ from typing import Self
 
 import redis
 
+from solver_service.queue import Messages
 from solver_service.settings import Settings
 from solver_service.store.apikeys import ApiKeyStore
 from solver_service.store.blobs import BlobStore
@@ -39,7 +40,7 @@ class Store:
     @classmethod
     def open(cls, settings: Settings) -> Self:
         """Wire the stores to the Redis that the settings name; connects at first use."""
-        client = connect(settings.redis_url)
+        client, messages = connect(settings.redis_url), Messages()
         quota = Quota(client, settings.max_stored_bytes, settings.max_stored_bytes_per_key)
         return cls(
             redis=client,
@@ -47,6 +48,7 @@ class Store:
                 client,
                 Clock(client),
                 Commit(client),
+                messages,
                 keep_record_s=settings.keep_record_s,
                 keep_blob_s=settings.keep_blob_s,
                 lease_s=settings.lease_s,
@@ -54,7 +56,7 @@ class Store:
             ),
             blobs=BlobStore(client, settings.keep_blob_s, quota),
             events=EventStore(client),
-            models=ModelStore(client),
+            models=ModelStore(client, messages),
             workers=WorkerStore(client, settings.heartbeat_s),
             reaper=ReaperLease(client, secrets.token_hex(8)),
             apikeys=ApiKeyStore(client),

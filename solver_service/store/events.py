@@ -22,10 +22,11 @@ LISTEN_S = 0.2
 ID_LENGTH = 32
 
 
-def append(pipe: Pipeline, job_id: str, told: Sequence[Happening], *, ending: str, keep_s: int) -> None:
+def append(pipe: Pipeline, job_id: str, told: Sequence[Happening], *, new: bool, ending: str, keep_s: int) -> None:
     """Queue events into a transaction, so that they are told exactly when the change they tell is made.
 
     The channel gets the job's id, and the record of a job that ends (`ending`): who waits for it need not ask again.
+    Of a new job it hears nothing, as nobody can know its id yet.
     """
     if not told:
         return
@@ -34,7 +35,8 @@ def append(pipe: Pipeline, job_id: str, told: Sequence[Happening], *, ending: st
         entry = {"kind": happening.kind, "data": json.dumps(happening.data)}
         pipe.xadd(name, entry, maxlen=MOST_EVENTS, approximate=True)  # type: ignore[arg-type]
     pipe.expire(name, keep_s)
-    pipe.publish(keys.CHANGED, f"{job_id}{ending}")
+    if not new:
+        pipe.publish(keys.CHANGED, f"{job_id}{ending}")
 
 
 @dataclass(frozen=True)

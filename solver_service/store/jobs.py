@@ -12,9 +12,10 @@ from shared.contracts import Priority, State
 from solver_service.history import happenings
 from solver_service.jobs import Job
 from solver_service.metrics import counted
+from solver_service.queue import Messages
 from solver_service.store import events, keys
 from solver_service.store.clock import Clock
-from solver_service.store.commit import Blob, Commit
+from solver_service.store.commit import Blob, Commit, NoRoomError, Room
 from solver_service.store.connection import names, payload, translated
 from solver_service.store.quota import count
 
@@ -43,6 +44,7 @@ class JobStore:
     redis: redis.Redis
     clock: Clock
     commit: Commit
+    messages: Messages
     keep_record_s: int
     keep_blob_s: int
     lease_s: float
@@ -50,15 +52,17 @@ class JobStore:
 
     @translated
     def add(self, job: Job, *, idempotency: tuple[str, str] | None = None) -> tuple[Job, bool]:
-        """Store a new job, or find the one that (key, body digest) already made: (job, whether it is new)."""
-        if self.redis.zcard(keys.QUEUED) >= self.max_queued:
-            raise QueueFullError(f"{self.max_queued} jobs are queued")
-        if idempotency is None:
-            changes = self.commit.changes()
-            self._write_new(changes, job)
-            self.commit(changes, keys.job(job.id), None)
-            return job, True
-        return self._add_once(job, *idempotency)
+        """Store and send a new job, or find the one that (key, body digest) already made: (job, whether it is new).
+
+        Raises QueueFullError, and IdempotencyMismatchError for the same key with another body.
+        """
+        try:
+            if idempotency is not None:
+                return self._add_once(job, *idempotency)
+            self.commit(self._as_new(job), keys.job(job.id), None, room=self._room)
+        except NoRoomError:
+            raise QueueFullError(f"{self.max_queued} jobs are queued") from None
+        return job, True
 
     def _add_once(self, job: Job, token: str, digest: str) -> tuple[Job, bool]:
         name = keys.idempotency(job.owner, token)
@@ -70,17 +74,22 @@ class JobStore:
                     raise IdempotencyMismatchError(token)
                 if (existing := self.get(known["job"])) is not None:
                     return existing, False
-            changes = self.commit.changes()
+            changes = self._as_new(job)
             changes.set(name, json.dumps({"digest": digest, "job": job.id}), ex=self.keep_record_s)
-            self._write_new(changes, job)
-            if self.commit(changes, name, found):
+            if self.commit(changes, name, found, room=self._room):
                 return job, True
 
-    def _write_new(self, pipe: Pipeline, job: Job) -> None:
-        pipe.zadd(keys.jobs(job.owner), {job.id: 0})
+    @property
+    def _room(self) -> Room:
+        return Room(keys.QUEUED, self.max_queued)
+
+    def _as_new(self, job: Job) -> Pipeline:
+        changes = self.commit.changes()
+        self._write(changes, job, before=None)
+        changes.zadd(keys.jobs(job.owner), {job.id: 0})
         if job.spec.run is not None:
-            pipe.zadd(keys.jobs(job.owner, job.spec.run), {job.id: 0})
-        self._write(pipe, job, before=None)
+            changes.zadd(keys.jobs(job.owner, job.spec.run), {job.id: 0})
+        return changes
 
     @translated
     def get(self, job_id: str) -> Job | None:
@@ -89,14 +98,20 @@ class JobStore:
         return None if data is None else Job.model_validate_json(data)
 
     @translated
-    def update(self, job_id: str, transition: Transition, *, result: bytes | None = None) -> Job | None:
+    def update(
+        self, job_id: str, transition: Transition, *, result: bytes | None = None, seen: Job | None = None
+    ) -> Job | None:
         """Apply a transition by compare-and-set; returns the new job, or None when nothing was to change.
 
-        `result`, if given, becomes the job's result file in the same transaction.
+        `result`, if given, becomes the job's result file in the same transaction. Who has `seen` the job lately saves
+        the question how it is; if it has changed since, it is asked all the same.
         """
         while True:
-            known = payload(self.redis.get(keys.job(job_id)))
-            before = None if known is None else Job.model_validate_json(known)
+            if seen is None:
+                known = payload(self.redis.get(keys.job(job_id)))
+                before = None if known is None else Job.model_validate_json(known)
+            else:
+                before, known, seen = seen, seen.model_dump_json().encode(), None
             after = transition(before) if before else None
             if after is None:
                 return None
@@ -112,12 +127,13 @@ class JobStore:
     def _write(self, pipe: Pipeline, job: Job, *, before: Job | None) -> None:
         """Queue the record and its place in every index."""
         record = job.model_dump_json()
+        # First: Redis refuses it when it is out of memory.
         pipe.set(keys.job(job.id), record, ex=self.keep_record_s if job.state.terminal else None)
         for name, amount in counted(before, job).items():
             pipe.hincrbyfloat(keys.COUNTERS, name, amount)
         told = happenings(before, job)
         ending = record if job.state.terminal else ""
-        events.append(pipe, job.id, told, ending=ending, keep_s=self.keep_record_s)
+        events.append(pipe, job.id, told, new=before is None, ending=ending, keep_s=self.keep_record_s)
         if before is not None and before.state is job.state:
             return
         if before is not None and before.state is State.QUEUED:
@@ -127,6 +143,7 @@ class JobStore:
         elif before is not None:
             pipe.zrem(keys.RUNNING, job.id)
         if job.state is State.QUEUED:
+            self._send(pipe, job)
             pipe.zadd(keys.QUEUED, {job.id: job.queued_at})
             pipe.zadd(keys.waiting(job.spec.priority), {job.id: job.queued_at})
             if job.attempt == 0:
@@ -134,6 +151,8 @@ class JobStore:
         elif job.state is State.RUNNING:
             pipe.zadd(keys.RUNNING, {job.id: self.now() + self.lease_s})
         else:
+            if job.result is not None and job.worker is not None:
+                pipe.incr(keys.solved(job.worker))
             pipe.hincrby(keys.FINISHED, job.state.value, 1)
             pipe.delete(keys.incumbent(job.id))
             pipe.lpush(keys.RECENT, job.id)
@@ -199,7 +218,7 @@ class JobStore:
 
     @translated
     def unclaimed(self, *, older_than: float, most: int) -> list[Job]:
-        """Queued jobs last published before the given time, those first that have waited longest."""
+        """Queued jobs last sent before the given time, those first that have waited longest."""
         return self._existing(keys.QUEUED, older_than, most=most)
 
     @translated
@@ -208,9 +227,16 @@ class JobStore:
         return int(self.redis.zcard(keys.RUNNING))
 
     @translated
-    def mark_published(self, job_id: str) -> None:
-        """Note that a queued job's message was sent (again) just now."""
-        self.redis.zadd(keys.QUEUED, {job_id: self.now()}, xx=True)
+    def send_again(self, job: Job) -> None:
+        """Send a queued job's message once more, because the first one may be lost; claims tell them apart."""
+        with self.redis.pipeline() as pipe:
+            self._send(pipe, job)
+            pipe.zadd(keys.QUEUED, {job.id: self.now()}, xx=True)
+            pipe.execute()
+
+    def _send(self, pipe: Pipeline, job: Job) -> None:
+        message = self.messages.to_solve(job)
+        pipe.lpush(message.queue, message.text)
 
     @translated
     def counts(self) -> dict[str, int]:

@@ -6,6 +6,8 @@ import redis
 
 from shared.contracts import JobError
 from shared.errors import ErrorCode
+from solver_service.jobs import Job
+from solver_service.queue import Messages
 from solver_service.store import keys
 from solver_service.store.connection import payload, translated
 
@@ -21,6 +23,7 @@ class ModelStore:
     """All written models of one Redis."""
 
     redis: redis.Redis
+    messages: Messages
 
     @translated
     def get(self, job_id: str) -> bytes | None:
@@ -44,15 +47,17 @@ class ModelStore:
         self.redis.set(keys.model_refusal(job_id), reason.model_dump_json(), ex=KEEP_S)
 
     @translated
-    def ask(self, job_id: str) -> bool:
-        """Note that somebody wants the model; True when a worker has to be told."""
-        wanted = keys.model_wanted(job_id)
+    def ask(self, job: Job) -> None:
+        """Have a worker write the job's model, unless one was asked lately; refuse it after too many times."""
+        wanted = keys.model_wanted(job.id)
         if not self.redis.set(f"{wanted}:now", b"1", nx=True, ex=ASK_AGAIN_S):
-            return False
+            return
         with self.redis.pipeline() as pipe:
             pipe.incr(wanted)
             pipe.expire(wanted, KEEP_S)
             asked = int(pipe.execute()[0])
         if asked > MOST_REQUESTS:
-            self.refuse(job_id, JobError(code=ErrorCode.SOLVER_ERROR, detail="no worker could write this model"))
-        return asked <= MOST_REQUESTS
+            self.refuse(job.id, JobError(code=ErrorCode.SOLVER_ERROR, detail="no worker could write this model"))
+        else:
+            message = self.messages.to_write_model(job)
+            self.redis.lpush(message.queue, message.text)

@@ -37,11 +37,6 @@ class WorkerStore:
         self.redis.zrem(keys.WORKERS, name)
 
     @translated
-    def count_solved(self, name: str) -> None:
-        """Count one more finished job of a worker."""
-        self.redis.incr(keys.solved(name))
-
-    @translated
     def alive(self) -> list[WorkerInfo]:
         """Workers with a fresh heartbeat, by name; `jobs` is left for the caller to fill."""
         known = names(self.redis.zrange(keys.WORKERS, 0, -1))

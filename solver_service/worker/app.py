@@ -21,6 +21,7 @@ from solver_service.settings import Settings
 from solver_service.store import Store
 from solver_service.worker.models import write_model
 from solver_service.worker.tasks import Attempts
+from solver_service.worker.watchdog import Watchdog
 
 log = structlog.get_logger()
 
@@ -70,8 +71,9 @@ def _register_task(app: Celery, settings: Settings, name: str, *, shutting_down:
 
     def work(job_id: str) -> None:
         if not attempts:  # opened in the child: connections do not survive a fork
-            publish = queue.publisher(queue.celery_app(settings.redis_url))
-            attempts.append(Attempts(Store.open(settings), publish, settings, name, shutting_down.is_set))
+            store, stopping = Store.open(settings), shutting_down.is_set
+            watchdog = Watchdog(store, every_s=settings.watch_s, shutting_down=stopping)
+            attempts.append(Attempts(store, settings, name, watchdog, stopping))
         attempts[0].run(job_id)
 
     def write(job_id: str) -> None:
@@ -87,7 +89,6 @@ class _Losses:
 
     def __init__(self, settings: Settings, name: str) -> None:
         self._store = Store.open(settings)
-        self._publish = queue.publisher(queue.celery_app(settings.redis_url))
         self._name = name
 
     def notice(self, *, sender: Any, exception: BaseException, args: Any = None, **_: Any) -> None:
@@ -100,7 +101,7 @@ class _Losses:
         try:
             job = self._store.jobs.get(job_id)
             if job is not None and job.worker == self._name:
-                give_up(self._store, self._publish, job)
+                give_up(self._store, job)
         except StoreUnavailableError as error:
             log.warning("loss not told: the reaper will see it", job=job_id, reason=str(error))
 

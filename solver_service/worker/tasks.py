@@ -15,7 +15,6 @@ from solver_service import jobs, weights
 from solver_service.errors import ServiceError, StoreUnavailableError
 from solver_service.milp.moved import Moved
 from solver_service.milp.solve import Solution, solve
-from solver_service.queue import Publish
 from solver_service.settings import Settings
 from solver_service.store import Store
 from solver_service.worker.memory import affordable, bounded
@@ -33,9 +32,9 @@ class Attempts:
     """What a worker process needs to work on jobs."""
 
     store: Store
-    publish: Publish
     settings: Settings
     worker: str
+    watchdog: Watchdog
     shutting_down: Callable[[], bool]
 
     def run(self, job_id: str) -> None:
@@ -50,13 +49,12 @@ class Attempts:
 
     def _attempt(self, job: jobs.Job) -> None:
         try:
-            watchdog = Watchdog(self.store, job, every_s=self.settings.watch_s, shutting_down=self.shutting_down)
             ceiling_mb = self.settings.worker_memory_mb
             spec = affordable(job.spec, ceiling_mb=ceiling_mb)
             bound = bounded(spec.limits.memory_mb, ceiling_mb=ceiling_mb)
-            with watchdog, bound:
+            with self.watchdog.over(job) as control, bound:
                 snapshot, start = _patiently(lambda: self._load(job))
-                solution = solve(snapshot, spec, watchdog.control, start=start)
+                solution = solve(snapshot, spec, control, start=start)
         except StoreUnavailableError as error:
             # Not the job's fault: its lease ends, and it is queued again once Redis is back.
             log.warning("attempt given up", reason=str(error))
@@ -84,13 +82,12 @@ class Attempts:
         now = self.store.jobs.now
         done = _patiently(
             lambda: self.store.jobs.update(
-                job.id, partial(jobs.finish, result=result, attempt=job.attempt, now=now()), result=data
+                job.id, partial(jobs.finish, result=result, attempt=job.attempt, now=now()), result=data, seen=job
             )
         )
         if done is None:
             log.warning("result dropped: the job is no longer this attempt's")
         else:
-            self.store.workers.count_solved(self.worker)
             log.info("job done", state=done.state.value, status=result.status.value, final=result.objective.final)
 
     def _signed(self, job: jobs.Job, result: JobResult) -> JobResult:
@@ -105,7 +102,6 @@ class Attempts:
         now = self.store.jobs.now
         back = _patiently(lambda: self.store.jobs.update(job.id, partial(jobs.release, attempt=job.attempt, now=now())))
         if back is not None and back.state is State.QUEUED:
-            self.publish(back)
             log.info("job released")
 
     def _fail(self, job: jobs.Job, error: Exception) -> None:

@@ -1,10 +1,10 @@
 """The thread beside a running solve: renews the lease, stores incumbents, and obeys cancel, loss and shutdown."""
 
+import contextlib
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from functools import partial
-from types import TracebackType
-from typing import Self
 
 import structlog
 
@@ -18,52 +18,70 @@ log = structlog.get_logger()
 
 
 class Watchdog:
-    """Watches one attempt of one job; use it as a context manager around the solve.
+    """Watches over the attempts of one process, one at a time, from a thread that is started with the first of them.
 
     The solver's thread only leaves its newest incumbent here; everything that touches Redis happens in this thread,
     and a Redis that is away for a while disturbs neither.
     """
 
-    def __init__(self, store: Store, job: jobs.Job, *, every_s: float, shutting_down: Callable[[], bool]) -> None:
-        self.control = Control(self._take)
+    def __init__(self, store: Store, *, every_s: float, shutting_down: Callable[[], bool]) -> None:
         self._store = store
-        self._job = job
         self._every_s = every_s
         self._shutting_down = shutting_down
-        self._newest: IncumbentFound | None = None
-        self._ended = threading.Event()
+        self._watched: _Watched | None = None
+        self._round = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+    @contextlib.contextmanager
+    def over(self, job: jobs.Job) -> Iterator[Control]:
+        """Watch over one attempt of a job, whose solve has to listen to the control."""
+        if not self._thread.is_alive():
+            self._thread.start()
+        self._watched = watched = _Watched(self._store, job)
+        try:
+            yield watched.control
+        finally:
+            self._watched = None
+            with self._round:  # a round that is under way ends before the attempt does
+                pass
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._ended.set()
-        self._thread.join()
+    def _run(self) -> None:
+        while True:
+            time.sleep(self._every_s)
+            with self._round:
+                if (watched := self._watched) is not None:
+                    self._look_after(watched)
+
+    def _look_after(self, watched: "_Watched") -> None:
+        if self._shutting_down():
+            watched.control.stop()
+        try:
+            watched.round()
+        except StoreUnavailableError as error:
+            log.warning("watchdog waits", job=watched.job.id, reason=str(error))
+        except Exception:
+            # A watchdog that ended would lose the lease, and with it the job.
+            log.exception("watchdog failed", job=watched.job.id)
+
+
+class _Watched:
+    """One attempt, and the newest incumbent that was not stored yet."""
+
+    def __init__(self, store: Store, job: jobs.Job) -> None:
+        self.control = Control(self._take)
+        self.job = job
+        self._store = store
+        self._newest: IncumbentFound | None = None
 
     def _take(self, incumbent: IncumbentFound) -> None:
         self._newest = incumbent
 
-    def _run(self) -> None:
-        while not self._ended.wait(self._every_s):
-            try:
-                self._round()
-            except StoreUnavailableError as error:
-                log.warning("watchdog waits", job=self._job.id, reason=str(error))
-            except Exception:
-                # A watchdog that ended would lose the lease, and with it the job.
-                log.exception("watchdog failed", job=self._job.id)
-
-    def _round(self) -> None:
-        if self._shutting_down():
+    def round(self) -> None:
+        """Stop the solve if it is not wanted any more; otherwise renew its lease and store its incumbent."""
+        job = self._store.jobs.get(self.job.id)
+        if job is None or not job.holds(self.job.attempt) or job.cancel_requested:
             self.control.stop()
-        job = self._store.jobs.get(self._job.id)
-        if job is None or not job.holds(self._job.attempt) or job.cancel_requested:
-            self.control.stop()
-        if job is not None and job.holds(self._job.attempt):
+        if job is not None and job.holds(self.job.attempt):
             self._store.jobs.renew(job.id)
             self._store_newest()
 
@@ -72,7 +90,7 @@ class Watchdog:
         if found is None:
             return
         try:
-            self._store.blobs.put_incumbent(self._job.id, weights.encode(found.moved))
+            self._store.blobs.put_incumbent(self.job.id, weights.encode(found.moved))
         except StoreUnavailableError:
             self._newest = self._newest or found
             raise
@@ -83,4 +101,4 @@ class Watchdog:
             gap=gap(found.objective, found.bound),
             nodes=found.nodes,
         )
-        self._store.jobs.update(self._job.id, partial(jobs.report, progress=progress, attempt=self._job.attempt))
+        self._store.jobs.update(self.job.id, partial(jobs.report, progress=progress, attempt=self.job.attempt))

@@ -1,5 +1,6 @@
 """The store on a real Redis: compare-and-set, indexes, leases, idempotency, and what an outage looks like."""
 
+import json
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -9,11 +10,13 @@ import pytest
 from shared.contracts import JobSpec, State
 from solver_service import jobs
 from solver_service.errors import StoreUnavailableError
+from solver_service.queue import TASK, celery_app, hard_limit
 from solver_service.reaper import sweep
 from solver_service.settings import Settings
 from solver_service.store import Store, keys
 from solver_service.store.events import BEGINNING
 from solver_service.store.jobs import IdempotencyMismatchError, QueueFullError
+from tests.conftest import sent
 from tests.unit.service.test_jobs import RESULT
 
 SPEC = JobSpec.model_validate({"objective": "ramp", "radius": 0.1})
@@ -147,15 +150,31 @@ def test_lists_are_newest_first_and_scoped(store: Store) -> None:
     assert set(store.jobs.active("local", "r")) == {mine[1], mine[3]}
 
 
-def test_the_reaper_requeues_a_lost_job_and_publishes_it(store: Store) -> None:
+def test_a_message_is_as_celery_sends_it(store: Store, redis_url: str) -> None:
+    """What the store pushes differs in nothing but its ids from what Celery itself would send."""
+    job = add(store)
+    celery_app(redis_url).send_task(
+        TASK, args=[job.id], queue="gdsolver.normal", time_limit=hard_limit(job), ignore_result=True
+    )
+    theirs, ours = (json.loads(text) for text in store.redis.lrange("gdsolver.normal", 0, -1))
+    assert ours["properties"].pop("reply_to") == ""  # nobody waits for a reply
+    theirs["properties"].pop("reply_to")
+    for message in (theirs, ours):
+        properties, headers = message["properties"], message["headers"]
+        assert headers.pop("id") == headers.pop("root_id") == properties.pop("correlation_id")
+        assert properties.pop("delivery_tag")
+    assert ours == theirs
+
+
+def test_the_reaper_queues_a_lost_job_again(store: Store) -> None:
     """A running job whose lease has ended is queued again and its message sent; a renewed one is left alone."""
     lost, kept = add(store), add(store)
     claim(store, lost)
     threading.Event().wait(0.1)
     claim(store, kept)
-    published: list[str] = []
-    sweep(store, lambda job: published.append(job.id), republish_s=10)
-    assert published == [lost.id]
+    store.redis.delete("gdsolver.normal")
+    sweep(store, republish_s=10)
+    assert sent(store.redis) == [lost.id]
     after = store.jobs.get(lost.id)
     assert after is not None
     assert (after.state, after.lost) == (State.QUEUED, 1)
@@ -164,25 +183,25 @@ def test_the_reaper_requeues_a_lost_job_and_publishes_it(store: Store) -> None:
     assert running.state is State.RUNNING
 
 
-def test_the_reaper_publishes_forgotten_jobs_only_while_a_worker_is_free(store: Store) -> None:
+def test_the_reaper_sends_forgotten_jobs_only_while_a_worker_is_free(store: Store) -> None:
     """A queued job whose message was lost is sent again, once a worker could take it."""
     job = add(store)
-    published: list[str] = []
-    sweep(store, lambda job: published.append(job.id), republish_s=-1)
-    assert published == []
+    store.redis.delete("gdsolver.normal")
+    sweep(store, republish_s=-1)
+    assert sent(store.redis) == []
     store.workers.beat("w", host="h", pid=1, slots=1)
-    sweep(store, lambda job: published.append(job.id), republish_s=-1)
-    assert published == [job.id]
+    sweep(store, republish_s=-1)
+    assert sent(store.redis) == [job.id]
 
 
-def test_no_more_is_published_again_than_workers_are_free_for(store: Store) -> None:
+def test_no_more_is_sent_again_than_workers_are_free_for(store: Store) -> None:
     """A long queue behind one free worker is not sent a second time as a whole."""
     for _ in range(4):
         add(store)
     store.workers.beat("w", host="h", pid=1, slots=1)
-    published: list[str] = []
-    sweep(store, lambda job: published.append(job.id), republish_s=-1)
-    assert len(published) == 1
+    store.redis.delete("gdsolver.normal")
+    sweep(store, republish_s=-1)
+    assert len(sent(store.redis)) == 1
 
 
 def test_no_lease_ends_while_redis_was_away(store: Store) -> None:
@@ -190,20 +209,20 @@ def test_no_lease_ends_while_redis_was_away(store: Store) -> None:
     job = add(store)
     claim(store, job)
     threading.Event().wait(0.1)
-    sweep(store, lambda job: None, republish_s=10, judge=False)
+    sweep(store, republish_s=10, judge=False)
     found = store.jobs.get(job.id)
     assert found is not None
     assert (found.state, found.lost) == (State.RUNNING, 0)
 
 
 def test_a_job_expires_on_time_without_a_worker(store: Store) -> None:
-    """`ttl_s` is kept by the reaper, whatever the time since the job was published; one that ran is left alone."""
+    """`ttl_s` is kept by the reaper, whatever the time since its message was sent; one that ran is left alone."""
     late, begun = add(store), add(store)
     claim(store, begun)
     store.redis.zadd(keys.EXPIRING, {late.id: 1.0}, xx=True)
     assert [job.id for job in store.jobs.overdue()] == [late.id]
     store.jobs.update(late.id, lambda job: job.model_copy(update={"created": 1.0}))
-    sweep(store, lambda job: None, republish_s=10)
+    sweep(store, republish_s=10)
     found = store.jobs.get(late.id)
     assert found is not None
     assert found.state is State.EXPIRED
@@ -228,7 +247,20 @@ def test_events_are_written_with_the_change_they_tell(store: Store) -> None:
     threading.Event().wait(0.3)
     ended.set()
     listener.join()
-    assert heard == [(job.id, None), (job.id, None), (job.id, done)]
+    assert heard == [(job.id, None), (job.id, done)]
+
+
+def test_what_was_seen_saves_a_question_and_hides_no_change(store: Store) -> None:
+    """A job as it was seen lately may be changed at once; if it has changed since, the change is made to what it is."""
+    job = add(store)
+    claimed = claim(store, job)
+    assert claimed is not None
+    store.jobs.update(job.id, partial(jobs.cancel, now=store.jobs.now()))
+    finish = partial(jobs.finish, result=RESULT, attempt=1, now=store.jobs.now())
+    done = store.jobs.update(job.id, finish, seen=claimed)
+    assert done is not None
+    assert done.state is State.CANCELLED
+    assert store.jobs.update(job.id, finish, seen=claimed) is None
 
 
 def test_a_snapshot_lives_as_long_as_a_job_may_wait_for_it(store: Store) -> None:
@@ -255,7 +287,9 @@ def test_workers_are_alive_while_they_beat(store: Store) -> None:
     store.workers.beat("here", host="h", pid=1, slots=2)
     store.workers.beat("left", host="h", pid=2, slots=1)
     store.workers.leave("left")
-    store.workers.count_solved("here")
+    job = add(store)
+    claim(store, job, "here")
+    store.jobs.update(job.id, partial(jobs.finish, result=RESULT, attempt=1, now=store.jobs.now()))
     (worker,) = store.workers.alive()
     assert (worker.name, worker.slots, worker.solved) == ("here", 2, 1)
 

@@ -12,6 +12,7 @@ from shared.contracts import Progress
 from solver_service import jobs
 from solver_service.settings import Settings
 from solver_service.store import keys
+from tests.conftest import wait_for
 from tests.integration.test_gateway import Gateway, assert_problem, finish, post, upload
 from trainer.client import read_events
 
@@ -65,6 +66,18 @@ def test_events_arrive_while_they_happen(gateway: Gateway, client: TestClient) -
     began = time.monotonic()
     ending.start()
     assert told(client, job)[-1][0] == "state"
+    assert time.monotonic() - began < 5
+    ending.join()
+
+
+def test_waiters_outlive_a_word_that_nobody_understands(gateway: Gateway, client: TestClient) -> None:
+    """While a pool is upgraded its parts may speak differently: whoever waits hears of the end all the same."""
+    job = str(post(client, {"snapshot": upload(client)})["id"])
+    wait_for(lambda: bool(gateway.store.redis.publish(keys.CHANGED, f"{job}{{}}")))
+    ending = threading.Timer(0.8, finish, (gateway, job))
+    began = time.monotonic()
+    ending.start()
+    assert client.get(f"/v1/jobs/{job}", params={"wait": 30}).json()["state"] == "succeeded"
     assert time.monotonic() - began < 5
     ending.join()
 

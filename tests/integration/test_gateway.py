@@ -4,7 +4,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -13,36 +13,19 @@ from starlette.testclient import TestClient
 from shared.contracts import JobError
 from shared.snapshot import snapshot_id
 from solver_service import jobs, weights
-from solver_service.errors import StoreUnavailableError
 from solver_service.gateway.app import create_app
 from solver_service.gateway.services import Services
 from solver_service.milp.moved import Moved
-from solver_service.queue import TASK
+from solver_service.queue import MODEL_TASK
 from solver_service.settings import Settings
 from solver_service.store import Store, keys
 from solver_service.worker.models import write_model
-from tests.conftest import small_snapshot
+from tests.conftest import sent, small_snapshot, wait_for
 from tests.unit.service.test_jobs import RESULT
 
 OCTETS = {"content-type": "application/octet-stream"}
 LOCAL = "http://127.0.0.1"
 SPEC = {"objective": "ramp", "radius": 0.1}
-
-
-class FakeQueue:
-    """Remembers what was published; `broken` makes it behave like a broker that is away."""
-
-    def __init__(self) -> None:
-        self.published: list[str] = []
-        self.models: list[str] = []
-        self.broken = False
-        self.then: Callable[[jobs.Job], None] = lambda job: None
-
-    def __call__(self, job: jobs.Job, *, task: str = TASK) -> None:
-        if self.broken:
-            raise StoreUnavailableError("away")
-        (self.published if task == TASK else self.models).append(job.id)
-        self.then(job)
 
 
 class Gateway:
@@ -51,8 +34,7 @@ class Gateway:
     def __init__(self, settings: Settings) -> None:
         self.store = Store.open(settings)
         self.store.redis.flushall()
-        self.queue = FakeQueue()
-        self.app = create_app(Services(self.store, self.queue, settings))
+        self.app = create_app(Services(self.store, settings))
 
     def client(self, **options: object) -> TestClient:
         return TestClient(self.app, base_url=LOCAL, raise_server_exceptions=False, **options)  # type: ignore[arg-type]
@@ -118,20 +100,14 @@ def test_put_checks_the_hash(client: TestClient) -> None:
 
 
 def test_a_job_is_queued_and_can_be_asked_after(gateway: Gateway, client: TestClient) -> None:
-    """A submission gives 202 with a location, a message is published, and the record says `queued`."""
+    """A submission gives 202 with a location, a message is sent, and the record says `queued`."""
     response = client.post("/v1/jobs", json={**SPEC, "snapshot": upload(client), "run": "r1", "tags": {"a": "b"}})
     assert response.status_code == 202
     job = client.get(response.headers["location"]).json()
     assert (job["state"], job["run"], job["tags"]) == ("queued", "r1", {"a": "b"})
-    assert gateway.queue.published == [job["id"]]
+    assert sent(gateway.store.redis) == [job["id"]]
     assert client.get("/v1/jobs", params={"run": "r1"}).json()["jobs"][0]["id"] == job["id"]
     assert client.get("/v1/stats").json()["queued"] == 1
-
-
-def test_a_job_stays_accepted_when_the_broker_is_away(gateway: Gateway, client: TestClient) -> None:
-    """If the message cannot be sent the job is still accepted: the reaper will send it."""
-    gateway.queue.broken = True
-    assert post(client, {"snapshot": upload(client)})["state"] == "queued"
 
 
 def test_solve_takes_spec_as_field_or_file(client: TestClient) -> None:
@@ -241,7 +217,7 @@ def test_a_wrong_spec_names_the_field(client: TestClient, spec: dict[str, object
 
 def test_a_snapshot_over_its_own_memory_limit_is_refused_with_the_estimate(gateway: Gateway) -> None:
     """What could not even be loaded gives 422 and says how much it takes; a model too large is no reason."""
-    roomy = Services(gateway.store, gateway.queue, Settings())
+    roomy = Services(gateway.store, Settings())
     with TestClient(create_app(roomy), base_url=LOCAL) as client:
         data = small_snapshot(n=40_000, d=100).to_bytes()
         large = client.post("/v1/snapshots", content=data, headers=OCTETS).json()["id"]
@@ -316,7 +292,7 @@ def test_an_outage_of_redis_is_a_503() -> None:
     """While Redis is away every call that needs it says so, with Retry-After."""
     settings = Settings(redis_url="unix:///nowhere/redis.sock")
     store = Store.open(settings)
-    app = create_app(Services(store, FakeQueue(), settings))
+    app = create_app(Services(store, settings))
     with TestClient(app, base_url=LOCAL, raise_server_exceptions=False) as client:
         for response in (client.get("/v1/jobs"), client.get("/readyz"), client.get(f"/v1/jobs/{'0' * 32}")):
             assert_problem(response, 503, "store_unavailable")
@@ -353,7 +329,7 @@ def test_a_model_is_written_on_request(gateway: Gateway, client: TestClient) -> 
     waiting = client.get(url)
     assert (waiting.status_code, waiting.headers["retry-after"]) == (202, "1")
     assert client.get(url).status_code == 202
-    assert gateway.queue.models == [first]
+    assert sent(gateway.store.redis, MODEL_TASK) == [first]
     write_model(gateway.store, first)
     written = client.get(url)
     assert written.status_code == 200
@@ -370,7 +346,7 @@ def test_a_model_needs_its_job_and_snapshot(gateway: Gateway, client: TestClient
     for asked in range(5):
         gateway.store.redis.delete(f"{keys.model_wanted(str(job['id']))}:now")
         assert client.get(f"/v1/jobs/{job['id']}/problem").status_code == (202 if asked <= 3 else 409)
-    assert len(gateway.queue.models) == 3
+    assert len(sent(gateway.store.redis, MODEL_TASK)) == 3
     other = post(client, {"snapshot": upload(client, 1)})
     gateway.store.redis.delete(keys.snapshot("local", str(other["snapshot"])))
     assert_problem(client.get(f"/v1/jobs/{other['id']}/problem"), 410, "gone")
@@ -383,15 +359,17 @@ def test_a_submission_may_wait_for_its_end(gateway: Gateway, client: TestClient)
     assert answer.status_code == 202
     assert answer.headers["Preference-Applied"] == "wait=1"
     assert answer.json()["state"] == "queued"
-    gateway.queue.then = lambda job: threading.Timer(0.2, end, [gateway.store, job]).start()
+    ending = threading.Thread(target=end_second, args=(gateway.store,))
+    ending.start()
     began = time.monotonic()
     answer = client.post("/v1/jobs", json=spec, headers={"Prefer": "wait=30"})
     assert answer.json()["state"] == "cancelled"
     assert time.monotonic() - began < 10
-    gateway.queue.then = lambda job: None  # no timer may outlive the test's Redis
+    ending.join()
     for prefer in ("wait=", "wait=soon", "return=minimal"):
         assert "Preference-Applied" not in client.post("/v1/jobs", json=spec, headers={"Prefer": prefer}).headers
 
 
-def end(store: Store, job: jobs.Job) -> None:
-    store.jobs.update(job.id, partial(jobs.cancel, now=store.jobs.now()))
+def end_second(store: Store) -> None:
+    wait_for(lambda: len(sent(store.redis)) == 2)
+    store.jobs.update(sent(store.redis)[1], partial(jobs.cancel, now=store.jobs.now()))

@@ -19,7 +19,7 @@ from kombu.serialization import registry
 
 from shared.contracts import State
 from solver_service import queue
-from solver_service.errors import StoreFullError, StoreUnavailableError
+from solver_service.errors import StoreFullError
 from solver_service.local import redis_command
 from solver_service.owners import Scope, create_key
 from solver_service.settings import Settings
@@ -65,8 +65,8 @@ def test_a_redis_without_memory_refuses_and_keeps_what_was_accepted(own_redis: s
         assert [job["id"] for job in client.get("/v1/jobs").json()["jobs"]] == [accepted]
         job = gateway.store.jobs.get(accepted)
         assert job is not None
-        with pytest.raises(StoreUnavailableError):  # the broker is the same Redis
-            queue.publisher(queue.celery_app(own_redis))(job)
+        with pytest.raises(StoreFullError):
+            gateway.store.jobs.send_again(job)
         with pytest.raises(StoreFullError):
             gateway.store.limits.admit("somebody")
         redis.config_set("maxmemory", "0")

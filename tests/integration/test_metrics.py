@@ -54,7 +54,7 @@ def test_what_happened_is_counted_once_by_any_gateway(gateway: Gateway) -> None:
         running = str(post(client, {"snapshot": upload(client), "priority": "low"})["id"])
         store.jobs.update(running, partial(jobs.claim, worker="w", now=store.jobs.now()))
         store.workers.beat("w", host="h", pid=1, slots=2)
-    other = create_app(Services(store, gateway.queue, gateway.app.state.services.settings))
+    other = create_app(Services(store, gateway.app.state.services.settings))
     with TestClient(other, base_url=LOCAL) as client:
         found = read(client)
     assert (found["gdsolver_queued high"], found["gdsolver_queued low"]) == (1, 0)

@@ -10,7 +10,6 @@ from solver_service.gateway.documents import Responses, problems
 from solver_service.gateway.problems import ProblemError
 from solver_service.gateway.routes.jobs import JobId, owned
 from solver_service.gateway.services import Injected
-from solver_service.queue import MODEL_TASK
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
@@ -33,8 +32,7 @@ def problem(job_id: JobId, services: Injected, owner: Reader) -> Response:
         raise _refused(refusal)
     if not services.store.blobs.has_snapshot(owner, job.snapshot):
         raise ProblemError(410, ErrorCode.GONE, "the job's snapshot has expired; submit it again")
-    if models.ask(job_id):
-        services.publish(job, task=MODEL_TASK)
+    models.ask(job)
     return JSONResponse({"status": "a worker is writing the model"}, status_code=202, headers={"Retry-After": "1"})
 
 
