@@ -68,11 +68,11 @@ def _find_snapshot(services: Services, owner: str, spec: JobSpec) -> tuple[Snaps
         info, _ = store_snapshot(services, owner, reference.decode().to_bytes())
         reference = info.id
     keep_s = spec.ttl_s + services.settings.keep_blob_s
-    data = services.store.blobs.snapshot(owner, reference, keep_s=keep_s)
-    if data is None:
+    snapshot = services.store.snapshots.get(owner, reference, keep_s=keep_s)
+    if snapshot is None:
         detail = "no such snapshot; upload it with POST /v1/snapshots first"
         raise ProblemError(404, ErrorCode.NOT_FOUND, detail, field="snapshot")
-    return Snapshot.from_bytes(data), reference
+    return snapshot, reference
 
 
 def _supersede_older(services: Services, job: jobs.Job) -> None:

@@ -19,6 +19,7 @@ from solver_service.store.leases import ReaperLease
 from solver_service.store.limits import Limits
 from solver_service.store.models import ModelStore
 from solver_service.store.quota import Quota
+from solver_service.store.snapshots import Snapshots
 from solver_service.store.workers import WorkerStore
 
 
@@ -29,6 +30,7 @@ class Store:
     redis: redis.Redis
     jobs: JobStore
     blobs: BlobStore
+    snapshots: Snapshots
     events: EventStore
     models: ModelStore
     workers: WorkerStore
@@ -42,6 +44,7 @@ class Store:
         """Wire the stores to the Redis that the settings name; connects at first use."""
         client, messages = connect(settings.redis_url), Messages()
         quota = Quota(client, settings.max_stored_bytes, settings.max_stored_bytes_per_key)
+        blobs = BlobStore(client, settings.keep_blob_s, quota)
         return cls(
             redis=client,
             jobs=JobStore(
@@ -54,7 +57,8 @@ class Store:
                 lease_s=settings.lease_s,
                 max_queued=settings.max_queued,
             ),
-            blobs=BlobStore(client, settings.keep_blob_s, quota),
+            blobs=blobs,
+            snapshots=Snapshots(blobs),
             events=EventStore(client),
             models=ModelStore(client, messages),
             workers=WorkerStore(client, settings.heartbeat_s),

@@ -4,7 +4,6 @@ import structlog
 
 from shared.contracts import JobError
 from shared.errors import ContractError, ErrorCode
-from shared.snapshot import Snapshot
 from solver_service.milp.problem_file import mps
 from solver_service.store import Store
 
@@ -14,11 +13,11 @@ log = structlog.get_logger()
 def write_model(store: Store, job_id: str) -> None:
     """Store the job's model as MPS, or the reason why there is none."""
     job = store.jobs.get(job_id)
-    data = None if job is None else store.blobs.snapshot(job.owner, job.snapshot)
-    if job is None or data is None:
+    snapshot = None if job is None else store.snapshots.get(job.owner, job.snapshot)
+    if job is None or snapshot is None:
         return
     try:
-        store.models.put(job_id, mps(Snapshot.from_bytes(data), job.spec))
+        store.models.put(job_id, mps(snapshot, job.spec))
     except ContractError as error:
         store.models.refuse(job_id, JobError(code=error.code, detail=error.detail))
     except Exception:

@@ -67,11 +67,11 @@ class Attempts:
             self._store(job, solution)
 
     def _load(self, job: jobs.Job) -> tuple[Snapshot, Moved | None]:
-        data = self.store.blobs.snapshot(job.owner, job.snapshot)
-        if data is None:
+        snapshot = self.store.snapshots.get(job.owner, job.snapshot)
+        if snapshot is None:
             raise ServiceError("the snapshot has expired; submit it again")
         found = self.store.blobs.incumbent(job.id) if job.attempt > 1 else None
-        return Snapshot.from_bytes(data), None if found is None else weights.decode(found)
+        return snapshot, None if found is None else weights.decode(found)
 
     def _store(self, job: jobs.Job, solution: Solution) -> None:
         if solution.result.status is SolveStatus.INTERRUPTED and self.shutting_down():

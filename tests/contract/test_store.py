@@ -16,7 +16,7 @@ from solver_service.settings import Settings
 from solver_service.store import Store, keys
 from solver_service.store.events import BEGINNING
 from solver_service.store.jobs import IdempotencyMismatchError, QueueFullError
-from tests.conftest import sent
+from tests.conftest import sent, small_snapshot
 from tests.unit.service.test_jobs import RESULT
 
 SPEC = JobSpec.model_validate({"objective": "ramp", "radius": 0.1})
@@ -271,6 +271,23 @@ def test_a_snapshot_lives_as_long_as_a_job_may_wait_for_it(store: Store) -> None
     assert store.redis.ttl(name) >= 3 * 86400
     assert not store.blobs.put_snapshot("local", "a" * 64, b"data")
     assert store.redis.ttl(name) >= 3 * 86400
+
+
+def test_a_snapshot_is_remembered_for_a_while_and_cannot_be_changed(store: Store, redis_url: str) -> None:
+    """The next job on the same snapshot does not fetch it; jobs share its arrays, so that none may write to them."""
+    data = small_snapshot().to_bytes()
+    store.blobs.put_snapshot("local", "a" * 64, data)
+    found = store.snapshots.get("local", "a" * 64, keep_s=3 * 86400)
+    assert found is not None
+    assert store.redis.ttl(keys.snapshot("local", "a" * 64)) > 3 * 86400 + 60
+    assert store.snapshots.get("local", "a" * 64, keep_s=3 * 86400) is found
+    assert store.snapshots.get("other", "a" * 64) is None
+    with pytest.raises(ValueError, match="read-only"):
+        found.weight[:] = 0
+    store.redis.flushall()
+    fresh = Store.open(Settings(redis_url=redis_url))
+    assert fresh.snapshots.get("local", "a" * 64) is None
+    fresh.close()
 
 
 def test_one_reaper_at_a_time(store: Store, redis_url: str) -> None:
