@@ -10,6 +10,7 @@ jobs a second with 1 to 32 worker processes on a job that sleeps, and with 1 and
 import argparse
 import asyncio
 import json
+import multiprocessing
 import os
 import platform
 import signal
@@ -19,7 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from stand_in import NOTHING, SLEEP
 from shared.contracts import JobSpec
 from shared.snapshot import Snapshot
 from solver_service.local import Child
+from solver_service.milp.solve import solve
 from trainer.client import SolverClient
 
 MEGABYTE = 1_000_000
@@ -252,9 +254,21 @@ def scaling(most: int = 32, each: int = 6) -> list[Row]:
             rows.append(row(what, found, slots * one, least=0.9))
     computing = JobSpec.model_validate({"objective": "zero_one", "radius": 0.3, "limits": {"time_s": 120, "nodes": 30}})
     snapshot = tiny(None, samples=150, seed=1)
+    alone, both = (rate_without_us(snapshot, computing, processes, 8) for processes in (1, 2))
     single, double = (rate_of(snapshot, computing, slots, 8) for slots in (1, 2))
+    rows.append(row("the same solves a second without the service, 2 processes, against 1", both, alone))
     rows.append(row("solved jobs a second, 2 processes on two cores, against 1", double, single, least=1.8))
     return rows
+
+
+def rate_without_us(snapshot: Snapshot, spec: JobSpec, processes: int, jobs: int) -> float:
+    """Solves a second in plain processes: what the machine itself gives to two of them."""
+    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(sorted, [[]] * 4 * processes))  # all of them are there
+        began = time.perf_counter()
+        list(pool.map(solve, [snapshot] * jobs, [spec] * jobs))
+        return jobs / (time.perf_counter() - began)
 
 
 def row(what: str, ours: float, other: float, *, most: float | None = None, least: float | None = None) -> Row:
