@@ -145,7 +145,7 @@ def round_trips(rounds: int) -> list[Row]:
     ]
 
 
-def uploads(count: int = 7) -> list[Row]:
+def uploads(count: int = 15) -> list[Row]:
     """32 MB of snapshot, checked and stored, against a server that throws them away."""
     rng = np.random.default_rng(0)
     width = 400

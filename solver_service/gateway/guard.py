@@ -16,8 +16,9 @@ from solver_service.gateway.door import Door
 from solver_service.gateway.problems import RETRY_AFTER_S, problem_response
 from solver_service.settings import MEBIBYTE, Settings
 
+UNPAUSED_BYTES = 64 * MEBIBYTE
 PAUSE_S = 0.005
-"""After each MiB of a body: a fast upload must not keep the event loop to itself (200 MB a second are left to it)."""
+"""After each MiB of a body from there on: a long upload must not keep the event loop to itself (200 MB a second)."""
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -92,7 +93,7 @@ class Guard:
                 detail = f"uploads of {self._max_in_flight:,} bytes are on their way already; try again later"
                 raise HTTPException(429, detail, {"Retry-After": RETRY_AFTER_S})
             if received // MEBIBYTE > (received - size) // MEBIBYTE:
-                await asyncio.sleep(PAUSE_S)
+                await asyncio.sleep(PAUSE_S if received > UNPAUSED_BYTES else 0)
             return message
 
         try:

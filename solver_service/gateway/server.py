@@ -5,7 +5,11 @@ uvicorn's own `limit_concurrency` is left alone: it counts slow connections too,
 
 import asyncio
 import contextlib
+import gc
+import os
 import resource
+import socket
+import sys
 from pathlib import Path
 
 import h11
@@ -17,6 +21,11 @@ from solver_service.lifeline import no_core_dumps
 from solver_service.settings import Settings
 
 MAX_DESCRIPTORS = 65_536
+ACCEPTED_AT_ONCE = 1
+"""So many new connections are taken before the others have their turn again."""
+WAITING_TO_BE_ACCEPTED = 2048
+SWITCH_S = 0.0005
+"""A thread that needs the GIL waits so long for one that computes, such as the event loop during an upload."""
 
 
 def server(
@@ -25,6 +34,7 @@ def server(
     """Make the server; its clients' addresses are those of the connections, whatever a header says."""
     no_core_dumps()
     _raise_descriptor_limit()
+    sys.setswitchinterval(SWITCH_S)
 
     class Protocol(ImpatientProtocol):
         headers_within_s = settings.headers_within_s
@@ -35,6 +45,7 @@ def server(
         port=settings.port,
         http=Protocol,
         ws="none",
+        backlog=ACCEPTED_AT_ONCE,
         log_level="warning",
         timeout_graceful_shutdown=3,
         ssl_certfile=ssl_certfile,
@@ -42,7 +53,20 @@ def server(
         server_header=False,
         proxy_headers=False,
     )
-    return uvicorn.Server(config)
+    return PoliteServer(config)
+
+
+class PoliteServer(uvicorn.Server):
+    """Takes a few new connections at a time, while many may wait in the kernel: asyncio has one number for both."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, then have the kernel keep more of those who knock than are let in at once."""
+        await super().startup(sockets)
+        gc.freeze()  # a full collection took 0.1 s, nearly all of it for what is loaded now and stays
+        for serving in self.servers:
+            for listening in serving.sockets:
+                with socket.socket(fileno=os.dup(listening.fileno())) as same:
+                    same.listen(WAITING_TO_BE_ACCEPTED)
 
 
 class ImpatientProtocol(H11Protocol):

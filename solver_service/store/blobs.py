@@ -1,5 +1,8 @@
 """Snapshots, incumbents and results as bytes with a time to live."""
 
+import contextlib
+import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import redis
@@ -10,6 +13,10 @@ from solver_service.store.quota import Quota, count
 
 MISSING = -2
 """What Redis answers when it is asked for the time to live of a key that is not there."""
+
+PIECE_BYTES = 1024 * 1024
+ARRIVING_S = 600
+"""So long may it take to hand a blob over to Redis."""
 
 SPARE_S = 600
 """A longer life is given with this much to spare, so that the next job on the same snapshot need not ask for it."""
@@ -33,18 +40,37 @@ class BlobStore:
         if self._prolong(name, self.keep_s):
             return False
         self.quota.require_room(owner, len(data))
-        with self.redis.pipeline() as pipe:
+        with self._arrived(data) as arrived, self.redis.pipeline() as pipe:
             try:
                 pipe.watch(name)  # type: ignore[no-untyped-call]
                 if pipe.exists(name):
                     return False
                 pipe.multi()
-                pipe.set(name, data, ex=self.keep_s)
+                pipe.rename(arrived, name)
+                pipe.expire(name, self.keep_s)
                 count(pipe, name, owner=owner, size=len(data), ends=self.quota.in_seconds(self.keep_s))
                 pipe.execute()
             except redis.WatchError:  # the same bytes came twice at once: the other one has stored them
                 return False
         return True
+
+    @contextlib.contextmanager
+    def _arrived(self, data: bytes) -> Iterator[str]:
+        """Put bytes under a name of their own, to be renamed within the block; what is not, is deleted.
+
+        They go piece by piece: one of 256 MiB would keep Redis from everybody else for a second, and takes three
+        times as long to be written to its log.
+        """
+        name = keys.arriving(secrets.token_hex(8))
+        pieces = memoryview(data)
+        try:
+            self.redis.set(name, pieces[:PIECE_BYTES], ex=ARRIVING_S)
+            for begin in range(PIECE_BYTES, len(data), PIECE_BYTES):
+                self.redis.append(name, pieces[begin : begin + PIECE_BYTES])
+            yield name
+        finally:
+            with contextlib.suppress(redis.RedisError):  # it expires all the same
+                self.redis.delete(name)
 
     def _prolong(self, name: str, seconds: float) -> bool:
         """Let a blob live at least so long; False when there is none."""

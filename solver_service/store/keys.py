@@ -70,6 +70,11 @@ def snapshot(owner: str, snapshot_id: str) -> str:
     return f"gds:snapshot:{owner}:{snapshot_id}"
 
 
+def arriving(token: str) -> str:
+    """A snapshot's bytes while they are being handed over."""
+    return f"gds:arriving:{token}"
+
+
 def incumbent(job_id: str) -> str:
     """The best weights of an unfinished job (safetensors)."""
     return f"gds:incumbent:{job_id}"

@@ -273,6 +273,17 @@ def test_a_snapshot_lives_as_long_as_a_job_may_wait_for_it(store: Store) -> None
     assert store.redis.ttl(name) >= 3 * 86400
 
 
+def test_a_large_blob_is_handed_over_in_pieces(store: Store) -> None:
+    """It is there as a whole, with its time to live, or not at all; nothing is left of the pieces."""
+    data = bytes(range(256)) * 10_000
+    assert store.blobs.put_snapshot("local", "b" * 64, data)
+    assert not store.blobs.put_snapshot("local", "b" * 64, data)
+    assert store.blobs.snapshot("local", "b" * 64) == data
+    assert 0 < store.redis.ttl(keys.snapshot("local", "b" * 64)) <= store.blobs.keep_s
+    assert store.redis.keys(keys.arriving("*")) == []
+    assert store.quota.used("local") == (len(data), len(data))
+
+
 def test_a_snapshot_is_remembered_for_a_while_and_cannot_be_changed(store: Store, redis_url: str) -> None:
     """The next job on the same snapshot does not fetch it; jobs share its arrays, so that none may write to them."""
     data = small_snapshot().to_bytes()
