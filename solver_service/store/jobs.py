@@ -235,8 +235,10 @@ class JobStore:
             pipe.execute()
 
     def _send(self, pipe: Pipeline, job: Job) -> None:
+        """Queue the message: behind all others, or before them if the job has had its turn and lost its worker."""
         message = self.messages.to_solve(job)
-        pipe.lpush(message.queue, message.text)
+        push = pipe.rpush if job.attempt else pipe.lpush  # workers take from the right
+        push(message.queue, message.text)
 
     @translated
     def counts(self) -> dict[str, int]:

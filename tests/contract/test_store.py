@@ -183,6 +183,16 @@ def test_the_reaper_queues_a_lost_job_again(store: Store) -> None:
     assert running.state is State.RUNNING
 
 
+def test_a_lost_job_need_not_queue_twice(store: Store) -> None:
+    """It goes before those that have not begun yet; a worker takes messages from the end that it is put at."""
+    lost, other = add(store), add(store)
+    claim(store, lost)
+    store.redis.rpop("gdsolver.normal")
+    threading.Event().wait(0.1)
+    sweep(store, republish_s=10)
+    assert sent(store.redis) == [lost.id, other.id]
+
+
 def test_the_reaper_sends_forgotten_jobs_only_while_a_worker_is_free(store: Store) -> None:
     """A queued job whose message was lost is sent again, once a worker could take it."""
     job = add(store)
