@@ -2,9 +2,11 @@
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 
 import redis
 from redis.client import Pipeline
+from redis.commands.core import Script
 
 # The first command must be a write that Redis refuses when it is out of memory: a refused script has changed nothing.
 _COMMIT = """
@@ -43,6 +45,10 @@ class Commit:
 
     redis: redis.Redis
 
+    @cached_property
+    def _script(self) -> Script:
+        return self.redis.register_script(_COMMIT)
+
     def changes(self) -> Pipeline:
         """Make a list to put commands of text and numbers into; it sends nothing by itself."""
         return self.redis.pipeline()
@@ -57,7 +63,7 @@ class Commit:
         commands = json.dumps([command for command, _ in changes.command_stack], default=bytes.decode)
         room = room or Room("", 0)
         blob = blob or Blob("", b"", 0)
-        done = self.redis.register_script(_COMMIT)(
+        done = self._script(
             keys=[name, room.name, blob.name], args=[known or b"", commands, room.most, blob.data, blob.keep_s]
         )
         if done == b"full":
