@@ -129,34 +129,44 @@ def fail(job: Job, error: JobError, *, attempt: int, now: float) -> Job | None:
 
 
 def release(job: Job, *, attempt: int, now: float) -> Job | None:
-    """Put a running job back into the queue because its worker is shutting down; this uses up no attempt."""
-    if not job.holds(attempt):
-        return None
-    if job.cancel_requested:
-        return job.model_copy(update={"state": State.CANCELLED, "finished": now})
-    return job.model_copy(update={"state": State.QUEUED, "worker": None, "queued_at": now})
+    """Put a running job back into the queue because its worker is shutting down; this uses up no attempt.
+
+    One that is being cancelled stays: its worker ends it with what was found.
+    """
+    return _requeued(job, now) if job.holds(attempt) and not job.cancel_requested else None
 
 
 def lose(job: Job, *, attempt: int, now: float) -> Job | None:
-    """Requeue a job whose worker was lost; fail it with `worker_lost` when that has happened too often."""
+    """Requeue a job whose worker was lost; end it when that has happened too often.
+
+    One that is being cancelled comes back for its incumbent alone, which the next worker makes its result.
+    """
     if not job.holds(attempt):
         return None
     lost = job.lost + 1
-    if lost >= MAX_LOST and not job.cancel_requested:
+    if job.cancel_requested and (job.progress is None or lost >= MAX_LOST):
+        return job.model_copy(update={"state": State.CANCELLED, "finished": now, "lost": lost})
+    if lost >= MAX_LOST:
         error = JobError(
             code=ErrorCode.WORKER_LOST,
             detail=f"{lost} workers were lost while solving it; try a smaller model or a lower limits.memory_mb",
         )
         return job.model_copy(update={"state": State.FAILED, "finished": now, "error": error, "lost": lost})
-    released = release(job, attempt=attempt, now=now)
-    return released.model_copy(update={"lost": lost}) if released else None
+    return _requeued(job, now).model_copy(update={"lost": lost})
+
+
+def _requeued(job: Job, now: float) -> Job:
+    return job.model_copy(update={"state": State.QUEUED, "worker": None, "queued_at": now})
 
 
 def cancel(job: Job, *, now: float) -> Job | None:
-    """Cancel a queued job at once; ask the worker of a running one to stop."""
-    if job.state is State.QUEUED:
+    """Cancel a queued job at once; ask the worker of a running one to stop, or the next one if there is an incumbent.
+
+    Asked for a second time, a queued job ends without its incumbent.
+    """
+    if job.state is State.QUEUED and (job.progress is None or job.cancel_requested):
         return job.model_copy(update={"state": State.CANCELLED, "finished": now, "cancel_requested": True})
-    if job.state is State.RUNNING and not job.cancel_requested:
+    if not job.state.terminal and not job.cancel_requested:
         return job.model_copy(update={"cancel_requested": True})
     return None
 

@@ -74,8 +74,8 @@ class Attempts:
         return snapshot, None if found is None else weights.decode(found)
 
     def _store(self, job: jobs.Job, solution: Solution) -> None:
-        if solution.result.status is SolveStatus.INTERRUPTED and self.shutting_down():
-            self._release(job, solution)
+        interrupted = solution.result.status is SolveStatus.INTERRUPTED
+        if interrupted and self.shutting_down() and self._released(job, solution):
             return
         result = self._signed(job, solution.result)
         data = weights.encode(solution.moved, result)
@@ -95,14 +95,15 @@ class Attempts:
         timings = result.timings.model_copy(update={"queued_s": queued_s})
         return result.model_copy(update={"worker": self.worker, "attempt": job.attempt, "timings": timings})
 
-    def _release(self, job: jobs.Job, solution: Solution) -> None:
-        """Hand the job and its incumbent to another worker, because this one is shutting down."""
+    def _released(self, job: jobs.Job, solution: Solution) -> bool:
+        """Hand the job and its incumbent to another worker, because this one is shutting down; False if it may not."""
         found = weights.encode(solution.moved)
         _patiently(lambda: self.store.blobs.put_incumbent(job.id, found))
         now = self.store.jobs.now
         back = _patiently(lambda: self.store.jobs.update(job.id, partial(jobs.release, attempt=job.attempt, now=now())))
-        if back is not None and back.state is State.QUEUED:
+        if back is not None:
             log.info("job released")
+        return back is not None
 
     def _fail(self, job: jobs.Job, error: Exception) -> None:
         code = error.code if isinstance(error, ContractError) else ErrorCode.SOLVER_ERROR

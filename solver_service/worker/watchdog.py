@@ -38,6 +38,8 @@ class Watchdog:
         if not self._thread.is_alive():
             self._thread.start()
         self._watched = watched = _Watched(self._store, job)
+        if job.cancel_requested:  # it was lost while it was being cancelled: all that is left is to tell its incumbent
+            watched.control.stop()
         try:
             yield watched.control
         finally:

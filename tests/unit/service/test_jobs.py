@@ -9,6 +9,7 @@ from shared.contracts import (
     JobResult,
     JobSpec,
     ObjectiveReport,
+    Progress,
     Sizes,
     SolveStatus,
     State,
@@ -27,6 +28,7 @@ RESULT = JobResult(
     incumbents=[],
     backend=Backend(name="scip", version="10"),
 )
+PROGRESS = Progress(t_s=1, objective=2, bound=1, gap=0.5, nodes=3)
 ERROR = JobError(code="solver_error", detail="it broke")
 
 
@@ -116,13 +118,51 @@ def test_cancelling_a_running_job_keeps_its_incumbent() -> None:
     assert (done.state, done.result) == (State.CANCELLED, RESULT)
 
 
-def test_a_cancelled_job_does_not_come_back() -> None:
-    """When the worker of a job that is being cancelled is lost, the job ends instead of being queued again."""
+def test_a_cancelled_job_comes_back_for_its_incumbent_alone() -> None:
+    """If the worker of a job that is being cancelled is lost, the next one tells its incumbent; without one it ends."""
     asked = jobs.cancel(running(), now=1002.0)
     assert asked is not None
     gone = jobs.lose(asked, attempt=1, now=1003.0)
     assert gone is not None
     assert gone.state is State.CANCELLED
+    found = jobs.report(asked, PROGRESS, attempt=1)
+    assert found is not None
+    back = jobs.lose(found, attempt=1, now=1003.0)
+    assert back is not None
+    assert (back.state, back.cancel_requested) == (State.QUEUED, True)
+    again = jobs.claim(back, worker="w", now=1004.0)
+    assert again is not None
+    done = jobs.finish(again, RESULT, attempt=2, now=1005.0)
+    assert done is not None
+    assert (done.state, done.result) == (State.CANCELLED, RESULT)
+    impatient = jobs.cancel(back, now=1004.0)
+    assert impatient is not None
+    assert impatient.state is State.CANCELLED
+
+
+def test_a_cancelled_job_ends_with_its_third_worker() -> None:
+    """A job that is being cancelled and kills its workers ends as cancelled."""
+    asked = jobs.cancel(running(), now=1002.0)
+    assert asked is not None
+    job = jobs.report(asked.model_copy(update={"lost": 2}), PROGRESS, attempt=1)
+    assert job is not None
+    gone = jobs.lose(job, attempt=1, now=1003.0)
+    assert gone is not None
+    assert (gone.state, gone.lost) == (State.CANCELLED, 3)
+
+
+def test_cancelling_a_job_that_was_handed_on_keeps_its_incumbent() -> None:
+    """A queued job with an incumbent is told by the next worker; a worker that shuts down ends what is cancelled."""
+    found = jobs.report(running(), PROGRESS, attempt=1)
+    assert found is not None
+    back = jobs.release(found, attempt=1, now=1002.0)
+    assert back is not None
+    asked = jobs.cancel(back, now=1003.0)
+    assert asked is not None
+    assert (asked.state, asked.cancel_requested) == (State.QUEUED, True)
+    cancelled = jobs.cancel(found, now=1002.0)
+    assert cancelled is not None
+    assert jobs.release(cancelled, attempt=1, now=1003.0) is None
 
 
 def test_a_job_expires_only_before_its_first_start() -> None:
