@@ -30,6 +30,7 @@ class Guard:
         self._app = app
         self._door = door
         self._max_bytes = settings.max_body_bytes
+        self._max_json_bytes = settings.max_json_bytes
         self._max_in_flight = settings.max_body_bytes_in_flight
         self._grace_s = settings.body_grace_s
         self._s_per_byte = settings.body_s_per_mebibyte / MEBIBYTE
@@ -45,7 +46,7 @@ class Guard:
         if refusal is not None:
             await problem_response(refusal[0], refusal[1], refusal[2], field=refusal[3])(scope, receive, send)
             return
-        await self._with_counted_body(scope, receive, send)
+        await self._with_counted_body(scope, receive, send, most=self._most(headers))
 
     async def _refusal(self, headers: Headers) -> tuple[int, ErrorCode, str, str] | None:
         foreign = not is_loopback_host(headers.get("host", ""))
@@ -57,9 +58,15 @@ class Guard:
         if headers.get("content-encoding", "identity").lower() != "identity":
             return 415, ErrorCode.UNSUPPORTED_MEDIA_TYPE, "send the body without Content-Encoding", "Content-Encoding"
         length = headers.get("content-length", "0")
-        if length.isascii() and length.isdigit() and int(length[:20]) > self._max_bytes:
-            return 413, ErrorCode.TOO_LARGE, self._too_large(), "Content-Length"
+        most = self._most(headers)
+        if length.isascii() and length.isdigit() and int(length[:20]) > most:
+            return 413, ErrorCode.TOO_LARGE, self._too_large(most), "Content-Length"
         return None
+
+    def _most(self, headers: Headers) -> int:
+        """How long the body may be: JSON takes many times its length to parse."""
+        json = media_type(headers).endswith(("/json", "+json"))
+        return min(self._max_bytes, self._max_json_bytes) if json else self._max_bytes
 
     async def _keyless(self) -> bool:
         try:
@@ -67,10 +74,12 @@ class Guard:
         except StoreUnavailableError:
             return True  # not known: the door stays shut
 
-    def _too_large(self) -> str:
-        return f"the body is over {self._max_bytes:,} bytes; send fewer samples or project the inputs"
+    def _too_large(self, most: int) -> str:
+        if most < self._max_bytes:
+            return f"the JSON is over {most:,} bytes; upload the snapshot as safetensors"
+        return f"the body is over {most:,} bytes; send fewer samples or project the inputs"
 
-    async def _with_counted_body(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _with_counted_body(self, scope: Scope, receive: Receive, send: Send, *, most: int) -> None:
         received, whole = 0, False
         began = time.monotonic()
 
@@ -87,8 +96,8 @@ class Guard:
             received += size
             self._in_flight += size
             whole = not message.get("more_body", False)
-            if received > self._max_bytes:
-                raise HTTPException(413, self._too_large())
+            if received > most:
+                raise HTTPException(413, self._too_large(most))
             if self._in_flight > self._max_in_flight:
                 detail = f"uploads of {self._max_in_flight:,} bytes are on their way already; try again later"
                 raise HTTPException(429, detail, {"Retry-After": RETRY_AFTER_S})

@@ -23,6 +23,7 @@ from solver_service.worker.models import write_model
 from tests.conftest import sent, small_snapshot, wait_for
 from tests.unit.service.test_jobs import RESULT
 
+JSON = "application/json"
 OCTETS = {"content-type": "application/octet-stream"}
 LOCAL = "http://127.0.0.1"
 SPEC = {"objective": "ramp", "radius": 0.1}
@@ -250,7 +251,12 @@ def test_other_refusals(client: TestClient) -> None:
     streamed = client.post("/v1/snapshots", content=(bytes(10_000) for _ in range(20)), headers=OCTETS)
     assert_problem(streamed, 413, "too_large")
     large = client.post("/v1/jobs", content=bytes(60_000), headers={"content-type": "application/json"})
-    assert_problem(large, 413, "too_large", "spec")
+    assert_problem(large, 413, "too_large", "Content-Length")
+    json_stream = (b" " * 10_000 for _ in range(6))
+    large = client.post(f"/v1/jobs/{'0' * 32}/feedback", content=json_stream, headers={"content-type": JSON})
+    assert_problem(large, 413, "too_large")
+    files = {"spec": ("spec.json", bytes(50_001)), "snapshot": ("s", data)}
+    assert_problem(client.post("/v1/solve", files=files), 413, "too_large", "spec")
     missing = client.post("/v1/jobs", json={**SPEC, "snapshot": "0" * 64})
     assert_problem(missing, 404, "not_found", "snapshot")
     assert_problem(client.post("/v1/solve", files={"snapshot": ("s", data)}), 422, "invalid_spec", "spec")

@@ -133,8 +133,7 @@ def _read_json(text: bytes) -> Any:
 async def create(request: Request, response: Response, submission: Submitted) -> JobStatus | Response:
     """Queue a job; the same Idempotency-Key and body give the same job."""
     _expect(request, "application/json")
-    text = await read_body(request, most=submission.services.settings.max_json_bytes)
-    return await submission.accept(text, None, response)
+    return await submission.accept(await read_body(request), None, response)
 
 
 @router.post(
