@@ -371,7 +371,9 @@ def _client(
             yield client
     elif gateway and needed:
         with SolverClient(gateway, api_key) as client:
-            if not client.ready():
+            if client.ready():
+                client.jobs(limit=1)  # a key that opens nothing is told now, and not after the training
+            else:
                 err.print(f"gdsolver: the pool at {gateway} is not ready now", markup=False)
             yield client
     elif needed:

@@ -25,6 +25,17 @@ class Orders:
     run: str = "run"
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for a setting that no job can have."""
+        if self.fanout < 1:
+            raise ValueError(f"fanout is {self.fanout}; use 1 or more jobs per stall")
+        if not self.time_s > 0:
+            raise ValueError(f"time_s is {self.time_s}; use more than 0 seconds")
+        if self.tail_radius is not None and not self.tail_radius >= 0:
+            raise ValueError(f"tail_radius is {self.tail_radius}; use 0 or more, in weight units")
+        if self.plan.samples < 1:
+            raise ValueError(f"samples is {self.plan.samples}; use 1 or more")
+
     @property
     def patience_s(self) -> float:
         """How long to wait for an answer, queueing included, before it is given up."""

@@ -17,6 +17,11 @@ class AdaptiveRadius:
     fixed: float | None = None
     scale: float = 0.25
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for a box without an inside."""
+        if self.fixed is not None and not self.fixed > 0:
+            raise ValueError(f"radius is {self.fixed}; use more than 0, in weight units, or None to have it adapted")
+
     def value(self, mean_weight: float) -> float:
         """The half-width now, in weight units, for a layer whose mean |weight| is given."""
         return self.fixed if self.fixed is not None else self.scale * max(mean_weight, 1e-3)

@@ -73,10 +73,10 @@ def table(summaries: Sequence[MethodSummary], title: str) -> Table:
     for heading in ("test", "selection", "seconds", "GD steps", "jobs", "adopted", "overlapped"):
         found.add_column(heading, justify="right", no_wrap=True)
     for row in summaries:
-        spread = f" ± {row.test_std:.4f}" if len(row.seeds) > 1 else ""
+        spread = f" ± {_rounded(row.test_std)}" if len(row.seeds) > 1 else ""
         figures = [
-            f"{row.test_mean:.4f}{spread}",
-            f"{row.selection_mean:.4f}",
+            f"{_rounded(row.test_mean)}{spread}",
+            _rounded(row.selection_mean),
             f"{row.seconds_mean:.1f}",
             f"{row.gd_steps:,}",
         ]
@@ -85,6 +85,11 @@ def table(summaries: Sequence[MethodSummary], title: str) -> Table:
             tunnels = [str(row.jobs), str(row.adopted), f"{row.gd_steps_during_jobs:,}"]
         found.add_row(row.method, *figures, *tunnels)
     return found
+
+
+def _rounded(value: float) -> str:
+    """Four decimals, or three digits of what they would hide."""
+    return f"{value:.4f}" if value == 0 or abs(value) >= 0.001 else f"{value:.3g}"
 
 
 def document(runs: Sequence[Run], command: dict[str, Any]) -> dict[str, Any]:

@@ -61,7 +61,8 @@ class Tunneller:
     fanout: jobs per stall, with different radii, samples and seeds.
     sync: wait for the answer inside `step`, as the paper does.
 
-    Raises CaptureError if the model cannot be copied or the data cannot be read at random.
+    Raises CaptureError if the model cannot be copied or the data cannot be read at random, ValueError for a setting
+    that makes no sense.
     """
 
     def __init__(

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -111,6 +112,16 @@ def test_a_lost_pool_is_the_last_word_and_no_failure(pool: FakePool, tmp_path: P
     code, said = call("train", "digits", "--epochs", "6", "--out", tmp_path, *GATEWAY)
     assert code == 0, said
     assert said.strip().splitlines()[-1] == "the pool was lost"
+
+
+def test_a_key_that_opens_nothing_is_told_before_the_training(pool: FakePool, tmp_path: Path) -> None:
+    """The gateway's own words, and exit code 1; nothing was trained for it."""
+    problem = {"type": "x", "title": "x", "status": 401, "code": "unauthorized", "detail": "this API key is not valid"}
+    pool.script = [httpx.Response(200), httpx.Response(401, json=problem)]
+    code, said = call("train", "digits", "--epochs", "6", "--out", tmp_path, *GATEWAY)
+    assert code == 1
+    assert "this API key is not valid" in said
+    assert not (tmp_path / "report.json").exists()
 
 
 def test_compare_runs_every_method_and_seed(pool: FakePool, tmp_path: Path) -> None:

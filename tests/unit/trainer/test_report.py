@@ -51,6 +51,14 @@ def test_the_table_shows_every_method() -> None:
     assert "0.8500 ± 0.0707" in text
 
 
+def test_small_errors_are_not_rounded_away() -> None:
+    """A mean squared error of 3.2e-05 is not shown as 0.0000."""
+    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    with console.file:
+        console.print(table(summarise([a_run("adam", 0, 3.2e-05)]), "table"))
+        assert "3.2e-05" in console.export_text()
+
+
 def test_everything_is_written_down(tmp_path: Path) -> None:
     """JSON and plots are written; the JSON holds runs, summaries, seeds, versions and cores, and no NaN."""
     broken = a_run("sgd", 0, float("nan"))

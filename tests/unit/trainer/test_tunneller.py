@@ -344,6 +344,15 @@ def test_a_model_that_cannot_be_captured_goes_on_training(caplog: pytest.LogCapt
     assert "no snapshot" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("setting", "value"), [("radius", 0.0), ("fanout", 0), ("time_s", 0.0), ("tail_radius", -1.0), ("samples", 0)]
+)
+def test_a_setting_that_makes_no_sense_is_named(setting: str, value: float) -> None:
+    """It is a ValueError at once, with the cure, instead of a job that is refused at the first stall."""
+    with pytest.raises(ValueError, match=f"{setting} is .*; use"):
+        on_its_own(two_layers(), FakePool(), **{setting: value})
+
+
 def test_close_cancels_what_is_out() -> None:
     """Nobody waits for the answer of a run that is over."""
     pool, run = FakePool(held=True), Run.start()
