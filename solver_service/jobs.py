@@ -11,6 +11,8 @@ from shared.errors import ErrorCode
 
 MAX_LOST = 3
 """A job whose worker was lost this often is given up."""
+LAST_WORDS_S = 30.0
+"""For so long a job that lost its worker while it was being cancelled waits for another one to tell its incumbent."""
 
 
 class Job(BaseModel):
@@ -88,7 +90,7 @@ def claim(job: Job, *, worker: str, now: float) -> Job | None:
     """Give a queued job to a worker as its next attempt; a job past its time to live expires instead."""
     if job.state is not State.QUEUED:
         return None
-    if overdue(job, now=now):
+    if job.attempt == 0 and overdue(job, now=now):
         return expire(job, now=now)
     started = job.started or now
     return job.model_copy(
@@ -96,16 +98,25 @@ def claim(job: Job, *, worker: str, now: float) -> Job | None:
     )
 
 
+def patience_ends(job: Job) -> float | None:
+    """When a queued job has waited for long enough; None for one that may wait as long as it takes."""
+    if job.cancel_requested:
+        return job.queued_at + LAST_WORDS_S
+    return job.created + job.spec.ttl_s if job.attempt == 0 else None
+
+
 def overdue(job: Job, *, now: float) -> bool:
-    """Whether a job that never started has outlived its `ttl_s`."""
-    return job.attempt == 0 and now - job.created > job.spec.ttl_s
+    """Whether a queued job has waited for too long."""
+    ends = patience_ends(job)
+    return job.state is State.QUEUED and ends is not None and now > ends
 
 
 def expire(job: Job, *, now: float) -> Job | None:
-    """End an overdue job that is still queued."""
-    if job.state is not State.QUEUED or not overdue(job, now=now):
+    """End an overdue job: one that never started has outlived its `ttl_s`, one that was cancelled needs no more."""
+    if not overdue(job, now=now):
         return None
-    return job.model_copy(update={"state": State.EXPIRED, "finished": now})
+    state = State.CANCELLED if job.cancel_requested else State.EXPIRED
+    return job.model_copy(update={"state": state, "finished": now})
 
 
 def report(job: Job, progress: Progress, *, attempt: int) -> Job | None:
@@ -122,10 +133,11 @@ def finish(job: Job, result: JobResult, *, attempt: int, now: float) -> Job | No
 
 
 def fail(job: Job, error: JobError, *, attempt: int, now: float) -> Job | None:
-    """End the attempt's job as failed."""
+    """End the attempt's job as failed, or as cancelled if that was asked for."""
     if not job.holds(attempt):
         return None
-    return job.model_copy(update={"state": State.FAILED, "finished": now, "error": error})
+    state = State.CANCELLED if job.cancel_requested else State.FAILED
+    return job.model_copy(update={"state": state, "finished": now, "error": error})
 
 
 def release(job: Job, *, attempt: int, now: float) -> Job | None:
@@ -144,7 +156,8 @@ def lose(job: Job, *, attempt: int, now: float) -> Job | None:
     if not job.holds(attempt):
         return None
     lost = job.lost + 1
-    if job.cancel_requested and (job.progress is None or lost >= MAX_LOST):
+    empty_handed = job.progress is None and job.attempt == 1
+    if job.cancel_requested and (empty_handed or lost >= MAX_LOST):
         return job.model_copy(update={"state": State.CANCELLED, "finished": now, "lost": lost})
     if lost >= MAX_LOST:
         error = JobError(
@@ -160,15 +173,12 @@ def _requeued(job: Job, now: float) -> Job:
 
 
 def cancel(job: Job, *, now: float) -> Job | None:
-    """Cancel a queued job at once; ask the worker of a running one to stop, or the next one if there is an incumbent.
-
-    Asked for a second time, a queued job ends without its incumbent.
-    """
-    if job.state is State.QUEUED and (job.progress is None or job.cancel_requested):
+    """Cancel a queued job at once; ask the worker of a running one to stop. To ask again changes nothing."""
+    if job.cancel_requested:
+        return None
+    if job.state is State.QUEUED:
         return job.model_copy(update={"state": State.CANCELLED, "finished": now, "cancel_requested": True})
-    if not job.state.terminal and not job.cancel_requested:
-        return job.model_copy(update={"cancel_requested": True})
-    return None
+    return job.model_copy(update={"cancel_requested": True}) if job.state is State.RUNNING else None
 
 
 def judge(job: Job, feedback: Feedback) -> Job | None:

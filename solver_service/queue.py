@@ -20,9 +20,10 @@ VISIBILITY_S = 3600
 MODEL_LIMIT_S = 120
 
 
-def celery_app(redis_url: str) -> Celery:
+def celery_app(redis_url: str, *, current: bool = True) -> Celery:
     """Make the Celery application that gateway and worker share: JSON only, ids only, no result backend."""
-    app = Celery("gdsolver", broker=redis_url.replace("unix://", "redis+socket://", 1))
+    broker = redis_url.replace("unix://", "redis+socket://", 1)
+    app = Celery("gdsolver", broker=broker, set_as_current=current)
     app.conf.update(
         accept_content=["json"],
         task_serializer="json",
@@ -72,7 +73,7 @@ class Messages:
     """Makes the messages that send a job's id to a worker."""
 
     def __init__(self) -> None:
-        self._amqp = celery_app("memory://").amqp
+        self._amqp = celery_app("memory://", current=False).amqp
         self._producer = Producer(Connection(transport=_Transport).channel(), auto_declare=False)
 
     def to_solve(self, job: Job) -> Message:

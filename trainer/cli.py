@@ -16,7 +16,7 @@ from shared.errors import ContractError
 from trainer.by_hand import follow, job_spec, read_bytes, row
 from trainer.client import SolverClient
 from trainer.embedded import embedded_pool
-from trainer.errors import PoolRefusedError, TaskError, TrainerError
+from trainer.errors import PoolRefusedError, PoolUnavailableError, TaskError, TrainerError
 from trainer.options import (
     ApiKey,
     DataDir,
@@ -372,7 +372,8 @@ def _client(
     elif gateway and needed:
         with SolverClient(gateway, api_key) as client:
             if client.ready():
-                client.jobs(limit=1)  # a key that opens nothing is told now, and not after the training
+                with contextlib.suppress(PoolUnavailableError):
+                    client.jobs(limit=1)  # a key that opens nothing is told now, and not after a training
             else:
                 err.print(f"gdsolver: the pool at {gateway} is not ready now", markup=False)
             yield client

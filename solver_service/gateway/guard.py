@@ -17,9 +17,11 @@ from solver_service.gateway.problems import RETRY_AFTER_S, problem_response
 from solver_service.settings import MEBIBYTE, Settings
 
 UNPAUSED_BYTES = 64 * MEBIBYTE
+"""So much of a body is read as fast as it comes."""
 PAUSE_S = 0.005
-"""After each MiB of a body from there on: a long upload must not keep the event loop to itself (200 MB a second)."""
+"""After each MiB beyond: a long upload must not keep the event loop to itself (200 MB a second are left to it)."""
 
+TAKE_SNAPSHOTS = ("/v1/snapshots", "/v1/solve")
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -42,13 +44,13 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        refusal = await self._refusal(headers)
+        refusal = await self._refusal(headers, scope["path"])
         if refusal is not None:
             await problem_response(refusal[0], refusal[1], refusal[2], field=refusal[3])(scope, receive, send)
             return
-        await self._with_counted_body(scope, receive, send, most=self._most(headers))
+        await self._with_counted_body(scope, receive, send, most=self._most(scope["path"]))
 
-    async def _refusal(self, headers: Headers) -> tuple[int, ErrorCode, str, str] | None:
+    async def _refusal(self, headers: Headers, path: str) -> tuple[int, ErrorCode, str, str] | None:
         foreign = not is_loopback_host(headers.get("host", ""))
         if (foreign or is_cross_site(headers)) and await self._keyless():
             if foreign:
@@ -58,15 +60,14 @@ class Guard:
         if headers.get("content-encoding", "identity").lower() != "identity":
             return 415, ErrorCode.UNSUPPORTED_MEDIA_TYPE, "send the body without Content-Encoding", "Content-Encoding"
         length = headers.get("content-length", "0")
-        most = self._most(headers)
+        most = self._most(path)
         if length.isascii() and length.isdigit() and int(length[:20]) > most:
             return 413, ErrorCode.TOO_LARGE, self._too_large(most), "Content-Length"
         return None
 
-    def _most(self, headers: Headers) -> int:
-        """How long the body may be: JSON takes many times its length to parse."""
-        json = media_type(headers).endswith(("/json", "+json"))
-        return min(self._max_bytes, self._max_json_bytes) if json else self._max_bytes
+    def _most(self, path: str) -> int:
+        """How long the body may be: only snapshots are long, and JSON takes many times its length to parse."""
+        return self._max_bytes if path.startswith(TAKE_SNAPSHOTS) else min(self._max_bytes, self._max_json_bytes)
 
     async def _keyless(self) -> bool:
         try:
@@ -76,7 +77,7 @@ class Guard:
 
     def _too_large(self, most: int) -> str:
         if most < self._max_bytes:
-            return f"the JSON is over {most:,} bytes; upload the snapshot as safetensors"
+            return f"the body is over {most:,} bytes; upload a snapshot as safetensors, not within the spec"
         return f"the body is over {most:,} bytes; send fewer samples or project the inputs"
 
     async def _with_counted_body(self, scope: Scope, receive: Receive, send: Send, *, most: int) -> None:

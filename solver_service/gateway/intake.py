@@ -39,8 +39,8 @@ def submit(services: Services, owner: str, spec: JobSpec, *, token: str | None) 
     job = jobs.create(spec, snapshot=reference, owner=owner, now=store.jobs.now())
     once = None if token is None else (token, jobs.spec_digest(spec, reference))
     job, new = store.jobs.add(job, idempotency=once)
+    _supersede_older(services, job)  # a repeated submission, too: the first one may not have come so far
     if new:
-        _supersede_older(services, job)
         log.info("job queued", job=job.id, objective=spec.objective, run=spec.run)
     return job
 

@@ -1,4 +1,4 @@
-"""uvicorn, with what slow clients need: many file descriptors, and an end to waiting for a request's headers.
+"""uvicorn, with what many and slow clients need: many file descriptors, turns, and an end to waiting for headers.
 
 uvicorn's own `limit_concurrency` is left alone: it counts slow connections too, and would then refuse everybody else.
 """

@@ -1,8 +1,6 @@
 """Snapshots, incumbents and results as bytes with a time to live."""
 
-import contextlib
 import secrets
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import redis
@@ -40,39 +38,40 @@ class BlobStore:
         if self._prolong(name, self.keep_s):
             return False
         self.quota.require_room(owner, len(data))
-        with self._arrived(data) as arrived, self.redis.pipeline() as pipe:
+        arrived = self._hand_over(data)
+        with self.redis.pipeline() as pipe:
             try:
                 pipe.watch(name)  # type: ignore[no-untyped-call]
-                if pipe.exists(name):
-                    return False
-                pipe.multi()
-                pipe.rename(arrived, name)
-                pipe.expire(name, self.keep_s)
-                count(pipe, name, owner=owner, size=len(data), ends=self.quota.in_seconds(self.keep_s))
-                pipe.execute()
+                if new := not pipe.exists(name):
+                    pipe.multi()
+                    pipe.rename(arrived, name)
+                    pipe.expire(name, self.keep_s)
+                    count(pipe, name, owner=owner, size=len(data), ends=self.quota.in_seconds(self.keep_s))
+                    pipe.execute()
             except redis.WatchError:  # the same bytes came twice at once: the other one has stored them
-                return False
-        return True
+                new = False
+        if not new:
+            self.redis.delete(arrived)
+        return new
 
-    @contextlib.contextmanager
-    def _arrived(self, data: bytes) -> Iterator[str]:
-        """Put bytes under a name of their own, to be renamed within the block; what is not, is deleted.
+    def _hand_over(self, data: bytes) -> str:
+        """Put bytes under a name of their own, which is to be renamed; what is not, expires.
 
         They go piece by piece: 256 MiB at once would keep Redis from everybody else for a second, and 32 MB at once
         take it two to three times as long to log.
         """
         name = keys.arriving(secrets.token_hex(8))
         pieces = memoryview(data)
-        try:
-            with self.redis.pipeline(transaction=False) as pipe:
-                pipe.set(name, pieces[:PIECE_BYTES], ex=ARRIVING_S)
-                for begin in range(PIECE_BYTES, len(data), PIECE_BYTES):
-                    pipe.append(name, pieces[begin : begin + PIECE_BYTES])
+        with self.redis.pipeline(transaction=False) as pipe:
+            pipe.set(name, pieces[:PIECE_BYTES], ex=ARRIVING_S)
+            for begin in range(PIECE_BYTES, len(data), PIECE_BYTES):
+                pipe.append(name, pieces[begin : begin + PIECE_BYTES])
+            try:
                 pipe.execute()
-            yield name
-        finally:
-            with contextlib.suppress(redis.RedisError):  # it expires all the same
+            except redis.ResponseError:  # out of memory: make room at once
                 self.redis.delete(name)
+                raise
+        return name
 
     def _prolong(self, name: str, seconds: float) -> bool:
         """Let a blob live at least so long; False when there is none."""

@@ -10,7 +10,7 @@ from redis.client import Pipeline
 
 from shared.contracts import Priority, State
 from solver_service.history import happenings
-from solver_service.jobs import Job
+from solver_service.jobs import Job, patience_ends
 from solver_service.metrics import counted
 from solver_service.queue import Messages
 from solver_service.store import events, keys
@@ -146,8 +146,8 @@ class JobStore:
             self._send(pipe, job)
             pipe.zadd(keys.QUEUED, {job.id: job.queued_at})
             pipe.zadd(keys.waiting(job.spec.priority), {job.id: job.queued_at})
-            if job.attempt == 0:
-                pipe.zadd(keys.EXPIRING, {job.id: job.created + job.spec.ttl_s})
+            if (ends := patience_ends(job)) is not None:
+                pipe.zadd(keys.EXPIRING, {job.id: ends})
         elif job.state is State.RUNNING:
             pipe.zadd(keys.RUNNING, {job.id: self.now() + self.lease_s})
         else:
@@ -213,7 +213,7 @@ class JobStore:
 
     @translated
     def overdue(self) -> list[Job]:
-        """Queued jobs that never started and have outlived their time."""
+        """Queued jobs that have waited for too long."""
         return self._existing(keys.EXPIRING, self.now())
 
     @translated
@@ -235,7 +235,7 @@ class JobStore:
             pipe.execute()
 
     def _send(self, pipe: Pipeline, job: Job) -> None:
-        """Queue the message: behind all others, or before them if the job has had its turn and lost its worker."""
+        """Queue the message: behind all others, or before them if the job has had its turn already."""
         message = self.messages.to_solve(job)
         push = pipe.rpush if job.attempt else pipe.lpush  # workers take from the right
         push(message.queue, message.text)

@@ -52,9 +52,9 @@ class Attempts:
             ceiling_mb = self.settings.worker_memory_mb
             spec = affordable(job.spec, ceiling_mb=ceiling_mb)
             bound = bounded(spec.limits.memory_mb, ceiling_mb=ceiling_mb)
-            with self.watchdog.over(job) as control, bound:
+            with self.watchdog.over(job) as watched, bound:
                 snapshot, start = _patiently(lambda: self._load(job))
-                solution = solve(snapshot, spec, control, start=start)
+                solution = solve(snapshot, spec, watched.control, start=start)
         except StoreUnavailableError as error:
             # Not the job's fault: its lease ends, and it is queued again once Redis is back.
             log.warning("attempt given up", reason=str(error))
@@ -64,7 +64,7 @@ class Attempts:
             log.exception("attempt failed")
             self._fail(job, error)
         else:
-            self._store(job, solution)
+            self._store(watched.job, solution)
 
     def _load(self, job: jobs.Job) -> tuple[Snapshot, Moved | None]:
         snapshot = self.store.snapshots.get(job.owner, job.snapshot)

@@ -28,20 +28,21 @@ class Watchdog:
         self._store = store
         self._every_s = every_s
         self._shutting_down = shutting_down
-        self._watched: _Watched | None = None
+        self._watched: Watched | None = None
         self._round = threading.Lock()
-        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
+        self._thread: threading.Thread | None = None
 
     @contextlib.contextmanager
-    def over(self, job: jobs.Job) -> Iterator[Control]:
+    def over(self, job: jobs.Job) -> Iterator["Watched"]:
         """Watch over one attempt of a job, whose solve has to listen to the control."""
-        if not self._thread.is_alive():
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
             self._thread.start()
-        self._watched = watched = _Watched(self._store, job)
+        self._watched = watched = Watched(self._store, job)
         if job.cancel_requested:  # it was lost while it was being cancelled: all that is left is to tell its incumbent
             watched.control.stop()
         try:
-            yield watched.control
+            yield watched
         finally:
             self._watched = None
             with self._round:  # a round that is under way ends before the attempt does
@@ -50,11 +51,12 @@ class Watchdog:
     def _run(self) -> None:
         while True:
             time.sleep(self._every_s)
-            with self._round:
+            # Whatever happens, even to the words about it: a watchdog that ended would lose the lease, and the job.
+            with contextlib.suppress(Exception), self._round:
                 if (watched := self._watched) is not None:
                     self._look_after(watched)
 
-    def _look_after(self, watched: "_Watched") -> None:
+    def _look_after(self, watched: "Watched") -> None:
         if self._shutting_down():
             watched.control.stop()
         try:
@@ -62,12 +64,11 @@ class Watchdog:
         except StoreUnavailableError as error:
             log.warning("watchdog waits", job=watched.job.id, reason=str(error))
         except Exception:
-            # A watchdog that ended would lose the lease, and with it the job.
             log.exception("watchdog failed", job=watched.job.id)
 
 
-class _Watched:
-    """One attempt, and the newest incumbent that was not stored yet."""
+class Watched:
+    """One attempt: the job as it was seen last, and the newest incumbent that was not stored yet."""
 
     def __init__(self, store: Store, job: jobs.Job) -> None:
         self.control = Control(self._take)
@@ -84,6 +85,7 @@ class _Watched:
         if job is None or not job.holds(self.job.attempt) or job.cancel_requested:
             self.control.stop()
         if job is not None and job.holds(self.job.attempt):
+            self.job = job
             self._store.jobs.renew(job.id)
             self._store_newest()
 
@@ -103,4 +105,5 @@ class _Watched:
             gap=gap(found.objective, found.bound),
             nodes=found.nodes,
         )
-        self._store.jobs.update(self.job.id, partial(jobs.report, progress=progress, attempt=self.job.attempt))
+        report = partial(jobs.report, progress=progress, attempt=self.job.attempt)
+        self.job = self._store.jobs.update(self.job.id, report, seen=self.job) or self.job

@@ -17,7 +17,7 @@ from solver_service.store import Store, keys
 from solver_service.store.events import BEGINNING
 from solver_service.store.jobs import IdempotencyMismatchError, QueueFullError
 from tests.conftest import sent, small_snapshot
-from tests.unit.service.test_jobs import RESULT
+from tests.unit.service.test_jobs import PROGRESS, RESULT
 
 SPEC = JobSpec.model_validate({"objective": "ramp", "radius": 0.1})
 
@@ -225,6 +225,23 @@ def test_no_lease_ends_while_redis_was_away(store: Store) -> None:
     assert (found.state, found.lost) == (State.RUNNING, 0)
 
 
+def test_a_cancelled_job_does_not_wait_for_ever_for_its_incumbent(store: Store) -> None:
+    """It lost its worker while it was being cancelled; if no other one comes to tell its incumbent, it ends."""
+    job = add(store)
+    claim(store, job)
+    store.jobs.update(job.id, lambda running: running.model_copy(update={"progress": PROGRESS}))
+    store.jobs.update(job.id, partial(jobs.cancel, now=store.jobs.now()))
+    back = store.jobs.update(job.id, partial(jobs.lose, attempt=1, now=store.jobs.now() - jobs.LAST_WORDS_S - 1))
+    assert back is not None
+    assert back.state is State.QUEUED
+    assert [found.id for found in store.jobs.overdue()] == [job.id]
+    sweep(store, republish_s=10)
+    ended = store.jobs.get(job.id)
+    assert ended is not None
+    assert ended.state is State.CANCELLED
+    assert store.jobs.overdue() == []
+
+
 def test_a_job_expires_on_time_without_a_worker(store: Store) -> None:
     """`ttl_s` is kept by the reaper, whatever the time since its message was sent; one that ran is left alone."""
     late, begun = add(store), add(store)
@@ -292,6 +309,32 @@ def test_a_large_blob_is_handed_over_in_pieces(store: Store) -> None:
     assert 0 < store.redis.ttl(keys.snapshot("local", "b" * 64)) <= store.blobs.keep_s
     assert store.redis.keys(keys.arriving("*")) == []
     assert store.quota.used("local") == (len(data), len(data))
+
+
+def test_the_same_bytes_sent_twice_at_once_are_stored_once(store: Store) -> None:
+    """One of many senders has stored them; they are counted once, and nothing of the others is left."""
+    data = bytes(1_000_000)
+    new: list[bool] = []
+    threads = [
+        threading.Thread(target=lambda: new.append(store.blobs.put_snapshot("local", "c" * 64, data))) for _ in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(new) == [False] * 5 + [True]
+    assert store.quota.used("local") == (len(data), len(data))
+    assert store.redis.keys(keys.arriving("*")) == []
+
+
+def test_a_repeated_submission_finds_its_job_in_a_full_queue(store: Store) -> None:
+    """The queue has no room for a new job, but the one that is asked for is there already."""
+    first = add(store, token="k")
+    for _ in range(4):
+        add(store)
+    with pytest.raises(QueueFullError):
+        add(store, token="other")
+    assert add(store, token="k") == first
 
 
 def test_a_snapshot_is_remembered_for_a_while_and_cannot_be_changed(store: Store, redis_url: str) -> None:

@@ -76,6 +76,20 @@ def test_a_redis_without_memory_refuses_and_keeps_what_was_accepted(own_redis: s
     gateway.store.close()
 
 
+def test_memory_that_ends_within_a_snapshot_leaves_nothing_of_it(own_redis: str) -> None:
+    """Redis takes the first pieces and refuses a later one: no snapshot, no bytes counted, no pieces."""
+    store = Store.open(Settings(redis_url=own_redis))
+    used = int(store.redis.info("memory")["used_memory"])
+    store.redis.config_set("maxmemory", used + 4_000_000)
+    with pytest.raises(StoreFullError):
+        store.blobs.put_snapshot("local", "a" * 64, bytes(16_000_000))
+    store.redis.config_set("maxmemory", "0")
+    assert not store.blobs.has_snapshot("local", "a" * 64)
+    assert store.quota.used("local") == (0, 0)
+    assert store.redis.keys("gds:arriving:*") == []
+    store.close()
+
+
 def test_a_header_that_claims_two_to_the_sixtieth_elements_is_refused(redis_url: str) -> None:
     """A few bytes that promise an exabyte get a 413 that names the tensor; nothing of the size is allocated."""
     header = {

@@ -135,9 +135,14 @@ def test_a_cancelled_job_comes_back_for_its_incumbent_alone() -> None:
     done = jobs.finish(again, RESULT, attempt=2, now=1005.0)
     assert done is not None
     assert (done.state, done.result) == (State.CANCELLED, RESULT)
-    impatient = jobs.cancel(back, now=1004.0)
-    assert impatient is not None
-    assert impatient.state is State.CANCELLED
+    assert jobs.cancel(back, now=1004.0) is None
+    assert jobs.expire(back, now=1030.0) is None
+    over = jobs.expire(back, now=1034.0)
+    assert over is not None
+    assert over.state is State.CANCELLED
+    failed = jobs.fail(again, ERROR, attempt=2, now=1005.0)
+    assert failed is not None
+    assert (failed.state, failed.error) == (State.CANCELLED, ERROR)
 
 
 def test_a_cancelled_job_ends_with_its_third_worker() -> None:
@@ -151,18 +156,12 @@ def test_a_cancelled_job_ends_with_its_third_worker() -> None:
     assert (gone.state, gone.lost) == (State.CANCELLED, 3)
 
 
-def test_cancelling_a_job_that_was_handed_on_keeps_its_incumbent() -> None:
-    """A queued job with an incumbent is told by the next worker; a worker that shuts down ends what is cancelled."""
-    found = jobs.report(running(), PROGRESS, attempt=1)
-    assert found is not None
-    back = jobs.release(found, attempt=1, now=1002.0)
-    assert back is not None
-    asked = jobs.cancel(back, now=1003.0)
-    assert asked is not None
-    assert (asked.state, asked.cancel_requested) == (State.QUEUED, True)
-    cancelled = jobs.cancel(found, now=1002.0)
+def test_a_worker_that_shuts_down_ends_what_is_being_cancelled() -> None:
+    """Such a job is not handed on: its incumbent is at hand, and becomes the result."""
+    cancelled = jobs.cancel(running(), now=1002.0)
     assert cancelled is not None
     assert jobs.release(cancelled, attempt=1, now=1003.0) is None
+    assert jobs.finish(cancelled, RESULT, attempt=1, now=1003.0) is not None
 
 
 def test_a_job_expires_only_before_its_first_start() -> None:
