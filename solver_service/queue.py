@@ -21,7 +21,10 @@ MODEL_LIMIT_S = 120
 
 
 def celery_app(redis_url: str, *, current: bool = True) -> Celery:
-    """Make the Celery application that gateway and worker share: JSON only, ids only, no result backend."""
+    """Make a Celery application with the settings that both ends share: JSON only, ids only, no result backend.
+
+    One that is not `current` serves its maker alone: it leaves the process's own application what it is.
+    """
     broker = redis_url.replace("unix://", "redis+socket://", 1)
     app = Celery("gdsolver", broker=broker, set_as_current=current)
     app.conf.update(

@@ -24,6 +24,7 @@ MAX_DESCRIPTORS = 65_536
 ACCEPTED_AT_ONCE = 1
 """So many new connections are taken before the others have their turn again."""
 WAITING_TO_BE_ACCEPTED = 2048
+"""So many more the kernel keeps until then, if it allows."""
 SWITCH_S = 0.0005
 """A thread that needs the GIL waits so long for one that computes, such as the event loop during an upload."""
 
@@ -57,12 +58,12 @@ def server(
 
 
 class PoliteServer(uvicorn.Server):
-    """Takes a few new connections at a time, while many may wait in the kernel: asyncio has one number for both."""
+    """Takes new connections one by one, while many may wait in the kernel: asyncio has one number for both."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then have the kernel keep more of those who knock than are let in at once."""
+        """Listen, then have the kernel keep those who knock."""
         await super().startup(sockets)
-        gc.freeze()  # a full collection took 0.1 s, nearly all of it for what is loaded now and stays
+        gc.freeze()  # what is loaded now stays: full collections need not look at it while everybody waits
         for serving in self.servers:
             for listening in serving.sockets:
                 with socket.socket(fileno=os.dup(listening.fileno())) as same:

@@ -57,8 +57,7 @@ class BlobStore:
     def _hand_over(self, data: bytes) -> str:
         """Put bytes under a name of their own, which is to be renamed; what is not, expires.
 
-        They go piece by piece: 256 MiB at once would keep Redis from everybody else for a second, and 32 MB at once
-        take it two to three times as long to log.
+        They go piece by piece: all at once they would keep Redis from everybody else, and take it longer to log.
         """
         name = keys.arriving(secrets.token_hex(8))
         pieces = memoryview(data)

@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from shared.contracts import JobError
 from shared.snapshot import snapshot_id
 from solver_service import jobs, weights
+from solver_service.gateway import intake
 from solver_service.gateway.app import create_app
 from solver_service.gateway.services import Services
 from solver_service.milp.moved import Moved
@@ -147,6 +148,20 @@ def test_supersede_cancels_older_jobs_of_the_run(client: TestClient) -> None:
     assert client.get(f"/v1/jobs/{other['id']}").json()["state"] == "queued"
 
 
+def test_a_repeated_submission_supersedes_what_the_first_one_left(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis went in the middle of the first one: its repetition finds the job, and does the rest."""
+    spec = {"snapshot": upload(client), "run": "r"}
+    old = post(client, spec)
+    with monkeypatch.context() as halfway:
+        halfway.setattr(intake, "_supersede_older", lambda services, job: None)
+        first = post(client, {**spec, "supersede": True}, **{"Idempotency-Key": "k"})
+    assert client.get(f"/v1/jobs/{old['id']}").json()["state"] == "queued"
+    assert post(client, {**spec, "supersede": True}, **{"Idempotency-Key": "k"})["id"] == first["id"]
+    assert client.get(f"/v1/jobs/{old['id']}").json()["state"] == "cancelled"
+
+
 def test_results(gateway: Gateway, client: TestClient) -> None:
     """Unfinished: 409. Finished: the weights. Cancelled before a start: 404. Expired data: 410."""
     job = post(client, {"snapshot": upload(client)})
@@ -255,6 +270,7 @@ def test_other_refusals(client: TestClient) -> None:
     json_stream = (b" " * 10_000 for _ in range(6))
     large = client.post(f"/v1/jobs/{'0' * 32}/feedback", content=json_stream, headers={"content-type": JSON})
     assert_problem(large, 413, "too_large")
+    assert_problem(client.post(f"/v1/jobs/{'0' * 32}/feedback", content=bytes(50_001)), 413, "too_large")
     files = {"spec": ("spec.json", bytes(50_001)), "snapshot": ("s", data)}
     assert_problem(client.post("/v1/solve", files=files), 413, "too_large", "spec")
     missing = client.post("/v1/jobs", json={**SPEC, "snapshot": "0" * 64})

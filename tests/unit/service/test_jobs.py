@@ -118,41 +118,47 @@ def test_cancelling_a_running_job_keeps_its_incumbent() -> None:
     assert (done.state, done.result) == (State.CANCELLED, RESULT)
 
 
-def test_a_cancelled_job_comes_back_for_its_incumbent_alone() -> None:
-    """If the worker of a job that is being cancelled is lost, the next one tells its incumbent; without one it ends."""
+def lost_while_cancelled(**changes: object) -> jobs.Job:
+    """A running job that is being cancelled, after its worker was lost."""
     asked = jobs.cancel(running(), now=1002.0)
     assert asked is not None
-    gone = jobs.lose(asked, attempt=1, now=1003.0)
+    gone = jobs.lose(asked.model_copy(update=changes), attempt=1, now=1003.0)
     assert gone is not None
-    assert gone.state is State.CANCELLED
-    found = jobs.report(asked, PROGRESS, attempt=1)
-    assert found is not None
-    back = jobs.lose(found, attempt=1, now=1003.0)
-    assert back is not None
+    return gone
+
+
+def test_a_cancelled_job_without_an_incumbent_does_not_come_back() -> None:
+    """When the worker of a job that is being cancelled is lost, the job ends instead of being queued again."""
+    assert lost_while_cancelled().state is State.CANCELLED
+
+
+def test_a_cancelled_job_comes_back_for_its_incumbent_alone() -> None:
+    """The next worker tells the incumbent, or why it cannot; either way the job ends as cancelled."""
+    back = lost_while_cancelled(progress=PROGRESS)
     assert (back.state, back.cancel_requested) == (State.QUEUED, True)
     again = jobs.claim(back, worker="w", now=1004.0)
     assert again is not None
     done = jobs.finish(again, RESULT, attempt=2, now=1005.0)
     assert done is not None
     assert (done.state, done.result) == (State.CANCELLED, RESULT)
-    assert jobs.cancel(back, now=1004.0) is None
-    assert jobs.expire(back, now=1030.0) is None
-    over = jobs.expire(back, now=1034.0)
-    assert over is not None
-    assert over.state is State.CANCELLED
     failed = jobs.fail(again, ERROR, attempt=2, now=1005.0)
     assert failed is not None
     assert (failed.state, failed.error) == (State.CANCELLED, ERROR)
 
 
+def test_a_cancelled_job_does_not_wait_for_ever_for_its_incumbent() -> None:
+    """To cancel it again changes nothing; when no worker has come by then, it ends."""
+    back = lost_while_cancelled(progress=PROGRESS)
+    assert jobs.cancel(back, now=1004.0) is None
+    assert jobs.expire(back, now=1030.0) is None
+    over = jobs.expire(back, now=1034.0)
+    assert over is not None
+    assert over.state is State.CANCELLED
+
+
 def test_a_cancelled_job_ends_with_its_third_worker() -> None:
     """A job that is being cancelled and kills its workers ends as cancelled."""
-    asked = jobs.cancel(running(), now=1002.0)
-    assert asked is not None
-    job = jobs.report(asked.model_copy(update={"lost": 2}), PROGRESS, attempt=1)
-    assert job is not None
-    gone = jobs.lose(job, attempt=1, now=1003.0)
-    assert gone is not None
+    gone = lost_while_cancelled(progress=PROGRESS, lost=2)
     assert (gone.state, gone.lost) == (State.CANCELLED, 3)
 
 
