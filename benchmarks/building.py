@@ -19,12 +19,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.solver_run import spec_of
 from shared.snapshot import Snapshot
 from solver_service.milp.backends.scip import build
-from solver_service.milp.folding import fold
+from solver_service.milp.core.problem import Array, problem_of
+from solver_service.milp.core.requirements import requirements_of
 from solver_service.milp.formulation.compact import compact_model
 from solver_service.milp.formulation.model import LinearModel
-from solver_service.milp.problem import Array, problem_of
-from solver_service.milp.reduction import screen
-from solver_service.milp.requirements import requirements_of
+from solver_service.milp.presolve.aggregation import fold
+from solver_service.milp.presolve.screening import screen
 
 RUNS = 3
 

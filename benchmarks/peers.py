@@ -15,11 +15,11 @@ from pyscipopt.scip import PY_SCIP_EVENTTYPE as EVENT
 
 from solver_service.milp.backends.highs import as_lp
 from solver_service.milp.backends.scip import build
+from solver_service.milp.core.problem import Array, Problem
+from solver_service.milp.core.requirements import requirements_of
 from solver_service.milp.formulation.compact import columns_of, largest_shortfalls
 from solver_service.milp.formulation.model import LinearModel, always
 from solver_service.milp.formulation.rows import change_rows
-from solver_service.milp.problem import Array, Problem
-from solver_service.milp.requirements import requirements_of
 
 EVERY_S = 0.1
 """Bounds are noted at most this often."""

@@ -22,10 +22,10 @@ from benchmarks.peers import Trace, run_highs, run_scip, textbook_model
 from shared.contracts import JobSpec, SolveStatus
 from shared.snapshot import Snapshot
 from solver_service.milp.backends import scip  # loaded before the clock runs
-from solver_service.milp.control import Control
+from solver_service.milp.core.control import Control
+from solver_service.milp.core.problem import Array, Problem, problem_of
+from solver_service.milp.core.requirements import requirements_of
 from solver_service.milp.formulation.reference import reference_model
-from solver_service.milp.problem import Array, Problem, problem_of
-from solver_service.milp.requirements import requirements_of
 from solver_service.milp.solve import solve
 
 METHODS = ("gdsolver", "reference-scip", "plain-scip", "plain-highs")

@@ -7,7 +7,7 @@ import safetensors
 import safetensors.numpy
 
 from shared.contracts import JobResult
-from solver_service.milp.moved import Moved
+from solver_service.milp.core.moved import Moved
 
 
 def encode(moved: Moved, result: JobResult | None = None) -> bytes:

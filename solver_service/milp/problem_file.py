@@ -6,17 +6,17 @@ from shared.contracts import JobSpec
 from shared.errors import ErrorCode, SpecError
 from shared.snapshot import Snapshot
 from solver_service.milp.backends.registry import write_mps
+from solver_service.milp.core.network import network_of
+from solver_service.milp.core.problem import problem_of
+from solver_service.milp.core.requirements import requirements_of
 from solver_service.milp.formulation.compact import NO_CUTS, compact_model
-from solver_service.milp.formulation.constrained import constrained_model
+from solver_service.milp.formulation.constrained_model import constrained_model
 from solver_service.milp.formulation.model import LinearModel
 from solver_service.milp.formulation.reach import size_of
 from solver_service.milp.formulation.reference import reference_model
 from solver_service.milp.formulation.relu_block import block_model
 from solver_service.milp.formulation.rows import nonzeros
-from solver_service.milp.hidden.network import network_of
-from solver_service.milp.problem import problem_of
-from solver_service.milp.reduction import screen
-from solver_service.milp.requirements import requirements_of
+from solver_service.milp.presolve.screening import screen
 
 MOST_NONZEROS = 500_000
 """A model with more coefficients is not written: its file would be larger than some 20 MB."""

@@ -13,7 +13,7 @@ from shared.errors import ContractError, ErrorCode
 from shared.snapshot import Snapshot
 from solver_service import jobs, weights
 from solver_service.errors import ServiceError, StoreUnavailableError
-from solver_service.milp.moved import Moved
+from solver_service.milp.core.moved import Moved
 from solver_service.milp.solve import Solution, solve
 from solver_service.settings import Settings
 from solver_service.store import Store

@@ -16,7 +16,7 @@ from solver_service import jobs, weights
 from solver_service.gateway import intake
 from solver_service.gateway.app import create_app
 from solver_service.gateway.services import Services
-from solver_service.milp.moved import Moved
+from solver_service.milp.core.moved import Moved
 from solver_service.queue import MODEL_TASK
 from solver_service.settings import Settings
 from solver_service.store import Store, keys

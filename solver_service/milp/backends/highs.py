@@ -15,9 +15,9 @@ import scipy.sparse as sp
 from shared.contracts import SolveStatus
 from solver_service.errors import SolverError
 from solver_service.milp.backends.outcome import Guard, MilpOptions, OnSolution, Outcome
-from solver_service.milp.control import Control
+from solver_service.milp.core.control import Control
+from solver_service.milp.core.problem import Array
 from solver_service.milp.formulation.model import LinearModel
-from solver_service.milp.problem import Array
 
 
 class LpStatus(StrEnum):

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from shared.contracts import SolveStatus
-from solver_service.milp.control import Control
+from solver_service.milp.core.control import Control
+from solver_service.milp.core.problem import Array
 from solver_service.milp.formulation.model import LinearModel
-from solver_service.milp.problem import Array
 
 OnSolution = Callable[[Array, float, int], None]
 """Called with a better solution's change columns, the solver's bound and its node count."""

@@ -23,9 +23,9 @@ from shared.contracts import SolveStatus
 from solver_service.errors import SolverError
 from solver_service.milp.backends.outcome import Guard, MilpOptions, OnSolution, Outcome
 from solver_service.milp.backends.scip_rows import linear_rows
-from solver_service.milp.control import Control
+from solver_service.milp.core.control import Control
+from solver_service.milp.core.problem import Array, Index, Mask
 from solver_service.milp.formulation.model import LinearModel
-from solver_service.milp.problem import Array, Index, Mask
 from solver_service.milp.support import PARAMETERS, REFUSED
 
 STATUS = {

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from solver_service.errors import SolverError
-from solver_service.milp.problem import Array, Mask
+from solver_service.milp.core.problem import Array, Mask
 
 OKAY = 1
 """SCIP_OKAY."""

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
+from solver_service.milp.core.problem import Array, Index, Mask, Space
+from solver_service.milp.core.requirements import Requirements
 from solver_service.milp.formulation.model import LinearModel, always, stack
 from solver_service.milp.formulation.rows import change_rows
-from solver_service.milp.problem import Array, Index, Mask, Space
-from solver_service.milp.requirements import Requirements
 
 WIDE = {"count": 100.0, "capped": 1e4, "linear": 1e4}
 """Rows with a larger big-M, in units, are scaled down to this one."""

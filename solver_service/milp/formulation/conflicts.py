@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from solver_service.milp.core.problem import Array, Index, Space
+from solver_service.milp.core.requirements import Requirements
 from solver_service.milp.formulation.compact import NO_CUTS, Cuts
-from solver_service.milp.problem import Array, Index, Space
-from solver_service.milp.requirements import Requirements
 
 WORK = 3e8
 """Multiplications spent on distances; beyond it only the rows that are hardest to meet are paired."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from solver_service.milp.problem import Array, Index, Mask
+from solver_service.milp.core.problem import Array, Index, Mask
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,12 +9,12 @@ import scipy.sparse as sp
 from shared.constraints import ON_SAMPLES, SLACK, floors, gap_groups
 from shared.contracts import Constraint
 from shared.objectives import Objective, sample_weights
+from solver_service.milp.core.problem import Array, Index, Mask, Problem
+from solver_service.milp.core.requirements import Requirements, requirements_of
 from solver_service.milp.formulation.compact import NEGLIGIBLE, WIDE, row_scales
 from solver_service.milp.formulation.parts import Part, Rows, plain_rows, sparse, widened
 from solver_service.milp.formulation.rows import change_rows
-from solver_service.milp.problem import Array, Index, Mask, Problem
-from solver_service.milp.reduction import Screened, screen
-from solver_service.milp.requirements import Requirements, requirements_of
+from solver_service.milp.presolve.screening import Screened, screen
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,9 +9,9 @@ import scipy.sparse as sp
 from shared.constraints import movement_prices, nearest_multiple, selected
 from shared.contracts import Constraint
 from shared.snapshot import FloatArray
+from solver_service.milp.core.problem import Array, Index, Mask, Problem
 from solver_service.milp.formulation.parts import Part, plain_rows, sparse
-from solver_service.milp.problem import Array, Index, Mask, Problem
-from solver_service.milp.snapping import grid_range, inside
+from solver_service.milp.rounding.snapping import grid_range, inside
 
 ZERO = 1e-9
 """Weights that are smaller, in units of what they can be, are 0."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import scipy.sparse as sp
 
+from solver_service.milp.core.problem import Array, Index, Mask
 from solver_service.milp.formulation.model import LinearModel, always
-from solver_service.milp.problem import Array, Index, Mask
 
 
 def _nowhere() -> Array:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from shared.activations import Activation
-from solver_service.milp.hidden.network import Network, derivative
-from solver_service.milp.problem import Array, Mask
+from solver_service.milp.core.network import Network, derivative
+from solver_service.milp.core.problem import Array, Mask
 
 ENTRIES = {"identity": (0, 0), "relu": (2, 6), "leaky_relu": (4, 6), "hardtanh": (2, 10)}
 """For a unit that may switch on a sample: how often its rows hold its pre-activation, and their other entries."""

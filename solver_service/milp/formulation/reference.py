@@ -3,10 +3,10 @@
 import numpy as np
 import scipy.sparse as sp
 
+from solver_service.milp.core.problem import Array, Space
+from solver_service.milp.core.requirements import Requirements
 from solver_service.milp.formulation.model import LinearModel, always, stack
 from solver_service.milp.formulation.rows import change_rows
-from solver_service.milp.problem import Array, Space
-from solver_service.milp.requirements import Requirements
 
 
 def reference_model(space: Space, requirements: Requirements) -> LinearModel:

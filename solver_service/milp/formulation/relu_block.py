@@ -13,10 +13,10 @@ import scipy.sparse as sp
 from shared.activations import Activation
 from shared.objectives import Objective, sample_weights
 from shared.snapshot import Snapshot, regression_targets
+from solver_service.milp.core.network import Network
+from solver_service.milp.core.problem import Array, Index, Mask
 from solver_service.milp.formulation.model import LinearModel, always
 from solver_service.milp.formulation.reach import switching, through
-from solver_service.milp.hidden.network import Network
-from solver_service.milp.problem import Array, Index, Mask
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,8 +3,8 @@
 import numpy as np
 import scipy.sparse as sp
 
-from solver_service.milp.problem import Array, Space
-from solver_service.milp.requirements import Requirements
+from solver_service.milp.core.problem import Array, Space
+from solver_service.milp.core.requirements import Requirements
 
 
 def change_rows(space: Space, requirements: Requirements, scale: Array) -> sp.csr_array:

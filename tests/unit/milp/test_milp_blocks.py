@@ -11,12 +11,12 @@ from shared.activations import Activation
 from shared.contracts import JobSpec, SolveStatus
 from shared.objectives import ObjectiveName
 from shared.snapshot import Snapshot, TailLayer
-from solver_service.milp.control import Control
+from solver_service.milp.core.control import Control
+from solver_service.milp.core.moved import Moved
+from solver_service.milp.core.network import network_of
+from solver_service.milp.core.solution import Solution
 from solver_service.milp.formulation.reach import size_of
 from solver_service.milp.formulation.relu_block import block_model
-from solver_service.milp.hidden.network import network_of
-from solver_service.milp.moved import Moved
-from solver_service.milp.report import Solution
 from solver_service.milp.solve import solve as solve_any
 
 ACTIVATIONS = ("identity", "relu", "leaky_relu:0.2", "hardtanh")

@@ -14,8 +14,8 @@ from shared.constraints import violations
 from shared.contracts import Constraint, SolveStatus
 from shared.errors import ErrorCode, SpecError
 from shared.snapshot import Snapshot
-from solver_service.milp import under_constraints
-from solver_service.milp.control import Control
+from solver_service.milp.core.control import Control
+from solver_service.milp.final_layer import under_constraints
 from solver_service.milp.solve import solve
 
 ON_SAMPLES = ("min_accuracy", "recall_floor", "group_rate_gap")

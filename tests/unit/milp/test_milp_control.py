@@ -7,9 +7,9 @@ import pytest
 from milp_cases import assert_honest, job, tiny
 
 from shared.contracts import SolveStatus
-from solver_service.milp import solve as solve_module
-from solver_service.milp.control import Control
-from solver_service.milp.moved import Moved
+from solver_service.milp.core.control import Control
+from solver_service.milp.core.moved import Moved
+from solver_service.milp.final_layer import solve as solve_module
 from solver_service.milp.solve import solve
 
 

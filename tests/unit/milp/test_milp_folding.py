@@ -8,12 +8,12 @@ from milp_cases import assert_honest, job, optimum, tiny
 
 from shared.contracts import SolveStatus
 from shared.snapshot import Snapshot
-from solver_service.milp.folding import fold, unfolded
-from solver_service.milp.moved import Moved
-from solver_service.milp.problem import problem_of
-from solver_service.milp.reduction import screen
-from solver_service.milp.requirements import requirements_of
-from solver_service.milp.rounding import change_of, weights_of
+from solver_service.milp.core.moved import Moved
+from solver_service.milp.core.problem import problem_of
+from solver_service.milp.core.requirements import requirements_of
+from solver_service.milp.presolve.aggregation import fold, not_aggregated
+from solver_service.milp.presolve.screening import screen
+from solver_service.milp.rounding.into_box import change_of, weights_of
 from solver_service.milp.solve import solve
 
 OBJECTIVES = ("zero_one", "ramp", "hinge", "mae", "max_error", "outliers")
@@ -172,8 +172,8 @@ def test_the_same_change_comes_back_from_weights_of_an_unfolded_space():
     """Without a folding, lifting and lowering are the identity where anything moves."""
     problem = problem_of(*tiny(2, "zero_one", own_radii=True))
     change = np.random.default_rng(0).uniform(-1, 1, problem.radius.shape) * (problem.radius > 0)
-    assert (unfolded(problem).lift(change) == change).all()
-    assert unfolded(problem).lower(change) == pytest.approx(change)
+    assert (not_aggregated(problem).lift(change) == change).all()
+    assert not_aggregated(problem).lower(change) == pytest.approx(change)
 
 
 @pytest.mark.parametrize("objective", CLASSES)

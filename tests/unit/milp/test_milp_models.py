@@ -5,14 +5,14 @@ import pytest
 from milp_cases import job, tiny
 
 from shared.snapshot import Snapshot
-from solver_service.milp.duality import lagrangian_bound
+from solver_service.milp.bounds.lagrangian import lagrangian_bound
+from solver_service.milp.bounds.relaxation import relax
+from solver_service.milp.core.problem import problem_of
+from solver_service.milp.core.requirements import requirements_of
 from solver_service.milp.formulation.compact import columns_of, compact_model, complete, cuts_model
 from solver_service.milp.formulation.conflicts import pair_cuts
 from solver_service.milp.formulation.reference import complete_reference, reference_model
-from solver_service.milp.problem import problem_of
-from solver_service.milp.reduction import screen
-from solver_service.milp.relaxation import relax
-from solver_service.milp.requirements import requirements_of
+from solver_service.milp.presolve.screening import screen
 
 OBJECTIVES = ("zero_one", "ramp", "hinge", "mae", "max_error", "outliers")
 

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from milp_cases import job, smallest_margin, tiny
 
-from solver_service.milp.problem import problem_of
-from solver_service.milp.rounding import change_of, round_into_box, weights_of
+from solver_service.milp.core.float32 import round_into_box
+from solver_service.milp.core.problem import problem_of
+from solver_service.milp.rounding.into_box import change_of, weights_of
 from solver_service.milp.solve import solve
 
 CENTERS = hnp.arrays(np.float32, 8, elements=st.floats(-(2.0**100), 2.0**100, width=32))

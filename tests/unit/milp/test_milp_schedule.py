@@ -5,14 +5,14 @@ import pytest
 from milp_cases import job, optimum, tiny
 
 from benchmarks.peers import Trace, run_highs, run_scip, textbook_model
-from solver_service.milp.budget import Budget
-from solver_service.milp.control import Control
-from solver_service.milp.incumbents import Incumbents
-from solver_service.milp.problem import problem_of
-from solver_service.milp.reduction import screen
-from solver_service.milp.requirements import requirements_of
+from solver_service.milp.core.budget import Budget
+from solver_service.milp.core.control import Control
+from solver_service.milp.core.problem import problem_of
+from solver_service.milp.core.requirements import requirements_of
+from solver_service.milp.heuristics.kept_sets import improve
+from solver_service.milp.presolve.screening import screen
+from solver_service.milp.rounding.incumbents import Incumbents
 from solver_service.milp.solve import solve
-from solver_service.milp.warmstart import improve
 
 
 class Clock(Control):

@@ -9,10 +9,10 @@ from solver_service.errors import SolverError
 from solver_service.milp.backends import scip as scip_backend
 from solver_service.milp.backends.scip import build
 from solver_service.milp.backends.scip_rows import check, linear_rows
+from solver_service.milp.core.problem import problem_of
+from solver_service.milp.core.requirements import requirements_of
 from solver_service.milp.formulation.model import LinearModel
 from solver_service.milp.formulation.reference import reference_model
-from solver_service.milp.problem import problem_of
-from solver_service.milp.requirements import requirements_of
 
 ROWS, COLUMNS = 5, 4
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from milp_cases import tiny
 
-from solver_service.milp.problem import problem_of
-from solver_service.milp.reduction import screen
-from solver_service.milp.requirements import requirements_of
+from solver_service.milp.core.problem import problem_of
+from solver_service.milp.core.requirements import requirements_of
+from solver_service.milp.presolve.screening import screen
 
 OBJECTIVES = ("zero_one", "ramp", "hinge", "mae", "max_error", "outliers")
 

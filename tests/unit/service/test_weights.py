@@ -3,7 +3,7 @@
 import numpy as np
 
 from solver_service import weights
-from solver_service.milp.moved import Moved
+from solver_service.milp.core.moved import Moved
 
 
 def test_a_moved_tail_survives_the_way_to_the_next_attempt() -> None:

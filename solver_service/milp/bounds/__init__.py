@@ -1,0 +1,1 @@
+"""Cheap proofs: dual bounds from relaxations."""

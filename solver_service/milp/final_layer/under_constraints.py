@@ -1,0 +1,104 @@
+"""One solve under constraints beyond signs: heuristics that know nothing of them, and a solver that does."""
+
+from dataclasses import replace
+
+from shared.contracts import SolveStatus
+from solver_service.errors import SolverError
+from solver_service.milp.backends.outcome import Outcome
+from solver_service.milp.backends.registry import milp_solver
+from solver_service.milp.core.budget import Budget
+from solver_service.milp.core.solution import is_integral, safe_bound
+from solver_service.milp.final_layer.bounding import bound_by_conflicts
+from solver_service.milp.final_layer.constrained_search import best_solution, improve_constrained, polish_best, taker
+from solver_service.milp.final_layer.infeasible import blame
+from solver_service.milp.final_layer.job import ROUNDS, Job, allowance, ending_of, honest, options_of, too_large, why
+from solver_service.milp.final_layer.linear import solve_linear
+from solver_service.milp.final_layer.report import Ending
+from solver_service.milp.formulation.compact import NO_CUTS, Cuts
+from solver_service.milp.formulation.constrained_model import constrained_model
+from solver_service.milp.formulation.model import LinearModel
+
+CONSTRAINED_SHARE = 0.2
+"""Of the time for heuristics where constraints keep most of what they find from counting."""
+CONSTRAINED_ROUNDS = 5
+SECOND = {"scip": "highs", "highs": "scip"}
+"""Who takes over from a solver that gives up under constraints."""
+STRICT_ROOM = 1e-5
+"""How far from the line a second search keeps right and wrong apart, when rounding loses what the first one found."""
+
+
+def solve_constrained(job: Job) -> Ending:
+    """Constraints beyond signs: bounds and heuristics that know nothing of them, and a solver that does."""
+    cuts, ending = NO_CUTS, None
+    if job.screened.requirements.rows:
+        if job.screened.requirements.style == "linear":
+            ending = solve_linear(job)
+        else:
+            cuts = bound_by_conflicts(job)
+    if not job.proven:
+        ending = None
+        share = 1.0 if job.spec.limits.nodes is not None else CONSTRAINED_SHARE
+        budget = replace(job.budget().share(share), rounds=CONSTRAINED_ROUNDS)
+        improve_constrained(job.problem, job.screened, job.incumbents, budget, job.spec.solver.seed)
+    ending = ending or replace(ending_of(job, why(job)), build_s=job.control.elapsed)
+    if job.proven or job.control.stopped or job.budget().over:
+        return ending
+    if too_large(job):
+        note = "the model does not fit `limits.memory_mb`; heuristics only"
+        return replace(ending, status=SolveStatus.MEMORY_LIMIT, notes=(note,))
+    return _branch_under_constraints(job, cuts)
+
+
+def _branch_under_constraints(job: Job, cuts: Cuts) -> Ending:
+    problem, incumbents = job.problem, job.incumbents
+    built = constrained_model(problem, job.screened, cuts, problem.constraints)
+    began, whole = job.control.elapsed, Budget(job.control, job.spec.limits.time_s, ROUNDS)
+    take = taker(problem, built, incumbents, lambda: whole.over)
+    polish_best(problem, built, incumbents, lambda: job.budget().over)
+
+    def search(model: LinearModel) -> Outcome:
+        start = best_solution(problem, built, incumbents)
+        try:
+            return milp_solver(job.spec.solver.backend)(model, options_of(job), job.control, take, start)
+        except SolverError:
+            # Numerical trouble of one solver is seldom that of the other.
+            options = replace(options_of(job), params={})
+            return milp_solver(SECOND[job.spec.solver.backend])(model, options, job.control, take, start)
+
+    outcome, strict = search(built.model), None
+    notes: tuple[str, ...] = ()
+    if not outcome.start_accepted:
+        notes = ("the solver's check rejected the start; it searched without one",)
+    if outcome.status is not SolveStatus.INFEASIBLE:
+        incumbents.raise_bound(safe_bound(outcome.bound, integral=is_integral(problem)))
+    missed = incumbents.best.objective > outcome.bound + allowance(job)
+    if outcome.status is SolveStatus.OPTIMAL and missed and not job.budget().over:
+        strict = search(built.tightened(STRICT_ROOM))
+        polish_best(problem, built, incumbents, lambda: whole.over)
+    status = honest(outcome)
+    if not incumbents.feasible:
+        status, notes = _nothing_found(job, outcome, strict)
+    return replace(
+        ending_of(job, status, model=built.model, notes=notes),
+        complete=outcome.status is SolveStatus.OPTIMAL,
+        nodes=outcome.nodes,
+        build_s=began,
+        presolve_s=outcome.presolve_s,
+        solve_s=outcome.solve_s,
+    )
+
+
+def _nothing_found(job: Job, outcome: Outcome, strict: Outcome | None) -> tuple[SolveStatus, tuple[str, ...]]:
+    """Why no weights keep all constraints, as far as it is known."""
+    if outcome.status is SolveStatus.INFEASIBLE:
+        return SolveStatus.INFEASIBLE, tuple(blame(job.problem.snapshot, job.spec, job.budget()))
+    if strict is not None and strict.status is SolveStatus.INFEASIBLE:
+        note = (
+            f"no weights keep all constraints, unless a sample is within {STRICT_ROOM:g} of being both right and wrong"
+        )
+        return SolveStatus.INFEASIBLE, (note,)
+    if outcome.status in (SolveStatus.OPTIMAL, SolveStatus.GAP_REACHED):
+        return SolveStatus.TIME_LIMIT, (
+            "weights that keep all constraints exist, but none survived rounding to float32",
+        )
+    return outcome.status, ("no weights that keep all constraints were found before the limit",)

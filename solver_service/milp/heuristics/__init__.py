@@ -1,0 +1,1 @@
+"""Good starts: primal heuristics of the final layer, by linear programs over kept samples."""

@@ -1,0 +1,222 @@
+"""One job for a block with an activation or a tail: descend from many starts, refine, then branch and prove."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from shared.contracts import Backend, JobResult, JobSpec, ObjectiveReport, Sizes, SolveStatus, Timings, gap
+from shared.objectives import COUNTS, sample_weights
+from shared.snapshot import Snapshot
+from solver_service.milp.backends.outcome import MilpOptions
+from solver_service.milp.backends.registry import milp_solver, version
+from solver_service.milp.core.budget import Budget
+from solver_service.milp.core.control import Control
+from solver_service.milp.core.moved import Moved
+from solver_service.milp.core.network import Network, network_of
+from solver_service.milp.core.problem import Array
+from solver_service.milp.core.solution import BYTES_PER_NONZERO, Solution, safe_bound
+from solver_service.milp.formulation.reach import Size, size_of
+from solver_service.milp.formulation.relu_block import BlockModel, block_model
+from solver_service.milp.network.descent_search import Search, search
+from solver_service.milp.network.sequential import fits, refine, secure
+from solver_service.milp.network.step_incumbents import BlockIncumbents
+
+FIRST_SHARE = 0.7
+"""Of the time, at most, for the heuristics before a solver branches."""
+PATIENCE, PATIENCE_ALONE = 6, 40
+"""Rounds in a row without a gain after which heuristics end: before a solver branches, and where none does; there it
+is a round more for every weight that moves."""
+UNITS_PER_ROUND = 10
+"""A round more for as many units that may switch: the more of them, the less branching achieves."""
+ROUNDS = 10**9
+TOLERANCE = 2e-6
+SETTLED = 1e-6
+"""Of the value at the start: nobody looks for less."""
+FREE_TAIL = "the tail moves with the block, so nothing is proven of how much better it could be"
+TOO_LARGE = "the model takes about {needed:.0f} MB and does not fit `limits.memory_mb`; heuristics only"
+NO_MODEL = "mse behind an activation or a tail has no linear model; heuristics only"
+NO_GAIN = "the heuristics ended before the time limit, because they gained nothing any more"
+
+
+@dataclass
+class _Progress:
+    """What a solve has come to besides its incumbents."""
+
+    status: SolveStatus = SolveStatus.TIME_LIMIT
+    sizes: Sizes = field(default_factory=Sizes)
+    nodes: int = 0
+    build_s: float = 0.0
+    presolve_s: float = 0.0
+    solve_s: float = 0.0
+    notes: tuple[str, ...] = ()
+    branched: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    network: Network
+    spec: JobSpec
+    control: Control
+    incumbents: BlockIncumbents
+    rng: np.random.Generator
+
+    @property
+    def integral(self) -> bool:
+        weights = sample_weights(self.network.snapshot)
+        return self.spec.objective in COUNTS and bool((weights == np.round(weights)).all())
+
+    @property
+    def slack(self) -> float:
+        """A distance from the bound that is no distance any more."""
+        return 0.0 if self.integral else SETTLED * self.incumbents.start
+
+    @property
+    def proven(self) -> bool:
+        """True when the best value meets the bound, or comes as close as the job asks for."""
+        best, bound = self.incumbents.objective, self.incumbents.bound
+        return best <= bound + self.slack or best - bound <= self.spec.limits.gap * best
+
+    def budget(self) -> Budget:
+        """All the time that is left, less what finishing takes."""
+        limit = self.spec.limits.time_s
+        return Budget(self.control, limit - min(0.5, 0.04 * limit), ROUNDS)
+
+
+def solve_block(snapshot: Snapshot, spec: JobSpec, control: Control, start: Moved | None) -> Solution:
+    """Find better weights for a block with an activation or a tail, and prove what can be proven."""
+    network = network_of(snapshot, spec)
+    incumbents = BlockIncumbents(network, spec.goal, control)
+    job = _Job(network, spec, control, incumbents, np.random.default_rng(spec.solver.seed))
+    if start is not None:
+        incumbents.offer(network.step_to(start))
+    size = size_of(network)
+    progress, obstacle = _Progress(), _obstacle(job, size)
+    if obstacle is not None:
+        _search_alone(job, progress, *obstacle)
+        return _solution(job, progress)
+    everything = job.budget()
+    patience = min(PATIENCE_ALONE, PATIENCE + size.switching // UNITS_PER_ROUND)
+    _search(job, everything if spec.limits.nodes is not None else everything.share(FIRST_SHARE), patience)
+    if not (job.proven or control.stopped):
+        _branch(job, progress)
+        _polish(job)
+    return _solution(job, progress)
+
+
+def _obstacle(job: _Job, size: Size) -> tuple[str, SolveStatus] | None:
+    """Why there is nothing to branch on, in words, and the status of heuristics alone; None where there is."""
+    if job.network.tail_box is not None:
+        return FREE_TAIL, SolveStatus.GAP_REACHED
+    if job.spec.objective == "mse":
+        return NO_MODEL, SolveStatus.GAP_REACHED
+    needed = BYTES_PER_NONZERO * size.nonzeros / 1e6
+    if needed > job.spec.limits.memory_mb:
+        return TOO_LARGE.format(needed=needed), SolveStatus.MEMORY_LIMIT
+    return None
+
+
+def _search_alone(job: _Job, progress: _Progress, note: str, status: SolveStatus) -> None:
+    """Heuristics with all the time there is; they end before it when they gain nothing any more."""
+    budget = job.budget()
+    _search(job, budget, PATIENCE_ALONE + job.network.size)
+    idle = not (budget.over or job.proven)
+    progress.notes = (note, NO_GAIN) if idle else (note,)
+    progress.status = SolveStatus.TIME_LIMIT if budget.over and status is SolveStatus.GAP_REACHED else status
+
+
+def _search(job: _Job, budget: Budget, patience: int) -> None:
+    given = Search(job.network, job.spec.goal, job.incumbents, budget, job.rng, settled=lambda: job.proven)
+    search(given, patience)
+
+
+def _branch(job: _Job, progress: _Progress) -> None:
+    """Have a solver improve and prove over the whole box, from the best so far."""
+    began, network, limits = job.control.elapsed, job.network, job.spec.limits
+    progress.branched = True
+    built = block_model(network, job.spec.goal)
+    progress.sizes = _sizes(built)
+    progress.build_s = job.control.elapsed - began
+    options = MilpOptions(
+        time_s=max(0.0, job.budget().until - job.control.elapsed),
+        memory_mb=limits.memory_mb,
+        nodes=limits.nodes,
+        gap=limits.gap,
+        seed=job.spec.solver.seed,
+        params=job.spec.solver.params,
+    )
+
+    def on_solution(change: Array, bound: float, nodes: int) -> None:
+        job.incumbents.raise_bound(safe_bound(bound, integral=job.integral))
+        job.incumbents.offer(change, nodes=nodes)
+        if job.spec.objective in COUNTS:
+            job.incumbents.offer(secure(network, job.spec.goal, change, lambda: job.control.stopped), nodes=nodes)
+
+    start = built.complete(job.incumbents.step.reshape(network.radius.shape))
+    outcome = milp_solver(job.spec.solver.backend)(built.model, options, job.control, on_solution, start)
+    if outcome.status is not SolveStatus.INFEASIBLE:
+        job.incumbents.raise_bound(safe_bound(outcome.bound, integral=job.integral))
+    ended = outcome.status in (SolveStatus.OPTIMAL, SolveStatus.INFEASIBLE)
+    progress.status = SolveStatus.GAP_REACHED if ended else outcome.status
+    progress.nodes, progress.presolve_s, progress.solve_s = outcome.nodes, outcome.presolve_s, outcome.solve_s
+    if not outcome.start_accepted:
+        progress.notes = ("the solver's check rejected the start; it searched without one",)
+
+
+def _polish(job: _Job) -> None:
+    """Refine what the solver left: its solutions are exact only to its tolerances."""
+    if fits(job.network) and not job.proven:
+        limit = job.spec.limits.time_s
+        stop = lambda: job.control.stopped or job.control.elapsed > limit  # noqa: E731
+        refined, _ = refine(job.network, job.spec.goal, job.incumbents.step, stop)
+        job.incumbents.offer(refined)
+
+
+def _sizes(built: BlockModel) -> Sizes:
+    model = built.model
+    return Sizes(
+        rows=model.rows, columns=model.columns, binaries=int(model.integer.sum()), nonzeros=int(model.matrix.nnz)
+    )
+
+
+def _solution(job: _Job, progress: _Progress) -> Solution:
+    """Put the result together; everything in it is recomputed from the weights returned."""
+    best, snapshot, name = job.incumbents, job.network.snapshot, job.spec.solver.backend
+    bound = max(0.0, best.bound)
+    distance = gap(best.objective, bound)
+    status = progress.status
+    if best.objective <= bound + _allowance(job, progress):
+        status = SolveStatus.OPTIMAL
+    elif job.control.stopped:
+        status = SolveStatus.INTERRUPTED
+    elif distance <= job.spec.limits.gap:
+        status = SolveStatus.GAP_REACHED
+    changed = int(np.count_nonzero(best.moved.weight != snapshot.weight))
+    if best.moved.bias is not None and snapshot.bias is not None:
+        changed += int(np.count_nonzero(best.moved.bias != snapshot.bias))
+    result = JobResult(
+        objective=ObjectiveReport(
+            name=job.spec.objective, start=best.start, final=best.objective, bound=bound, gap=distance
+        ),
+        status=status,
+        improved=best.objective < best.start,
+        changed_weights=changed,
+        timings=Timings(
+            build_s=progress.build_s,
+            presolve_s=progress.presolve_s,
+            solve_s=progress.solve_s,
+            total_s=job.control.elapsed,
+        ),
+        sizes=progress.sizes,
+        nodes=progress.nodes,
+        incumbents=best.history,
+        backend=Backend(name=name, version=version(name)),
+        notes=list(progress.notes),
+    )
+    return Solution(result, best.moved.weight, best.moved.bias, best.moved.tail)
+
+
+def _allowance(job: _Job, progress: _Progress) -> float:
+    """How far above its bound a proven optimum may stay: float32 rounding and the solver's tolerance."""
+    if job.integral or not progress.branched:
+        return job.slack
+    return max(job.slack, TOLERANCE * max(1.0, job.incumbents.objective))

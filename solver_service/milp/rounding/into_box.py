@@ -1,0 +1,43 @@
+"""From a change in float64 to weights in float32 that are inside the box, whatever the rounding."""
+
+import numpy as np
+
+from shared.snapshot import FloatArray
+from solver_service.milp.core.float32 import round_into_box
+from solver_service.milp.core.problem import Array, Problem
+
+
+def weights_of(problem: Problem, change: Array) -> tuple[FloatArray, FloatArray | None]:
+    """The block's weight [h, d] and bias [h] after a change [h, d+1], rounded into the box."""
+    snapshot = problem.snapshot
+    step = problem.radius * np.clip(change, -1.0, 1.0)
+    if problem.constraints:
+        step[:, :-1] += problem.center[:, :-1] - snapshot.weight
+    weight = round_into_box(
+        snapshot.weight,
+        step[:, :-1],
+        problem.reach[:, :-1],
+        floor=problem.floor[:, :-1],
+        ceiling=problem.ceiling[:, :-1],
+    )
+    if snapshot.bias is None:
+        return weight, None
+    return weight, round_into_box(snapshot.bias, step[:, -1], problem.reach[:, -1])
+
+
+def change_of(problem: Problem, weight: FloatArray, bias: FloatArray | None) -> Array:
+    """The change [h, d+1] that leads nearest to these weights, clipped into the box."""
+    snapshot = problem.snapshot
+    step = np.zeros_like(problem.radius)
+    step[:, :-1] = weight.astype(np.float64) - problem.center[:, :-1]
+    if bias is not None and snapshot.bias is not None:
+        step[:, -1] = bias.astype(np.float64) - snapshot.bias
+    moved = np.divide(step, problem.radius, out=np.zeros_like(step), where=problem.radius > 0)
+    return np.clip(moved, -1.0, 1.0)
+
+
+def rounding_errors(problem: Problem, weight: FloatArray, bias: FloatArray | None) -> Array:
+    """How far rounding these weights to float32 can have moved each score, [n, h]."""
+    column = np.zeros(problem.units, dtype=np.float32) if bias is None else bias
+    spacing = np.spacing(np.abs(np.hstack([weight, column[:, None]]))).astype(np.float64)
+    return np.asarray(np.abs(problem.inputs) @ np.where(problem.radius > 0, spacing, 0.0).T)
