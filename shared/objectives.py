@@ -15,6 +15,7 @@ REGRESSION: tuple[ObjectiveName, ...] = ("mae", "mse", "max_error", "outliers")
 COUNTS: tuple[ObjectiveName, ...] = ("zero_one", "outliers")
 EPSILON = 1e-4
 """A sample counts as right only if its class wins by this much (the paper's epsilon)."""
+ENTRIES_AT_ONCE = 1 << 20
 
 Array = NDArray[np.float64]
 
@@ -90,7 +91,7 @@ def outputs(
     snapshot: Snapshot, weight: FloatArray, bias: FloatArray | None, tail: tuple[TailLayer, ...] | None = None
 ) -> Array:
     """The network's outputs [N, K] from the block on, in float64."""
-    values = snapshot.inputs.astype(np.float64) @ weight.astype(np.float64).T
+    values = _linear(snapshot.inputs, weight)
     if bias is not None:
         values += bias.astype(np.float64)
     if snapshot.offset is not None:
@@ -102,6 +103,16 @@ def outputs(
             values = values + layer.bias.astype(np.float64)
         values = layer.activation(values)
     return values
+
+
+def _linear(inputs: FloatArray, weight: FloatArray) -> Array:
+    """`inputs @ weight.T` in float64, some rows at a time: a float64 copy of all inputs may be gigabytes."""
+    across = weight.astype(np.float64).T
+    rows = max(1, ENTRIES_AT_ONCE // inputs.shape[1])
+    found = np.empty((len(inputs), len(weight)))
+    for begin in range(0, len(found), rows):
+        found[begin : begin + rows] = inputs[begin : begin + rows].astype(np.float64) @ across
+    return found
 
 
 def margins(scores: Array, targets: NDArray[np.generic]) -> Array:

@@ -73,6 +73,15 @@ class Problem(Space):
         """Whether weights inside the box keep all constraints."""
         return not (self.constraints and violations(self.constraints, self.snapshot, weight, bias))
 
+    def loss(self, scores: Array) -> float:
+        """The objective of given scores [n, h] of the samples of positive weight; what movement costs is left out."""
+        snapshot = self.snapshot
+        if len(scores) < snapshot.samples:
+            whole = np.zeros((snapshot.samples, scores.shape[1]))
+            whole[sample_weights(snapshot) > 0] = scores
+            scores = whole
+        return self.objective.of_outputs(snapshot, scores)
+
     def scores_at(self, change: Array) -> Array:
         """Scores [n, h] after a change [h, d+1]."""
         return np.asarray(self.scores + self.inputs @ (self.radius * change).T)
@@ -82,7 +91,7 @@ def problem_of(snapshot: Snapshot, spec: JobSpec) -> Problem:
     """Build the view of a final identity layer; samples of weight 0 are left out."""
     weights = sample_weights(snapshot)
     kept = np.flatnonzero(weights > 0)
-    with_bias = np.hstack([snapshot.inputs.astype(np.float64), np.ones((snapshot.samples, 1))])
+    with_bias = _with_bias(snapshot.inputs if len(kept) == snapshot.samples else snapshot.inputs[kept])
     targets = snapshot.targets.reshape(snapshot.samples, -1).astype(np.float64)
     classification = snapshot.task == "classification"
     reach = radii(snapshot, spec)
@@ -96,13 +105,14 @@ def problem_of(snapshot: Snapshot, spec: JobSpec) -> Problem:
     )
     center, radius = _cut_box(own, reach, floor, ceiling)
     scores = outputs(snapshot, snapshot.weight, snapshot.bias)
+    scores = scores[kept] if len(kept) < snapshot.samples else scores
     if spec.constraints:
         scores = scores + with_bias @ (center - own).T
     return Problem(
         snapshot=snapshot,
         objective=spec.goal,
-        inputs=with_bias[kept],
-        scores=scores[kept],
+        inputs=with_bias,
+        scores=scores,
         radius=radius,
         cost=_costs(spec.goal, weights[kept], snapshot.outputs),
         targets=snapshot.targets[kept] if classification else targets[kept],
@@ -112,6 +122,14 @@ def problem_of(snapshot: Snapshot, spec: JobSpec) -> Problem:
         ceiling=ceiling,
         constraints=tuple(spec.constraints),
     )
+
+
+def _with_bias(inputs: FloatArray) -> Array:
+    """Inputs [n, d] in float64, with a column of ones; filled in place, because at 10^8 entries copies are seconds."""
+    found = np.empty((len(inputs), inputs.shape[1] + 1))
+    found[:, :-1] = inputs
+    found[:, -1] = 1.0
+    return found
 
 
 def _cut_box(own: Array, reach: Array, floor: Array, ceiling: Array) -> tuple[Array, Array]:

@@ -1,38 +1,14 @@
 """Solutions under constraints beyond signs: where they come from, and what becomes of a solver's."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
-from shared.objectives import Objective
 from solver_service.milp.backends.outcome import OnSolution
-from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.problem import Array, Problem
-from solver_service.milp.core.requirements import requirements_of
 from solver_service.milp.core.solution import TOLERANCE
 from solver_service.milp.formulation.constrained_model import ConstrainedModel
-from solver_service.milp.formulation.on_samples import shares_of
-from solver_service.milp.heuristics.kept_sets import improve
 from solver_service.milp.heuristics.polish import polish
-from solver_service.milp.presolve.screening import Screened, screen
 from solver_service.milp.rounding.incumbents import Incumbents
 from solver_service.milp.rounding.into_box import change_of
-
-
-def improve_constrained(
-    problem: Problem, screened: Screened, incumbents: Incumbents, budget: Budget, seed: int
-) -> None:
-    """Run the heuristics, which know nothing of constraints; what they offer counts only if it keeps all.
-
-    Where nothing did, the samples that constraints count are what to get right first, whatever the objective.
-    """
-    if screened.requirements.rows and screened.requirements.style != "linear":
-        improve(problem, screened, incumbents, budget, seed)
-    if incumbents.feasible or problem.objective.name == "zero_one":
-        return
-    shares = shares_of(problem, problem.constraints)
-    if shares is not None and shares.requirements.rows:
-        counting = replace(problem, objective=Objective("zero_one"))
-        improve(counting, screen(requirements_of(counting)), incumbents, budget, seed)
 
 
 def best_solution(problem: Problem, built: ConstrainedModel, incumbents: Incumbents) -> Array | None:

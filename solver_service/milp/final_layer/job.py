@@ -10,6 +10,7 @@ from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.control import Control
 from solver_service.milp.core.problem import Problem, Space
 from solver_service.milp.core.solution import BYTES_PER_NONZERO, TOLERANCE, is_integral
+from solver_service.milp.final_layer.improving import Improver
 from solver_service.milp.final_layer.report import Ending, sizes_of
 from solver_service.milp.formulation.model import LinearModel
 from solver_service.milp.formulation.rows import nonzeros
@@ -37,6 +38,7 @@ class Job:
     folding: Aggregation
     screened: Screened
     incumbents: Incumbents
+    improver: Improver
 
     @property
     def space(self) -> Space:
@@ -54,13 +56,17 @@ class Job:
     @property
     def deadline(self) -> float:
         """When the solver has to stop, in seconds: the time limit less what finishing takes."""
-        limit = self.spec.limits.time_s
-        return limit - min(0.5, 0.04 * limit)
+        return self.budget().until
 
     def budget(self) -> Budget:
         """All the time that is left."""
-        reproducible = self.spec.limits.nodes is not None
-        return Budget(self.control, self.deadline, ROUNDS if reproducible else MANY_ROUNDS)
+        return budget_of(self.spec, self.control)
+
+
+def budget_of(spec: JobSpec, control: Control) -> Budget:
+    """A job's time, less what finishing takes."""
+    limit, reproducible = spec.limits.time_s, spec.limits.nodes is not None
+    return Budget(control, limit - min(0.5, 0.04 * limit), ROUNDS if reproducible else MANY_ROUNDS)
 
 
 def too_large(job: Job) -> bool:

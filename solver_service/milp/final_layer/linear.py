@@ -8,9 +8,14 @@ from solver_service.milp.final_layer.job import Job, ending_of, why
 from solver_service.milp.final_layer.report import Ending
 from solver_service.milp.heuristics.lazy_lp import LazyProgram
 
+SEARCHED_SHARE, PATIENCE_S = 0.3, 0.3
+"""Of the time for descents before the linear program of a large problem, unless they stand still."""
+
 
 def solve_linear(job: Job) -> Ending:
     """hinge, mae and max_error: one LP with lazy rows, and a bound from its duals."""
+    if job.improver.large:
+        job.improver.run(replace(job.budget().share(SEARCHED_SHARE), patience=PATIENCE_S))
     began, budget, left = job.control.elapsed, job.budget(), job.screened.requirements
     program = LazyProgram(job.space, left, should_stop=lambda: budget.over, on_change=job.incumbents.offer)
     point = program.solve(left.cost)

@@ -15,16 +15,17 @@ from solver_service.milp.core.problem import Array, Problem, problem_of
 from solver_service.milp.core.requirements import Requirements, requirements_of
 from solver_service.milp.core.solution import TOLERANCE, Solution, is_integral, safe_bound
 from solver_service.milp.final_layer.bounding import bound_by_conflicts, bound_by_relaxation
+from solver_service.milp.final_layer.improving import Improver
 from solver_service.milp.final_layer.infeasible import contradictions
-from solver_service.milp.final_layer.job import ROUNDS, Job, ending_of, honest, options_of, too_large, why
+from solver_service.milp.final_layer.job import ROUNDS, Job, budget_of, ending_of, honest, options_of, too_large, why
 from solver_service.milp.final_layer.least_squares import solve_least_squares
 from solver_service.milp.final_layer.linear import solve_linear
 from solver_service.milp.final_layer.report import Ending, solution_of
 from solver_service.milp.final_layer.under_constraints import solve_constrained
-from solver_service.milp.formulation.compact import columns_of, complete
+from solver_service.milp.formulation.compact import NO_CUTS, columns_of, complete
 from solver_service.milp.formulation.model import LinearModel
 from solver_service.milp.formulation.reference import complete_reference, reference_model
-from solver_service.milp.heuristics.kept_sets import improve
+from solver_service.milp.formulation.rows import nonzeros
 from solver_service.milp.heuristics.push_off import finish_count
 from solver_service.milp.presolve.aggregation import Aggregation, fold, not_aggregated
 from solver_service.milp.presolve.screening import Screened, screen
@@ -34,6 +35,11 @@ HEURISTIC_SHARE = 0.25
 """How much of the time the heuristics may take before anything is branched on, if they go on improving."""
 HEURISTIC_S = 4.0
 """They may take these seconds in any case: at first they gain more than branching does."""
+BRANCHED_PER_S = 150_000
+"""A solver that branches gets nowhere with more coefficients than this for each second."""
+UNPROVEN_SHARE = 0.8
+"""Of the time for searches where no solver will branch; the rest is for bounds, and for searches again."""
+TOO_LARGE_TO_PROVE = "too large for a model within this time: searched only, and nothing is proven"
 BRANCHING_S = 2.0
 """Branching on a ramp gains nothing in less; heuristics do."""
 PATIENCE_S = {"count": 0.25, "capped": 1.5}
@@ -43,47 +49,62 @@ PATIENCE_S = {"count": 0.25, "capped": 1.5}
 def solve_final_layer(snapshot: Snapshot, spec: JobSpec, control: Control, start: Moved | None) -> Solution:
     """Find better weights for an output layer, and prove how much better they could be."""
     problem = problem_of(snapshot, spec)
+    incumbents = Incumbents(problem, control)
+    improver = Improver(problem, spec, control, incumbents)
     impossible = contradictions(snapshot, spec, problem)
     if impossible:
-        job = _job(problem, spec, control, _nothing_to_screen(problem))
+        job = _job(improver, *_nothing_left(problem))
         ending = ending_of(job, SolveStatus.INFEASIBLE, notes=tuple(impossible))
-    elif spec.objective == "mse":
-        job = _job(problem, spec, control, _nothing_to_screen(problem))
-        ending = _least_squares(job, start)
     else:
-        job = _job(problem, spec, control, *_reduced(problem, spec))
-        ending = _by_style(job, start)
-    return solution_of(snapshot, spec, job.incumbents, ending, control.elapsed)
+        _offer_start(problem, incumbents, start)
+        if improver.large:
+            improver.first(budget_of(spec, control))
+        job = _job(improver, *_reduced(improver))
+        ending = _by_style(job)
+    return solution_of(snapshot, spec, incumbents, ending, control.elapsed)
 
 
-def _reduced(problem: Problem, spec: JobSpec) -> tuple[Screened, Aggregation]:
-    """What is left to decide; columns are folded where nothing looks at single weights."""
+def _reduced(improver: Improver) -> tuple[Screened, Aggregation]:
+    """What is left to decide; columns are aggregated where nothing looks at single weights."""
+    problem, spec = improver.problem, improver.spec
+    if spec.objective == "mse" or not improver.models_pay:
+        return _nothing_left(problem)
     screened = screen(requirements_of(problem))
     if problem.constraints or spec.solver.formulation != "compact":
         return screened, not_aggregated(problem)
     return fold(problem, screened)
 
 
-def _job(
-    problem: Problem, spec: JobSpec, control: Control, screened: Screened, folding: Aggregation | None = None
-) -> Job:
-    folding = folding or not_aggregated(problem)
-    cost = screened.cost if is_integral(problem) else screened.cost * (1 - 1e-12)
-    return Job(problem, spec, control, folding, screened, Incumbents(problem, control, folding=folding, bound=cost))
+def _job(improver: Improver, screened: Screened, aggregation: Aggregation) -> Job:
+    problem, incumbents = improver.problem, improver.incumbents
+    incumbents.aggregate(aggregation)
+    incumbents.raise_bound(screened.cost if is_integral(problem) else screened.cost * (1 - 1e-12))
+    return Job(problem, improver.spec, improver.control, aggregation, screened, incumbents, improver)
 
 
-def _nothing_to_screen(problem: Problem) -> Screened:
-    """Least squares have no rows; their sizes are told by a stand-in without any."""
+def _nothing_left(problem: Problem) -> tuple[Screened, Aggregation]:
+    """A stand-in without any rows, for what needs none: least squares, and what is too large for models."""
     empty = np.zeros(0, dtype=np.int64)
     rows = Requirements("linear", 0.0, 1.0, np.zeros(0), empty, empty, empty, empty, np.zeros(0), np.zeros(0))
-    return Screened(rows, 0.0, empty, np.zeros(0, dtype=bool))
+    return Screened(rows, 0.0, empty, np.zeros(0, dtype=bool)), not_aggregated(problem)
 
 
-def _by_style(job: Job, start: Moved | None) -> Ending:
-    _offer_start(job, start)
-    settled = job.screened.requirements.rows == 0 and not job.problem.beyond_box
-    if job.control.stopped or job.proven or settled:
+def _offer_start(problem: Problem, incumbents: Incumbents, start: Moved | None) -> None:
+    if start is not None:
+        incumbents.offer_near(start.weight, start.bias)
+    if not incumbents.feasible:
+        incumbents.offer_near(problem.snapshot.weight, problem.snapshot.bias)
+
+
+def _by_style(job: Job) -> Ending:
+    if job.spec.objective == "mse":
+        return _least_squares(job)
+    settled = job.screened.requirements.rows == 0 and not job.problem.beyond_box and job.improver.models_pay
+    if job.proven or settled or job.control.stopped:
         return ending_of(job, why(job))
+    if not job.improver.models_pay:
+        return _searched(job)
+    job.improver.learn(job.space, job.screened)
     if job.problem.beyond_box:
         return solve_constrained(job)
     if job.screened.requirements.style == "linear":
@@ -91,15 +112,13 @@ def _by_style(job: Job, start: Moved | None) -> Ending:
     return _mixed_integer(job)
 
 
-def _offer_start(job: Job, start: Moved | None) -> None:
-    if start is not None:
-        job.incumbents.offer_near(start.weight, start.bias)
-    if not job.incumbents.feasible:
-        job.incumbents.offer_near(job.problem.snapshot.weight, job.problem.snapshot.bias)
+def _searched(job: Job) -> Ending:
+    """What is too large for any model gets all the time for searches; nothing is proven."""
+    job.improver.run(job.budget())
+    return ending_of(job, why(job), notes=(TOO_LARGE_TO_PROVE,))
 
 
-def _least_squares(job: Job, start: Moved | None) -> Ending:
-    _offer_start(job, start)
+def _least_squares(job: Job) -> Ending:
     began = job.control.elapsed
     change, bound = solve_least_squares(job.problem, job.budget())
     job.incumbents.offer(change)
@@ -116,11 +135,12 @@ def _mixed_integer(job: Job) -> Ending:
     if job.proven or job.control.stopped:
         return ending_of(job, why(job))
     if too_large(job):
+        job.improver.run(job.budget())
         note = "the model does not fit `limits.memory_mb`; heuristics only"
         return ending_of(job, SolveStatus.MEMORY_LIMIT, notes=(note,))
-    if not job.budget().over and not _branching_pays(job):
-        _improve(job, job.budget(), resumed=True)
-    if job.budget().over or not _branching_pays(job):
+    if not _branching_pays(job):
+        job.improver.run(job.budget())
+    if job.proven or job.budget().over:
         return ending_of(job, why(job))
     return _branch_and_bound(job, model)
 
@@ -128,29 +148,30 @@ def _mixed_integer(job: Job) -> Ending:
 def _bound_and_improve(job: Job) -> LinearModel | None:
     """Heuristics and the bounds of relaxations; returns the compact model if that fits.
 
-    A count's bound comes first, because heuristics often meet it; a ramp's never does, so its heuristics are first.
+    A count's bound comes first where it is cheap, because heuristics often meet it; a ramp's never does.
     """
-    capped = job.screened.requirements.style == "capped"
-    if capped:
-        _improve(job, _heuristic_budget(job))
-    cuts = bound_by_conflicts(job)
-    model = None
-    if not (job.proven or too_large(job)):
+    searched = job.screened.requirements.style == "capped" or job.improver.large
+    if searched:
+        job.improver.run(_heuristic_budget(job))
+    cuts, model = NO_CUTS, None
+    if not (job.proven or job.budget().over):
+        cuts = bound_by_conflicts(job)
+    if not (job.proven or job.budget().over or too_large(job)):
         model = bound_by_relaxation(job, cuts)
-    if not (job.proven or capped):
-        _improve(job, _heuristic_budget(job))
+    if not (job.proven or searched):
+        job.improver.run(_heuristic_budget(job))
     return model
 
 
 def _branching_pays(job: Job) -> bool:
     """Whether there is enough time left for a branching solver to be of use."""
-    if job.screened.requirements.style != "capped" or job.spec.limits.nodes is not None:
+    if job.spec.limits.nodes is not None:
         return True
-    return job.deadline - job.control.elapsed > BRANCHING_S
-
-
-def _improve(job: Job, budget: Budget, *, resumed: bool = False) -> None:
-    improve(job.space, job.screened, job.incumbents, budget, job.spec.solver.seed, resumed=resumed)
+    left = job.deadline - job.control.elapsed
+    size = nonzeros(job.space, job.screened.requirements)
+    if size > BRANCHED_PER_S * left:
+        return False
+    return job.screened.requirements.style != "capped" or left > BRANCHING_S
 
 
 def _heuristic_budget(job: Job) -> Budget:
@@ -161,6 +182,8 @@ def _heuristic_budget(job: Job) -> Budget:
     everything = job.budget()
     if job.spec.limits.nodes is not None or too_large(job):
         return everything
+    if not _branching_pays(job):
+        return everything.share(UNPROVEN_SHARE)
     limit = everything.until
     until = min(0.8 * limit, max(HEURISTIC_S, HEURISTIC_SHARE * limit))
     return replace(everything, until=until, patience=PATIENCE_S[job.screened.requirements.style])
@@ -177,7 +200,7 @@ def _branch_and_bound(job: Job, model: LinearModel | None) -> Ending:
 
     outcome = milp_solver(backend)(model, options, job.control, on_solution, start)
     if outcome.status is SolveStatus.MEMORY_LIMIT and not (job.proven or job.budget().over):
-        _improve(job, job.budget(), resumed=True)
+        job.improver.run(job.budget())
     if outcome.status is not SolveStatus.INFEASIBLE:
         job.incumbents.raise_bound(safe_bound(outcome.bound, integral=is_integral(job.problem)))
     notes = () if outcome.start_accepted else ("the solver's check rejected the start; it searched without one",)

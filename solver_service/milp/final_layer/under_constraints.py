@@ -1,5 +1,6 @@
 """One solve under constraints beyond signs: heuristics that know nothing of them, and a solver that does."""
 
+import math
 from dataclasses import replace
 
 from shared.contracts import SolveStatus
@@ -9,7 +10,7 @@ from solver_service.milp.backends.registry import milp_solver
 from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.solution import is_integral, safe_bound
 from solver_service.milp.final_layer.bounding import bound_by_conflicts
-from solver_service.milp.final_layer.constrained_search import best_solution, improve_constrained, polish_best, taker
+from solver_service.milp.final_layer.constrained_search import best_solution, polish_best, taker
 from solver_service.milp.final_layer.infeasible import blame
 from solver_service.milp.final_layer.job import ROUNDS, Job, allowance, ending_of, honest, options_of, too_large, why
 from solver_service.milp.final_layer.linear import solve_linear
@@ -17,9 +18,12 @@ from solver_service.milp.final_layer.report import Ending
 from solver_service.milp.formulation.compact import NO_CUTS, Cuts
 from solver_service.milp.formulation.constrained_model import constrained_model
 from solver_service.milp.formulation.model import LinearModel
+from solver_service.milp.formulation.rows import nonzeros
 
-CONSTRAINED_SHARE = 0.2
-"""Of the time for heuristics where constraints keep most of what they find from counting."""
+FEASIBLE_SHARE, CONSTRAINED_SHARE, PATIENCE_S = 0.3, 0.7, 1.5
+"""Of the time for searches until weights keep all constraints, and then for better ones, unless they stand still."""
+MODELLED_PER_S = 150_000
+"""A solver that branches gets nowhere with more coefficients than this for each second."""
 CONSTRAINED_ROUNDS = 5
 SECOND = {"scip": "highs", "highs": "scip"}
 """Who takes over from a solver that gives up under constraints."""
@@ -28,25 +32,41 @@ STRICT_ROOM = 1e-5
 
 
 def solve_constrained(job: Job) -> Ending:
-    """Constraints beyond signs: bounds and heuristics that know nothing of them, and a solver that does."""
+    """Feasible first, then better; then bounds that know nothing of the constraints, and a solver that does."""
     cuts, ending = NO_CUTS, None
-    if job.screened.requirements.rows:
+    _improve(job)
+    if job.screened.requirements.rows and not (job.proven or job.budget().over):
         if job.screened.requirements.style == "linear":
             ending = solve_linear(job)
-        else:
+        elif _modelled(job):
             cuts = bound_by_conflicts(job)
-    if not job.proven:
-        ending = None
-        share = 1.0 if job.spec.limits.nodes is not None else CONSTRAINED_SHARE
-        budget = replace(job.budget().share(share), rounds=CONSTRAINED_ROUNDS)
-        improve_constrained(job.problem, job.screened, job.incumbents, budget, job.spec.solver.seed)
     ending = ending or replace(ending_of(job, why(job)), build_s=job.control.elapsed)
     if job.proven or job.control.stopped or job.budget().over:
         return ending
-    if too_large(job):
+    if not _modelled(job):
+        job.improver.run(job.budget())
         note = "the model does not fit `limits.memory_mb`; heuristics only"
-        return replace(ending, status=SolveStatus.MEMORY_LIMIT, notes=(note,))
+        status, notes = (SolveStatus.MEMORY_LIMIT, (note,)) if too_large(job) else (why(job), ())
+        return replace(ending, status=status, notes=notes)
     return _branch_under_constraints(job, cuts)
+
+
+def _improve(job: Job) -> None:
+    """Searches that never leave what is feasible; where they find nothing that is, a solver has to look."""
+    if job.spec.limits.nodes is not None:
+        job.improver.run(replace(job.budget(), rounds=CONSTRAINED_ROUNDS))
+        return
+    job.improver.run(job.budget().share(FEASIBLE_SHARE), enough=True)
+    if job.incumbents.feasible:
+        whole = job.budget() if not _modelled(job) else job.budget().share(CONSTRAINED_SHARE)
+        job.improver.run(replace(whole, patience=PATIENCE_S if _modelled(job) else math.inf))
+
+
+def _modelled(job: Job) -> bool:
+    """Whether the model fits the memory and the time."""
+    left = job.deadline - job.control.elapsed
+    size = 3 * nonzeros(job.space, job.screened.requirements)
+    return not too_large(job) and (job.spec.limits.nodes is not None or size <= MODELLED_PER_S * left)
 
 
 def _branch_under_constraints(job: Job, cuts: Cuts) -> Ending:

@@ -1,5 +1,6 @@
 """Chinneck's elastic filter for counts: drop what costs the most until the rest can be had, then walk on by swaps."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -29,12 +30,13 @@ def widened(requirements: Requirements) -> Requirements:
     return replace(requirements, need=requirements.need + width)
 
 
-def search_count(search: Search) -> None:
+def search_count(search: Search) -> Iterator[None]:
     """Filter once from everything; then force dropped groups back in, one at a time, and keep what is no worse."""
     current = drop_until_met(search, np.ones(search.screened.requirements.groups, dtype=bool))
     if current is None:
         return
     _offer(search, current)
+    yield
     best, idle, step = current, 0, 0
     slip = float(search.screened.requirements.cost.min())
     rested = np.zeros(current.kept.size, dtype=np.int64)
@@ -51,6 +53,7 @@ def search_count(search: Search) -> None:
         elif idle % BACK_TO_BEST == 0:
             kicked = search.rng.choice(np.flatnonzero(~best.kept), min(KICK, int((~best.kept).sum())), replace=False)
             current = _swap_in(search, best, kicked, np.inf) or best
+        yield
 
 
 def _swap_in(search: Search, current: Found, forced: Index, most: float) -> Found | None:

@@ -1,4 +1,6 @@
-"""Good solutions before any branching; which search fits which objective."""
+"""Searches over which samples to keep, by linear programs: which one fits which objective, as a strategy."""
+
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -12,22 +14,32 @@ from solver_service.milp.presolve.screening import Screened
 from solver_service.milp.rounding.incumbents import Incumbents
 
 
-def improve(
-    space: Space,
-    screened: Screened,
-    incumbents: Incumbents,
-    budget: Budget,
-    seed: int,
-    *,
-    resumed: bool = False,
-) -> None:
-    """Offer better and better solutions until the budget, or the hope for better ones, is used up.
+class KeptSets:
+    """A strategy: each `advance` is one step of a search, which goes on where it was.
 
-    `resumed` goes on from the incumbent of an earlier call, without repeating it.
+    `resumed` begins at the incumbent of an earlier search, without repeating that.
     """
-    capped = screened.requirements.style == "capped"
-    wanted = screened.requirements if capped else widened(screened.requirements)
-    program = LazyProgram(space, wanted, should_stop=lambda: budget.over, on_change=incumbents.offer)
-    rng = np.random.default_rng([seed, resumed])
-    search = Search(space, screened, program, incumbents, budget, rng, budget.control.elapsed, resumed)
-    (search_ramp if capped else search_count)(search)
+
+    def __init__(
+        self, space: Space, screened: Screened, incumbents: Incumbents, budget: Budget, seed: int, *, resumed: bool
+    ) -> None:
+        capped = screened.requirements.style == "capped"
+        wanted = screened.requirements if capped else widened(screened.requirements)
+        program = LazyProgram(space, wanted, should_stop=lambda: self._search.budget.over, on_change=incumbents.offer)
+        rng = np.random.default_rng([seed, resumed])
+        self._search = Search(space, screened, program, incumbents, budget, rng, budget.control.elapsed, resumed)
+        self._steps: Iterator[None] = (search_ramp if capped else search_count)(self._search)
+
+    def advance(self, budget: Budget) -> bool:
+        """One step; False once the search has shown all it has."""
+        self._search.budget = budget
+        return next(self._steps, self) is None
+
+
+def improve(
+    space: Space, screened: Screened, incumbents: Incumbents, budget: Budget, seed: int, *, resumed: bool = False
+) -> None:
+    """Take all steps: offer better and better solutions until the budget, or the hope for better ones, is used up."""
+    search = KeptSets(space, screened, incumbents, budget, seed, resumed=resumed)
+    while search.advance(budget):
+        pass

@@ -1,5 +1,6 @@
 """Majorise-minimise for ramp: ramp = min over kept sets A of (hinge over A) + (cost of the others)."""
 
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -19,18 +20,22 @@ ROUNDS_PER_GROUP = 5
 """Restarts in vain after which a small problem has shown all it has."""
 
 
-def search_ramp(search: Search) -> None:
+def search_ramp(search: Search) -> Iterator[None]:
     """Descend from everything and from what a filter keeps; try both with perturbations, go on from the better one."""
     first = _descend(search, _beginning(search))
+    yield
     if first is None or search.done:
         return
     basins = [first] if search.resumed else [first, *_filtered(search)]
     lowest = min(found.loss for found in basins)
-    tried = [_walk(search, found, TRIAL) for found in basins if found.loss <= HOPELESS * lowest]
-    _walk(search, min(tried, key=lambda found: found.loss), None)
+    tried = []
+    for found in basins:
+        if found.loss <= HOPELESS * lowest:
+            tried.append((yield from _walk(search, found, TRIAL)))
+    yield from _walk(search, min(tried, key=lambda found: found.loss), None)
 
 
-def _walk(search: Search, best: Found, rounds: int | None) -> Found:
+def _walk(search: Search, best: Found, rounds: int | None) -> Generator[None, None, Found]:
     """Perturb and descend, keeping what is better: for some rounds, or (None) until too many in a row were in vain."""
     step, idle = 0, 0
     most_idle = min(search.budget.rounds, ROUNDS_PER_GROUP * best.kept.size)
@@ -39,6 +44,7 @@ def _walk(search: Search, best: Found, rounds: int | None) -> Found:
         found = _descend(search, _flip_some(best.kept, search.rng))
         if found is not None and found.loss < best.loss - BETTER:
             best, idle = found, 0
+        yield
     return best
 
 

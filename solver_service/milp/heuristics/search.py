@@ -23,11 +23,12 @@ class Found:
     kept: Mask
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Search:
-    """The ingredients of one search; `program` pulls towards what the search wants, `screened` says what counts.
+    """The ingredients of one search; `program` pulls towards what it wants, `screened` says what counts.
 
-    It began at `began` seconds on the control's clock; `resumed` says that an earlier one found the incumbent.
+    `budget` is that of the phase it runs in. It began at `began` seconds on the control's clock; `resumed` says that an
+    earlier one found the incumbent.
     """
 
     space: Space

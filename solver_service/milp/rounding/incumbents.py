@@ -25,16 +25,17 @@ class Candidate:
 class Incumbents:
     """Keeps the best candidate; a tie keeps the older one. `bound` is the best proven lower limit so far.
 
-    Changes come in, and `change` goes out, in the space that `folding` leaves (None: the whole one).
+    Changes of models come in, and `change` goes out, in the space that an aggregation leaves once there is one; those
+    of searches that need no model (`offer_whole`, `whole_change`) are of the whole space.
 
     `start` is the objective at the snapshot's own weights. Only weights that keep all constraints are taken; where the
     snapshot breaks one, it stands in at an infinite value until the first feasible weights replace it.
     """
 
-    def __init__(self, problem: Problem, control: Control, *, bound: float, folding: Aggregation | None = None) -> None:
+    def __init__(self, problem: Problem, control: Control) -> None:
         self._problem, self._control = problem, control
-        self._folding = folding or not_aggregated(problem)
-        self._bound = bound
+        self._aggregation = not_aggregated(problem)
+        self._bound = 0.0
         self.history: list[Incumbent] = []
         snapshot = problem.snapshot
         value = problem.value(snapshot.weight, snapshot.bias)
@@ -56,14 +57,27 @@ class Incumbents:
         """Take note of a proven lower limit."""
         self._bound = max(self._bound, bound)
 
+    def aggregate(self, aggregation: Aggregation) -> None:
+        """From now on changes of models are of this smaller space."""
+        self._aggregation = aggregation
+
     @property
     def change(self) -> Array:
-        """The change of the folded space that leads nearest to the best candidate."""
-        return self._folding.lower(change_of(self._problem, self.best.weight, self.best.bias))
+        """The change of the models' space that leads nearest to the best candidate."""
+        return self._aggregation.lower(self.whole_change)
+
+    @property
+    def whole_change(self) -> Array:
+        """The change [h, d+1] of the whole space that leads nearest to the best candidate."""
+        return change_of(self._problem, self.best.weight, self.best.bias)
 
     def offer(self, change: Array, *, nodes: int = 0) -> float:
-        """Round a change of the folded space into the box, recompute, keep what is better; its recomputed objective."""
-        return self._offer(self._folding.lift(change), nodes)
+        """Round a change of the models' space into the box, recompute, keep what is better; its recomputed value."""
+        return self._offer(self._aggregation.lift(change), nodes)
+
+    def offer_whole(self, change: Array) -> float:
+        """The same for a change [h, d+1] of the whole space."""
+        return self._offer(change, nodes=0)
 
     def offer_near(self, weight: FloatArray, bias: FloatArray | None) -> float:
         """The same for what is nearest inside the box to weights that may be outside."""

@@ -6,6 +6,8 @@ from shared.snapshot import FloatArray
 from solver_service.milp.core.float32 import round_into_box
 from solver_service.milp.core.problem import Array, Problem
 
+ROWS_AT_ONCE = 4096
+
 
 def weights_of(problem: Problem, change: Array) -> tuple[FloatArray, FloatArray | None]:
     """The block's weight [h, d] and bias [h] after a change [h, d+1], rounded into the box."""
@@ -40,4 +42,8 @@ def rounding_errors(problem: Problem, weight: FloatArray, bias: FloatArray | Non
     """How far rounding these weights to float32 can have moved each score, [n, h]."""
     column = np.zeros(problem.units, dtype=np.float32) if bias is None else bias
     spacing = np.spacing(np.abs(np.hstack([weight, column[:, None]]))).astype(np.float64)
-    return np.asarray(np.abs(problem.inputs) @ np.where(problem.radius > 0, spacing, 0.0).T)
+    movable = np.where(problem.radius > 0, spacing, 0.0).T
+    found = np.empty((len(problem.inputs), movable.shape[1]))
+    for begin in range(0, len(found), ROWS_AT_ONCE):  # no copy of all inputs: they may be most of the memory
+        found[begin : begin + ROWS_AT_ONCE] = np.abs(problem.inputs[begin : begin + ROWS_AT_ONCE]) @ movable
+    return found

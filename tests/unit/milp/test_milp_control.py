@@ -10,6 +10,7 @@ from shared.contracts import SolveStatus
 from solver_service.milp.core.control import Control
 from solver_service.milp.core.moved import Moved
 from solver_service.milp.final_layer import solve as solve_module
+from solver_service.milp.final_layer.improving import Improver
 from solver_service.milp.solve import solve
 
 
@@ -83,7 +84,7 @@ def test_a_start_outside_the_box_is_clipped():
 @pytest.mark.parametrize("backend", ["scip", "highs"])
 def test_an_error_in_a_callback_comes_out_of_the_solve(backend, monkeypatch):
     """It passes neither solver's C code, and is not swallowed."""
-    monkeypatch.setattr(solve_module, "improve", lambda *_, **__: None)
+    monkeypatch.setattr(Improver, "run", lambda *_, **__: None)
 
     def fail(_):
         raise RuntimeError("the store is gone")
@@ -121,7 +122,7 @@ def test_a_model_beyond_the_memory_limit_is_left_to_the_heuristics():
 @pytest.mark.parametrize("backend", ["scip", "highs"])
 def test_a_node_limit_is_named_as_the_end(backend, monkeypatch):
     """Both solvers stop at the limit, and the status says so."""
-    monkeypatch.setattr(solve_module, "improve", lambda *_, **__: None)
+    monkeypatch.setattr(Improver, "run", lambda *_, **__: None)
     snapshot = _hard()
     spec = job("zero_one", time_s=30, limits={"nodes": 1}, solver={"backend": backend})
     solution = solve(snapshot, spec)

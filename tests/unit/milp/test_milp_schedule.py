@@ -32,7 +32,7 @@ def _improved(objective, *, patience, until=1e6):
     snapshot, _ = tiny(7, objective, n=12, d=3)
     problem = problem_of(snapshot, job(objective, radius=0.6))
     control = Clock()
-    incumbents = Incumbents(problem, control, bound=0.0)
+    incumbents = Incumbents(problem, control)
     budget = Budget(control, until, 10**9, patience)
     improve(problem, screen(requirements_of(problem)), incumbents, budget, 0)
     return control, incumbents, problem

@@ -1,0 +1,107 @@
+"""The primal heuristics of one job: which there are, in which order, and a schedule that pays what has paid."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from shared.contracts import JobSpec
+from solver_service.milp.core.budget import Budget
+from solver_service.milp.core.control import Control
+from solver_service.milp.core.problem import Problem, Space
+from solver_service.milp.heuristics.descents import Descents
+from solver_service.milp.heuristics.kept_sets import KeptSets
+from solver_service.milp.heuristics.schedule import Account, Schedule
+from solver_service.milp.heuristics.tally import Tally
+from solver_service.milp.heuristics.walk import WALKED, Walk
+from solver_service.milp.heuristics.walking import Walking
+from solver_service.milp.presolve.screening import Screened
+from solver_service.milp.rounding.incumbents import Incumbents
+
+LARGE = 100_000
+"""Coefficients (samples times changes) from which on descents come before everything else: models are slow there."""
+FILTERED, FILTERED_PER_S = 100_000, 40_000
+"""Coefficients of linear programs that are worth a try at once, and more of them for each second of the limit."""
+MODELLED, MODELLED_PER_S = 2_000_000, 1_000_000
+"""Coefficients for which reductions and rows are worth their time at any limit, and more for each second of it."""
+
+
+@dataclass(eq=False)
+class Improver:
+    """Offers better and better solutions; every call goes on where the one before ended."""
+
+    problem: Problem
+    spec: JobSpec
+    control: Control
+    incumbents: Incumbents
+    accounts: list[Account] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.rng = np.random.default_rng([self.spec.solver.seed, 1])
+        self.reproducible = self.spec.limits.nodes is not None
+
+    @property
+    def coefficients(self) -> int:
+        """How many coefficients the scores have on the change: samples times units times inputs."""
+        return len(self.problem.inputs) * self.problem.columns
+
+    @property
+    def large(self) -> bool:
+        """Whether descents come first."""
+        return self.coefficients >= LARGE
+
+    @property
+    def models_pay(self) -> bool:
+        """Whether the rows of a model can be written down within a small part of the time."""
+        return self.reproducible or self.coefficients <= MODELLED + MODELLED_PER_S * self.spec.limits.time_s
+
+    def first(self, budget: Budget) -> None:
+        """One short round, before any model: at any size it takes a fraction of a second."""
+        self._begin()
+        for account in self.accounts:
+            if not budget.over:
+                account.alive = account.strategy.advance(budget)
+
+    def learn(self, space: Space, screened: Screened) -> None:
+        """Take linear programs over kept samples in, where they are small enough for the time."""
+        width = 2 * space.inputs.shape[1]
+        most = FILTERED + FILTERED_PER_S * self.spec.limits.time_s
+        counted = screened.requirements.rows > 0 and screened.requirements.style != "linear"
+        if counted and (self.reproducible or screened.requirements.groups * width <= most):
+            nothing = Budget(self.control, 0.0, 0)
+            kept = KeptSets(space, screened, self.incumbents, nothing, self.spec.solver.seed, resumed=False)
+            self._begin()
+            leads = not (self.large or self.problem.beyond_box)
+            self.accounts.insert(0 if leads else len(self.accounts), Account("kept sets", kept, leads))
+
+    def run(self, budget: Budget, *, enough: bool = False) -> None:
+        """Hand out time until the budget or its patience is used up, or nothing better can be found.
+
+        `enough` ends it as soon as weights keep all constraints.
+        """
+        self._begin()
+        incumbents = self.incumbents
+
+        def settled() -> bool:
+            return incumbents.best.objective <= incumbents.bound or (enough and incumbents.feasible)
+
+        Schedule(
+            self.accounts,
+            budget,
+            value=lambda: incumbents.best.objective,
+            settled=settled,
+            improved_s=lambda: incumbents.history[-1].t_s if incumbents.history else 0.0,
+            rng=self.rng,
+            reproducible=self.reproducible,
+        ).run()
+
+    def _begin(self) -> None:
+        if any(account.name == "descents" for account in self.accounts):
+            return
+        problem, tally = self.problem, Tally.of(self.problem)
+        walk = Walk(problem, tally, self.rng)
+        descents = Descents(problem, tally, self.incumbents, self.rng, self.reproducible, walk.fork())
+        walking = Walking(problem, self.incumbents, walk, self.rng)
+        found = [Account("descents", descents)]
+        if problem.objective.name in WALKED or tally.asks:
+            found.insert(0 if tally.asks else 1, Account("line searches", walking))
+        self.accounts.extend(found)

@@ -1,0 +1,108 @@
+"""Which search gets the next slice of time: the one that has paid, with a share for the others."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from solver_service.milp.core.budget import Budget
+
+EXPLORE = 0.15
+"""How often a search gets a slice whatever it has paid so far."""
+FADE = 0.7
+"""How much of what a search paid before counts, slice by slice."""
+FIRST_SLICE_S, LONGEST_SLICE_S = 0.1, 1.0
+
+
+class Strategy(Protocol):
+    """A search that can be resumed: it offers what it finds to the incumbents."""
+
+    def advance(self, budget: Budget) -> bool:
+        """Do a small piece of work; False once it has nothing left to do."""
+        ...
+
+
+@dataclass(eq=False)
+class Account:
+    """What a strategy has paid, per second, as a part of the best value at that time.
+
+    One that `leads` is complete in its way: once it has nothing left to do, the others need not go on.
+    """
+
+    name: str
+    strategy: Strategy
+    leads: bool = False
+    slice_s: float = FIRST_SLICE_S
+    rate: float = np.inf
+    alive: bool = True
+
+
+@dataclass(eq=False)
+class Schedule:
+    """Slices of time for several strategies, until the budget, the patience or the strategies end.
+
+    `value` is the best value so far (infinite while no weights keep all constraints), `settled` whether nothing better
+    can be found. Where the budget counts rounds (for a job that asks to be reproducible), strategies take turns and
+    each advance counts for one.
+    """
+
+    accounts: Sequence[Account]
+    budget: Budget
+    value: Callable[[], float]
+    settled: Callable[[], bool]
+    improved_s: Callable[[], float]
+    rng: np.random.Generator
+    reproducible: bool
+    began: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.began = self.budget.control.elapsed
+
+    def run(self) -> None:
+        """Hand out slices until there is an end."""
+        if self.reproducible:
+            self._take_turns()
+            return
+        while not self._over() and any(account.alive for account in self.accounts):
+            self._slice(self._next())
+
+    def _take_turns(self) -> None:
+        idle, best = 0, self.value()
+        while idle < self.budget.rounds and not (self.budget.over or self.settled()):
+            for account in self.accounts:
+                if account.alive and not self.settled():
+                    account.alive = account.strategy.advance(self.budget)
+                if account.leads and not account.alive:
+                    return
+            idle, best = (0, self.value()) if self.value() < best else (idle + 1, best)
+            if not any(account.alive for account in self.accounts):
+                return
+
+    def _over(self) -> bool:
+        if self.budget.over or self.settled() or any(account.leads and not account.alive for account in self.accounts):
+            return True
+        improved = max(self.began, self.improved_s())
+        return self.budget.control.elapsed - improved > max(self.budget.patience, improved - self.began)
+
+    def _next(self) -> Account:
+        alive = [account for account in self.accounts if account.alive]
+        if self.rng.random() < EXPLORE:
+            return alive[int(self.rng.integers(len(alive)))]
+        return max(alive, key=lambda account: account.rate)
+
+    def _slice(self, account: Account) -> None:
+        clock = self.budget.control
+        began, before = clock.elapsed, self.value()
+        while account.alive and not (self.budget.over or self.settled()):
+            account.alive = account.strategy.advance(self.budget)
+            if clock.elapsed - began >= account.slice_s:
+                break
+        spent, after = max(1e-4, clock.elapsed - began), self.value()
+        gain = 1.0 if np.isinf(before) and np.isfinite(after) else 0.0
+        if np.isfinite(before) and before != 0:
+            gain = (before - after) / abs(before)
+        paid = gain / spent
+        account.rate = paid if np.isinf(account.rate) else FADE * account.rate + (1 - FADE) * paid
+        grown = 2 * account.slice_s if gain > 0 else account.slice_s
+        account.slice_s = min(LONGEST_SLICE_S, grown)

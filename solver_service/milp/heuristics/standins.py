@@ -1,0 +1,136 @@
+"""What a descent follows in place of each objective: slopes by the outputs, for several arms at once, in float32.
+
+An arm has a *width*: how far from the line, in units of the objective's margin or tolerance, a sample still pulls. A
+wide one is smooth and sees all samples, a narrow one is close to a count.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.objectives import EPSILON
+from solver_service.milp.core.problem import Index, Problem
+from solver_service.milp.heuristics.single_precision import Singles
+
+Slopes = Callable[[Singles, Index, Singles, Singles], Singles]
+"""From outputs [b, a, h] of samples [b], with widths [a] and weights [b, a] of the arms, to slopes [b, a, h]."""
+SHARPNESS = np.float32(30.0)
+"""How closely the smooth maximum follows the largest error."""
+
+
+def slopes_of(problem: Problem, unit: float) -> Slopes:
+    """The stand-in of a problem's objective; outputs are in units of `unit`, and may be overwritten."""
+    if problem.snapshot.task == "regression":
+        return _errors(problem, unit)
+    if problem.snapshot.task == "classification":
+        return _margins(problem, unit)
+    return _signs(problem, unit)
+
+
+def _pull(name: str, margin: Singles, width: Singles, unit: float) -> Singles:
+    """Minus the slope of a sample's loss by its margin [b, a]."""
+    if name == "log_loss":
+        return np.asarray(1.0 / (1.0 + np.exp(np.clip(margin * np.float32(unit), -60, 60))), dtype=np.float32)
+    if name == "hinge":
+        return (margin < 1.0).astype(np.float32)
+    below = margin < width
+    # A sample that is far on the wrong side is given up: it costs its all, wherever it goes.
+    return np.where(below & (margin > 0), 1.0 / width, 0.0).astype(np.float32)
+
+
+def _margins(problem: Problem, unit: float) -> Slopes:
+    """Classes: each sample pulls its own class and its strongest rival apart."""
+    targets, name = problem.targets.astype(np.int64), problem.objective.name
+
+    def slopes(outputs: Singles, samples: Index, width: Singles, weights: Singles) -> Singles:
+        rows, own = np.arange(len(samples)), targets[samples]
+        if name == "log_loss":
+            return _cross_entropy(outputs * np.float32(unit), own, weights)
+        mine = outputs[rows, :, own].copy()
+        outputs[rows, :, own] = -np.inf
+        rival = outputs.argmax(axis=2)
+        margin = mine - np.take_along_axis(outputs, rival[:, :, None], axis=2)[:, :, 0]
+        pull = _pull(name, margin, width, unit) * weights
+        found = np.zeros_like(outputs)
+        np.put_along_axis(found, rival[:, :, None], pull[:, :, None], axis=2)
+        found[rows, :, own] = -pull
+        return found
+
+    return slopes
+
+
+def _cross_entropy(outputs: Singles, own: Index, weights: Singles) -> Singles:
+    shares = np.exp(outputs - outputs.max(axis=2, keepdims=True))
+    shares /= shares.sum(axis=2, keepdims=True)
+    shares[np.arange(len(own)), :, own] -= 1.0
+    return np.asarray(shares * weights[:, :, None])
+
+
+def _signs(problem: Problem, unit: float) -> Slopes:
+    """Independent labels: each one wants its output on its own side of 0."""
+    sides = np.where(problem.targets.reshape(len(problem.scores), -1) > 0, 1.0, -1.0).astype(np.float32)
+    name = problem.objective.name
+
+    def slopes(outputs: Singles, samples: Index, width: Singles, weights: Singles) -> Singles:
+        side = sides[samples][:, None, :]
+        pull = _pull(name, outputs * side, width[None, :, None], unit)
+        return np.asarray(-side * pull * weights[:, :, None])
+
+    return slopes
+
+
+def _errors(problem: Problem, unit: float) -> Slopes:
+    """Regression: each output is drawn to its target, as strongly as the objective says."""
+    with np.errstate(over="ignore"):
+        wanted = np.clip(problem.targets.astype(np.float64) / unit, -1e15, 1e15).astype(np.float32)
+    objective, tolerance = problem.objective, np.float32((problem.objective.tolerance or 0.0) / unit)
+
+    def slopes(outputs: Singles, samples: Index, width: Singles, weights: Singles) -> Singles:
+        error, wide = outputs - wanted[samples][:, None, :], width[None, :, None]
+        match objective.name:
+            case "mse":
+                slope = error
+            case "outliers":
+                beyond = np.abs(error) - tolerance
+                slope = np.sign(error) * ((beyond > 0) & (beyond < wide)) / wide
+            case "max_error":
+                size = np.abs(error)
+                sharp = SHARPNESS / np.maximum(size.max(axis=(0, 2), keepdims=True), np.float32(1e-30))
+                share = np.exp((size - size.max(axis=(0, 2), keepdims=True)) * sharp / wide)
+                slope = np.sign(error) * share
+            case "quantile":
+                level = np.float32(getattr(objective, "quantile", 0.5))
+                slope = np.clip(error / (np.float32(0.1) * wide), -level, 1 - level)
+            case "huber":
+                delta = np.float32(getattr(objective, "delta", 1.0) / unit)
+                slope = np.clip(error, -delta, delta)
+            case "trimmed_mse" | "trimmed_mae":
+                size = np.abs(error).mean(axis=2, keepdims=True)
+                kept = size <= np.quantile(size, 1 - getattr(objective, "trim", 0.0), axis=0, keepdims=True)
+                slope = kept * (error if objective.name == "trimmed_mse" else np.clip(error / wide, -1, 1))
+            case _:
+                slope = np.clip(error / (np.float32(0.1) * wide), -1.0, 1.0)
+        return np.asarray(slope * weights[:, :, None], dtype=np.float32)
+
+    return slopes
+
+
+def natural_widths(problem: Problem) -> tuple[float, float, float]:
+    """The width to begin with, and the range to try, in units of `SinglePrecision.unit`."""
+    match problem.objective.name:
+        case "ramp":
+            return 1.0, 0.5, 2.0
+        case "zero_one" | "worst_class" | "worst_group":
+            return 0.1, 0.01, 0.3
+        case "outliers":
+            return 1.0, 0.2, 3.0
+    return 1.0, 0.1, 3.0
+
+
+def epsilon_in(unit: float) -> float:
+    """The margin at which a sample counts as right, in units of `unit`."""
+    return EPSILON / unit
+
+
+Weights = NDArray[np.float32]

@@ -1,0 +1,102 @@
+"""What constraints ask of shares of right samples, over cells of samples that no constraint tells apart."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from shared.constraints import ON_SAMPLES, SLACK, floors, gap_groups
+from shared.objectives import sample_weights
+from solver_service.milp.core.problem import Array, Index, Mask, Problem
+
+
+@dataclass(frozen=True, eq=False)
+class Tally:
+    """Floors and gaps as rows over cells; `cell` [n] is each kept sample's, `total` [c] each cell's weight.
+
+    A floor says `floors[f] . right >= least[f]`, a gap that the rates `(members[g] . right) / (members[g] . total)` of
+    its groups differ by at most `most`, for the weights `right` [c] of each cell's right samples. `judged` are the
+    sets of cells whose largest error rate the objective is; none where it counts all errors alike.
+    """
+
+    cell: Index
+    total: Array
+    floors: Array
+    least: Array
+    gaps: tuple[tuple[Array, float], ...]
+    judged: Array
+
+    @property
+    def cells(self) -> int:
+        """c, how many there are."""
+        return int(self.total.size)
+
+    @classmethod
+    def of(cls, problem: Problem) -> Self:
+        """Gather the constraints on samples; one cell holds all samples where there is none."""
+        snapshot = problem.snapshot
+        kept = sample_weights(snapshot) > 0
+        low: list[tuple[Mask, float]] = []
+        gaps: list[tuple[list[Mask], float]] = []
+        for constraint in problem.constraints:
+            if constraint.type == "group_rate_gap":
+                gaps.append(([members[kept] for members in gap_groups(constraint, snapshot)], constraint.value))
+            elif constraint.type in ON_SAMPLES and constraint.type != "precision_floor":
+                low += [(members[kept], constraint.value) for members in floors(constraint, snapshot)]
+        judged = _judged(problem, kept)
+        sets = [members for members, _ in low] + [members for groups, _ in gaps for members in groups] + judged
+        cell = np.zeros(int(kept.sum()), dtype=np.int64)
+        if sets:
+            _, cell = np.unique(np.array(sets), axis=1, return_inverse=True)
+            cell = cell.ravel().astype(np.int64)
+        cells = int(cell.max(initial=0)) + 1
+        first = np.array([np.flatnonzero(cell == number)[0] for number in range(cells)])
+        total = np.bincount(cell, weights=problem.cost, minlength=cells).astype(np.float64)
+        rows = np.array([members[first] for members, _ in low], dtype=np.float64).reshape(len(low), cells)
+        return cls(
+            cell=cell,
+            total=total,
+            floors=rows,
+            least=np.array([share for _, share in low]) * (rows @ total),
+            gaps=tuple((np.array([group[first] for group in groups], dtype=np.float64), most) for groups, most in gaps),
+            judged=np.array([members[first] for members in judged], dtype=np.float64).reshape(len(judged), cells),
+        )
+
+    @property
+    def asks(self) -> bool:
+        """Whether any constraint asks for anything."""
+        return bool(len(self.least) or self.gaps)
+
+    def gather(self, weights: Array) -> Array:
+        """The sum [c] of weights [n] over each cell."""
+        return np.bincount(self.cell, weights, self.cells).astype(np.float64)
+
+    def wrong(self, right: Array) -> Array:
+        """The objective of a count [...] at right weights [..., c]: the wrong weight, or the largest error rate."""
+        if not len(self.judged):
+            return np.asarray(self.total.sum() - right.sum(axis=-1))
+        return np.asarray((1 - (right @ self.judged.T) / (self.judged @ self.total)).max(axis=-1))
+
+    def broken(self, right: Array) -> Array:
+        """By how much shares fall short in sum [...], at right weights [..., c]; 0 where all constraints are kept."""
+        short = np.zeros(right.shape[:-1])
+        if len(self.least):
+            size = np.maximum(self.floors @ self.total, 1e-300)
+            lack = (self.least - right @ self.floors.T) / size
+            short = short + np.where(lack > SLACK, lack, 0.0).sum(axis=-1)
+        for members, most in self.gaps:
+            rates = (right @ members.T) / np.maximum(members @ self.total, 1e-300)
+            apart = rates.max(axis=-1) - rates.min(axis=-1) - most
+            short = short + np.where(apart > SLACK, apart, 0.0)
+        return np.asarray(short)
+
+
+def _judged(problem: Problem, kept: Mask) -> list[Mask]:
+    """The classes, or the cells of class and group, that worst_class and worst_group look at."""
+    snapshot, name = problem.snapshot, problem.objective.name
+    if name not in ("worst_class", "worst_group"):
+        return []
+    targets = snapshot.targets.reshape(snapshot.samples)[kept]
+    group = snapshot.group[kept] if name == "worst_group" and snapshot.group is not None else np.zeros(len(targets))
+    pairs = np.unique(np.column_stack([targets, group]), axis=0)
+    return [(targets == target) & (group == of_group) for target, of_group in pairs]
