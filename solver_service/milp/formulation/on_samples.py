@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy.sparse as sp
 
-from shared.constraints import ON_SAMPLES, SLACK, floors, gap_groups
+from shared.constraints import ON_SAMPLES, floors, gap_groups
 from shared.contracts import Constraint
+from shared.losses import SLACK
 from shared.objectives import Objective, sample_weights
 from solver_service.milp.core.problem import Array, Index, Mask, Problem
 from solver_service.milp.core.requirements import Requirements, requirements_of
