@@ -6,13 +6,14 @@ import numpy as np
 import scipy
 
 from shared.contracts import Backend, JobSpec, SolveStatus
+from shared.objectives import TRIMMED
 from shared.snapshot import Snapshot
 from solver_service.milp.backends.registry import milp_solver
 from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.control import Control
 from solver_service.milp.core.moved import Moved
 from solver_service.milp.core.problem import Array, Problem, problem_of
-from solver_service.milp.core.requirements import Requirements, requirements_of
+from solver_service.milp.core.requirements import STYLES, Requirements, requirements_of
 from solver_service.milp.core.solution import TOLERANCE, Solution, is_integral, safe_bound
 from solver_service.milp.final_layer.bounding import bound_by_conflicts, bound_by_relaxation
 from solver_service.milp.final_layer.infeasible import contradictions
@@ -20,6 +21,8 @@ from solver_service.milp.final_layer.job import ROUNDS, Job, ending_of, honest, 
 from solver_service.milp.final_layer.least_squares import solve_least_squares
 from solver_service.milp.final_layer.linear import solve_linear
 from solver_service.milp.final_layer.report import Ending, solution_of
+from solver_service.milp.final_layer.smooth import solve_smooth
+from solver_service.milp.final_layer.trimmed import solve_trimmed
 from solver_service.milp.final_layer.under_constraints import solve_constrained
 from solver_service.milp.formulation.compact import columns_of, complete
 from solver_service.milp.formulation.model import LinearModel
@@ -47,9 +50,9 @@ def solve_final_layer(snapshot: Snapshot, spec: JobSpec, control: Control, start
     if impossible:
         job = _job(problem, spec, control, _nothing_to_screen(problem))
         ending = ending_of(job, SolveStatus.INFEASIBLE, notes=tuple(impossible))
-    elif spec.objective == "mse":
+    elif spec.objective not in STYLES:
         job = _job(problem, spec, control, _nothing_to_screen(problem))
-        ending = _least_squares(job, start)
+        ending = _no_rows(job, start)
     else:
         job = _job(problem, spec, control, *_reduced(problem, spec))
         ending = _by_style(job, start)
@@ -59,7 +62,7 @@ def solve_final_layer(snapshot: Snapshot, spec: JobSpec, control: Control, start
 def _reduced(problem: Problem, spec: JobSpec) -> tuple[Screened, Aggregation]:
     """What is left to decide; columns are folded where nothing looks at single weights."""
     screened = screen(requirements_of(problem))
-    if problem.constraints or spec.solver.formulation != "compact":
+    if problem.constraints or problem.beyond_box or spec.solver.formulation != "compact":
         return screened, not_aggregated(problem)
     return fold(problem, screened)
 
@@ -106,6 +109,14 @@ def _least_squares(job: Job, start: Moved | None) -> Ending:
     job.incumbents.raise_bound(bound * (1 - 1e-9))
     ending = ending_of(job, why(job), backend=Backend(name="scipy", version=scipy.__version__))
     return replace(ending, solve_s=job.control.elapsed - began)
+
+
+def _no_rows(job: Job, start: Moved | None) -> Ending:
+    """What is no linear program: least squares, other smooth convex objectives, and trimmed means."""
+    if job.spec.objective == "mse" and not job.problem.beyond_box:
+        return _least_squares(job, start)
+    _offer_start(job, start)
+    return solve_trimmed(job) if job.spec.objective in TRIMMED else solve_smooth(job)
 
 
 def _mixed_integer(job: Job) -> Ending:
