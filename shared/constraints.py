@@ -1,9 +1,9 @@
 """The extra constraints of a job on float32 weights, in float64 arithmetic: the one definition of "feasible".
 
-Constraints on samples (min_accuracy, recall_floor, group_rate_gap) count shares of sample weight; a sample is right
-when its class wins by EPSILON. Constraints on weights (nonnegative, monotone, max_nonzero, grid, movement_cost) speak
-of single entries of the block's weight matrix [h, d]: `classes` choose rows (output units), `indices` columns (inputs),
-and all are meant where one is left out. Biases are free.
+Constraints on samples (min_accuracy, recall_floor, group_rate_gap, precision_floor) count shares of sample weight; a
+sample is right when its class wins by EPSILON. Constraints on weights (nonnegative, monotone, max_nonzero, grid,
+levels, movement_cost) speak of single entries of the block's weight matrix [h, d]: `classes` choose rows (output
+units), `indices` columns (inputs), and all are meant where one is left out. Biases are free.
 """
 
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.errors import SpecError
-from shared.objectives import EPSILON, margins, outputs, sample_weights
-from shared.snapshot import FloatArray, IntArray, Snapshot
+from shared.losses import SLACK, margins
+from shared.objectives import EPSILON, class_scores, outputs, sample_weights
+from shared.snapshot import FloatArray, IntArray, Snapshot, class_targets
 
 if TYPE_CHECKING:
     from shared.contracts import Constraint
@@ -23,13 +23,8 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-ON_SAMPLES = ("min_accuracy", "recall_floor", "group_rate_gap")
-ON_WEIGHTS = ("nonnegative", "monotone", "max_nonzero", "grid", "movement_cost")
-SLACK = 1e-9
-"""Shares that differ by less are the same: 7 of 10 samples are a share of 0.7, whatever their weights' rounding."""
-MOST_PRICE = 1e9
-MOST_STEPS = 2.0**24
-"""A multiple of the grid has to be exact in float32, up to its last digit."""
+ON_SAMPLES = ("min_accuracy", "recall_floor", "group_rate_gap", "precision_floor")
+ON_WEIGHTS = ("nonnegative", "monotone", "max_nonzero", "grid", "levels", "movement_cost")
 
 
 @dataclass(frozen=True)
@@ -50,12 +45,12 @@ def violations(
     constraints: Sequence["Constraint"], snapshot: Snapshot, weight: FloatArray, bias: FloatArray | None
 ) -> list[Violation]:
     """The constraints that these weights break; none when they are feasible. movement_cost is never broken."""
-    right: Mask | None = None
+    scores: Array | None = None
     found = []
     for index, constraint in enumerate(constraints):
         if constraint.type in ON_SAMPLES:
-            right = right_samples(snapshot, weight, bias) if right is None else right
-            amount = _short_of_shares(constraint, snapshot, right)
+            scores = class_scores(snapshot, outputs(snapshot, weight, bias)) if scores is None else scores
+            amount = _short_of_shares(constraint, snapshot, scores)
         else:
             amount = _off_weights(constraint, weight)
         if amount > 0:
@@ -65,7 +60,13 @@ def violations(
 
 def right_samples(snapshot: Snapshot, weight: FloatArray, bias: FloatArray | None) -> Mask:
     """The samples whose class wins by EPSILON [N]."""
-    return np.asarray(margins(outputs(snapshot, weight, bias), snapshot.targets) >= EPSILON)
+    return _right(snapshot, class_scores(snapshot, outputs(snapshot, weight, bias)))
+
+
+def called(scores: Array, number: int) -> Mask:
+    """The samples [N] that count as called this class: no other class beats it by EPSILON. scores [N, classes]."""
+    rivals = np.delete(scores, number, axis=1)
+    return np.asarray((rivals - scores[:, [number]]).max(axis=1) < EPSILON)
 
 
 def movement_cost(constraints: Sequence["Constraint"], snapshot: Snapshot, weight: FloatArray) -> float:
@@ -117,19 +118,27 @@ def floors(constraint: "Constraint", snapshot: Snapshot) -> list[Mask]:
     weighty = sample_weights(snapshot) > 0
     if constraint.type == "min_accuracy":
         return [weighty]
-    classes = range(snapshot.outputs) if constraint.classes is None else constraint.classes
-    sets = [weighty & (snapshot.targets == number) for number in classes]
+    targets = class_targets(snapshot)
+    sets = [weighty & (targets == number) for number in asked_classes(constraint, snapshot)]
+    if constraint.groups is not None:
+        group = cast(IntArray, snapshot.group)
+        sets = [members & (group == number) for members in sets for number in sorted(set(constraint.groups))]
     return [members for members in sets if members.any()]
 
 
-def gap_groups(constraint: "Constraint", snapshot: Snapshot) -> tuple[Mask, Mask]:
-    """The two groups of samples [N] that group_rate_gap compares, of the given classes only."""
+def asked_classes(constraint: "Constraint", snapshot: Snapshot) -> list[int]:
+    """The classes that a constraint on samples speaks of, each once."""
+    return sorted(set(range(snapshot.classes) if constraint.classes is None else constraint.classes))
+
+
+def gap_groups(constraint: "Constraint", snapshot: Snapshot) -> list[Mask]:
+    """The groups of samples [N] that group_rate_gap compares, of the given classes only."""
     group = cast(IntArray, snapshot.group)
     counted = sample_weights(snapshot) > 0
-    first, second = np.unique(group[counted])
+    numbers = np.unique(group[counted])
     if constraint.classes is not None:
-        counted = counted & np.isin(snapshot.targets, constraint.classes)
-    return counted & (group == first), counted & (group == second)
+        counted = counted & np.isin(class_targets(snapshot), constraint.classes)
+    return [counted & (group == number) for number in numbers]
 
 
 def share(weights: Array, members: Mask, right: Mask) -> float:
@@ -144,15 +153,44 @@ def nearest_multiple(values: Array | FloatArray, steps: Array) -> FloatArray:
         return np.asarray(np.rint(exact / steps) * steps, dtype=np.float32)
 
 
-def _short_of_shares(constraint: "Constraint", snapshot: Snapshot, right: Mask) -> float:
-    weights = sample_weights(snapshot)
+def nearest_level(values: Array | FloatArray, levels: Sequence[float]) -> FloatArray:
+    """The level, as float32, that is nearest to each value; of two that are as near, the lower one."""
+    found = level_values(levels)
+    exact = np.asarray(values, dtype=np.float64)
+    middles = (found[1:].astype(np.float64) + found[:-1]) / 2
+    return np.asarray(found[np.searchsorted(middles, exact)], dtype=np.float32)
+
+
+def level_values(levels: Sequence[float]) -> FloatArray:
+    """The levels as float32, in rising order, each once."""
+    with np.errstate(over="ignore"):
+        return np.unique(np.asarray(levels, dtype=np.float64).astype(np.float32))
+
+
+def _right(snapshot: Snapshot, scores: Array) -> Mask:
+    return np.asarray(margins(scores, class_targets(snapshot)) >= EPSILON)
+
+
+def _short_of_shares(constraint: "Constraint", snapshot: Snapshot, scores: Array) -> float:
+    weights, right = sample_weights(snapshot), _right(snapshot, scores)
     if constraint.type == "group_rate_gap":
-        first, second = gap_groups(constraint, snapshot)
-        short = abs(share(weights, first, right) - share(weights, second, right)) - constraint.value
+        rates = [share(weights, members, right) for members in gap_groups(constraint, snapshot)]
+        short = max(rates) - min(rates) - constraint.value
+    elif constraint.type == "precision_floor":
+        classes = asked_classes(constraint, snapshot)
+        short = constraint.value - min(_precision(snapshot, scores, right, number) for number in classes)
     else:
         sets = floors(constraint, snapshot)
         short = constraint.value - min((share(weights, members, right) for members in sets), default=1.0)
     return short if short > SLACK else 0.0
+
+
+def _precision(snapshot: Snapshot, scores: Array, right: Mask, number: int) -> float:
+    """Of the weight that is called a class, the share that is of it and right; 1 where nothing is called it."""
+    weights, own = sample_weights(snapshot), class_targets(snapshot) == number
+    true = float(weights[own & right].sum())
+    false = float(weights[~own & called(scores, number)].sum())
+    return true / (true + false) if true + false > 0 else 1.0
 
 
 def _off_weights(constraint: "Constraint", weight: FloatArray) -> float:
@@ -166,95 +204,6 @@ def _off_weights(constraint: "Constraint", weight: FloatArray) -> float:
             return max(0.0, np.count_nonzero(chosen) - constraint.value)
         case "grid":
             return float(np.abs(chosen - nearest_multiple(chosen, np.full(chosen.shape, constraint.value))).max())
+        case "levels":
+            return float(np.abs(chosen - nearest_level(chosen, constraint.levels or ())).max())
     return 0.0
-
-
-# --- does a constraint fit its snapshot? -----------------------------------------------------------------------------
-
-
-def check_constraints(constraints: Sequence["Constraint"], snapshot: Snapshot) -> None:
-    """Raise SpecError, naming the field and the cure, unless every constraint fits the snapshot."""
-    gridded = np.zeros(snapshot.weight.shape, dtype=bool)
-    for index, constraint in enumerate(constraints):
-        where = f"constraints.{index}"
-        _check_value(constraint, f"{where}.value")
-        _check_lists(constraint, snapshot, where)
-        if constraint.type in ON_SAMPLES:
-            _check_samples(constraint, snapshot, where)
-        if constraint.type == "grid":
-            chosen = selected(constraint, snapshot.weight.shape)
-            if (gridded & chosen).any():
-                raise SpecError("another grid speaks of the same weights; give every weight one grid", field=where)
-            gridded |= chosen
-            largest = float(np.abs(snapshot.weight[chosen]).max())
-            if constraint.value * MOST_STEPS < largest:
-                raise SpecError(
-                    f"too fine for float32 weights of size {largest:.3g}; use at least {largest / MOST_STEPS:.3g}",
-                    field=f"{where}.value",
-                )
-
-
-def _check_value(constraint: "Constraint", field: str) -> None:
-    value = constraint.value
-    match constraint.type:
-        case "min_accuracy" | "recall_floor" | "group_rate_gap":
-            fits, wanted = 0 <= value <= 1, "a share from 0 to 1"
-        case "nonnegative":
-            fits, wanted = value == 0, "0: the selected weights are kept at 0 or above"
-        case "monotone":
-            fits, wanted = value in (-1, 1), "1 (weights at 0 or above) or -1 (at 0 or below)"
-        case "max_nonzero":
-            fits, wanted = value >= 0 and value == int(value), "a whole number of weights, 0 or more"
-        case "grid":
-            fits, wanted = value > 0, "a step above 0"
-        case _:
-            fits, wanted = 0 <= value <= MOST_PRICE, f"a price from 0 to {MOST_PRICE:g}"
-    if not fits:
-        raise SpecError(f"{value:g} does not fit {constraint.type}; expected {wanted}", field=field)
-
-
-def _check_lists(constraint: "Constraint", snapshot: Snapshot, where: str) -> None:
-    rows, columns = snapshot.weight.shape
-    on_samples = constraint.type in ON_SAMPLES
-    most = snapshot.outputs if on_samples else rows
-    for name, numbers, size in (("classes", constraint.classes, most), ("indices", constraint.indices, columns)):
-        if numbers is None:
-            continue
-        if on_samples and (name == "indices" or constraint.type == "min_accuracy"):
-            cure = "use recall_floor for single classes" if name == "classes" else "it speaks of samples, not of inputs"
-            raise SpecError(f"`{name}` does not go with {constraint.type}: {cure}", field=f"{where}.{name}")
-        if not numbers:
-            raise SpecError("an empty list selects nothing; leave it out to mean all", field=f"{where}.{name}")
-        outside = [number for number in numbers if not 0 <= number < size]
-        if outside:
-            raise SpecError(f"{outside[0]} is out of range, expected 0 to {size - 1}", field=f"{where}.{name}")
-
-
-def _check_samples(constraint: "Constraint", snapshot: Snapshot, where: str) -> None:
-    if snapshot.task != "classification":
-        raise SpecError(
-            f"{constraint.type} counts right classes, and this is a regression; use the objective 'outliers'",
-            field=f"{where}.type",
-        )
-    weighty = sample_weights(snapshot) > 0
-    missing = [number for number in constraint.classes or () if not (weighty & (snapshot.targets == number)).any()]
-    if missing:
-        raise SpecError(
-            f"class {missing[0]} has no sample of positive weight in the snapshot; leave it out or send some",
-            field=f"{where}.classes",
-        )
-    if constraint.type == "group_rate_gap":
-        _check_groups(constraint, snapshot, where)
-
-
-def _check_groups(constraint: "Constraint", snapshot: Snapshot, where: str) -> None:
-    if snapshot.group is None:
-        raise SpecError("needs each sample's group: send the tensor `group` [N] (i64)", field=f"{where}.type")
-    groups = np.unique(snapshot.group[sample_weights(snapshot) > 0])
-    if groups.size != 2:
-        raise SpecError(
-            f"compares two groups; the snapshot's `group` has {groups.size} among samples of positive weight",
-            field=f"{where}.type",
-        )
-    if not all(members.any() for members in gap_groups(constraint, snapshot)):
-        raise SpecError("one of the two groups has no sample of these classes", field=f"{where}.classes")

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, model_validator
 
-from shared.constraints import check_constraints, movement_cost
+from shared.constraint_checks import check_constraints
+from shared.constraints import movement_cost
 from shared.errors import SpecError
 from shared.objectives import Objective, ObjectiveName
 from shared.snapshot import FloatArray, Snapshot, Task
@@ -77,10 +78,24 @@ class Constraint(Contract):
         "max_nonzero",
         "grid",
         "movement_cost",
+        "precision_floor",
+        "levels",
     ]
-    value: Finite
-    classes: list[int] | None = None
-    indices: list[int] | None = None
+    value: Finite = Field(
+        default=0.0, description="The share, sign, count, step or price that the type speaks of; `levels` has none."
+    )
+    classes: list[int] | None = Field(
+        default=None, description="Classes (constraints on samples) or output units; all where it is left out."
+    )
+    indices: list[int] | None = Field(
+        default=None, description="Input columns, for constraints on weights; all where it is left out."
+    )
+    groups: list[int] | None = Field(
+        default=None, description="For recall_floor: numbers of the tensor `group`; the floor holds in each by itself."
+    )
+    levels: Annotated[list[Finite], Field(min_length=1, max_length=1024)] | None = Field(
+        default=None, description="For levels: the values, rounded to float32, that the weights may take."
+    )
 
 
 class InlineSnapshot(Contract):
@@ -108,6 +123,17 @@ class JobSpec(Contract):
     objective: ObjectiveName
     margin: Positive = 1.0
     tolerance: Annotated[float, Field(ge=0), AfterValidator(_finite)] | None = None
+    l2: Annotated[float, Field(ge=0), AfterValidator(_finite)] = Field(
+        default=0.0, description="For log_loss: the price of the block's squared weights (biases are free)."
+    )
+    delta: Positive = Field(default=1.0, description="For huber: the error from which on the loss is linear.")
+    quantile: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.5, description="For quantile: the share of targets that should be below the outputs, between 0 and 1."
+    )
+    trim: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.1,
+        description="For trimmed_mse and trimmed_mae: the share of sample weight, of the largest errors, left out.",
+    )
     radius: HalfWidth | None = None
     bias_radius: HalfWidth | None = None
     tail_radius: Annotated[float, Field(ge=0, le=LARGEST), AfterValidator(_finite)] = 0.0
@@ -129,8 +155,16 @@ class JobSpec(Contract):
 
     @property
     def goal(self) -> Objective:
-        """The objective with its margin or tolerance."""
-        return Objective(self.objective, margin=self.margin, tolerance=self.tolerance)
+        """The objective with the numbers that go with it."""
+        return Objective(
+            self.objective,
+            margin=self.margin,
+            tolerance=self.tolerance,
+            l2=self.l2,
+            delta=self.delta,
+            quantile=self.quantile,
+            trim=self.trim,
+        )
 
     def check(self, snapshot: Snapshot) -> None:
         """Raise SpecError unless this spec fits the snapshot: objective, region and constraints."""

@@ -1,48 +1,133 @@
 """The objectives: float32 weights in float64 arithmetic, the one definition of "better"."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import SpecError
-from shared.snapshot import FloatArray, Snapshot, TailLayer, regression_targets
+from shared.losses import cross_entropy, huber, kept_after_trim, logistic, margins, pinball, worst_cell
+from shared.snapshot import (
+    FloatArray,
+    IntArray,
+    Snapshot,
+    TailLayer,
+    Task,
+    class_targets,
+    label_targets,
+    regression_targets,
+)
 
-ObjectiveName = Literal["zero_one", "ramp", "hinge", "mae", "mse", "max_error", "outliers"]
-CLASSIFICATION: tuple[ObjectiveName, ...] = ("zero_one", "ramp", "hinge")
-REGRESSION: tuple[ObjectiveName, ...] = ("mae", "mse", "max_error", "outliers")
+ObjectiveName = Literal[
+    "zero_one",
+    "ramp",
+    "hinge",
+    "log_loss",
+    "worst_class",
+    "worst_group",
+    "mae",
+    "mse",
+    "max_error",
+    "outliers",
+    "huber",
+    "quantile",
+    "trimmed_mse",
+    "trimmed_mae",
+]
+WORST: tuple[ObjectiveName, ...] = ("worst_class", "worst_group")
+TRIMMED: tuple[ObjectiveName, ...] = ("trimmed_mse", "trimmed_mae")
+MULTILABEL: tuple[ObjectiveName, ...] = ("zero_one", "ramp", "hinge", "log_loss")
+CLASSIFICATION: tuple[ObjectiveName, ...] = (*MULTILABEL, *WORST)
+REGRESSION: tuple[ObjectiveName, ...] = ("mae", "mse", "max_error", "outliers", "huber", "quantile", *TRIMMED)
+OF_TASK: dict[Task, tuple[ObjectiveName, ...]] = {
+    "classification": CLASSIFICATION,
+    "binary": CLASSIFICATION,
+    "multilabel": MULTILABEL,
+    "regression": REGRESSION,
+}
 COUNTS: tuple[ObjectiveName, ...] = ("zero_one", "outliers")
 EPSILON = 1e-4
 """A sample counts as right only if its class wins by this much (the paper's epsilon)."""
 ENTRIES_AT_ONCE = 1 << 20
+SAFE = 1e140
+"""Outputs of this size and their squares are far from the end of float64."""
 
 Array = NDArray[np.float64]
+
+__all__ = [
+    "CLASSIFICATION",
+    "COUNTS",
+    "EPSILON",
+    "MULTILABEL",
+    "OF_TASK",
+    "REGRESSION",
+    "TRIMMED",
+    "WORST",
+    "Objective",
+    "ObjectiveName",
+    "cells",
+    "class_scores",
+    "label_margins",
+    "margins",
+    "outputs",
+    "sample_weights",
+]
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What a job minimises: a name, and the margin or tolerance that goes with it."""
+    """What a job minimises: a name, and the numbers that go with some names.
+
+    `margin` is that of ramp and hinge, `tolerance` that of outliers, `l2` the price of squared weights in log_loss,
+    `delta` where huber turns linear, `quantile` the share of targets that should be below the outputs, and `trim` the
+    share of weight that the trimmed ones may leave out.
+    """
 
     name: ObjectiveName
     margin: float = 1.0
     tolerance: float | None = None
+    l2: float = 0.0
+    delta: float = 1.0
+    quantile: float = 0.5
+    trim: float = 0.1
 
     @property
     def need(self) -> float:
         """The margin at which a sample costs nothing."""
-        return EPSILON if self.name == "zero_one" else self.margin
+        return EPSILON if self.name in ("zero_one", *WORST) else self.margin
 
     def check(self, snapshot: Snapshot) -> None:
-        """Raise SpecError unless the objective fits the snapshot's task."""
-        allowed = CLASSIFICATION if snapshot.task == "classification" else REGRESSION
+        """Raise SpecError unless the objective fits the snapshot's task and has a finite value at its weights."""
+        allowed = OF_TASK[snapshot.task]
         if self.name not in allowed:
+            apart = "send each label as a binary snapshot, or " if snapshot.task == "multilabel" else ""
             raise SpecError(
-                f"{self.name!r} does not fit a {snapshot.task} snapshot; use one of {', '.join(allowed)}",
+                f"{self.name!r} does not fit a {snapshot.task} snapshot; {apart}use one of {', '.join(allowed)}",
                 field="objective",
             )
         if self.name == "outliers" and self.tolerance is None:
             raise SpecError("'outliers' needs the largest error that still counts as right", field="tolerance")
+        if self.l2 > 0 and self.name != "log_loss":
+            raise SpecError(f"only log_loss has a price of squared weights, not {self.name}; leave it out", field="l2")
+        if self.name == "worst_group" and snapshot.group is None:
+            raise SpecError(
+                "'worst_group' needs each sample's group: send the tensor `group` [N] (i64), or use worst_class",
+                field="objective",
+            )
+        self._check_finite(snapshot)
+
+    def _check_finite(self, snapshot: Snapshot) -> None:
+        """The value at the start has to be a number; the exact one is looked at only where a crude bound is not."""
+        if _largest_output(snapshot) < SAFE and self.l2 < SAFE:
+            return
+        with np.errstate(all="ignore"):
+            value = self.value(snapshot, snapshot.weight, snapshot.bias)
+        if not np.isfinite(value):
+            raise SpecError(
+                "the value at the snapshot's own weights is beyond float64; scale its inputs, weights or targets down",
+                field="objective",
+            )
 
     def value(
         self, snapshot: Snapshot, weight: FloatArray, bias: FloatArray | None, tail: tuple[TailLayer, ...] | None = None
@@ -52,32 +137,96 @@ class Objective:
         weight [h, d] and bias [h] are float32, as they come back from a job; arithmetic is float64. `tail`
         replaces the snapshot's own.
         """
-        return self.of_outputs(snapshot, outputs(snapshot, weight, bias, tail))
+        return self.of_outputs(snapshot, outputs(snapshot, weight, bias, tail)) + self.penalty(weight)
+
+    def penalty(self, weight: FloatArray) -> float:
+        """What the block's weights cost by themselves: l2 times their squared norm, biases not counted."""
+        return self.l2 * float((weight.astype(np.float64) ** 2).sum()) if self.l2 else 0.0
 
     def of_outputs(self, snapshot: Snapshot, scores: Array) -> float:
-        """The objective of given outputs [N, K]."""
+        """The objective of given outputs [N, K], without the penalty."""
         costs = self.sample_costs(snapshot, scores)
         return float(costs.max() if self.name == "max_error" else costs.sum())
 
     def sample_costs(self, snapshot: Snapshot, scores: Array) -> Array:
         """Each sample's part of the objective [N], weighted; max_error is their maximum, all others their sum."""
+        if snapshot.task == "regression":
+            return self._of_errors(snapshot, scores)
+        return self._of_margins(snapshot, scores)
+
+    def _of_margins(self, snapshot: Snapshot, scores: Array) -> Array:
         w = sample_weights(snapshot)
-        if snapshot.task == "classification":
-            t = margins(scores, snapshot.targets)
-            if self.name == "zero_one":
-                return w * (t < EPSILON)
-            loss = np.maximum(0.0, 1.0 - t / self.margin)
-            return w * (np.minimum(1.0, loss) if self.name == "ramp" else loss)
-        error = np.abs(scores - regression_targets(snapshot))
+        if self.name == "log_loss":
+            return np.asarray(w / w.sum() * _log_losses(snapshot, scores))
+        t = label_margins(snapshot, scores)
+        if self.name in WORST:
+            shares, members = worst_cell(t[:, 0] < EPSILON, w, cells(self, snapshot))
+            return shares * members
+        if self.name == "zero_one":
+            return np.asarray(w * (t < EPSILON).sum(axis=1))
+        loss = np.maximum(0.0, 1.0 - t / self.margin)
+        return np.asarray(w * (np.minimum(1.0, loss) if self.name == "ramp" else loss).sum(axis=1))
+
+    def _of_errors(self, snapshot: Snapshot, scores: Array) -> Array:
+        w = sample_weights(snapshot)
+        signed = regression_targets(snapshot) - scores
+        error = np.abs(signed)
+        if self.name == "max_error":
+            return np.where(w > 0, error.max(axis=1), 0.0)
+        if self.name == "outliers":
+            assert self.tolerance is not None, "Objective.check refuses outliers without a tolerance"
+            return w * (error > self.tolerance).any(axis=1)
         match self.name:
-            case "mae":
-                return np.asarray(w * error.mean(axis=1) / w.sum())
-            case "mse":
-                return np.asarray(w * (error**2).mean(axis=1) / w.sum())
-            case "max_error":
-                return np.where(w > 0, error.max(axis=1), 0.0)
-        assert self.tolerance is not None, "Objective.check refuses outliers without a tolerance"
-        return w * (error > self.tolerance).any(axis=1)
+            case "huber":
+                losses = huber(signed, self.delta).mean(axis=1)
+            case "quantile":
+                losses = pinball(signed, self.quantile).mean(axis=1)
+            case "mae" | "trimmed_mae":
+                losses = error.mean(axis=1)
+            case _:
+                losses = (error**2).mean(axis=1)
+        kept = kept_after_trim(losses, w, self.trim) if self.name in TRIMMED else 1.0
+        return np.asarray(kept * w * losses / w.sum())
+
+
+def cells(objective: Objective, snapshot: Snapshot) -> IntArray:
+    """The cell [N] that each sample's rate is counted in: its class, or its class and group, numbered from 0."""
+    keys = class_targets(snapshot)[:, None]
+    if objective.name == "worst_group":
+        keys = np.column_stack([keys, cast(IntArray, snapshot.group)])
+    return np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def class_scores(snapshot: Snapshot, scores: Array) -> Array:
+    """A score for each class [N, classes]: the outputs, or 0 and the logit s of a binary snapshot."""
+    return np.hstack([np.zeros_like(scores), scores]) if snapshot.task == "binary" else scores
+
+
+def label_margins(snapshot: Snapshot, scores: Array) -> Array:
+    """What decides right and wrong [N, labels]: the margin of the class, or s and -s for labels 1 and 0."""
+    if snapshot.task == "classification":
+        return margins(scores, snapshot.targets)[:, None]
+    return np.asarray((2.0 * label_targets(snapshot) - 1.0) * scores)
+
+
+def _log_losses(snapshot: Snapshot, scores: Array) -> Array:
+    if snapshot.task == "classification":
+        return cross_entropy(scores, snapshot.targets)
+    return np.asarray(logistic(label_margins(snapshot, scores)).mean(axis=1))
+
+
+def _largest_output(snapshot: Snapshot) -> float:
+    """No sum over outputs, targets or weights is larger than this: norms, multiplied along the network."""
+    with np.errstate(over="ignore"):
+        size = _largest(snapshot.inputs) * _largest(snapshot.weight) * snapshot.inputs.shape[1]
+        size += _largest(snapshot.bias) + _largest(snapshot.offset)
+        for layer in snapshot.tail:
+            size = max(size, 1.0) * _largest(layer.weight) * layer.weight.shape[1] + _largest(layer.bias)
+    return float(snapshot.samples * max(size, _largest(snapshot.targets), _largest(snapshot.sample_weight)))
+
+
+def _largest(array: FloatArray | IntArray | None) -> float:
+    return 0.0 if array is None else max(abs(float(array.max())), abs(float(array.min())))
 
 
 def sample_weights(snapshot: Snapshot) -> Array:
@@ -113,15 +262,6 @@ def _linear(inputs: FloatArray, weight: FloatArray) -> Array:
     for begin in range(0, len(found), rows):
         found[begin : begin + rows] = inputs[begin : begin + rows].astype(np.float64) @ across
     return found
-
-
-def margins(scores: Array, targets: NDArray[np.generic]) -> Array:
-    """Each sample's margin t_n = s_y - max over k != y of s_k, [N]."""
-    rows = np.arange(len(scores))
-    own = scores[rows, targets]
-    rivals = scores.copy()
-    rivals[rows, targets] = -np.inf
-    return np.asarray(own - rivals.max(axis=1), dtype=np.float64)
 
 
 assert set(get_args(ObjectiveName)) == {*CLASSIFICATION, *REGRESSION}

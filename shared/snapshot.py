@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self, cast, get_args
 
 import numpy as np
 import safetensors
@@ -22,7 +22,8 @@ MAX_TAIL_LAYERS = 32
 
 _deserialize: Callable[[bytes], list[tuple[str, dict[str, Any]]]] = safetensors.deserialize
 
-Task = Literal["classification", "regression"]
+Task = Literal["classification", "regression", "binary", "multilabel"]
+TASKS: tuple[Task, ...] = get_args(Task)
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 
@@ -55,6 +56,9 @@ class TailLayer:
 class Snapshot:
     """One stall, checked: block inputs [N, d], targets, weight [h, d] and what else DESIGN section 4 lists.
 
+    The task says what targets are: classes [N] (classification: K scores; binary: one logit and classes 0 and 1, [N] or
+    [N, 1]), labels 0 and 1 of K independent logits [N, K] (multilabel), or values [N, K] (regression).
+
     Constructing one validates it; SnapshotError names the tensor, its shape and what was expected.
     """
 
@@ -84,6 +88,11 @@ class Snapshot:
     def outputs(self) -> int:
         """K, the width of the last layer: classes or regression targets."""
         return int((self.tail[-1].weight if self.tail else self.weight).shape[0])
+
+    @property
+    def classes(self) -> int:
+        """How many classes a sample can be of: K, or 2 where one logit tells two apart."""
+        return 2 if self.task == "binary" else self.outputs
 
     @property
     def is_final_identity(self) -> bool:
@@ -134,7 +143,7 @@ class Snapshot:
         arrays: dict[str, NDArray[Any]] = {}
         for name, values in tensors.items():
             dtypes = _allowed_dtypes(name, len(tail))
-            integral = "I64" in dtypes and (name != "targets" or task == "classification")
+            integral = "I64" in dtypes and (name != "targets" or task != "regression")
             try:
                 array = np.asarray(values)
             except ValueError as error:
@@ -222,8 +231,8 @@ def _read_metadata(found: object) -> dict[str, Any]:
     if unknown := metadata.keys() - _METADATA_FIELDS:
         raise SnapshotError(f"unknown fields {sorted(unknown)!r:.120}", field=field_name)
     full = {"activation": "identity", "tail": [], "note": {}, **metadata}
-    if full.get("task") not in ("classification", "regression"):
-        raise SnapshotError(f"{full.get('task')!r:.60}: use 'classification' or 'regression'", field="task")
+    if full.get("task") not in TASKS:
+        raise SnapshotError(f"{full.get('task')!r:.60}: use {' or '.join(map(repr, TASKS))}", field="task")
     if not isinstance(full["tail"], list) or len(full["tail"]) > MAX_TAIL_LAYERS:
         raise SnapshotError(f"expected a list of at most {MAX_TAIL_LAYERS} activations", field="tail")
     if not isinstance(full["note"], dict):
@@ -281,9 +290,8 @@ def _check(snap: Snapshot) -> None:
             )
         width = layer.weight.shape[0]
         shapes[f"tail.{index}.bias"] = ((width,),)
-    shapes["targets"] = (
-        ((n,),) if snap.task == "classification" else ((n, width), (n,)) if width == 1 else ((n, width),)
-    )
+    one_column = ((n, width), (n,)) if width == 1 else ((n, width),)
+    shapes["targets"] = {"classification": ((n,),), "binary": ((n,), (n, 1))}.get(snap.task, one_column)
     tensors = snap.tensors()
     for name, expected in shapes.items():
         if name in tensors and tensors[name].shape not in expected:
@@ -293,19 +301,29 @@ def _check(snap: Snapshot) -> None:
 
 
 def _check_values(snap: Snapshot, tensors: dict[str, NDArray[Any]], width: int) -> None:
-    integral = {"group"} | ({"targets"} if snap.task == "classification" else set())
+    integral = {"group"} | ({"targets"} if snap.task != "regression" else set())
     for name, array in tensors.items():
         wanted = np.int64 if name in integral else np.float32
         if array.dtype != wanted:
             raise SnapshotError(f"dtype {array.dtype}, expected {np.dtype(wanted)} for a {snap.task} task", field=name)
         if array.dtype == np.float32 and not np.isfinite(array).all():
             raise SnapshotError("holds NaN or infinity; every value must be finite", field=name)
-    if snap.task == "classification":
-        if width < 2:
-            raise SnapshotError(f"a classification needs at least 2 output units, found {width}", field="weight")
+    if snap.task == "classification" and width < 2:
+        raise SnapshotError(
+            f"a classification needs at least 2 output units, found {width}; one logit is the task 'binary'",
+            field="weight",
+        )
+    if snap.task == "binary" and width != 1:
+        raise SnapshotError(
+            f"a binary task has one output unit, found {width}; use 'classification' for one score a class, or "
+            "'multilabel' for independent labels",
+            field="weight",
+        )
+    if snap.task != "regression":
         low, high = int(snap.targets.min()), int(snap.targets.max())
-        if low < 0 or high >= width:
-            raise SnapshotError(f"classes {low} to {high}, expected 0 to {width - 1}", field="targets")
+        most = width - 1 if snap.task == "classification" else 1
+        if low < 0 or high > most:
+            raise SnapshotError(f"classes {low} to {high}, expected 0 to {most}", field="targets")
     for name in ("sample_weight", "radius", "bias_radius"):
         if name in tensors and (tensors[name] < 0).any():
             raise SnapshotError("holds negative values; expected all >= 0", field=name)
@@ -313,6 +331,16 @@ def _check_values(snap: Snapshot, tensors: dict[str, NDArray[Any]], width: int) 
         raise SnapshotError("only together with `radius` and `bias`", field="bias_radius")
     if snap.sample_weight is not None and not (snap.sample_weight > 0).any():
         raise SnapshotError("every sample has weight 0", field="sample_weight")
+
+
+def class_targets(snapshot: Snapshot) -> IntArray:
+    """Each sample's class [N], whether a binary snapshot sent them as [N] or [N, 1]."""
+    return cast(IntArray, snapshot.targets).reshape(snapshot.samples)
+
+
+def label_targets(snapshot: Snapshot) -> IntArray:
+    """The labels 0 and 1 of a binary or multilabel snapshot [N, K]."""
+    return cast(IntArray, snapshot.targets).reshape(snapshot.samples, -1)
 
 
 def regression_targets(snapshot: Snapshot) -> NDArray[np.float64]:

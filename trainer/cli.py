@@ -229,6 +229,10 @@ def submit(
     radius: Annotated[
         float | None, typer.Option("--radius", help="Half-width of the box; the snapshot's note by default.")
     ] = None,
+    l2: Annotated[float | None, typer.Option("--l2", help="Price of squared weights, for log_loss.")] = None,
+    delta: Annotated[float | None, typer.Option("--delta", help="Error at which huber turns linear.")] = None,
+    quantile: Annotated[float | None, typer.Option("--quantile", help="Which quantile, between 0 and 1.")] = None,
+    trim: Annotated[float | None, typer.Option("--trim", help="Share that trimmed_mse or trimmed_mae drops.")] = None,
     time_s: Annotated[float | None, typer.Option("--time", help="Most seconds to solve.")] = None,
     run: Run = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result (always with --local).")] = False,
@@ -249,7 +253,8 @@ def submit(
     """
     with _clear_words():
         data = read_bytes(file)
-        wanted = job_spec(data, spec, objective=objective, radius=radius, time_s=time_s, run=run)
+        numbers = {"radius": radius, "l2": l2, "delta": delta, "quantile": quantile, "trim": trim}
+        wanted = job_spec(data, spec, objective=objective, time_s=time_s, run=run, **numbers)
         _check_folder_of(result)
         with _client(gateway, api_key, local=local, workers=workers, folder=Path("runs"), needed=True) as client:
             assert client is not None

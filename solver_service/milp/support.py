@@ -15,19 +15,20 @@ REFUSED = ("limits/", "parallel/", "lp/threads", "randomization/", "concurrent/"
 """Parameters that are the service's own business; the job's `limits` and `seed` stand for them."""
 KINDS = {"bool": (bool,), "int": (int,), "longint": (int,), "real": (int, float)}
 
+OF_BLOCKS = ("zero_one", "ramp", "hinge", "mae", "mse", "max_error", "outliers")
+"""The objectives that blocks before the output layer are solved for."""
+
 Entry = tuple[str, float | None, float | None]
 
 
 def check_supported(snapshot: Snapshot, spec: JobSpec) -> None:
     """Raise SpecError, naming the field, for what this release cannot do or SCIP would not take."""
-    if snapshot.is_final_identity:
-        _check_constraints(spec)
-    else:
-        _check_block(spec)
+    if not snapshot.is_final_identity:
+        _check_block(snapshot, spec)
     if spec.tail_radius > 0 and not snapshot.tail:
         raise SpecError("there is no tail to move; leave it at 0", field="tail_radius")
     if spec.solver.formulation == "reference":
-        _check_reference(spec)
+        _check_reference(snapshot, spec)
     check_parameters(spec.solver)
 
 
@@ -51,17 +52,12 @@ def parameters() -> dict[str, Entry]:
     return {name: (kind, low, high) for name, (kind, low, high) in json.loads(PARAMETERS.read_text()).items()}
 
 
-def _check_constraints(spec: JobSpec) -> None:
-    for index, constraint in enumerate(spec.constraints):
-        if spec.objective == "mse" and constraint.type not in ("nonnegative", "monotone"):
-            _refuse(
-                f"{constraint.type} does not go with mse yet, which takes nonnegative and monotone; use mae",
-                f"constraints.{index}.type",
-            )
-
-
-def _check_block(spec: JobSpec) -> None:
+def _check_block(snapshot: Snapshot, spec: JobSpec) -> None:
     """Blocks with an activation or a tail know neither constraints nor the authors' formulation."""
+    if snapshot.task not in ("classification", "regression"):
+        _refuse(f"{snapshot.task} goes with the output layer only; send the scores of two classes", "objective")
+    if spec.objective not in OF_BLOCKS:
+        _refuse(f"{spec.objective} goes with the output layer only; use one of {', '.join(OF_BLOCKS)}", "objective")
     if spec.constraints:
         _refuse("constraints go with the output layer only", "constraints")
     if spec.solver.formulation == "reference":
@@ -77,9 +73,9 @@ def _check_value(value: bool | int | float, entry: Entry, field: str) -> None:
         raise SpecError(f"{value!r}, expected {low} to {high}", field=field)
 
 
-def _check_reference(spec: JobSpec) -> None:
-    if spec.objective != "zero_one":
-        _refuse("the reference formulation knows zero_one only; use compact", "solver.formulation")
+def _check_reference(snapshot: Snapshot, spec: JobSpec) -> None:
+    if spec.objective != "zero_one" or snapshot.task != "classification":
+        _refuse("the reference formulation knows zero_one of classes only; use compact", "solver.formulation")
     if spec.constraints:
         _refuse("the reference formulation takes no constraints; use compact", "solver.formulation")
     if spec.solver.backend != "scip":

@@ -1,14 +1,17 @@
 """The pure float64 view of one job: what may move, how far, and what every sample scores."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shared.constraints import movement_cost, sign_limits, violations
 from shared.contracts import Constraint, JobSpec
-from shared.objectives import Objective, outputs, sample_weights
-from shared.snapshot import FloatArray, Snapshot
+from shared.objectives import WORST, Objective, cells, outputs, sample_weights
+from shared.snapshot import FloatArray, IntArray, Snapshot, label_targets, regression_targets
+
+MEANS = ("mae", "mse", "log_loss", "huber", "quantile", "trimmed_mse", "trimmed_mae")
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -44,8 +47,9 @@ class Problem(Space):
     The bias counts as one more input that is always 1, so `inputs` is [n, d+1] and `radius` [h, d+1]; without a bias
     its radius is 0. `scores` [n, h] are those of `center` [h, d+1], which is the snapshot's own weights and bias unless
     constraints on signs cut the box to a smaller one; `reach` [h, d+1] are the half-widths of the whole box around the
-    snapshot, `floor` and `ceiling` the limits of signs. `targets` are classes [n] or values [n, h], `cost` [n] the
-    samples' weights as they enter the objective.
+    snapshot, `floor` and `ceiling` the limits of signs. `targets` are classes [n], labels 0 and 1 [n, h] or values
+    [n, h], `cost` [n] the samples' weights as they enter the objective (of worst_class and worst_group: their mean
+    rate, which is never above the worst one).
     """
 
     snapshot: Snapshot
@@ -61,8 +65,15 @@ class Problem(Space):
 
     @property
     def beyond_box(self) -> bool:
-        """True when constraints ask for more than signs, which the box already keeps."""
-        return any(constraint.type not in ("nonnegative", "monotone") for constraint in self.constraints)
+        """True when more is asked for than what rows of the objective and the box, which keeps signs, can say."""
+        asked = any(constraint.type not in ("nonnegative", "monotone") for constraint in self.constraints)
+        return asked or self.objective.name in WORST
+
+    @property
+    def weights(self) -> Array:
+        """The samples' own weights [n], all above 0."""
+        weights = sample_weights(self.snapshot)
+        return weights[weights > 0]
 
     def value(self, weight: FloatArray, bias: FloatArray | None) -> float:
         """What the job minimises, recomputed: the objective, and what movement costs."""
@@ -92,8 +103,6 @@ def problem_of(snapshot: Snapshot, spec: JobSpec) -> Problem:
     weights = sample_weights(snapshot)
     kept = np.flatnonzero(weights > 0)
     with_bias = _with_bias(snapshot.inputs if len(kept) == snapshot.samples else snapshot.inputs[kept])
-    targets = snapshot.targets.reshape(snapshot.samples, -1).astype(np.float64)
-    classification = snapshot.task == "classification"
     reach = radii(snapshot, spec)
     own = np.zeros_like(reach)
     own[:, :-1] = snapshot.weight
@@ -114,8 +123,8 @@ def problem_of(snapshot: Snapshot, spec: JobSpec) -> Problem:
         inputs=with_bias,
         scores=scores,
         radius=radius,
-        cost=_costs(spec.goal, weights[kept], snapshot.outputs),
-        targets=snapshot.targets[kept] if classification else targets[kept],
+        cost=_costs(spec.goal, snapshot, weights)[kept],
+        targets=_targets(snapshot)[kept],
         center=center,
         reach=reach,
         floor=floor,
@@ -156,7 +165,21 @@ def radii(snapshot: Snapshot, spec: JobSpec) -> Array:
     return found
 
 
-def _costs(objective: Objective, weights: Array, outputs_per_sample: int) -> Array:
-    if objective.name in ("mae", "mse"):
-        return np.asarray(weights / (outputs_per_sample * weights.sum()))
+def _targets(snapshot: Snapshot) -> Array | IntArray:
+    """Classes [N], labels [N, K] or values [N, K], by the task."""
+    if snapshot.task == "regression":
+        return regression_targets(snapshot)
+    return cast(IntArray, snapshot.targets) if snapshot.task == "classification" else label_targets(snapshot)
+
+
+def _costs(objective: Objective, snapshot: Snapshot, weights: Array) -> Array:
+    """What each sample [N] counts in a sum over samples and outputs."""
+    if objective.name in WORST:
+        cell = cells(objective, snapshot)
+        total = np.bincount(cell, weights=weights)[cell]
+        share = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
+        return np.asarray(share / np.unique(cell[weights > 0]).size)
+    if objective.name in MEANS:
+        labels = 1 if snapshot.task == "classification" else snapshot.outputs
+        return np.asarray(weights / (labels * weights.sum()))
     return weights

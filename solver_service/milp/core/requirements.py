@@ -5,16 +5,20 @@ from typing import Literal
 
 import numpy as np
 
+from shared.objectives import Objective
 from solver_service.milp.core.problem import Array, Index, Mask, Problem, Space
 
 Style = Literal["count", "capped", "linear"]
 STYLES: dict[str, Style] = {
     "zero_one": "count",
+    "worst_class": "count",
+    "worst_group": "count",
     "outliers": "count",
     "ramp": "capped",
     "hinge": "linear",
     "mae": "linear",
     "max_error": "linear",
+    "quantile": "linear",
 }
 NO_UNIT = -1
 
@@ -23,7 +27,8 @@ NO_UNIT = -1
 class Requirements:
     """Rows `t_r = level_r + change of score[plus_r] - change of score[minus_r]`, each wanted to be at least `need`.
 
-    Rows are gathered in groups (a sample; for mae one output of a sample; for max_error all rows). A group's shortfall
+    Rows are gathered in groups (a sample; one label of a sample; for mae one output of a sample, for quantile one side
+    of it; for max_error all rows). A group's shortfall
     is `max(0, need - t_r) / unit` over its rows, and its cost `cost_g` times: whether there is any (count), the
     shortfall up to 1 (capped), or the shortfall (linear). `plus` and `minus` name units, or -1 for none. `reach_r` is
     how far t_r can move inside the box, either way; both ends are attained (FORMULATIONS, "Reach").
@@ -92,31 +97,61 @@ class Requirements:
 
 
 def requirements_of(problem: Problem) -> Requirements:
-    """State the objective (any but mse) as requirements, before any reduction."""
-    if problem.objective.name in ("zero_one", "ramp", "hinge"):
+    """State the objective as requirements, before any reduction; one that is not linear, such as mse, has no rows."""
+    if problem.objective.name not in STYLES:
+        nothing, nowhere = np.zeros(0), np.zeros(0, dtype=np.int64)
+        return Requirements("linear", 0.0, 1.0, nothing, nowhere, nowhere, nowhere, nowhere, nothing, nothing)
+    if problem.snapshot.task == "classification":
         return _margins(problem)
-    return _errors(problem)
+    return _errors(problem) if problem.snapshot.task == "regression" else _labels(problem)
 
 
 def _margins(problem: Problem) -> Requirements:
-    """Margins over every rival class: t_nk = s_y - s_k."""
-    h = problem.units
+    """Margins over every rival class: t_nk = s_y - s_k; a group is a sample."""
     targets = problem.targets.astype(np.int64)
-    sample, minus = np.nonzero(np.arange(h) != targets[:, None])
-    plus = targets[sample]
-    objective = problem.objective
+    sample, minus = np.nonzero(np.arange(problem.units) != targets[:, None])
+    return _right(problem, problem.cost, sample, sample, targets[sample], minus)
+
+
+def _labels(problem: Problem) -> Requirements:
+    """Labels 0 and 1 of single logits: t_nk = -s_k or s_k; a group is a label of a sample."""
+    n, k = problem.scores.shape
+    sample, unit = np.repeat(np.arange(n), k), np.tile(np.arange(k), n)
+    positive = problem.targets.astype(np.int64).ravel() == 1
+    plus, minus = np.where(positive, unit, NO_UNIT), np.where(positive, NO_UNIT, unit)
+    return _right(problem, np.repeat(problem.cost, k), sample, np.arange(n * k), plus, minus)
+
+
+def _right(problem: Problem, cost: Array, sample: Index, group: Index, plus: Index, minus: Index) -> Requirements:
+    objective, scores = problem.objective, _padded(problem.scores)
+    style = STYLES[objective.name]
     return Requirements(
-        style=STYLES[objective.name],
+        style=style,
         need=objective.need,
-        unit=1.0 if objective.name == "zero_one" else objective.margin,
-        cost=problem.cost,
+        unit=1.0 if style == "count" else objective.margin,
+        cost=cost,
         sample=sample,
-        group=sample,
+        group=group,
         plus=plus,
         minus=minus,
-        level=problem.scores[sample, plus] - problem.scores[sample, minus],
+        level=scores[sample, plus] - scores[sample, minus],
         reach=_reach(problem, sample, plus, minus),
     )
+
+
+def beating(problem: Problem, number: int) -> Requirements:
+    """Rows `s_k - s_c >= EPSILON`, each a group by itself: which classes k beat class c on samples that are not of it.
+
+    A class of a binary task is scored by the logit (1) or by nothing (0).
+    """
+    binary = problem.snapshot.task == "binary"
+    unit = np.array([NO_UNIT, 0]) if binary else np.arange(problem.units)
+    others = np.flatnonzero(problem.targets.reshape(len(problem.scores)) != number)
+    rivals = np.delete(unit, number)
+    sample, plus = np.repeat(others, rivals.size), np.tile(rivals, others.size)
+    counting = replace(problem, objective=Objective("zero_one"))
+    minus = np.full(sample.size, unit[number])
+    return _right(counting, np.zeros(sample.size), sample, np.arange(sample.size), plus, minus)
 
 
 def _errors(problem: Problem) -> Requirements:
@@ -150,9 +185,14 @@ def _errors(problem: Problem) -> Requirements:
 
 def _error_groups(problem: Problem, sample: Index, unit: Index) -> tuple[Index, Array]:
     k = problem.scores.shape[1]
+    level = problem.objective.quantile
     match problem.objective.name:
         case "outliers":
             return sample, problem.cost
+        case "quantile":
+            # The first half of the rows asks for s - y >= 0: what is short of it is a target above the output.
+            each = np.repeat(problem.cost, k)
+            return np.arange(sample.size), np.concatenate([level * each, (1 - level) * each])
         case "mae":
             return sample * k + unit, np.repeat(problem.cost, k)
     return np.zeros_like(sample), np.ones(1)

@@ -8,6 +8,7 @@ from shared.contracts import JobSpec
 from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.control import Control
 from solver_service.milp.core.problem import Problem, Space
+from solver_service.milp.formulation.on_samples import shares_of
 from solver_service.milp.heuristics.descents import Descents
 from solver_service.milp.heuristics.kept_sets import KeptSets
 from solver_service.milp.heuristics.schedule import Account, Schedule
@@ -72,6 +73,19 @@ class Improver:
             self._begin()
             leads = not (self.large or self.problem.beyond_box)
             self.accounts.insert(0 if leads else len(self.accounts), Account("kept sets", kept, leads))
+        self._count_first(most)
+
+    def _count_first(self, most: float) -> None:
+        """Where nothing keeps the constraints yet: the samples that they count are what to get right first."""
+        shares = shares_of(self.problem, self.problem.constraints)
+        if self.incumbents.feasible or shares is None or shares.requirements.rows == 0:
+            return
+        width = 2 * self.problem.inputs.shape[1]
+        if self.reproducible or shares.requirements.groups * width <= most:
+            nothing, seed = Budget(self.control, 0.0, 0), self.spec.solver.seed
+            kept = KeptSets(self.problem, shares.screened, self.incumbents, nothing, seed, resumed=False)
+            self._begin()
+            self.accounts.append(Account("counted sets", kept))
 
     def run(self, budget: Budget, *, enough: bool = False) -> None:
         """Hand out time until the budget or its patience is used up, or nothing better can be found.
@@ -102,6 +116,7 @@ class Improver:
         descents = Descents(problem, tally, self.incumbents, self.rng, self.reproducible, walk.fork())
         walking = Walking(problem, self.incumbents, walk, self.rng)
         found = [Account("descents", descents)]
-        if problem.objective.name in WALKED or tally.asks:
+        labels = problem.snapshot.task == "multilabel" and problem.units > 1
+        if (problem.objective.name in WALKED or tally.asks) and not labels:
             found.insert(0 if tally.asks else 1, Account("line searches", walking))
         self.accounts.extend(found)

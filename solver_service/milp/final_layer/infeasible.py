@@ -19,7 +19,7 @@ from solver_service.milp.formulation.model import LinearModel
 from solver_service.milp.formulation.on_samples import Shares, shares_of
 from solver_service.milp.formulation.on_weights import never_zero
 from solver_service.milp.presolve.screening import screen
-from solver_service.milp.rounding.snapping import grid_range
+from solver_service.milp.rounding.snapping import grid_range, level_choices
 
 TOGETHER = "the constraints cannot be met together in this region; each of them can be met alone"
 UNKNOWN = "the constraints cannot be met together in this region; the time was too short to try each of them alone"
@@ -92,7 +92,9 @@ def _impossible(problem: Problem, constraint: Constraint) -> str | None:
             chosen = selected(constraint, problem.snapshot.weight.shape)
             stay = int((chosen & never_zero(problem)).sum())
             return f"{stay} of the weights cannot reach 0" if stay > constraint.value else None
-        case "min_accuracy" | "recall_floor" | "group_rate_gap":
+        case "levels":
+            return _off_levels(problem)
+        case "min_accuracy" | "recall_floor" | "group_rate_gap" | "precision_floor":
             shares = shares_of(problem, [constraint])
             return None if shares is None else _lost_shares(problem, shares)
     return None
@@ -112,13 +114,21 @@ def _off_grid(problem: Problem, constraint: Constraint) -> str | None:
     return f"no multiple of {constraint.value:g} is within reach of weight {_place(stuck)}" if stuck.size else None
 
 
+def _off_levels(problem: Problem) -> str | None:
+    for choice in level_choices(problem):
+        stuck = np.argwhere(choice.chosen)[~choice.allowed.any(axis=1)]
+        if stuck.size:
+            return f"none of its levels is within reach of weight {_place(stuck)}"
+    return None
+
+
 def _place(found: NDArray[np.signedinteger]) -> str:
     unit, column = found[0]
     return f"[{unit}, {column}]"
 
 
 def _lost_shares(problem: Problem, shares: Shares) -> str | None:
-    lost, cost = shares.screened.lost, problem.cost
+    lost, cost = shares.screened.lost, problem.weights
     for floor in shares.floors:
         wrong = float(cost[lost & floor.members].sum())
         if wrong > floor.most:

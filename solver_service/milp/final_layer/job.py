@@ -9,6 +9,7 @@ from solver_service.milp.backends.registry import version
 from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.control import Control
 from solver_service.milp.core.problem import Problem, Space
+from solver_service.milp.core.requirements import STYLES
 from solver_service.milp.core.solution import BYTES_PER_NONZERO, TOLERANCE, is_integral
 from solver_service.milp.final_layer.improving import Improver
 from solver_service.milp.final_layer.report import Ending, sizes_of
@@ -133,12 +134,21 @@ def allowance(job: Job) -> float:
     tolerance = 2 * TOLERANCE * (best.objective if by_lp else 1 + best.objective)
     if job.problem.beyond_box:
         tolerance *= 5  # the room that keeps right and wrong apart in float32 costs, too
+    if name not in STYLES:
+        tolerance = 2 * TOLERANCE * best.objective
     if name in ("zero_one", "outliers"):
         return 0.0 if is_integral(job.problem) else tolerance
     errors = rounding_errors(job.problem, best.weight, best.bias).max(axis=1)
     on_average = float(job.problem.cost @ errors)
     squared = float(job.problem.cost @ errors**2) * job.problem.units
     rounding = {
+        "worst_class": 0.0,
+        "worst_group": 0.0,
+        "log_loss": 2 * on_average * job.problem.units,
+        "huber": on_average * job.problem.units * job.problem.objective.delta,
+        "quantile": on_average * job.problem.units,
+        "trimmed_mae": on_average * job.problem.units,
+        "trimmed_mse": squared + 2 * math.sqrt(squared * best.objective),
         "ramp": 2 * on_average / job.problem.objective.margin,
         "hinge": 2 * on_average / job.problem.objective.margin,
         "mae": on_average * job.problem.units,

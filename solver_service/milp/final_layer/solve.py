@@ -6,13 +6,14 @@ import numpy as np
 import scipy
 
 from shared.contracts import Backend, JobSpec, SolveStatus
+from shared.objectives import TRIMMED
 from shared.snapshot import Snapshot
 from solver_service.milp.backends.registry import milp_solver
 from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.control import Control
 from solver_service.milp.core.moved import Moved
 from solver_service.milp.core.problem import Array, Problem, problem_of
-from solver_service.milp.core.requirements import Requirements, requirements_of
+from solver_service.milp.core.requirements import STYLES, Requirements, requirements_of
 from solver_service.milp.core.solution import TOLERANCE, Solution, is_integral, safe_bound
 from solver_service.milp.final_layer.bounding import bound_by_conflicts, bound_by_relaxation
 from solver_service.milp.final_layer.improving import Improver
@@ -21,6 +22,8 @@ from solver_service.milp.final_layer.job import ROUNDS, Job, budget_of, ending_o
 from solver_service.milp.final_layer.least_squares import solve_least_squares
 from solver_service.milp.final_layer.linear import solve_linear
 from solver_service.milp.final_layer.report import Ending, solution_of
+from solver_service.milp.final_layer.smooth import solve_smooth
+from solver_service.milp.final_layer.trimmed import solve_trimmed
 from solver_service.milp.final_layer.under_constraints import solve_constrained
 from solver_service.milp.formulation.compact import NO_CUTS, columns_of, complete
 from solver_service.milp.formulation.model import LinearModel
@@ -67,10 +70,10 @@ def solve_final_layer(snapshot: Snapshot, spec: JobSpec, control: Control, start
 def _reduced(improver: Improver) -> tuple[Screened, Aggregation]:
     """What is left to decide; columns are aggregated where nothing looks at single weights."""
     problem, spec = improver.problem, improver.spec
-    if spec.objective == "mse" or not improver.models_pay:
+    if spec.objective not in STYLES or not improver.models_pay:
         return _nothing_left(problem)
     screened = screen(requirements_of(problem))
-    if problem.constraints or spec.solver.formulation != "compact":
+    if problem.constraints or problem.beyond_box or spec.solver.formulation != "compact":
         return screened, not_aggregated(problem)
     return fold(problem, screened)
 
@@ -97,8 +100,8 @@ def _offer_start(problem: Problem, incumbents: Incumbents, start: Moved | None) 
 
 
 def _by_style(job: Job) -> Ending:
-    if job.spec.objective == "mse":
-        return _least_squares(job)
+    if job.spec.objective not in STYLES:
+        return _no_rows(job)
     settled = job.screened.requirements.rows == 0 and not job.problem.beyond_box and job.improver.models_pay
     if job.proven or settled or job.control.stopped:
         return ending_of(job, why(job))
@@ -125,6 +128,13 @@ def _least_squares(job: Job) -> Ending:
     job.incumbents.raise_bound(bound * (1 - 1e-9))
     ending = ending_of(job, why(job), backend=Backend(name="scipy", version=scipy.__version__))
     return replace(ending, solve_s=job.control.elapsed - began)
+
+
+def _no_rows(job: Job) -> Ending:
+    """What is no linear program: least squares, other smooth convex objectives, and trimmed means."""
+    if job.spec.objective == "mse" and not job.problem.beyond_box:
+        return _least_squares(job)
+    return solve_trimmed(job) if job.spec.objective in TRIMMED else solve_smooth(job)
 
 
 def _mixed_integer(job: Job) -> Ending:

@@ -7,6 +7,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from shared.contracts import Constraint
+from shared.objectives import WORST
 from solver_service.milp.core.problem import Array, Index, Mask, Problem
 from solver_service.milp.core.requirements import Requirements
 from solver_service.milp.formulation.compact import (
@@ -21,6 +22,7 @@ from solver_service.milp.formulation.model import LinearModel, always
 from solver_service.milp.formulation.on_samples import Shares, share_parts, shares_of
 from solver_service.milp.formulation.on_weights import Pins, weight_parts
 from solver_service.milp.formulation.parts import Part, Rows, grow, plain_rows
+from solver_service.milp.formulation.worst_rate import worst_part
 from solver_service.milp.presolve.screening import Screened
 
 
@@ -68,10 +70,14 @@ def constrained_model(
     columns = columns_of(problem, requirements)
     base = compact_model(problem, requirements, constant=screened.cost, cuts=cuts)
     parts: list[Part] = []
+    if problem.objective.name in WORST:
+        base = replace(base, objective=np.zeros(base.columns), constant=0.0)
+        parts.append(worst_part(problem, screened, columns.give_up, first=columns.total))
     shares = shares_of(problem, constraints)
     if shares is not None:
         own = _own_binaries(problem, screened, columns, shares)
-        parts += share_parts(problem, shares, first=columns.total, own=own)
+        first = columns.total + sum(part.lower.size for part in parts)
+        parts += share_parts(problem, shares, first=first, own=own)
     first = columns.total + sum(part.lower.size for part in parts)
     on_weights, pins = weight_parts(problem, constraints, first)
     parts += on_weights
@@ -90,8 +96,8 @@ def constrained_model(
 
 
 def _own_binaries(problem: Problem, screened: Screened, columns: CompactColumns, shares: Shares) -> Index | None:
-    """zero_one counts the same samples as the constraints do: its binaries serve both."""
-    if problem.objective.name != "zero_one":
+    """zero_one and worst rates count the same samples as the constraints do: their binaries serve both."""
+    if problem.objective.name not in ("zero_one", *WORST):
         return None
     found = always(problem.cost.size)
     found[screened.group_of] = columns.give_up

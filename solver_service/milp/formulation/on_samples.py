@@ -1,17 +1,21 @@
-"""min_accuracy, recall_floor and group_rate_gap: binaries that count wrong samples, and rows over their shares."""
+"""Constraints on samples: binaries that count wrong samples, and rows over their shares."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 import scipy.sparse as sp
 
-from shared.constraints import ON_SAMPLES, SLACK, floors, gap_groups
+from shared.constraints import ON_SAMPLES, floors, gap_groups
 from shared.contracts import Constraint
+from shared.losses import SLACK
 from shared.objectives import Objective, sample_weights
 from solver_service.milp.core.problem import Array, Index, Mask, Problem
 from solver_service.milp.core.requirements import Requirements, requirements_of
-from solver_service.milp.formulation.compact import NEGLIGIBLE, WIDE, row_scales
+from solver_service.milp.formulation.compact import WIDE
+from solver_service.milp.formulation.counting import wrong_part
+from solver_service.milp.formulation.on_precision import Precision, precision_parts, precisions_of
 from solver_service.milp.formulation.parts import Part, Rows, plain_rows, sparse, widened
 from solver_service.milp.formulation.rows import change_rows
 from solver_service.milp.presolve.screening import Screened, screen
@@ -40,6 +44,7 @@ class Shares:
 
     floors: tuple[Floor, ...]
     balances: tuple[Balance, ...]
+    precisions: tuple[Precision, ...]
     screened: Screened
 
     @property
@@ -53,22 +58,31 @@ def shares_of(problem: Problem, constraints: Sequence[Constraint]) -> Shares | N
     wanted = [constraint for constraint in constraints if constraint.type in ON_SAMPLES]
     if not wanted:
         return None
-    kept = sample_weights(problem.snapshot) > 0
-    limits, balances = [], []
+    kept, weights = sample_weights(problem.snapshot) > 0, problem.weights
+    limits, balances, precisions = [], [], []
     for constraint in wanted:
         if constraint.type == "group_rate_gap":
-            first, second = (members[kept] for members in gap_groups(constraint, problem.snapshot))
-            balances.append(Balance(first, second, constraint.value))
+            groups = [members[kept] for members in gap_groups(constraint, problem.snapshot)]
+            balances += [Balance(first, second, constraint.value) for first, second in combinations(groups, 2)]
+        elif constraint.type == "precision_floor":
+            precisions += precisions_of(problem, constraint)
         else:
             for members in floors(constraint, problem.snapshot):
-                limits.append(Floor(members[kept], _most_wrong(problem.cost[members[kept]], constraint.value)))
-    counted = np.zeros(problem.cost.size, dtype=bool)
-    for floor in limits:
-        counted |= floor.members
-    for balance in balances:
-        counted |= balance.first | balance.second
+                limits.append(Floor(members[kept], _most_wrong(weights[members[kept]], constraint.value)))
+    counted = np.zeros(weights.size, dtype=bool)
+    for members in _members(limits, balances, precisions):
+        counted |= members
     everything = requirements_of(replace(problem, objective=Objective("zero_one")))
-    return Shares(tuple(limits), tuple(balances), screen(everything.select(counted[everything.group])))
+    screened = screen(everything.select(counted[everything.group]))
+    return Shares(tuple(limits), tuple(balances), tuple(precisions), screened)
+
+
+def _members(limits: Sequence[Floor], balances: Sequence[Balance], precisions: Sequence[Precision]) -> Iterator[Mask]:
+    """The sets of samples [n] of which it matters whether they are right."""
+    yield from (floor.members for floor in limits)
+    for balance in balances:
+        yield from (balance.first, balance.second)
+    yield from (precision.own for precision in precisions)
 
 
 def _most_wrong(weights: Array, share: float) -> float:
@@ -83,41 +97,19 @@ def share_parts(problem: Problem, shares: Shares, *, first: int, own: Index | No
     wrong = own
     if wrong is None:
         wrong = first + np.arange(shares.requirements.groups)
-        parts.append(_wrong_part(problem, shares.requirements, wrong))
+        parts.append(wrong_part(problem, shares.requirements, wrong))
         first += wrong.size
     if shares.balances:
         witnesses = _witness_part(problem, shares, wrong, first)
         parts.append(witnesses)
         first += witnesses.lower.size
-    return [*parts, Part(_share_rows(problem, shares, wrong, first))]
-
-
-def _wrong_part(problem: Problem, requirements: Requirements, wrong: Index) -> Part:
-    """`t_nk + M_nk z_n >= eps`: right, unless z says otherwise."""
-    scale, row = row_scales(requirements), np.arange(requirements.rows)
-    places = wrong[requirements.group]
-    total = int(wrong.max(initial=problem.columns - 1)) + 1
-    switches = sparse(row.size, total, (requirements.big_m / scale, row, places))
-    moves = widened(change_rows(problem, requirements, scale), total)
-    return Part(
-        rows=Rows(
-            matrix=sp.csr_array(moves + switches),
-            lower=(requirements.need - requirements.level) / scale,
-            strict=1.0 / scale,
-            switch=places,
-            on=np.zeros(row.size),
-            tying=np.zeros(row.size, dtype=bool),
-        ),
-        complete=lambda change: _wrong_at(problem, requirements, change).astype(np.float64),
-        objective=np.zeros(wrong.size),
-        lower=np.zeros(wrong.size),
-        upper=np.ones(wrong.size),
-        integer=True,
-    )
-
-
-def _wrong_at(problem: Problem, requirements: Requirements, change: Array) -> Mask:
-    return np.asarray(requirements.shortfalls(requirements.values(problem, change)) > NEGLIGIBLE)
+    decided = np.full(problem.cost.size, -1, dtype=np.int64)
+    decided[shares.screened.group_of] = wrong
+    for precision in shares.precisions:
+        more = precision_parts(problem, precision, decided, shares.screened.lost, first)
+        parts += more
+        first += sum(part.lower.size for part in more)
+    return [*parts, *_share_rows(problem, shares, wrong, first)]
 
 
 def _witness_part(problem: Problem, shares: Shares, wrong: Index, first: int) -> Part:
@@ -185,9 +177,9 @@ def _losing_rows(problem: Problem, requirements: Requirements, columns: Index, t
     )
 
 
-def _share_rows(problem: Problem, shares: Shares, wrong: Index, total: int) -> Rows:
+def _share_rows(problem: Problem, shares: Shares, wrong: Index, total: int) -> list[Part]:
     """What the constraints say of the shares, in terms of z."""
-    sample, cost, lost = shares.screened.group_of, problem.cost, shares.screened.lost
+    sample, cost, lost = shares.screened.group_of, problem.weights, shares.screened.lost
     rows, lower = [], []
 
     def add(weights: Array, least: float) -> None:
@@ -203,4 +195,4 @@ def _share_rows(problem: Problem, shares: Shares, wrong: Index, total: int) -> R
         wrong_share = [cost * members / cost[members].sum() for members in (balance.first, balance.second)]
         for sign in (1.0, -1.0):
             add(sign * (wrong_share[0] - wrong_share[1]), -balance.most - SLACK)
-    return plain_rows(sp.csr_array(sp.vstack(rows, format="csr")), np.array(lower))
+    return [Part(plain_rows(sp.csr_array(sp.vstack(rows, format="csr")), np.array(lower)))] if rows else []

@@ -1,7 +1,7 @@
-"""max_nonzero, grid and movement_cost: columns beside single weights. (Signs are limits of the box itself.)"""
+"""max_nonzero, grid, levels and movement_cost: columns beside single weights. (Signs are limits of the box itself.)"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,7 +11,7 @@ from shared.contracts import Constraint
 from shared.snapshot import FloatArray
 from solver_service.milp.core.problem import Array, Index, Mask, Problem
 from solver_service.milp.formulation.parts import Part, plain_rows, sparse
-from solver_service.milp.rounding.snapping import grid_range, inside
+from solver_service.milp.rounding.snapping import LevelChoice, grid_range, inside, level_choices
 
 ZERO = 1e-9
 """Weights that are smaller, in units of what they can be, are 0."""
@@ -19,11 +19,15 @@ ZERO = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class Pins:
-    """Where the integer columns of single weights are [h, d], -1 for none: u (not 0) and k (which multiple)."""
+    """Where the integer columns of single weights are [h, d], -1 for none: u (not 0) and k (which multiple).
+
+    `levels` are those with a binary a level: the weights [h, d], their columns [w, L], and the values [L].
+    """
 
     nonzero: Index
     multiple: Index
     steps: Array
+    levels: tuple[tuple[Mask, Index, FloatArray], ...] = ()
 
     def read(self, solution: Array) -> FloatArray:
         """The float32 weights [h, d] that a solution's integer columns decide; NaN for all others."""
@@ -33,6 +37,8 @@ class Pins:
         off = self.nonzero >= 0
         off[off] = solution[self.nonzero[off]] < 0.5
         found[off] = 0.0
+        for chosen, columns, values in self.levels:
+            found[chosen] = values[solution[columns].argmax(axis=1)]
         return found
 
 
@@ -50,15 +56,24 @@ def weight_parts(problem: Problem, constraints: Sequence[Constraint], first: int
         part, multiple = _grid_part(problem, steps, low, high, first)
         parts.append(part)
         first += part.lower.size
+    levels = []
+    for choice in level_choices(replace(problem, constraints=tuple(constraints))):
+        part, pins = _level_part(problem, choice, first)
+        parts.append(part)
+        levels.append(pins)
+        first += part.lower.size
     prices = movement_prices(constraints, shape)
     if prices.any():
         parts.append(_movement_part(problem, prices, first))
-    return parts, Pins(nonzero, multiple, steps)
+    return parts, Pins(nonzero, multiple, steps, tuple(levels))
 
 
 def never_zero(problem: Problem) -> Mask:
-    """The weights [h, d] whose box leaves 0 out."""
-    return ~inside(problem, np.zeros_like(problem.snapshot.weight))
+    """The weights [h, d] whose box, or whose levels, leave 0 out."""
+    found = ~inside(problem, np.zeros_like(problem.snapshot.weight))
+    for choice in level_choices(problem):
+        found |= choice.chosen & (0.0 not in choice.values)
+    return found
 
 
 def _place(problem: Problem, chosen: Mask) -> Index:
@@ -133,6 +148,45 @@ def _grid_part(problem: Problem, steps: Array, low: Array, high: Array, first: i
         integer=True,
     )
     return part, column
+
+
+def _level_part(problem: Problem, choice: LevelChoice, first: int) -> tuple[Part, tuple[Mask, Index, FloatArray]]:
+    """`w' = sum_j level_j b_j` and `sum_j b_j = 1`, in units of the radius; levels out of reach are fixed at 0."""
+    center, radius = problem.center[:, :-1], problem.radius[:, :-1]
+    movable = choice.allowed.any(axis=1) & (radius[choice.chosen] > 0)
+    on = np.zeros_like(choice.chosen)
+    on[choice.chosen] = movable
+    allowed = choice.allowed[movable]
+    columns = first + np.arange(allowed.size).reshape(allowed.shape)
+    total, weight = first + allowed.size, np.arange(len(allowed))
+    row = np.repeat(weight, allowed.shape[1])
+    level = (choice.values.astype(np.float64) - center[on][:, None]) / radius[on][:, None]
+    ratio = np.where(allowed, level, 0.0).ravel()
+    ties = sparse(
+        weight.size, total, (np.ones(weight.size), weight, _place(problem, on)), (-ratio, row, columns.ravel())
+    )
+    sums = sparse(weight.size, total, (np.ones(row.size), row, columns.ravel()))
+    nothing, one = np.zeros(weight.size), np.ones(weight.size)
+    own = LevelChoice(on, choice.values, allowed)
+
+    def complete(change: Array) -> Array:
+        found = np.zeros(allowed.shape)
+        found[weight, own.places(_weights(problem, change))] = 1.0
+        return found.ravel()
+
+    part = Part(
+        rows=plain_rows(
+            sp.csr_array(sp.vstack([ties, -ties, sums, -sums], format="csr")),
+            np.concatenate([nothing, nothing, one, -one]),
+            tying=True,
+        ),
+        complete=complete,
+        objective=np.zeros(allowed.size),
+        lower=np.zeros(allowed.size),
+        upper=allowed.astype(np.float64).ravel(),
+        integer=True,
+    )
+    return part, (on, columns, choice.values)
 
 
 def _movement_part(problem: Problem, prices: Array, first: int) -> Part:

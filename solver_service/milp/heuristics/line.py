@@ -29,6 +29,12 @@ class Stretches:
     width: Array
     right: Array
 
+    def at(self, steps: Array) -> "Stretches":
+        """The same for given steps [s] alone, each with the width of the stretch that it is in."""
+        edges = self.middle[1:] - self.width[1:] / 2
+        place = np.searchsorted(edges, steps)
+        return Stretches(steps, self.width[place], self.right[place])
+
 
 @dataclass(frozen=True, eq=False)
 class Kinks:
@@ -83,7 +89,7 @@ def losses_at(kinks: Kinks, steps: Array) -> Array:
 
 def best_stretch(found: Stretches, tally: Tally, price: float) -> tuple[float, float, int]:
     """The stretch of least cost, and of those the widest: (by how much it breaks constraints, errors, its place)."""
-    usable = found.width > NARROW * (found.middle[-1] - found.middle[0] + found.width.max())
+    usable = found.width > NARROW * (np.abs(found.middle).max() + found.width.max())
     broken = tally.broken(found.right) if tally.asks else np.zeros(len(found.width))
     wrong = tally.wrong(found.right)
     cost = np.where(usable, wrong + price * broken, np.inf)

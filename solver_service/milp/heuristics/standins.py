@@ -7,7 +7,6 @@ wide one is smooth and sees all samples, a narrow one is close to a count.
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from shared.objectives import EPSILON
 from solver_service.milp.core.problem import Index, Problem
@@ -69,7 +68,9 @@ def _cross_entropy(outputs: Singles, own: Index, weights: Singles) -> Singles:
 
 def _signs(problem: Problem, unit: float) -> Slopes:
     """Independent labels: each one wants its output on its own side of 0."""
-    sides = np.where(problem.targets.reshape(len(problem.scores), -1) > 0, 1.0, -1.0).astype(np.float32)
+    sides = np.where(problem.targets.astype(np.float64).reshape(len(problem.scores), -1) > 0, 1.0, -1.0).astype(
+        np.float32
+    )
     name = problem.objective.name
 
     def slopes(outputs: Singles, samples: Index, width: Singles, weights: Singles) -> Singles:
@@ -100,14 +101,14 @@ def _errors(problem: Problem, unit: float) -> Slopes:
                 share = np.exp((size - size.max(axis=(0, 2), keepdims=True)) * sharp / wide)
                 slope = np.sign(error) * share
             case "quantile":
-                level = np.float32(getattr(objective, "quantile", 0.5))
+                level = np.float32(objective.quantile)
                 slope = np.clip(error / (np.float32(0.1) * wide), -level, 1 - level)
             case "huber":
-                delta = np.float32(getattr(objective, "delta", 1.0) / unit)
+                delta = np.float32(objective.delta / unit)
                 slope = np.clip(error, -delta, delta)
             case "trimmed_mse" | "trimmed_mae":
                 size = np.abs(error).mean(axis=2, keepdims=True)
-                kept = size <= np.quantile(size, 1 - getattr(objective, "trim", 0.0), axis=0, keepdims=True)
+                kept = size <= np.quantile(size, 1 - objective.trim, axis=0, keepdims=True)
                 slope = kept * (error if objective.name == "trimmed_mse" else np.clip(error / wide, -1, 1))
             case _:
                 slope = np.clip(error / (np.float32(0.1) * wide), -1.0, 1.0)
@@ -131,6 +132,3 @@ def natural_widths(problem: Problem) -> tuple[float, float, float]:
 def epsilon_in(unit: float) -> float:
     """The margin at which a sample counts as right, in units of `unit`."""
     return EPSILON / unit
-
-
-Weights = NDArray[np.float32]

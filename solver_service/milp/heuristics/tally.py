@@ -5,7 +5,8 @@ from typing import Self
 
 import numpy as np
 
-from shared.constraints import ON_SAMPLES, SLACK, floors, gap_groups
+from shared.constraints import ON_SAMPLES, floors, gap_groups
+from shared.losses import SLACK
 from shared.objectives import sample_weights
 from solver_service.milp.core.problem import Array, Index, Mask, Problem
 
@@ -51,7 +52,7 @@ class Tally:
             cell = cell.ravel().astype(np.int64)
         cells = int(cell.max(initial=0)) + 1
         first = np.array([np.flatnonzero(cell == number)[0] for number in range(cells)])
-        total = np.bincount(cell, weights=problem.cost, minlength=cells).astype(np.float64)
+        total = np.bincount(cell, weights=problem.weights, minlength=cells).astype(np.float64)
         rows = np.array([members[first] for members, _ in low], dtype=np.float64).reshape(len(low), cells)
         return cls(
             cell=cell,

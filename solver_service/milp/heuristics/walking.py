@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from solver_service.milp.core.budget import Budget
-from solver_service.milp.core.problem import Problem
+from solver_service.milp.core.problem import Array, Problem
 from solver_service.milp.heuristics.walk import Walk
 from solver_service.milp.rounding.incumbents import Incumbents
 
@@ -30,6 +30,8 @@ class Walking:
     rng: np.random.Generator
     _followed: float = np.inf
     _idle: int = 0
+    _closest: tuple[float, float] = (np.inf, np.inf)
+    _nearest: Array | None = None
 
     def advance(self, budget: Budget) -> bool:
         """Take some steps; the walk goes on from the incumbent if another search has found a better one."""
@@ -44,6 +46,7 @@ class Walking:
             before = self.walk.rank
             self.walk.random_step()
             self._idle = 0 if self.walk.rank != before else self._idle + 1
+            self._remember()
         self._offer()
         if self._idle > STUCK + STUCK_PER_ENTRY * self.problem.columns:
             self._kick()
@@ -55,9 +58,17 @@ class Walking:
             self.incumbents.offer_whole(self.walk.change)
             self._followed = min(self._followed, self.incumbents.best.objective)
 
+    def _remember(self) -> None:
+        """Keep what breaks constraints least, while nothing keeps them."""
+        found = (self.walk.rank.broken, self.walk.rank.value)
+        if found < self._closest and not self.incumbents.feasible:
+            self._closest, self._nearest = found, self.walk.change
+
     def _kick(self) -> None:
         """Move everything a little from the best so far; what the constraints lose by it, the next steps mend."""
-        base = self.incumbents.whole_change if self.incumbents.feasible else self.walk.change
+        base = self.incumbents.whole_change
+        if not self.incumbents.feasible and self._nearest is not None:
+            base = self._nearest
         reach = KICK * self.rng.random() ** 2
         self.walk.cheapen(self.rng.uniform(*CHEAPER))
         self.walk.goto(base + reach * self.rng.normal(size=base.shape))

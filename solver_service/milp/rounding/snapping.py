@@ -1,11 +1,13 @@
-"""Exact zeros and exact multiples: float32 weights made to fit max_nonzero and grid, as near as the box allows."""
+"""Exact zeros, multiples and levels: float32 weights made to fit what speaks of single weights, as near as can be."""
+
+from dataclasses import dataclass
 
 import numpy as np
 
-from shared.constraints import grid_steps, nearest_multiple, selected
+from shared.constraints import grid_steps, level_values, nearest_multiple, selected
 from shared.contracts import Constraint
 from shared.snapshot import FloatArray
-from solver_service.milp.core.problem import Array, Mask, Problem
+from solver_service.milp.core.problem import Array, Index, Mask, Problem
 
 
 def snapped(problem: Problem, weight: FloatArray) -> FloatArray:
@@ -15,7 +17,44 @@ def snapped(problem: Problem, weight: FloatArray) -> FloatArray:
             weight = _sparse(problem, constraint, weight)
     if any(constraint.type == "grid" for constraint in problem.constraints):
         weight = _gridded(problem, weight)
+    for choice in level_choices(problem):
+        weight = choice.nearest(weight)
     return weight
+
+
+@dataclass(frozen=True, eq=False)
+class LevelChoice:
+    """The weights [h, d] of one `levels`, their values [L] (float32, rising), and which the box allows [w, L]."""
+
+    chosen: Mask
+    values: FloatArray
+    allowed: Mask
+
+    def places(self, weights: FloatArray | Array) -> Index:
+        """The number of the allowed level that is nearest to each chosen weight [w]; 0 where none is allowed."""
+        apart = np.abs(self.values.astype(np.float64) - weights[self.chosen].astype(np.float64)[:, None])
+        return np.asarray(np.where(self.allowed, apart, np.inf).argmin(axis=1))
+
+    def nearest(self, weight: FloatArray) -> FloatArray:
+        """The weights [h, d] at their nearest allowed levels; those that have none stay."""
+        found = weight.copy()
+        found[self.chosen] = np.where(
+            self.allowed.any(axis=1), self.values[self.places(weight)], weight[self.chosen]
+        ).astype(np.float32)
+        return found
+
+
+def level_choices(problem: Problem) -> list[LevelChoice]:
+    """What each `levels` leaves to choose."""
+    found = []
+    for constraint in problem.constraints:
+        if constraint.type == "levels":
+            chosen = selected(constraint, problem.snapshot.weight.shape)
+            values = level_values(constraint.levels or ())
+            everywhere = np.zeros_like(problem.snapshot.weight)
+            allowed = [inside(problem, everywhere + value)[chosen] for value in values]
+            found.append(LevelChoice(chosen, values, np.column_stack(allowed)))
+    return found
 
 
 def inside(problem: Problem, values: FloatArray | Array) -> Mask:

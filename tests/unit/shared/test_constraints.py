@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
-from shared.constraints import check_constraints, movement_cost, violations
+from shared.constraint_checks import check_constraints
+from shared.constraints import movement_cost, violations
 from shared.contracts import Constraint, JobSpec
 from shared.errors import SpecError
+from shared.objectives import EPSILON
 from shared.snapshot import Snapshot
 
 
@@ -40,6 +42,11 @@ def _amounts(weight=None, snapshot=None, **constraint):
         ({"type": "group_rate_gap", "value": 2 / 3}, None),
         ({"type": "group_rate_gap", "value": 0.5}, 2 / 3 - 0.5),
         ({"type": "group_rate_gap", "value": 0.5, "classes": [0]}, 2 / 3 - 0.5),
+        ({"type": "recall_floor", "value": 0.8, "classes": [0], "groups": [7]}, None),
+        ({"type": "recall_floor", "value": 0.8, "groups": [7, 9]}, 0.8 - 1 / 3),
+        ({"type": "precision_floor", "value": 1.0, "classes": [0, 2]}, None),
+        ({"type": "precision_floor", "value": 0.5}, 0.5 - 1 / 3),
+        ({"type": "precision_floor", "value": 1 / 3}, None),
     ],
     ids=str,
 )
@@ -69,6 +76,9 @@ def test_samples_without_weight_do_not_count():
         ({"type": "grid", "value": 0.5, "classes": [0, 2]}, None),
         ({"type": "grid", "value": 0.5}, float(np.float64(0.5) - np.float32(0.3))),
         ({"type": "movement_cost", "value": 5}, None),
+        ({"type": "levels", "levels": [1, -0.3, 0]}, None),
+        ({"type": "levels", "levels": [1, 0, -0.25]}, 0.05),
+        ({"type": "levels", "levels": [0.75], "classes": [0], "indices": [0]}, 0.25),
     ],
     ids=str,
 )
@@ -117,6 +127,17 @@ def test_a_violation_names_its_constraint():
         ({"type": "recall_floor", "value": 0.5, "classes": []}, "classes"),
         ({"type": "group_rate_gap", "value": 2}, "value"),
         ({"type": "group_rate_gap", "value": 0.1, "classes": [2]}, "classes"),
+        ({"type": "group_rate_gap", "value": 0.1, "groups": [7]}, "groups"),
+        ({"type": "recall_floor", "value": 0.1, "groups": [8]}, "groups"),
+        ({"type": "recall_floor", "value": 0.1, "groups": []}, "groups"),
+        ({"type": "recall_floor"}, "value"),
+        ({"type": "precision_floor", "value": 1.5}, "value"),
+        ({"type": "precision_floor", "value": 0.5, "indices": [0]}, "indices"),
+        ({"type": "precision_floor", "value": 0.5, "classes": [4]}, "classes"),
+        ({"type": "levels"}, "levels"),
+        ({"type": "levels", "levels": [1e39]}, "levels"),
+        ({"type": "levels", "levels": [0.5], "value": 0.5}, "value"),
+        ({"type": "grid", "value": 0.5, "levels": [0.5]}, "levels"),
         ({"type": "nonnegative", "value": 0.5}, "value"),
         ({"type": "nonnegative", "value": 0, "indices": [-1]}, "indices"),
         ({"type": "monotone", "value": 0}, "value"),
@@ -137,7 +158,7 @@ def test_what_does_not_fit_names_its_field(constraint, field):
     assert caught.value.field == f"constraints.1.{field}"
 
 
-@pytest.mark.parametrize("group", [None, np.arange(5), np.zeros(5, dtype=np.int64)], ids=["none", "five", "one"])
+@pytest.mark.parametrize("group", [None, np.zeros(5, dtype=np.int64)], ids=["none", "one"])
 def test_a_rate_gap_needs_two_groups(group):
     """The snapshot has to say who is who."""
     with pytest.raises(SpecError, match="group") as caught:
@@ -153,7 +174,7 @@ def test_a_class_that_has_no_samples_has_no_recall():
         _amounts(snapshot=snapshot, type="recall_floor", value=0, classes=[2])
 
 
-@pytest.mark.parametrize("kind", ["min_accuracy", "recall_floor", "group_rate_gap"])
+@pytest.mark.parametrize("kind", ["min_accuracy", "recall_floor", "group_rate_gap", "precision_floor"])
 def test_a_regression_has_no_right_classes(kind):
     """The error says what to use instead."""
     snapshot = Snapshot(task="regression", inputs=np.ones((2, 1), np.float32), targets=np.ones((2, 1), np.float32),
@@ -162,9 +183,105 @@ def test_a_regression_has_no_right_classes(kind):
         check_constraints([Constraint(type=kind, value=0.5)], snapshot)
 
 
+def test_labels_have_no_right_classes():
+    """The error says to send each label by itself."""
+    snapshot = Snapshot(task="multilabel", inputs=np.ones((2, 1), np.float32), targets=np.array([[0, 1], [1, 1]]),
+                        weight=np.ones((2, 1), np.float32))  # fmt: skip
+    with pytest.raises(SpecError, match="each label as a binary snapshot") as caught:
+        check_constraints([Constraint(type="recall_floor", value=0.5)], snapshot)
+    assert caught.value.field == "constraints.0.type"
+
+
 def test_a_weight_has_one_grid():
     """Two grids may share a layer, not a weight."""
     first = Constraint(type="grid", value=0.5, classes=[0])
     check_constraints([first, Constraint(type="grid", value=0.3, classes=[1])], _snapshot())
     with pytest.raises(SpecError, match="one grid"):
         check_constraints([first, Constraint(type="grid", value=0.3)], _snapshot())
+    levels = Constraint(type="levels", levels=[0, 1], classes=[1])
+    check_constraints([first, levels], _snapshot())
+    for clashing in (Constraint(type="grid", value=0.3, classes=[1]), levels):
+        with pytest.raises(SpecError, match="one grid"):
+            check_constraints([levels, clashing], _snapshot())
+
+
+def _random(seed, task):
+    rng = np.random.default_rng(seed)
+    n, k = int(rng.integers(1, 12)), 1 if task == "binary" else int(rng.integers(2, 4))
+    weights = (rng.integers(0, 4, n) / 2).astype(np.float32)
+    weights[0] = 1.0
+    return Snapshot(
+        task=task,
+        inputs=np.round(rng.normal(size=(n, 2)), 1).astype(np.float32),
+        targets=rng.integers(0, max(k, 2), (n, 1) if task == "binary" and seed % 2 else n),
+        weight=np.round(rng.normal(size=(k, 2)), 1).astype(np.float32),
+        bias=np.zeros(k, np.float32),
+        sample_weight=weights,
+        group=rng.integers(0, 3, n),
+    )
+
+
+def _outcomes(snapshot):
+    """(class, group, weight, right?, classes that it counts as called) of each sample, by plain loops."""
+    found = []
+    for n in range(snapshot.samples):
+        own = [float(sum(a * float(b) for a, b in zip(row.tolist(), snapshot.inputs[n], strict=True)))
+               for row in snapshot.weight]  # fmt: skip
+        scores = [0.0, *own] if snapshot.task == "binary" else own
+        y = int(snapshot.targets.ravel()[n])
+        right = all(scores[y] - s >= EPSILON for k, s in enumerate(scores) if k != y)
+        beaten = [any(s - scores[c] >= EPSILON for k, s in enumerate(scores) if k != c) for c in range(len(scores))]
+        called = [c for c, lost in enumerate(beaten) if not lost]
+        found.append((y, int(snapshot.group[n]), float(snapshot.sample_weight[n]), right, called))
+    return found
+
+
+def _rate(outcomes, chosen):
+    total = sum(w for y, g, w, *_ in outcomes if chosen(y, g))
+    return sum(w for y, g, w, right, _ in outcomes if chosen(y, g) and right) / total if total else None
+
+
+@pytest.mark.parametrize("task", ["classification", "binary"])
+@pytest.mark.parametrize("seed", range(40))
+def test_shares_equal_plain_loops(seed, task):
+    """Rates, gaps and precisions of random layers, with ties, weights of 0 and empty cells."""
+    snapshot = _random(seed, task)
+    outcomes = _outcomes(snapshot)
+    classes, groups = range(snapshot.classes), sorted({g for _, g, w, *_ in outcomes if w > 0})
+
+    def short(**fields):
+        constraints = [Constraint(**fields)]
+        check_constraints(constraints, snapshot)
+        return sum(violation.amount for violation in violations(constraints, snapshot, snapshot.weight, snapshot.bias))
+
+    def least(rates):
+        return max(0.0, 1 - min((rate for rate in rates if rate is not None), default=1.0))
+
+    assert short(type="min_accuracy", value=1) == pytest.approx(1 - _rate(outcomes, lambda *_: True))
+    recalls = [_rate(outcomes, lambda y, _, c=c: y == c) for c in classes]
+    assert short(type="recall_floor", value=1) == pytest.approx(least(recalls))
+    cells = [_rate(outcomes, lambda y, g, c=c, o=o: (y, g) == (c, o)) for c in classes for o in groups]
+    assert short(type="recall_floor", value=1, groups=groups) == pytest.approx(least(cells))
+    if len(groups) > 1:
+        rates = [_rate(outcomes, lambda _, g, o=o: g == o) for o in groups]
+        assert short(type="group_rate_gap", value=0) == pytest.approx(max(rates) - min(rates))
+    precisions = []
+    for c in classes:
+        true = sum(w for y, _, w, right, _ in outcomes if y == c and right)
+        false = sum(w for y, _, w, _, called in outcomes if y != c and c in called)
+        precisions.append(true / (true + false) if true + false else None)
+    assert short(type="precision_floor", value=1) == pytest.approx(least(precisions))
+
+
+def test_what_counts_as_called_is_decided_against_the_constraint():
+    """On the line between two classes a sample is called both, and right for none; out of both, it is called none."""
+    line = _snapshot(inputs=np.float32([[1, 1, 0]]), targets=np.array([2]), group=None, sample_weight=None)
+    assert _amounts(snapshot=line, type="precision_floor", value=0.5, classes=[0, 1]) == [0.5]
+    assert _amounts(snapshot=line, type="precision_floor", value=0.5, classes=[2]) == []
+
+
+def test_a_level_is_one_in_float32():
+    """0.3 in float32 is the level 0.3; its neighbour is not."""
+    weight = np.full((3, 3), 0.3, dtype=np.float32)
+    assert _amounts(weight, type="levels", levels=[0.1, 0.3]) == []
+    assert _amounts(np.nextafter(weight, np.float32(1)), type="levels", levels=[0.1, 0.3])

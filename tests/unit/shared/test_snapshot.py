@@ -193,3 +193,56 @@ def test_wrong_nested_lists_are_named(name: str, value: object) -> None:
     with pytest.raises(SnapshotError) as caught:
         Snapshot.from_lists(task="classification", activation="identity", tail=[], tensors=lists, note={})
     assert caught.value.field == name
+
+
+def labelled(task: str, targets: object, outputs: int) -> Snapshot:
+    return Snapshot(
+        task=task,  # type: ignore[arg-type]
+        inputs=np.ones((2, 3), np.float32),
+        targets=np.asarray(targets),
+        weight=np.ones((outputs, 3), np.float32),
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "targets", "outputs"),
+    [("binary", [0, 1], 1), ("binary", [[0], [1]], 1), ("multilabel", [[0, 1], [1, 1]], 2), ("multilabel", [0, 1], 1)],
+)
+def test_labels_of_logits_travel(task: str, targets: list[object], outputs: int) -> None:
+    """One logit and independent labels keep their shapes on the wire, as bytes and as lists."""
+    snapshot = labelled(task, targets, outputs)
+    again = Snapshot.from_bytes(snapshot.to_bytes())
+    assert again.task == task
+    np.testing.assert_array_equal(again.targets, targets)
+    tensors = {name: array.tolist() for name, array in snapshot.tensors().items()}
+    lists = Snapshot.from_lists(task=again.task, activation="identity", tail=[], tensors=tensors, note={})
+    assert lists.to_bytes() == snapshot.to_bytes()
+
+
+@pytest.mark.parametrize(
+    ("task", "targets", "outputs", "field"),
+    [
+        ("binary", [0, 1], 2, "weight"),
+        ("binary", [0, 2], 1, "targets"),
+        ("binary", [0.0, 1.0], 1, "targets"),
+        ("multilabel", [[0, 1], [-1, 1]], 2, "targets"),
+        ("multilabel", [0, 1], 2, "targets"),
+        ("classification", [0, 0], 1, "weight"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(task: str, targets: list[object], outputs: int, field: str) -> None:
+    """The tensor at fault is named."""
+    with pytest.raises(SnapshotError) as caught:
+        labelled(task, targets, outputs)
+    assert caught.value.field == field
+
+
+def test_the_id_of_a_snapshot_has_not_changed() -> None:
+    """Files written before there were binary tasks keep their bytes."""
+    plain = Snapshot(
+        task="classification",
+        inputs=np.ones((1, 1), np.float32),
+        targets=np.array([1]),
+        weight=np.ones((2, 1), np.float32),
+    )
+    assert snapshot_id(plain.to_bytes()) == "78654383c8d08234fa40d2e65886676aa71da384bfe4d79c54cc7e30ced02cdd"

@@ -1,0 +1,114 @@
+"""trimmed_mse and trimmed_mae: concentration steps (Rousseeuw and Van Driessen 2006), from several starts.
+
+Once it is known which samples are dropped the rest is mse (a convex program) or mae (a linear one). Minimising that,
+and dropping the largest errors afresh, never makes the value larger; so it is repeated until the same samples are
+dropped twice. Starts are fits to few samples each, which outliers spoil less often than a fit to all.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from shared.contracts import Backend
+from shared.losses import kept_after_trim
+from shared.objectives import Objective
+from solver_service.milp.backends.registry import version
+from solver_service.milp.core.problem import Array, Mask, Problem
+from solver_service.milp.core.requirements import requirements_of
+from solver_service.milp.final_layer.convex import ConvexProgram
+from solver_service.milp.final_layer.convex_branching import Branching
+from solver_service.milp.final_layer.job import ROUNDS, Job, ending_of, why
+from solver_service.milp.final_layer.report import Ending
+from solver_service.milp.heuristics.lazy_lp import LazyProgram
+from solver_service.milp.rounding.into_box import change_of
+
+STEPS = 30
+"""Concentration steps from one start, at most."""
+Fit = Callable[[Mask, Array], Array]
+"""The best change for some kept samples [n], from another change to begin with."""
+
+
+def solve_trimmed(job: Job) -> Ending:
+    """Concentrate from the best weights so far, from a fit to all samples, and from random few, while there is hope."""
+    began, problem, budget = job.control.elapsed, job.problem, job.budget()
+    rng = np.random.default_rng(job.spec.solver.seed)
+    fit = _squares(job) if job.spec.objective == "trimmed_mse" else _distances(job)
+    best = change_of(problem, job.incumbents.best.weight, job.incumbents.best.bias)
+    everything = np.ones(problem.cost.size, dtype=bool)
+    _concentrate(job, fit, best)
+    if problem.objective.trim > 0 and not (job.proven or budget.over):
+        _concentrate(job, fit, fit(everything, best))
+    idle, reached = 0, job.incumbents.best.objective
+    while problem.objective.trim > 0 and idle < ROUNDS and not (job.proven or budget.over):
+        _concentrate(job, fit, fit(_few(problem, rng), best))
+        improved = job.incumbents.best.objective < reached
+        idle, reached = 0 if improved else idle + 1, job.incumbents.best.objective
+    if problem.beyond_box and not (job.proven or budget.over):
+        _fit_pinned(job)
+    ending = ending_of(job, why(job), backend=Backend(name="highs", version=version("highs")))
+    return replace(ending, solve_s=job.control.elapsed - began)
+
+
+def _concentrate(job: Job, fit: Fit, change: Array) -> None:
+    problem, budget = job.problem, job.budget()
+    before: Mask | None = None
+    for _ in range(STEPS):
+        job.incumbents.offer(change)
+        kept = _kept(problem, change)
+        if budget.over or (before is not None and (kept == before).all()):
+            return
+        change, before = fit(kept, change), kept
+
+
+def _kept(problem: Problem, change: Array) -> Mask:
+    error = np.abs(problem.scores_at(change) - problem.targets.astype(np.float64))
+    losses = (error if problem.objective.name == "trimmed_mae" else error**2).mean(axis=1)
+    return kept_after_trim(losses, problem.weights, problem.objective.trim)
+
+
+def _few(problem: Problem, rng: np.random.Generator) -> Mask:
+    """About as many samples as there are inputs, which decide a fit."""
+    samples = problem.cost.size
+    chosen = rng.permutation(samples)[: min(samples, problem.inputs.shape[1] + 1)]
+    few = np.zeros(samples, dtype=bool)
+    few[chosen] = True
+    return few
+
+
+def _squares(job: Job) -> Fit:
+    budget = job.budget()
+
+    def fit(kept: Mask, change: Array) -> Array:
+        program = ConvexProgram(job.problem, job.problem.cost * kept)
+        return program.minimise(*program.box, change, lambda: budget.over).change
+
+    return fit
+
+
+def _distances(job: Job) -> Fit:
+    budget = job.budget()
+    requirements = requirements_of(replace(job.problem, objective=Objective("mae")))
+    program = LazyProgram(job.problem, requirements, should_stop=lambda: budget.over, on_change=lambda _: None)
+    sample = np.zeros(requirements.groups, dtype=np.int64)
+    sample[requirements.group] = requirements.sample
+
+    def fit(kept: Mask, change: Array) -> Array:
+        point = program.solve(requirements.cost * kept[sample])
+        return change if point is None else point.change
+
+    return fit
+
+
+def _fit_pinned(job: Job) -> None:
+    """Branch over what constraints on single weights leave, for the samples that the best weights keep."""
+    problem = job.problem
+    best = change_of(problem, job.incumbents.best.weight, job.incumbents.best.bias)
+    kept = _kept(problem, best)
+    squares = replace(problem, objective=Objective("mse"))
+    program = ConvexProgram(squares, problem.cost * kept)
+    branching = Branching(job, program)
+    lower, upper = branching.root
+    budget = job.budget()
+    least = program.minimise(lower, upper, best, lambda: budget.over)
+    branching.run(replace(least, bound=0.0), certain=False)

@@ -1,0 +1,84 @@
+"""Entries with a few values each, and how many may differ from 0: what a walk has to respect between its steps."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from shared.constraints import selected
+from solver_service.milp.core.problem import Array, Mask, Problem
+from solver_service.milp.rounding.into_box import change_of, weights_of
+from solver_service.milp.rounding.snapping import grid_range, level_choices, snapped
+
+MOST_CHOICES = 32
+"""Multiples of a grid that are tried on either side of where an entry is."""
+
+
+@dataclass(frozen=True, eq=False)
+class Discrete:
+    """Grids, levels and numbers of nonzeros of a problem; `stepped` [h, d+1] marks entries on a grid or on levels."""
+
+    problem: Problem
+    stepped: Mask
+    steps: Array
+    low: Array
+    high: Array
+
+    @classmethod
+    def of(cls, problem: Problem) -> Self | None:
+        """What a problem asks of single weights; None where that is nothing."""
+        if not any(constraint.type in ("grid", "levels", "max_nonzero") for constraint in problem.constraints):
+            return None
+        steps, low, high = grid_range(problem)
+        stepped = np.zeros(problem.radius.shape, dtype=bool)
+        stepped[:, :-1] = steps > 0
+        for choice in level_choices(problem):
+            stepped[:, :-1] |= choice.chosen
+        return cls(problem, stepped, steps, low, high)
+
+    def settled(self, change: Array) -> Array:
+        """The nearest change [h, d+1] that keeps grids, levels and numbers of nonzeros."""
+        weight, bias = weights_of(self.problem, change)
+        return change_of(self.problem, snapped(self.problem, weight), bias)
+
+    def free(self, change: Array) -> Mask:
+        """The entries that may move on from a settled change: zeros stay where no more nonzeros are allowed."""
+        problem = self.problem
+        weight = problem.center + problem.radius * change
+        zero = np.abs(weight) <= 1e-9 * (np.abs(problem.center) + problem.radius)
+        found = problem.radius > 0
+        for constraint in problem.constraints:
+            if constraint.type == "max_nonzero":
+                chosen = np.zeros_like(zero)
+                chosen[:, :-1] = selected(constraint, problem.snapshot.weight.shape)
+                if (chosen & ~zero).sum() >= constraint.value:
+                    found &= ~(chosen & zero)
+        return found
+
+    @property
+    def zero(self) -> Array:
+        """The change [h, d+1] that makes each weight 0, whether the box allows it or not."""
+        radius = self.problem.radius
+        return np.divide(-self.problem.center, radius, out=np.full_like(radius, np.inf), where=radius > 0)
+
+    def zeroable(self, change: Array) -> Mask:
+        """The weights that differ from 0 and may become 0, where a constraint counts them."""
+        counted = np.zeros(self.problem.radius.shape, dtype=bool)
+        for constraint in self.problem.constraints:
+            if constraint.type == "max_nonzero":
+                counted[:, :-1] |= selected(constraint, self.problem.snapshot.weight.shape)
+        return np.asarray(counted & (np.abs(self.zero) <= 1.0) & (change != self.zero))
+
+    def choices(self, unit: int, entry: int, now: float) -> Array:
+        """The changes that an entry on a grid or on levels may have; on a fine grid only those around `now`."""
+        center, radius = self.problem.center[unit, entry], self.problem.radius[unit, entry]
+        if self.steps[unit, entry] > 0:
+            at = (center + radius * now) / self.steps[unit, entry]
+            low = max(self.low[unit, entry], np.floor(at) - MOST_CHOICES)
+            high = min(self.high[unit, entry], np.ceil(at) + MOST_CHOICES)
+            values = np.arange(low, high + 1) * self.steps[unit, entry]
+        else:
+            choice = next(found for found in level_choices(self.problem) if found.chosen[unit, entry])
+            place = int(choice.chosen.ravel()[: unit * choice.chosen.shape[1] + entry].sum())
+            values = choice.values[choice.allowed[place]].astype(np.float64)
+        return np.asarray((values - center) / radius)
