@@ -16,7 +16,7 @@ from solver_service.milp.rounding.incumbents import Incumbents
 
 RATES = (0.01, 0.4)
 FIRST_RATES = (0.1, 0.2, 0.05)
-EPOCHS = (12, 24, 48)
+EPOCHS = (12, 24, 48, 48)
 ELITE = 8
 PARENTS = 4
 FIRST_S = 0.15
