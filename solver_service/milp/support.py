@@ -24,7 +24,7 @@ def check_supported(snapshot: Snapshot, spec: JobSpec) -> None:
         _check_constraints(spec)
     else:
         _check_block(spec)
-    if spec.tail_radius > 0 and not snapshot.tail:
+    if spec.moves_tail and not snapshot.tail:
         raise SpecError("there is no tail to move; leave it at 0", field="tail_radius")
     if spec.solver.formulation == "reference":
         _check_reference(spec)

@@ -17,7 +17,8 @@ from solver_service.milp.core.problem import Array
 from solver_service.milp.core.solution import BYTES_PER_NONZERO, Solution, safe_bound
 from solver_service.milp.formulation.reach import Size, size_of
 from solver_service.milp.formulation.relu_block import BlockModel, block_model
-from solver_service.milp.network.descent_search import Search, search
+from solver_service.milp.network.descent_search import GAIN, Search, search
+from solver_service.milp.network.joint_search import JointSearch
 from solver_service.milp.network.sequential import fits, refine, secure
 from solver_service.milp.network.step_incumbents import BlockIncumbents
 
@@ -26,6 +27,7 @@ FIRST_SHARE = 0.7
 PATIENCE, PATIENCE_ALONE = 6, 40
 """Rounds in a row without a gain after which heuristics end: before a solver branches, and where none does; there it
 is a round more for every weight that moves."""
+JOINT_PATIENCE = 10
 UNITS_PER_ROUND = 10
 """A round more for as many units that may switch: the more of them, the less branching achieves."""
 ROUNDS = 10**9
@@ -105,7 +107,7 @@ def solve_block(snapshot: Snapshot, spec: JobSpec, control: Control, start: Move
 
 def _obstacle(job: _Job, size: Size) -> tuple[str, SolveStatus] | None:
     """Why there is nothing to branch on, in words, and the status of heuristics alone; None where there is."""
-    if job.network.tail_box is not None:
+    if job.network.tail_moves:
         return FREE_TAIL, SolveStatus.GAP_REACHED
     if job.spec.objective == "mse":
         return NO_MODEL, SolveStatus.GAP_REACHED
@@ -118,10 +120,27 @@ def _obstacle(job: _Job, size: Size) -> tuple[str, SolveStatus] | None:
 def _search_alone(job: _Job, progress: _Progress, note: str, status: SolveStatus) -> None:
     """Heuristics with all the time there is; they end before it when they gain nothing any more."""
     budget = job.budget()
-    _search(job, budget, PATIENCE_ALONE + job.network.size)
+    if job.spec.objective == "mse":
+        _search_jointly(job, budget, JOINT_PATIENCE * (PATIENCE_ALONE + job.network.size))
+    else:
+        _search(job, budget, PATIENCE_ALONE + job.network.size)
     idle = not (budget.over or job.proven)
     progress.notes = (note, NO_GAIN) if idle else (note,)
     progress.status = SolveStatus.TIME_LIMIT if budget.over and status is SolveStatus.GAP_REACHED else status
+
+
+def _search_jointly(job: _Job, budget: Budget, patience: int) -> None:
+    """Rounds of the joint search until `patience` of them gain nothing, or as many as the last gain took to come."""
+    joint = JointSearch(job.network, job.spec.goal, job.incumbents, budget, job.rng, lambda: job.proven)
+    joint.open()
+    gained = 0
+    for number in range(budget.rounds):
+        if joint.done or number - gained > max(patience, gained):
+            return
+        before = job.incumbents.objective
+        joint.round()
+        if job.incumbents.objective < before * (1 - GAIN):
+            gained = number
 
 
 def _search(job: _Job, budget: Budget, patience: int) -> None:
