@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from shared.errors import SpecError
 from shared.objectives import EPSILON, margins, outputs, sample_weights
-from shared.snapshot import FloatArray, IntArray, Snapshot
+from shared.snapshot import FloatArray, IntArray, Snapshot, TailLayer
 
 if TYPE_CHECKING:
     from shared.contracts import Constraint
@@ -47,14 +47,21 @@ class Violation:
 
 
 def violations(
-    constraints: Sequence["Constraint"], snapshot: Snapshot, weight: FloatArray, bias: FloatArray | None
+    constraints: Sequence["Constraint"],
+    snapshot: Snapshot,
+    weight: FloatArray,
+    bias: FloatArray | None,
+    tail: tuple[TailLayer, ...] | None = None,
 ) -> list[Violation]:
-    """The constraints that these weights break; none when they are feasible. movement_cost is never broken."""
+    """The constraints that these weights break; none when they are feasible. movement_cost is never broken.
+
+    `tail` replaces the snapshot's own where it moved with the block.
+    """
     right: Mask | None = None
     found = []
     for index, constraint in enumerate(constraints):
         if constraint.type in ON_SAMPLES:
-            right = right_samples(snapshot, weight, bias) if right is None else right
+            right = right_samples(snapshot, weight, bias, tail) if right is None else right
             amount = _short_of_shares(constraint, snapshot, right)
         else:
             amount = _off_weights(constraint, weight)
@@ -63,9 +70,11 @@ def violations(
     return found
 
 
-def right_samples(snapshot: Snapshot, weight: FloatArray, bias: FloatArray | None) -> Mask:
+def right_samples(
+    snapshot: Snapshot, weight: FloatArray, bias: FloatArray | None, tail: tuple[TailLayer, ...] | None = None
+) -> Mask:
     """The samples whose class wins by EPSILON [N]."""
-    return np.asarray(margins(outputs(snapshot, weight, bias), snapshot.targets) >= EPSILON)
+    return np.asarray(margins(outputs(snapshot, weight, bias, tail), snapshot.targets) >= EPSILON)
 
 
 def movement_cost(constraints: Sequence["Constraint"], snapshot: Snapshot, weight: FloatArray) -> float:

@@ -61,9 +61,7 @@ def _check_constraints(spec: JobSpec) -> None:
 
 
 def _check_block(spec: JobSpec) -> None:
-    """Blocks with an activation or a tail know neither constraints nor the authors' formulation."""
-    if spec.constraints:
-        _refuse("constraints go with the output layer only", "constraints")
+    """Blocks with an activation or a tail do not know the authors' formulation."""
     if spec.solver.formulation == "reference":
         _refuse("the reference formulation is for the output layer only; use compact", "solver.formulation")
 

@@ -48,6 +48,11 @@ class Network:
         return (self.radius, *(layer.box for layer in self.tail if layer.box is not None))
 
     @property
+    def activations(self) -> tuple[Activation, ...]:
+        """Every layer's activation, the block's first."""
+        return (self.activation, *(layer.activation for layer in self.tail))
+
+    @property
     def tail_moves(self) -> bool:
         """Whether any layer behind the block may move."""
         return len(self.boxes) > 1

@@ -33,9 +33,9 @@ class _EnoughError(Exception):
 class Descender:
     """Descends an evaluator's stand-in; `over` says when the time is up."""
 
-    def __init__(self, evaluate: Evaluator, over: Callable[[], bool], *, squares: bool) -> None:
+    def __init__(self, evaluate: Evaluator, over: Callable[[], bool]) -> None:
         self.evaluate, self.over = evaluate, over
-        self._exact = squares and suits(evaluate)
+        self._exact = evaluate.stand_in.squares and suits(evaluate)
 
     def __call__(self, begin: Array, *, effort: int, target: float = np.inf) -> Descent:
         """Descend for about `effort` evaluations; given up where `target` is out of reach at the present pace."""

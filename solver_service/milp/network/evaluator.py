@@ -4,6 +4,8 @@ Arrays are [width, n], so that every layer is one product of a small matrix with
 between calls: three to five times faster than a batch of one in `core.network`.
 """
 
+from copy import copy
+
 import numpy as np
 
 from shared.activations import Activation
@@ -32,7 +34,8 @@ class Evaluator:
         dtype: type[np.floating] = np.float64,
         scaling: Scaling | None = None,
     ) -> None:
-        self.network, self.stand_in, self.scaling = network, stand_in, scaling or Scaling(network)
+        self.network, self.stand_in = network, stand_in
+        self.scaling: Scaling = Scaling(network) if scaling is None else scaling
         chosen = slice(None) if rows is None else rows
         moved = network.inputs[chosen]
         own = network.scores[chosen] - moved @ self.scaling.own[0].T
@@ -58,7 +61,19 @@ class Evaluator:
     @property
     def samples(self) -> int:
         """How many samples are run through."""
-        return self._inputs.shape[1]
+        return int(self._inputs.shape[1])
+
+    def following(self, stand_in: StandIn) -> "Evaluator":
+        """The same with another function to follow; the buffers are shared."""
+        found = copy(self)
+        found.stand_in = stand_in
+        return found
+
+    def within(self, lower: Array, upper: Array) -> "Evaluator":
+        """The same in a smaller box; the buffers are shared."""
+        found = copy(self)
+        found.scaling = self.scaling.within(lower, upper)
+        return found
 
     def part(self, rows: Index, dtype: type[np.floating]) -> "Evaluator":
         """The same for some of the samples; its stand-in is still that of all, so only `jacobian` and outputs serve."""

@@ -1,5 +1,7 @@
 """The units in which descents see weights, so that starts and steps of size 1 fit whatever the data's units are."""
 
+from copy import copy
+
 import numpy as np
 
 from shared.snapshot import regression_targets
@@ -8,9 +10,12 @@ from solver_service.milp.core.problem import Array
 
 
 class Scaling:
-    """The way between steps in [-1, 1] and variables, and from variables to every layer's weights [out, in + 1]."""
+    """The way between steps in [-1, 1] and variables, and from variables to every layer's weights [out, in + 1].
 
-    def __init__(self, network: Network) -> None:
+    `limits` [h, d+1] are the lowest and the highest block weights where constraints cut the box.
+    """
+
+    def __init__(self, network: Network, limits: tuple[Array, Array] | None = None) -> None:
         self.network = network
         self.own = [_block(network), *(layer.weight for layer in network.tail)]
         self.moves = [True, *(layer.box is not None for layer in network.tail)]
@@ -24,8 +29,13 @@ class Scaling:
         self.free = np.flatnonzero(box > 0)
         self._whole = self.free.size == box.size
         self._box, self._center, self.unit = box[self.free], self._start[self.free], self._unit[self.free]
-        self.lower = (self._center - self._box) / self.unit
-        self.upper = (self._center + self._box) / self.unit
+        low, high = self._center - self._box, self._center + self._box
+        if limits is not None:
+            inside = self.free[self.free < network.block_size]
+            low[: inside.size] = np.maximum(low[: inside.size], limits[0].ravel()[inside])
+            high[: inside.size] = np.minimum(high[: inside.size], limits[1].ravel()[inside])
+        self.lower: Array = low / self.unit
+        self.upper: Array = np.maximum(low, high) / self.unit
 
     @property
     def size(self) -> int:
@@ -36,6 +46,12 @@ class Scaling:
     def weight_count(self) -> int:
         """How many weights the layers that move have, those in a box of width 0 included."""
         return int(self._start.size)
+
+    def within(self, lower: Array, upper: Array) -> "Scaling":
+        """The same in a smaller box."""
+        found = copy(self)
+        found.lower, found.upper = lower, upper
+        return found
 
     def variables(self, step: Array) -> Array:
         """The variables that a step leads to."""
