@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from shared.losses import SLACK, margins
 from shared.objectives import EPSILON, class_scores, outputs, sample_weights
-from shared.snapshot import FloatArray, IntArray, Snapshot, class_targets
+from shared.snapshot import FloatArray, IntArray, Snapshot, TailLayer, class_targets
 
 if TYPE_CHECKING:
     from shared.contracts import Constraint
@@ -42,14 +42,21 @@ class Violation:
 
 
 def violations(
-    constraints: Sequence["Constraint"], snapshot: Snapshot, weight: FloatArray, bias: FloatArray | None
+    constraints: Sequence["Constraint"],
+    snapshot: Snapshot,
+    weight: FloatArray,
+    bias: FloatArray | None,
+    tail: tuple[TailLayer, ...] | None = None,
 ) -> list[Violation]:
-    """The constraints that these weights break; none when they are feasible. movement_cost is never broken."""
+    """The constraints that these weights break; none when they are feasible. movement_cost is never broken.
+
+    `tail` replaces the snapshot's own where it moved with the block.
+    """
     scores: Array | None = None
     found = []
     for index, constraint in enumerate(constraints):
         if constraint.type in ON_SAMPLES:
-            scores = class_scores(snapshot, outputs(snapshot, weight, bias)) if scores is None else scores
+            scores = class_scores(snapshot, outputs(snapshot, weight, bias, tail)) if scores is None else scores
             amount = _short_of_shares(constraint, snapshot, scores)
         else:
             amount = _off_weights(constraint, weight)
@@ -58,9 +65,11 @@ def violations(
     return found
 
 
-def right_samples(snapshot: Snapshot, weight: FloatArray, bias: FloatArray | None) -> Mask:
+def right_samples(
+    snapshot: Snapshot, weight: FloatArray, bias: FloatArray | None, tail: tuple[TailLayer, ...] | None = None
+) -> Mask:
     """The samples whose class wins by EPSILON [N]."""
-    return _right(snapshot, class_scores(snapshot, outputs(snapshot, weight, bias)))
+    return _right(snapshot, class_scores(snapshot, outputs(snapshot, weight, bias, tail)))
 
 
 def called(scores: Array, number: int) -> Mask:

@@ -11,7 +11,7 @@ from shared.constraint_checks import check_constraints
 from shared.constraints import movement_cost
 from shared.errors import SpecError
 from shared.objectives import Objective, ObjectiveName
-from shared.snapshot import FloatArray, Snapshot, Task
+from shared.snapshot import MAX_TAIL_LAYERS, FloatArray, Snapshot, Task
 
 MAX_TIME_S = 600.0
 MAX_WAIT_S = 60.0
@@ -28,6 +28,7 @@ def _finite(value: float) -> float:
 Finite = Annotated[float, AfterValidator(_finite)]
 Positive = Annotated[float, Field(gt=0), AfterValidator(_finite)]
 HalfWidth = Annotated[float, Field(gt=0, le=LARGEST), AfterValidator(_finite)]
+TailRadius = Annotated[float, Field(ge=0, le=LARGEST), AfterValidator(_finite)]
 SnapshotId = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Label = Annotated[str, Field(min_length=1, max_length=200)]
 Priority = Literal["high", "normal", "low"]
@@ -136,7 +137,10 @@ class JobSpec(Contract):
     )
     radius: HalfWidth | None = None
     bias_radius: HalfWidth | None = None
-    tail_radius: Annotated[float, Field(ge=0, le=LARGEST), AfterValidator(_finite)] = 0.0
+    tail_radius: TailRadius | Annotated[list[TailRadius], Field(max_length=MAX_TAIL_LAYERS)] = Field(
+        default=0.0,
+        description="How far the tail may move with the block: its last layer, or with a list each layer by its own.",
+    )
     constraints: list[Constraint] = Field(default_factory=list, max_length=100)
     limits: Limits = Limits()
     solver: SolverOptions = SolverOptions()
@@ -173,7 +177,21 @@ class JobSpec(Contract):
             raise SpecError("the snapshot brings its own radii; leave `radius` and `bias_radius` out", field="radius")
         if snapshot.radius is None and self.radius is None:
             raise SpecError("missing: name the half-width of the box, or send radii in the snapshot", field="radius")
+        if isinstance(self.tail_radius, list) and len(self.tail_radius) != len(snapshot.tail):
+            detail = f"{len(self.tail_radius)} half-widths for {len(snapshot.tail)} tail layers; name one for each"
+            raise SpecError(detail, field="tail_radius")
         check_constraints(self.constraints, snapshot)
+
+    def tail_radii(self, layers: int) -> tuple[float, ...]:
+        """The half-width of each tail layer's box, 0 where it is fixed; a plain number speaks of the last layer."""
+        if isinstance(self.tail_radius, list):
+            return tuple(self.tail_radius)
+        return (0.0,) * (layers - 1) + (self.tail_radius,) * min(layers, 1)
+
+    @property
+    def moves_tail(self) -> bool:
+        """Whether any layer of the tail may move."""
+        return self.tail_radius > 0 if isinstance(self.tail_radius, float) else any(self.tail_radius)
 
     def value(self, snapshot: Snapshot, weight: FloatArray, bias: FloatArray | None) -> float:
         """What the job minimises, at the given block: the objective, and the cost of movement where one is named."""

@@ -250,6 +250,8 @@ def outputs(
         values = values @ layer.weight.astype(np.float64).T
         if layer.bias is not None:
             values = values + layer.bias.astype(np.float64)
+        if layer.offset is not None:
+            values = values + layer.offset.astype(np.float64)
         values = layer.activation(values)
     return values
 

@@ -45,11 +45,15 @@ _METADATA_FIELDS = {"format", "task", "activation", "tail", "note"}
 
 @dataclass(frozen=True, eq=False)
 class TailLayer:
-    """A fixed layer behind the block: weight [out, in], bias [out] or None, and its activation."""
+    """A layer behind the block: weight [out, in], bias [out] or None, and its activation.
+
+    `offset` [N, out], where there is one, is added to each sample's pre-activation: a residual path around the block.
+    """
 
     weight: FloatArray
     bias: FloatArray | None
     activation: Activation
+    offset: FloatArray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +114,7 @@ class Snapshot:
         for index, layer in enumerate(self.tail):
             found[f"tail.{index}.weight"] = layer.weight
             found[f"tail.{index}.bias"] = layer.bias
+            found[f"tail.{index}.offset"] = layer.offset
         return {name: array for name, array in found.items() if array is not None}
 
     def to_bytes(self) -> bytes:
@@ -167,7 +172,8 @@ class Snapshot:
                     "this tensor is required: metadata names a tail layer", field=f"tail.{index}.weight"
                 )
             bias = arrays.pop(f"tail.{index}.bias", None)
-            tail.append(TailLayer(weight, bias, Activation.parse(text, f"tail[{index}]")))
+            offset = arrays.pop(f"tail.{index}.offset", None)
+            tail.append(TailLayer(weight, bias, Activation.parse(text, f"tail[{index}]"), offset))
         return cls(
             task=metadata["task"],
             activation=Activation.parse(metadata["activation"]),
@@ -244,12 +250,12 @@ def _allowed_dtypes(name: str, tail_layers: int) -> tuple[str, ...]:
     if name in _DTYPES:
         return _DTYPES[name]
     parts = name.split(".")
-    if len(parts) == 3 and parts[0] == "tail" and parts[2] in ("weight", "bias") and parts[1].isascii():
+    if len(parts) == 3 and parts[0] == "tail" and parts[2] in ("weight", "bias", "offset") and parts[1].isascii():
         if parts[1].isdigit() and str(int(parts[1])) == parts[1] and int(parts[1]) < tail_layers:
-            return ("F32",)
+            return _FLOATS if parts[2] == "offset" else ("F32",)
         raise SnapshotError(f"no such tail layer: metadata names {tail_layers}", field=name[:80])
     raise SnapshotError(
-        f"unknown tensor; known are {', '.join(_DTYPES)} and tail.I.weight, tail.I.bias", field=name[:80]
+        f"unknown tensor; known are {', '.join(_DTYPES)} and tail.I.weight, tail.I.bias, tail.I.offset", field=name[:80]
     )
 
 
@@ -290,6 +296,7 @@ def _check(snap: Snapshot) -> None:
             )
         width = layer.weight.shape[0]
         shapes[f"tail.{index}.bias"] = ((width,),)
+        shapes[f"tail.{index}.offset"] = ((n, width),)
     one_column = ((n, width), (n,)) if width == 1 else ((n, width),)
     shapes["targets"] = {"classification": ((n,),), "binary": ((n,), (n, 1))}.get(snap.task, one_column)
     tensors = snap.tensors()

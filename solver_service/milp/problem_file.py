@@ -32,7 +32,7 @@ def mps(snapshot: Snapshot, spec: JobSpec) -> bytes:
         _refuse("there is no MPS file of it: mse is solved as least squares", ErrorCode.NOT_SUPPORTED)
     if snapshot.is_final_identity:
         return write_mps(_model(snapshot, spec))
-    if spec.tail_radius > 0:
+    if spec.moves_tail:
         _refuse("there is no MPS file of it: with a free tail there is no linear model", ErrorCode.NOT_SUPPORTED)
     network = network_of(snapshot, spec)
     _check_size(round(size_of(network).nonzeros))

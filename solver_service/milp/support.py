@@ -25,7 +25,7 @@ def check_supported(snapshot: Snapshot, spec: JobSpec) -> None:
     """Raise SpecError, naming the field, for what this release cannot do or SCIP would not take."""
     if not snapshot.is_final_identity:
         _check_block(snapshot, spec)
-    if spec.tail_radius > 0 and not snapshot.tail:
+    if spec.moves_tail and not snapshot.tail:
         raise SpecError("there is no tail to move; leave it at 0", field="tail_radius")
     if spec.solver.formulation == "reference":
         _check_reference(snapshot, spec)
@@ -58,8 +58,6 @@ def _check_block(snapshot: Snapshot, spec: JobSpec) -> None:
         _refuse(f"{snapshot.task} goes with the output layer only; send the scores of two classes", "objective")
     if spec.objective not in OF_BLOCKS:
         _refuse(f"{spec.objective} goes with the output layer only; use one of {', '.join(OF_BLOCKS)}", "objective")
-    if spec.constraints:
-        _refuse("constraints go with the output layer only", "constraints")
     if spec.solver.formulation == "reference":
         _refuse("the reference formulation is for the output layer only; use compact", "solver.formulation")
 

@@ -10,7 +10,7 @@ from shared.snapshot import FloatArray
 class Moved:
     """Float32 weight [h, d] and bias [h] (None without one) of a block.
 
-    `tail` holds the tail's last layer by its wire names (`tail.I.weight`, `tail.I.bias`), where that moved, too.
+    `tail` holds the tail layers that may move by their wire names (`tail.I.weight`, `tail.I.bias`).
     """
 
     weight: FloatArray

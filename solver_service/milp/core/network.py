@@ -1,6 +1,6 @@
 """The pure float64 view of a block with its tail: what may move, what comes out, and how it changes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,18 +14,24 @@ from solver_service.milp.core.problem import Array, radii
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One layer as float64 arrays: weight [out, in + 1] with the bias as last column, and its activation."""
+    """One tail layer as float64 arrays: weight [out, in + 1] with the bias as last column, and its activation.
+
+    `box` [out, in + 1] are the half-widths of its own box, None where the layer is fixed; `offset` [n, out], where
+    there is one, is added to its pre-activations (a residual path around the block).
+    """
 
     weight: Array
     activation: Activation
+    box: Array | None = None
+    offset: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Network:
     """A block to move, the layers behind it, and the box.
 
-    A *step* is a vector [size]: the block's change [h, d+1] in units of `radius`, then, if the tail's last layer may
-    move too, that layer's change in units of `tail_box`; every entry lies in [-1, 1]. `scores` [n, h] are the
+    A *step* is a vector [size]: the block's change [h, d+1] in units of `radius`, then, for each tail layer that may
+    move, that layer's change in units of its `box`; every entry lies in [-1, 1]. `scores` [n, h] are the
     pre-activations at the snapshot's own weights, `inputs` [n, d+1] end with a column of ones.
     """
 
@@ -35,7 +41,21 @@ class Network:
     radius: Array
     activation: Activation
     tail: tuple[Layer, ...]
-    tail_box: Array | None
+
+    @property
+    def boxes(self) -> tuple[Array, ...]:
+        """The half-widths of everything that moves, the block's first, in the order of a step."""
+        return (self.radius, *(layer.box for layer in self.tail if layer.box is not None))
+
+    @property
+    def activations(self) -> tuple[Activation, ...]:
+        """Every layer's activation, the block's first."""
+        return (self.activation, *(layer.activation for layer in self.tail))
+
+    @property
+    def tail_moves(self) -> bool:
+        """Whether any layer behind the block may move."""
+        return len(self.boxes) > 1
 
     @property
     def block_size(self) -> int:
@@ -45,7 +65,13 @@ class Network:
     @property
     def size(self) -> int:
         """How many entries a step has."""
-        return self.block_size + (0 if self.tail_box is None else int(self.tail_box.size))
+        return sum(int(box.size) for box in self.boxes)
+
+    @property
+    def elements(self) -> int:
+        """About how many coefficients one run forward multiplies: N d h and its like for each layer."""
+        per_sample = self.radius.size + sum(layer.weight.size for layer in self.tail)
+        return len(self.inputs) * int(per_sample)
 
     def outputs(self, steps: Array) -> Array:
         """Outputs [b, n, K] of several steps [b, size] at once."""
@@ -53,72 +79,71 @@ class Network:
 
     def trace(self, steps: Array) -> "Trace":
         """Run several steps [b, size] forward, keeping every layer's pre-activations."""
-        change, last = self._parts(steps)
-        before = [self.scores + self.inputs @ (self.radius * change).swapaxes(1, 2)]
+        change, *moves = self.split(steps)
+        weights: list[Array] = []
+        before = [self.scores + self.inputs @ change.swapaxes(1, 2)]
         values = [np.asarray(self.activation(before[0]))]
-        for index, layer in enumerate(self.tail):
+        for layer in self.tail:
             weight = layer.weight[None]
-            if last is not None and index == len(self.tail) - 1:
-                weight = weight + last
-            before.append(values[-1] @ weight[:, :, :-1].swapaxes(1, 2) + weight[:, None, :, -1])
+            if layer.box is not None:
+                weight = weight + moves.pop(0)
+            weights.append(weight)
+            now = values[-1] @ weight[:, :, :-1].swapaxes(1, 2) + weight[:, None, :, -1]
+            before.append(now if layer.offset is None else now + layer.offset)
             values.append(np.asarray(layer.activation(before[-1])))
-        return Trace(self, change, last, before, values)
+        return Trace(self, weights, before, values)
+
+    def split(self, steps: Array) -> list[Array]:
+        """The changes [b, out, in + 1] that steps [b, size] stand for, in weight units, one array for each box."""
+        ends = np.cumsum([box.size for box in self.boxes])[:-1]
+        parts = np.split(steps, ends, axis=1)
+        return [box * part.reshape(-1, *box.shape) for box, part in zip(self.boxes, parts, strict=True)]
 
     def moved(self, step: Array) -> Moved:
-        """The float32 weights that a step [size] leads to, rounded into the box; with the tail's, if it may move."""
+        """The float32 weights that a step [size] leads to, rounded into the box, those of the tail included."""
         snap = self.snapshot
-        change, last = self._parts(np.clip(step, -1.0, 1.0)[None])
-        shift = self.radius * change[0]
-        weight = round_into_box(snap.weight, shift[:, :-1], self.radius[:, :-1])
-        bias = None if snap.bias is None else round_into_box(snap.bias, shift[:, -1], self.radius[:, -1])
-        if last is None or self.tail_box is None:
-            return Moved(weight, bias)
-        end, box = snap.tail[-1], self.tail_box
-        tail = {self._last("weight"): round_into_box(end.weight, last[0][:, :-1], box[:, :-1])}
-        if end.bias is not None:
-            tail[self._last("bias")] = round_into_box(end.bias, last[0][:, -1], box[:, -1])
+        block, *moves = (part[0] for part in self.split(np.clip(step, -1.0, 1.0)[None]))
+        weight, bias = _rounded(snap.weight, snap.bias, block, self.radius)
+        tail: dict[str, FloatArray] = {}
+        for index, layer in enumerate(self.tail):
+            if layer.box is not None:
+                own = snap.tail[index]
+                found, shift = _rounded(own.weight, own.bias, moves.pop(0), layer.box)
+                tail[f"tail.{index}.weight"] = found
+                if shift is not None:
+                    tail[f"tail.{index}.bias"] = shift
         return Moved(weight, bias, tail)
 
     def tail_with(self, moved: Moved) -> tuple[TailLayer, ...]:
-        """The snapshot's tail, its last layer replaced if that moved."""
-        tail = self.snapshot.tail
-        if not moved.tail:
-            return tail
-        return (*tail[:-1], TailLayer(*self._end(moved), tail[-1].activation))
+        """The snapshot's tail, with the layers that moved replaced."""
+        return tuple(
+            replace(
+                layer,
+                weight=moved.tail.get(f"tail.{index}.weight", layer.weight),
+                bias=moved.tail.get(f"tail.{index}.bias", layer.bias),
+            )
+            for index, layer in enumerate(self.snapshot.tail)
+        )
 
     def step_to(self, moved: Moved) -> Array:
-        """The step [size] that leads nearest to given weights; a tail that they do not name is left as it is."""
+        """The step [size] that leads nearest to given weights; tail layers that they do not name stay as they are."""
         snap = self.snapshot
-        block = _units(moved.weight, moved.bias, snap.weight, snap.bias, self.radius)
-        if self.tail_box is None:
-            return block
-        end = snap.tail[-1]
-        return np.concatenate([block, _units(*self._end(moved), end.weight, end.bias, self.tail_box)])
-
-    def _last(self, part: str) -> str:
-        """The wire name of a part of the tail's last layer."""
-        return f"tail.{len(self.snapshot.tail) - 1}.{part}"
-
-    def _end(self, moved: Moved) -> tuple[FloatArray, FloatArray | None]:
-        """The weight and bias of the tail's last layer, moved or not."""
-        end = self.snapshot.tail[-1]
-        return moved.tail.get(self._last("weight"), end.weight), moved.tail.get(self._last("bias"), end.bias)
-
-    def _parts(self, steps: Array) -> tuple[Array, Array | None]:
-        """The block's changes [b, h, d+1] in units of the radius, and the last layer's own changes or None."""
-        change = steps[:, : self.block_size].reshape(-1, *self.radius.shape)
-        if self.tail_box is None:
-            return change, None
-        return change, self.tail_box * steps[:, self.block_size :].reshape(-1, *self.tail_box.shape)
+        parts = [_units(moved.weight, moved.bias, snap.weight, snap.bias, self.radius)]
+        for layer, own, other in zip(self.tail, snap.tail, self.tail_with(moved), strict=True):
+            if layer.box is not None:
+                parts.append(_units(other.weight, other.bias, own.weight, own.bias, layer.box))
+        return np.concatenate(parts)
 
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """A forward run of several steps: pre-activations and values of each layer, block first, [b, n, width]."""
+    """A forward run of several steps: pre-activations and values of each layer, block first, [b, n, width].
+
+    `weights` are the tail layers' own, [b or 1, out, in + 1].
+    """
 
     network: Network
-    change: Array
-    last: Array | None
+    weights: list[Array]
     before: list[Array]
     values: list[Array]
 
@@ -134,39 +159,43 @@ class Trace:
         down and off them: the way back to life for units that are dead on all samples.
         """
         net = self.network
-        last_gradient: Array | None = None
+        parts: list[Array] = []
         for index in reversed(range(len(net.tail))):
-            slope = slope * _rise(net.tail[index].activation, self.before[index + 1], slope, leak)
-            weight = net.tail[index].weight[None]
-            if self.last is not None and index == len(net.tail) - 1:
-                assert net.tail_box is not None
+            layer = net.tail[index]
+            slope = slope * _rise(layer.activation, self.before[index + 1], slope, leak)
+            if layer.box is not None:
                 by_weight = slope.swapaxes(1, 2) @ self.values[index]
                 whole = np.concatenate([by_weight, slope.sum(axis=1)[:, :, None]], axis=2)
-                last_gradient = (net.tail_box * whole).reshape(len(slope), -1)
-                weight = weight + self.last
-            slope = slope @ weight[:, :, :-1]
+                parts.append((layer.box * whole).reshape(len(slope), -1))
+            slope = slope @ self.weights[index][:, :, :-1]
         slope = slope * _rise(net.activation, self.before[0], slope, leak)
-        block = (net.radius * (slope.swapaxes(1, 2) @ net.inputs)).reshape(len(slope), -1)
-        return block if last_gradient is None else np.concatenate([block, last_gradient], axis=1)
+        parts.append((net.radius * (slope.swapaxes(1, 2) @ net.inputs)).reshape(len(slope), -1))
+        return np.concatenate(parts[::-1], axis=1)
 
     def jacobian(self) -> Array:
         """The derivative [n, K, size] of the outputs of a single step, at its activation pattern."""
         net = self.network
         n, k = self.outputs.shape[1:]
         chain = np.broadcast_to(np.eye(k), (n, k, k))
-        last: Array | None = None
+        parts: list[Array] = []
         for index in reversed(range(len(net.tail))):
-            chain = chain * derivative(net.tail[index].activation, self.before[index + 1])[0][:, None, :]
-            weight = net.tail[index].weight
-            if self.last is not None and index == len(net.tail) - 1:
-                assert net.tail_box is not None
+            layer = net.tail[index]
+            chain = chain * derivative(layer.activation, self.before[index + 1])[0][:, None, :]
+            if layer.box is not None:
                 values = np.concatenate([self.values[index][0], np.ones((n, 1))], axis=1)
-                last = np.einsum("nkm,nj->nkmj", chain, values) * net.tail_box
-                weight = weight + self.last[0]
-            chain = np.asarray(chain @ weight[:, :-1])
+                parts.append((np.einsum("nkm,nj->nkmj", chain, values) * layer.box).reshape(n, k, -1))
+            chain = np.asarray(chain @ self.weights[index][0][:, :-1])
         chain = chain * derivative(net.activation, self.before[0])[0][:, None, :]
-        block = (np.einsum("nki,nj->nkij", chain, net.inputs) * net.radius).reshape(n, k, -1)
-        return block if last is None else np.concatenate([block, last.reshape(n, k, -1)], axis=2)
+        parts.append((np.einsum("nki,nj->nkij", chain, net.inputs) * net.radius).reshape(n, k, -1))
+        return np.concatenate(parts[::-1], axis=2)
+
+
+def _rounded(
+    weight: FloatArray, bias: FloatArray | None, shift: Array, box: Array
+) -> tuple[FloatArray, FloatArray | None]:
+    """A layer's weight and bias after a shift [out, in + 1], as float32 inside its box."""
+    moved = round_into_box(weight, shift[:, :-1], box[:, :-1])
+    return moved, None if bias is None else round_into_box(bias, shift[:, -1], box[:, -1])
 
 
 def _units(
@@ -188,41 +217,36 @@ def _rise(activation: Activation, before: Array, slope: Array, leak: Array | flo
 
 def derivative(activation: Activation, before: Array) -> Array:
     """The slope of an activation at its pre-activations; at a kink, that of the right side."""
-    match activation.name:
-        case "relu" | "leaky_relu":
-            return np.where(before >= 0, 1.0, activation.slope)
-        case "hardtanh":
-            return ((before >= -1) & (before < 1)).astype(np.float64)
-    return np.ones_like(before)
+    return activation.derivative(before)
 
 
 def network_of(snapshot: Snapshot, spec: JobSpec) -> Network:
-    """Build the view of a block and its tail; the tail's last layer moves if the spec has a `tail_radius`."""
-    inputs = np.hstack([snapshot.inputs.astype(np.float64), np.ones((snapshot.samples, 1))])
-    scores = snapshot.inputs.astype(np.float64) @ snapshot.weight.astype(np.float64).T
+    """Build the view of a block and its tail; tail layers move as far as the spec's `tail_radius` lets each."""
+    inputs = np.empty((snapshot.samples, snapshot.inputs.shape[1] + 1))
+    inputs[:, :-1] = snapshot.inputs
+    inputs[:, -1] = 1.0
+    scores = inputs[:, :-1] @ snapshot.weight.astype(np.float64).T
     for added in (snapshot.bias, snapshot.offset):
-        scores = scores if added is None else scores + added.astype(np.float64)
+        if added is not None:
+            scores += added
+    widths = spec.tail_radii(len(snapshot.tail))
     return Network(
         snapshot=snapshot,
         inputs=inputs,
         scores=scores,
         radius=radii(snapshot, spec),
         activation=snapshot.activation,
-        tail=tuple(Layer(_with_bias(layer), layer.activation) for layer in snapshot.tail),
-        tail_box=_tail_box(snapshot, spec),
+        tail=tuple(_layer(layer, width) for layer, width in zip(snapshot.tail, widths, strict=True)),
     )
 
 
-def _with_bias(layer: TailLayer) -> Array:
+def _layer(layer: TailLayer, half_width: float) -> Layer:
+    """A tail layer in float64; one with a half-width of 0 is fixed, and a bias that is not there stays away."""
     bias = np.zeros(len(layer.weight)) if layer.bias is None else layer.bias
-    return np.hstack([layer.weight, bias[:, None]]).astype(np.float64)
-
-
-def _tail_box(snapshot: Snapshot, spec: JobSpec) -> Array | None:
-    if not snapshot.tail or spec.tail_radius == 0:
-        return None
-    last = snapshot.tail[-1]
-    box = np.full((last.weight.shape[0], last.weight.shape[1] + 1), spec.tail_radius)
-    if last.bias is None:
-        box[:, -1] = 0.0
-    return box
+    weight = np.hstack([layer.weight, bias[:, None]]).astype(np.float64)
+    box = None
+    if half_width > 0:
+        box = np.full(weight.shape, float(half_width))
+        box[:, -1] *= layer.bias is not None
+    offset = None if layer.offset is None else layer.offset.astype(np.float64)
+    return Layer(weight, layer.activation, box, offset)

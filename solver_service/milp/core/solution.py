@@ -21,7 +21,7 @@ BYTES_PER_NONZERO = 250
 class Solution:
     """A job's result, and the weights it speaks of: float32, weight [h, d], bias [h] or None.
 
-    `tail` holds the tail's last layer by its wire names, if it moved too.
+    `tail` holds the tail layers that may move by their wire names.
     """
 
     result: JobResult

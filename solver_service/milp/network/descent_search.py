@@ -65,14 +65,26 @@ class Valley:
     best: bool
 
 
+class Rounds:
+    """The rounds of one search, one after another."""
+
+    def __init__(self, given: Search) -> None:
+        self._given, self._valley, self._number = given, _best(given, 0), 0
+
+    def next(self) -> None:
+        """One round more."""
+        self._valley = _round(self._given, self._number, self._valley)
+        self._number += 1
+
+
 def search(given: Search, patience: int) -> None:
     """Improve the incumbent until `patience` rounds gain nothing, or as many as the last gain took to come."""
-    valley, gained = _best(given, 0), 0
+    rounds, gained = Rounds(given), 0
     for number in range(given.budget.rounds):
         if given.done or number - gained > max(patience, gained):
             return
         before = given.incumbents.objective
-        valley = _round(given, number, valley)
+        rounds.next()
         if given.incumbents.objective < before * (1 - GAIN):
             gained = number
 

@@ -85,8 +85,8 @@ def descend(network: Network, goal: Objective, begin: Array, *, rounds: int, sho
 def _pace(network: Network) -> Array:
     """How fast each entry [size] of a step may move: one in a box much wider than most, only as fast as they."""
     widths = network.radius.ravel()
-    if network.tail_box is not None:
-        widths = np.concatenate([widths, network.tail_box.ravel()])
+    if network.tail_moves:
+        widths = np.concatenate([box.ravel() for box in network.boxes])
     usual = float(np.median(widths[widths > 0])) if (widths > 0).any() else 1.0
     return np.minimum(1.0, np.divide(usual, widths, out=np.ones_like(widths), where=widths > 0))
 

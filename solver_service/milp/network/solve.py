@@ -15,9 +15,12 @@ from solver_service.milp.core.moved import Moved
 from solver_service.milp.core.network import Network, network_of
 from solver_service.milp.core.problem import Array
 from solver_service.milp.core.solution import BYTES_PER_NONZERO, Solution, safe_bound
-from solver_service.milp.formulation.reach import Size, size_of
+from solver_service.milp.formulation.reach import size_of
 from solver_service.milp.formulation.relu_block import BlockModel, block_model
-from solver_service.milp.network.descent_search import Search, search
+from solver_service.milp.network.arms import Arms, relative_gain
+from solver_service.milp.network.descent_search import GAIN, Rounds, Search, search
+from solver_service.milp.network.joint_search import JointSearch
+from solver_service.milp.network.keeping import Keeper
 from solver_service.milp.network.sequential import fits, refine, secure
 from solver_service.milp.network.step_incumbents import BlockIncumbents
 
@@ -26,15 +29,27 @@ FIRST_SHARE = 0.7
 PATIENCE, PATIENCE_ALONE = 6, 40
 """Rounds in a row without a gain after which heuristics end: before a solver branches, and where none does; there it
 is a round more for every weight that moves."""
+JOINT_PATIENCE = 10
+OPENING_SHARE = 0.1
+LINEAR = ("mae", "max_error", "outliers", "zero_one", "ramp", "hinge")
+"""Objectives that sequential linear programs improve; a rounder of them takes longer than a descent does."""
+WORK = {"joint": 1.0, "programs": 8.0}
+"""Kinds of rounds, and about how long one takes."""
 UNITS_PER_ROUND = 10
 """A round more for as many units that may switch: the more of them, the less branching achieves."""
 ROUNDS = 10**9
+LEAST_ROUNDS = 60
+MOST_COUNTED = 50_000_000
+"""A network that multiplies more coefficients in a run has a model beyond any memory; it is not even counted."""
 TOLERANCE = 2e-6
 SETTLED = 1e-6
 """Of the value at the start: nobody looks for less."""
 FREE_TAIL = "the tail moves with the block, so nothing is proven of how much better it could be"
 TOO_LARGE = "the model takes about {needed:.0f} MB and does not fit `limits.memory_mb`; heuristics only"
 NO_MODEL = "mse behind an activation or a tail has no linear model; heuristics only"
+SMOOTH = "{name} is not piecewise linear, so there is no linear model to prove anything with; heuristics only"
+CONSTRAINED = "with constraints a block behind a tail is searched without a model; nothing is proven"
+UNCOUNTED = "the model would be too large to build; heuristics only"
 NO_GAIN = "the heuristics ended before the time limit, because they gained nothing any more"
 
 
@@ -77,24 +92,24 @@ class _Job:
         return best <= bound + self.slack or best - bound <= self.spec.limits.gap * best
 
     def budget(self) -> Budget:
-        """All the time that is left, less what finishing takes."""
-        limit = self.spec.limits.time_s
-        return Budget(self.control, limit - min(0.5, 0.04 * limit), ROUNDS)
+        """All the time that is left, less what finishing takes; under a node limit, so many rounds at most."""
+        limit, nodes = self.spec.limits.time_s, self.spec.limits.nodes
+        finish = max(min(0.5, 0.04 * limit), 1.5 * self.incumbents.seconds)
+        return Budget(self.control, limit - finish, ROUNDS if nodes is None else max(LEAST_ROUNDS, nodes))
 
 
 def solve_block(snapshot: Snapshot, spec: JobSpec, control: Control, start: Moved | None) -> Solution:
     """Find better weights for a block with an activation or a tail, and prove what can be proven."""
     network = network_of(snapshot, spec)
-    incumbents = BlockIncumbents(network, spec.goal, control)
+    incumbents = BlockIncumbents(network, spec.goal, control, Keeper(snapshot, spec))
     job = _Job(network, spec, control, incumbents, np.random.default_rng(spec.solver.seed))
     if start is not None:
         incumbents.offer(network.step_to(start))
-    size = size_of(network)
-    progress, obstacle = _Progress(), _obstacle(job, size)
+    progress, obstacle = _Progress(), _obstacle(job)
     if obstacle is not None:
         _search_alone(job, progress, *obstacle)
         return _solution(job, progress)
-    everything = job.budget()
+    size, everything = size_of(network), job.budget()
     patience = min(PATIENCE_ALONE, PATIENCE + size.switching // UNITS_PER_ROUND)
     _search(job, everything if spec.limits.nodes is not None else everything.share(FIRST_SHARE), patience)
     if not (job.proven or control.stopped):
@@ -103,29 +118,67 @@ def solve_block(snapshot: Snapshot, spec: JobSpec, control: Control, start: Move
     return _solution(job, progress)
 
 
-def _obstacle(job: _Job, size: Size) -> tuple[str, SolveStatus] | None:
+def _obstacle(job: _Job) -> tuple[str, SolveStatus] | None:
     """Why there is nothing to branch on, in words, and the status of heuristics alone; None where there is."""
-    if job.network.tail_box is not None:
-        return FREE_TAIL, SolveStatus.GAP_REACHED
-    if job.spec.objective == "mse":
-        return NO_MODEL, SolveStatus.GAP_REACHED
-    needed = BYTES_PER_NONZERO * size.nonzeros / 1e6
+    for reason, holds in _without_model(job):
+        if holds:
+            return reason, SolveStatus.GAP_REACHED
+    if job.network.elements > MOST_COUNTED:
+        return UNCOUNTED, SolveStatus.MEMORY_LIMIT
+    needed = BYTES_PER_NONZERO * size_of(job.network).nonzeros / 1e6
     if needed > job.spec.limits.memory_mb:
         return TOO_LARGE.format(needed=needed), SolveStatus.MEMORY_LIMIT
     return None
 
 
+def _without_model(job: _Job) -> list[tuple[str, bool]]:
+    """What keeps a job from having a linear model, in words, and whether it does."""
+    smooth = [activation.name for activation in job.network.activations if not activation.piecewise_linear]
+    return [
+        (FREE_TAIL, job.network.tail_moves),
+        (NO_MODEL, job.spec.objective == "mse"),
+        (SMOOTH.format(name=", ".join(smooth)), bool(smooth)),
+        (CONSTRAINED, bool(job.spec.constraints)),
+    ]
+
+
 def _search_alone(job: _Job, progress: _Progress, note: str, status: SolveStatus) -> None:
     """Heuristics with all the time there is; they end before it when they gain nothing any more."""
     budget = job.budget()
-    _search(job, budget, PATIENCE_ALONE + job.network.size)
+    _search_jointly(job, budget, JOINT_PATIENCE * (PATIENCE_ALONE + job.network.size))
     idle = not (budget.over or job.proven)
     progress.notes = (note, NO_GAIN) if idle else (note,)
     progress.status = SolveStatus.TIME_LIMIT if budget.over and status is SolveStatus.GAP_REACHED else status
 
 
+def _search_jointly(job: _Job, budget: Budget, patience: int) -> None:
+    """Rounds of the joint search, and of linear programs where the objective has them, until they gain nothing.
+
+    `patience` rounds may gain nothing, or as many as the last gain took to come. What pays for its work goes on.
+    """
+    joint = JointSearch(job.network, job.spec.goal, job.incumbents, budget, job.rng)
+    joint.open()
+    exact = Search(job.network, job.spec.goal, job.incumbents, budget, job.rng, settled=lambda: job.proven)
+    linear = job.spec.objective in LINEAR and fits(job.network) and not job.spec.constraints
+    programs, gained = Rounds(exact), 0
+    arms = Arms(tuple(WORK) if linear else ("joint",))
+    for number in range(budget.rounds):
+        if exact.done or number - gained > max(patience, gained):
+            return
+        before, arm = job.incumbents.objective, arms.draw(job.rng)
+        if arm == "joint":
+            joint.round()
+        else:
+            programs.next()
+        gain = relative_gain(before, job.incumbents.objective)
+        arms.learn(arm, work=WORK[arm], gain=gain)
+        if gain > GAIN:
+            gained = number
+
+
 def _search(job: _Job, budget: Budget, patience: int) -> None:
     given = Search(job.network, job.spec.goal, job.incumbents, budget, job.rng, settled=lambda: job.proven)
+    JointSearch(job.network, job.spec.goal, job.incumbents, budget.share(OPENING_SHARE), job.rng).open()
     search(given, patience)
 
 
@@ -181,24 +234,16 @@ def _sizes(built: BlockModel) -> Sizes:
 def _solution(job: _Job, progress: _Progress) -> Solution:
     """Put the result together; everything in it is recomputed from the weights returned."""
     best, snapshot, name = job.incumbents, job.network.snapshot, job.spec.solver.backend
-    bound = max(0.0, best.bound)
-    distance = gap(best.objective, bound)
-    status = progress.status
-    if best.objective <= bound + _allowance(job, progress):
-        status = SolveStatus.OPTIMAL
-    elif job.control.stopped:
-        status = SolveStatus.INTERRUPTED
-    elif distance <= job.spec.limits.gap:
-        status = SolveStatus.GAP_REACHED
+    # Without weights that keep the constraints the snapshot's stand in, and there is nothing to bound.
+    final, bound = (best.objective, max(0.0, best.bound)) if best.feasible else (best.start, 0.0)
+    distance = gap(final, bound)
     changed = int(np.count_nonzero(best.moved.weight != snapshot.weight))
     if best.moved.bias is not None and snapshot.bias is not None:
         changed += int(np.count_nonzero(best.moved.bias != snapshot.bias))
     result = JobResult(
-        objective=ObjectiveReport(
-            name=job.spec.objective, start=best.start, final=best.objective, bound=bound, gap=distance
-        ),
-        status=status,
-        improved=best.objective < best.start,
+        objective=ObjectiveReport(name=job.spec.objective, start=best.start, final=final, bound=bound, gap=distance),
+        status=_status(job, progress, distance),
+        improved=best.feasible and (final < best.start or not best.start_keeps),
         changed_weights=changed,
         timings=Timings(
             build_s=progress.build_s,
@@ -210,9 +255,32 @@ def _solution(job: _Job, progress: _Progress) -> Solution:
         nodes=progress.nodes,
         incumbents=best.history,
         backend=Backend(name=name, version=version(name)),
-        notes=list(progress.notes),
+        notes=[*progress.notes, *_constraint_notes(job)],
     )
     return Solution(result, best.moved.weight, best.moved.bias, best.moved.tail)
+
+
+def _status(job: _Job, progress: _Progress, distance: float) -> SolveStatus:
+    best = job.incumbents
+    if best.feasible and best.objective <= max(0.0, best.bound) + _allowance(job, progress):
+        return SolveStatus.OPTIMAL
+    if job.control.stopped:
+        return SolveStatus.INTERRUPTED
+    if best.feasible and distance <= job.spec.limits.gap:
+        return SolveStatus.GAP_REACHED
+    return progress.status
+
+
+def _constraint_notes(job: _Job) -> list[str]:
+    """What constraints make of the values: a snapshot that breaks some, and the movement that is paid for."""
+    notes, best = [], job.incumbents
+    if not best.start_keeps:
+        kept = "the weights returned keep all" if best.feasible else "the weights returned are the snapshot's own"
+        notes.append(f"the snapshot breaks constraints; {kept}")
+    if any(constraint.type == "movement_cost" for constraint in job.spec.constraints):
+        paid = best.keeper.price(best.moved)
+        notes.append(f"the objective's values include the cost of movement, {paid:.6g} of the final one")
+    return notes
 
 
 def _allowance(job: _Job, progress: _Progress) -> float:

@@ -1,5 +1,7 @@
 """The best float32 weights of a block and its tail seen in a solve, recomputed, and reported as they improve."""
 
+import math
+
 import numpy as np
 
 from shared.contracts import Incumbent
@@ -8,20 +10,35 @@ from solver_service.milp.core.control import Control, IncumbentFound
 from solver_service.milp.core.moved import Moved
 from solver_service.milp.core.network import Network
 from solver_service.milp.core.problem import Array
+from solver_service.milp.network.keeping import Keeper
 
 
 class BlockIncumbents:
-    """Keeps the best step; a tie keeps the older one. `start` is the objective at the snapshot's own weights."""
+    """Keeps the best step; a tie keeps the older one. `start` is the objective at the snapshot's own weights.
 
-    def __init__(self, network: Network, goal: Objective, control: Control) -> None:
-        self._network, self._goal, self._control = network, goal, control
+    Only weights that keep all constraints are taken; where the snapshot breaks one, it stands in at an infinite value
+    until the first feasible weights replace it. Rounding to zeros or a grid may lead away from a step: `step` is then
+    the one to the rounded weights.
+    """
+
+    def __init__(self, network: Network, goal: Objective, control: Control, keeper: Keeper) -> None:
+        self._network, self._goal, self._control, self.keeper = network, goal, control, keeper
         snapshot = network.snapshot
         self.history: list[Incumbent] = []
+        began = control.elapsed
         self.start = goal.value(snapshot, snapshot.weight, snapshot.bias)
-        self.objective = self.start
+        self.seconds = control.elapsed - began
+        """What it takes to recompute the objective once."""
         self.step: Array = np.zeros(network.size)
         self.moved: Moved = network.moved(self.step)
+        self.start_keeps = keeper.keeps(self.moved, network.tail_with(self.moved))
+        self.objective = self.start if self.start_keeps else math.inf
         self._bound = 0.0
+
+    @property
+    def feasible(self) -> bool:
+        """Whether the best weights keep all constraints."""
+        return math.isfinite(self.objective)
 
     @property
     def bound(self) -> float:
@@ -33,14 +50,19 @@ class BlockIncumbents:
         self._bound = max(self._bound, bound)
 
     def offer(self, step: Array, *, nodes: int = 0) -> float:
-        """Round a step [size] into the box, recompute, keep it if it is better; its recomputed objective."""
-        moved = self._network.moved(step)
+        """Round a step [size] into the box, recompute, keep it if it is better; its recomputed objective.
+
+        Infinite where the weights break a constraint.
+        """
+        moved = self.keeper.fitted(self._network.moved(step))
         tail = self._network.tail_with(moved)
-        value = self._goal.value(self._network.snapshot, moved.weight, moved.bias, tail)
-        if value < self.objective:
-            self.objective, self.moved, self.step = value, moved, step.copy()
+        value = self._goal.value(self._network.snapshot, moved.weight, moved.bias, tail) + self.keeper.price(moved)
+        if value < self.objective and self.keeper.keeps(moved, tail):
+            self.objective, self.moved = value, moved
+            self.step = self._network.step_to(moved) if self.keeper.constraints else step.copy()
             self._report(nodes)
-        return value
+            return value
+        return value if value >= self.objective else math.inf
 
     def _report(self, nodes: int) -> None:
         elapsed = self._control.elapsed

@@ -1,0 +1,108 @@
+"""What a job's constraints ask of a block behind which there is a tail: signs, zeros and grids of its weights, shares.
+
+Weights are made to fit where that is a matter of rounding; a share of right samples is measured, and only weights that
+have it are ever taken.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from shared.constraints import ON_SAMPLES, floors, gap_groups, movement_cost, selected, share, violations
+from shared.contracts import Constraint, JobSpec
+from shared.objectives import EPSILON, margins, sample_weights
+from shared.snapshot import Snapshot, TailLayer
+from solver_service.milp.core.moved import Moved
+from solver_service.milp.core.problem import Array, Mask, Problem, problem_of
+from solver_service.milp.rounding.snapping import snapped
+
+ROUNDED = ("max_nonzero", "grid", "levels")
+"""Constraints that weights are rounded to."""
+RAISE = 1.6
+"""How much more the samples of a set count that falls short of its share."""
+
+
+class Keeper:
+    """Makes weights fit a job's constraints, and says whether they do."""
+
+    def __init__(self, snapshot: Snapshot, spec: JobSpec) -> None:
+        self.constraints: tuple[Constraint, ...] = tuple(spec.constraints)
+        self._snapshot = snapshot
+        self.box = _box(snapshot, spec)
+        self.low, self.high = self.box.center - self.box.radius, self.box.center + self.box.radius
+
+    @property
+    def rounds(self) -> bool:
+        """Whether weights have to be rounded: to zeros, or to a grid."""
+        return any(constraint.type in ROUNDED for constraint in self.constraints)
+
+    @property
+    def on_samples(self) -> bool:
+        """Whether shares of samples are asked for."""
+        return any(constraint.type in ON_SAMPLES for constraint in self.constraints)
+
+    def fitted(self, moved: Moved) -> Moved:
+        """Weights inside the limits of signs, and rounded where constraints ask for it."""
+        if not self.constraints:
+            return moved
+        low, high = self.box.floor[:, :-1].astype(np.float32), self.box.ceiling[:, :-1].astype(np.float32)
+        return replace(moved, weight=snapped(self.box, np.clip(moved.weight, low, high)))
+
+    def pins(self, moved: Moved) -> Mask:
+        """Which block weights [h, d+1] rounding decides: all on a grid, and the zeros where few may be others."""
+        found = np.zeros(self.box.center.shape, dtype=bool)
+        for constraint in self.constraints:
+            if constraint.type in ROUNDED:
+                chosen = selected(constraint, moved.weight.shape)
+                found[:, :-1] |= chosen & (moved.weight == 0) if constraint.type == "max_nonzero" else chosen
+        return found
+
+    def keeps(self, moved: Moved, tail: tuple[TailLayer, ...]) -> bool:
+        """Whether float32 weights keep all constraints."""
+        return not (self.constraints and violations(self.constraints, self._snapshot, moved.weight, moved.bias, tail))
+
+    def price(self, moved: Moved) -> float:
+        """What the movement of the block costs on top of the objective."""
+        return movement_cost(self.constraints, self._snapshot, moved.weight) if self.constraints else 0.0
+
+    def shortfall(self, outputs: Array) -> float:
+        """By how much outputs [N, K] miss the shares that are asked for, summed."""
+        right = margins(outputs, self._snapshot.targets) >= EPSILON
+        return sum(max(0.0, lack) for lack, _ in self._lacks(right))
+
+    def importance(self, outputs: Array, before: Array) -> Array:
+        """Weights of samples [N], raised for those of sets that fall short at given outputs [N, K]."""
+        right = margins(outputs, self._snapshot.targets) >= EPSILON
+        found = before.copy()
+        for lack, members in self._lacks(right):
+            if lack > 0:
+                found[members] *= RAISE
+        return np.asarray(found / found.mean())
+
+    def _lacks(self, right: Mask) -> list[tuple[float, Mask]]:
+        """How much each set of samples lacks, and its members [N]; for a gap, the set with the lower rate."""
+        weights, found = sample_weights(self._snapshot), []
+        for constraint in self.constraints:
+            if constraint.type in ("min_accuracy", "recall_floor"):
+                for members in floors(constraint, self._snapshot):
+                    found.append((constraint.value - share(weights, members, right), members))
+            elif constraint.type == "group_rate_gap":
+                first, second = gap_groups(constraint, self._snapshot)
+                ahead = share(weights, first, right) - share(weights, second, right)
+                found.append((abs(ahead) - constraint.value, second if ahead > 0 else first))
+        return found
+
+
+def _box(snapshot: Snapshot, spec: JobSpec) -> Problem:
+    """The block alone, as a layer whose outputs are its pre-activations: its box, cut by the limits of signs."""
+    alone = Snapshot(
+        task="regression",
+        inputs=snapshot.inputs[:1],
+        targets=np.zeros((1, len(snapshot.weight)), np.float32),
+        weight=snapshot.weight,
+        bias=snapshot.bias,
+        radius=snapshot.radius,
+        bias_radius=snapshot.bias_radius,
+    )
+    on_weights = [constraint for constraint in spec.constraints if constraint.type not in ON_SAMPLES]
+    return problem_of(alone, spec.model_copy(update={"objective": "mse", "constraints": on_weights}))

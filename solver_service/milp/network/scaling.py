@@ -1,0 +1,116 @@
+"""The units in which descents see weights, so that starts and steps of size 1 fit whatever the data's units are."""
+
+from copy import copy
+
+import numpy as np
+
+from shared.snapshot import regression_targets
+from solver_service.milp.core.network import Network
+from solver_service.milp.core.problem import Array
+
+
+class Scaling:
+    """The way between steps in [-1, 1] and variables, and from variables to every layer's weights [out, in + 1].
+
+    `limits` [h, d+1] are the lowest and the highest block weights where constraints cut the box.
+    """
+
+    def __init__(self, network: Network, limits: tuple[Array, Array] | None = None) -> None:
+        self.network = network
+        self.own = [_block(network), *(layer.weight for layer in network.tail)]
+        self.moves = [True, *(layer.box is not None for layer in network.tail)]
+        moving = [own for own, moves in zip(self.own, self.moves, strict=True) if moves]
+        ends = np.cumsum([own.size for own in moving])
+        self._parts = [slice(end - own.size, end) for own, end in zip(moving, ends, strict=True)]
+        box = np.concatenate([box.ravel() for box in network.boxes])
+        units = _units(network, self.own)
+        self._unit = np.concatenate([u.ravel() for u, moves in zip(units, self.moves, strict=True) if moves])
+        self._start = np.concatenate([own.ravel() for own in moving])
+        self.free = np.flatnonzero(box > 0)
+        self._whole = self.free.size == box.size
+        self._box, self._center, self.unit = box[self.free], self._start[self.free], self._unit[self.free]
+        low, high = self._center - self._box, self._center + self._box
+        if limits is not None:
+            inside = self.free[self.free < network.block_size]
+            low[: inside.size] = np.maximum(low[: inside.size], limits[0].ravel()[inside])
+            high[: inside.size] = np.minimum(high[: inside.size], limits[1].ravel()[inside])
+        self.lower: Array = low / self.unit
+        self.upper: Array = np.maximum(low, high) / self.unit
+
+    @property
+    def size(self) -> int:
+        """How many variables there are."""
+        return int(self.free.size)
+
+    @property
+    def weight_count(self) -> int:
+        """How many weights the layers that move have, those in a box of width 0 included."""
+        return int(self._start.size)
+
+    def within(self, lower: Array, upper: Array) -> "Scaling":
+        """The same in a smaller box."""
+        found = copy(self)
+        found.lower, found.upper = lower, upper
+        return found
+
+    def variables(self, step: Array) -> Array:
+        """The variables that a step leads to."""
+        return np.asarray((self._center + self._box * step[self.free]) / self.unit)
+
+    def step(self, variables: Array) -> Array:
+        """The step that leads to given variables, inside the box."""
+        found = np.zeros(self._start.size)
+        found[self.free] = np.clip((variables * self.unit - self._center) / self._box, -1.0, 1.0)
+        return found
+
+    def weights(self, variables: Array, dtype: type[np.floating] = np.float64) -> list[Array]:
+        """Every layer's weights [out, in + 1] at given variables."""
+        full = variables * self.unit
+        if not self._whole:
+            full, moved = self._start.copy(), full
+            full[self.free] = moved
+        full = full.astype(dtype, copy=False)
+        parts = iter(self._parts)
+        pairs = zip(self.own, self.moves, strict=True)
+        return [
+            full[next(parts)].reshape(own.shape) if moves else own.astype(dtype, copy=False) for own, moves in pairs
+        ]
+
+    def from_weights(self, weights: list[Array]) -> Array:
+        """The variables of given weights of every layer, clipped into the box."""
+        return np.clip(self.raw(weights), self.lower, self.upper)
+
+    def raw(self, weights: list[Array]) -> Array:
+        """The variables of given weights of every layer, wherever they lie."""
+        moving = [weight.ravel() for weight, moves in zip(weights, self.moves, strict=True) if moves]
+        return np.asarray(np.concatenate(moving)[self.free] / self.unit)
+
+    def in_units(self, layer: int) -> Array:
+        """What each weight of a moving layer counts in [out, in + 1]."""
+        number = sum(self.moves[:layer])
+        return self._unit[self._parts[number]].reshape(self.own[layer].shape)
+
+    def gradient(self, by_weight: list[Array]) -> Array:
+        """Derivatives by the variables from those by every moving layer's weights."""
+        found = np.concatenate([part.ravel() for part in by_weight])
+        return np.asarray((found if self._whole else found[self.free]) * self.unit, dtype=np.float64)
+
+
+def _block(network: Network) -> Array:
+    """The block's own weights [h, d+1]."""
+    snap = network.snapshot
+    bias = np.zeros(len(snap.weight)) if snap.bias is None else snap.bias
+    return np.column_stack([snap.weight, bias]).astype(np.float64)
+
+
+def _units(network: Network, own: list[Array]) -> list[Array]:
+    """What each weight counts in: for the block 1 / rms of its input, for the last layer the targets' spread."""
+    units = [np.ones(weight.shape) for weight in own]
+    size = np.sqrt(np.mean(np.square(network.inputs), axis=0))
+    units[0] /= np.where(size > 0, size, 1.0)
+    last = network.tail[-1].activation if network.tail else network.activation
+    if network.tail and network.snapshot.task == "regression" and last.name in ("identity", "relu", "leaky_relu"):
+        targets = regression_targets(network.snapshot)
+        spread = np.sqrt(np.mean(np.square(targets), axis=0))
+        units[-1] *= np.where(spread > 0, spread, 1.0)[:, None]
+    return units

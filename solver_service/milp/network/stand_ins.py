@@ -1,0 +1,165 @@
+"""Smooth functions that descents follow in place of each objective: value and slope by the outputs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from shared.objectives import Objective, sample_weights
+from shared.snapshot import Snapshot, regression_targets
+from solver_service.milp.core.problem import Array, Index
+
+Real = Array
+"""Float64, or float32 where an evaluator computes in that."""
+Function = Callable[[Real], tuple[float, Real]]
+
+SOFTNESS = 0.1
+"""How wide, as a part of the usual error or of the margin, a kink is rounded off."""
+PEAK = 12.0
+"""The power of the norm that stands for the largest error."""
+
+
+@dataclass(frozen=True, eq=False)
+class StandIn:
+    """From outputs [K, n] to a value and its derivative by them [K, n]; `squares` where it is the mse itself."""
+
+    function: Function
+    squares: bool = False
+
+    def __call__(self, outputs: Real) -> tuple[float, Real]:
+        """Value and slope."""
+        return self.function(outputs)
+
+
+def stand_in(
+    goal: Objective,
+    snapshot: Snapshot,
+    rows: Index | None = None,
+    *,
+    softness: float = SOFTNESS,
+    importance: Array | None = None,
+) -> StandIn:
+    """The function to follow for an objective; `softness` tells how closely, `importance` [N] weighs samples anew."""
+    weights = sample_weights(snapshot) if importance is None else sample_weights(snapshot) * importance
+    chosen = slice(None) if rows is None else rows
+    weights = weights[chosen]
+    if snapshot.task == "regression":
+        errors = _of_errors(goal, regression_targets(snapshot)[chosen].T, weights, softness)
+        return StandIn(errors, squares=goal.name == "mse")
+    targets = np.asarray(snapshot.targets)[chosen].astype(np.int64)
+    return StandIn(_of_margins(goal, targets, weights, softness))
+
+
+def _of_errors(goal: Objective, targets: Array, weights: Array, softness: float) -> Function:
+    """Targets [K, n], weights [n]."""
+    targets = np.ascontiguousarray(targets)
+    share = weights / (weights.sum() * len(targets))
+    if goal.name == "mse":
+        return _squares(targets, share)
+    if goal.name == "max_error":
+        return _peak(targets, share)
+    if goal.name == "outliers":
+        return _beyond(targets, share, goal.tolerance or 0.0, softness)
+    return _absolute(targets, share, softness)
+
+
+def _squares(targets: Array, share: Array) -> Function:
+    even = bool((share == share[0]).all())
+    cast: dict[str, Real] = {}
+
+    def squares(outputs: Real) -> tuple[float, Real]:
+        own = cast.setdefault(outputs.dtype.char, targets.astype(outputs.dtype))
+        error = outputs - own
+        if even:
+            value = float(np.vdot(error, error)) * float(share[0])
+            error *= outputs.dtype.type(2.0 * share[0])
+            return value, error
+        slope = error * (2.0 * share).astype(outputs.dtype)
+        return 0.5 * float(np.vdot(error, slope)), slope
+
+    return squares
+
+
+def _absolute(targets: Array, share: Array, softness: float) -> Function:
+    """`sqrt(e^2 + s^2) - s`, where s is a part of the targets' spread at first and of the mean error later on."""
+    spread = float(np.sqrt(np.mean(np.square(targets - targets.mean(axis=1, keepdims=True))))) or 1.0
+
+    def absolute(outputs: Real) -> tuple[float, Real]:
+        error = np.asarray(outputs - targets, dtype=np.float64)
+        width = softness * spread
+        root = np.sqrt(np.square(error) + width * width)
+        return float(((root - width) * share).sum()), np.asarray(error / root * share)
+
+    return absolute
+
+
+def _peak(targets: Array, share: Array) -> Function:
+    """A p-norm of the errors that count."""
+    counts = share > 0
+
+    def peak(outputs: Real) -> tuple[float, Real]:
+        error = np.asarray(outputs - targets, dtype=np.float64) * counts
+        size = np.abs(error)
+        top = float(size.max())
+        if top == 0.0:
+            return 0.0, np.zeros_like(error)
+        ratio = size / top
+        power = ratio ** (PEAK - 1)
+        total = float((power * ratio).sum())
+        value = top * total ** (1 / PEAK)
+        return value, np.asarray(np.sign(error) * power * total ** (1 / PEAK - 1))
+
+    return peak
+
+
+def _beyond(targets: Array, share: Array, tolerance: float, softness: float) -> Function:
+    """`r^2 / (1 + r^2)` of the excess r beyond the tolerance in units of a width: a rounded count."""
+    spread = float(np.sqrt(np.mean(np.square(targets - targets.mean(axis=1, keepdims=True))))) or 1.0
+    width = max(tolerance, 3 * softness * spread)
+
+    def beyond(outputs: Real) -> tuple[float, Real]:
+        error = np.asarray(outputs - targets, dtype=np.float64)
+        excess = np.maximum(np.abs(error) - 0.98 * tolerance, 0.0) / width
+        below = 1.0 / (1.0 + np.square(excess))
+        value = float(((1.0 - below) * share).sum())
+        return value, np.asarray(np.sign(error) * 2.0 * excess * np.square(below) / width * share)
+
+    return beyond
+
+
+def _of_margins(goal: Objective, targets: Index, weights: Array, softness: float) -> Function:
+    """Margins against the soft maximum of the rivals, in a loss that is nearly the objective's."""
+    share = weights / weights.sum()
+    rows = np.arange(len(targets))
+    need = goal.margin if goal.name != "zero_one" else max(softness, 1e-3)
+
+    def margins(outputs: Real) -> tuple[float, Real]:
+        scores = np.asarray(outputs, dtype=np.float64) / need
+        rivals = scores.copy()
+        rivals[targets, rows] = -np.inf
+        top = rivals.max(axis=0)
+        sharp = np.exp((rivals - top) / softness)
+        total = sharp.sum(axis=0)
+        margin = scores[targets, rows] - top - softness * np.log(total)
+        value, slope = _margin_loss(goal, margin, softness)
+        pull = slope * share / need
+        found = -pull * sharp / total
+        found[targets, rows] += pull
+        return float((value * share).sum()), found
+
+    return margins
+
+
+def _margin_loss(goal: Objective, margin: Array, softness: float) -> tuple[Array, Array]:
+    """The loss of a margin in units of what is needed, and its slope: a soft hinge, its cap where there is one."""
+    if goal.name not in ("ramp", "zero_one"):
+        gap = (1.0 - margin) / softness
+        return softness * np.logaddexp(0.0, gap), -_sigmoid(gap)
+    # The ramp's corners, at 0 and 1, are rounded off by a logistic step of about its width.
+    width = 0.25
+    step = _sigmoid((0.5 - margin) / width)
+    return step, -step * (1.0 - step) / width
+
+
+def _sigmoid(x: Array) -> Array:
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * x)))
