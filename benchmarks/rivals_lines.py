@@ -101,7 +101,7 @@ class Lines:
             weight[unit] = self.rng.normal(size=self._inputs) * (self.rng.random(self._inputs) < 0.3)
             bias[unit : unit + 1] = self.rng.normal()
         else:
-            wrong = np.flatnonzero(self._margin < CLEAR)
+            wrong = np.flatnonzero(self.margin < CLEAR)
             sample = int(self.rng.choice(wrong)) if wrong.size else int(self.rng.integers(len(self._rows)))
             own, rival = int(self.targets[sample]), int(self._rival[sample])
             for row, sign in ((own, 1.0), (rival, -1.0)) if kind < 0.9 else ((own, 1.0),):
@@ -111,7 +111,7 @@ class Lines:
 
     def try_direction(self, direction: Array) -> bool:
         """Go to the best step along a direction [P]; true where the cost came down."""
-        low, high = self._reach(direction)
+        low, high = self.reach(direction)
         if not low < high:
             return False
         weight, bias = self.case.layers(direction)[0]
@@ -119,20 +119,20 @@ class Lines:
         change = self.case.inputs @ weight[moving].T + (0.0 if bias is None else bias[moving])
         starts, ends = self._intervals(moving, change, low, high)
         step, cost = self._best_step(starts, ends, moving, change, low, high)
-        if cost > self._cost or step == 0:
+        if cost > self.cost or step == 0:
             return False
-        before, standing = self._cost, (self.vector, self.scores)
+        before, standing = self.cost, (self.vector, self.scores)
         self.vector = self.case.clip(self.vector + step * direction)
         self.scores = self.scores.copy()
         self.scores[:, moving] += step * change
         self._look()
-        if self._cost > before:
+        if self.cost > before:
             (self.vector, self.scores) = standing
             self._look()
             return False
-        if self._broken == 0 and self._cost < self.case.best:
+        if self._broken == 0 and self.cost < self.case.best:
             self.case.offer(self.vector)
-        return self._cost < before
+        return self.cost < before
 
     def _recount(self) -> None:
         self.scores = self.case.scores(self.vector)
@@ -146,9 +146,9 @@ class Lines:
         self._first = rivals[self._rows, self._rival]
         rivals[self._rows, self._rival] = -np.inf
         self._second = rivals.max(axis=1)
-        self._margin = self.scores[self._rows, self.targets] - self._first
-        self._broken = float(self.shares.broken(self.shares.matrix @ (self._margin >= CLEAR)))
-        self._cost = self._loss(self._margin) + PRICE * self._broken
+        self.margin = self.scores[self._rows, self.targets] - self._first
+        self._broken = float(self.shares.broken(self.shares.matrix @ (self.margin >= CLEAR)))
+        self.cost = self._loss(self.margin) + PRICE * self._broken
 
     def _loss(self, margin: Array) -> float:
         goal = self.case.spec.goal
@@ -157,7 +157,7 @@ class Lines:
         loss = np.maximum(0.0, 1.0 - margin / goal.margin)
         return float(self.case.weights @ (np.minimum(1.0, loss) if goal.name == "ramp" else loss))
 
-    def _reach(self, direction: Array) -> tuple[float, float]:
+    def reach(self, direction: Array) -> tuple[float, float]:
         """The steps from here to the two ends of the box."""
         with np.errstate(divide="ignore", invalid="ignore"):
             ends = (self.case.low - self.vector) / direction, (self.case.high - self.vector) / direction
