@@ -177,12 +177,13 @@ def not_finite(value: Any, name: str = "") -> Iterator[str]:
 
 
 def _sizes(rng: np.random.Generator) -> tuple[int, int, int]:
-    """N, d and K, log-uniform, of at most 2e7 coefficients N d K."""
+    """N, d and K, log-uniform, of at most 2e7 coefficients N d K; half of all jobs have more than a million."""
+    least = 1e6 if rng.random() < 0.5 else 1e3
     while True:
         n = int(10 ** rng.uniform(1.5, 4.7))
         d = int(2 ** rng.uniform(1, 11))
         k = int(2 ** rng.uniform(1, 4.4))
-        if 1e3 < n * d * k <= MOST_COEFFICIENTS:
+        if least < n * d * k <= MOST_COEFFICIENTS:
             return n, d, k
 
 
@@ -192,7 +193,11 @@ def _snapshot(
     """A noisy teacher's answers and a student near the teacher; also the size of a weight."""
     inputs = np.maximum(0.0, rng.normal(size=(n, d)) + rng.uniform(-0.5, 1.0)) * 10 ** rng.uniform(-1, 1)
     scale = 1.0 / (np.abs(inputs).mean() * math.sqrt(d) + 1e-12)
-    widths = [int(2 ** rng.uniform(1, 5)), *([int(rng.integers(2, 9))] * int(rng.integers(0, 2))), k] if hidden else [k]
+    widths = (
+        [min(k, int(2 ** rng.uniform(1, 5))), *([int(rng.integers(2, 9))] * int(rng.integers(0, 2))), k]
+        if hidden
+        else [k]
+    )
     kinds = [str(rng.choice(["relu", "leaky_relu:0.1", "hardtanh"])) for _ in widths[1:]] + ["identity"]
     layers, values = [], inputs
     for width, kind in zip(widths, kinds, strict=True):

@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks.rivals_case import Array, Case
 from benchmarks.rivals_lines import Lines
-from benchmarks.rivals_smooth import ramp_slope, restarts
+from benchmarks.rivals_smooth import kick, local, ramp_slope, restarts
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,15 @@ def descents(case: Case, rng: np.random.Generator, until: float = 1.0) -> None:
         )
         _after(case, rng, adam(case, rng, plan))
         runs += 1
+
+
+def polished(case: Case, rng: np.random.Generator) -> None:
+    """As `descents`, and from the end of each run L-BFGS-B on the ramp itself, then from kicks of the best."""
+    while case.clock.used < 1:
+        descents(case, rng, until=case.clock.used + 1e-9)
+        local(case, case.vector if np.isfinite(case.best) else case.start, 0.0, 100)
+        for _ in range(3):
+            local(case, kick(case, rng), 0.0, 100)
 
 
 def lines(case: Case, rng: np.random.Generator) -> None:

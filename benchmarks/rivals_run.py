@@ -21,7 +21,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.rivals_case import Case, Clock, spec_of
-from benchmarks.rivals_descents import descents, lines, recipe
+from benchmarks.rivals_descents import descents, lines, polished, recipe
 from benchmarks.rivals_evolution import evolution
 from benchmarks.rivals_networks import can_replace, fits_least_squares, gauss, replacement, replacement_gauss
 from benchmarks.rivals_smooth import regression, restarts
@@ -40,6 +40,10 @@ def _classes(case: Case) -> bool:
     return case.snapshot.task == "classification"
 
 
+def _free_classes(case: Case) -> bool:
+    return _classes(case) and not case.spec.constraints
+
+
 def _plain_regression(case: Case) -> bool:
     return case.is_final and not _classes(case)
 
@@ -47,9 +51,10 @@ def _plain_regression(case: Case) -> bool:
 RIVALS: dict[str, tuple[Rival, Callable[[Case], bool]]] = {
     "recipe": (recipe, lambda case: True),
     "descents": (descents, _classes),
+    "polished": (polished, _free_classes),
     "lines": (lines, lambda case: _classes(case) and case.is_final),
     "regression": (regression, _plain_regression),
-    "restarts": (restarts, _classes),
+    "restarts": (restarts, _free_classes),
     "gauss": (gauss, fits_least_squares),
     "replacement": (replacement, can_replace),
     "replacement-gauss": (replacement_gauss, lambda case: can_replace(case) and fits_least_squares(case)),

@@ -20,7 +20,7 @@ ENDLESS = {"diabetes-whole4-300"}
 """Whole networks whose search no node limit ends: `make bench-rivals` compares them by the clock."""
 COMMITTED = sorted(path.stem for path in FOLDER.glob("*.safetensors") if path.stem not in ENDLESS)
 STEPS = 500
-"""What a rival may do in a test: minibatches, evaluations or lines. No clock is looked at: every machine sees the same."""
+"""What a rival may do in a test: minibatches, evaluations or lines; without a clock every machine sees the same."""
 
 
 def data(name):
