@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.rivals_report import Record, compare, table, write_plot
+from benchmarks.rivals_report import Record, all_rivals, compare, table, write_plot
 from benchmarks.rivals_run import RIVALS, members
 from shared.snapshot import Snapshot
 
@@ -77,7 +77,7 @@ def write(records: list[Record], times: list[float], folder: Path) -> str:
     about = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
     rows = ",\n".join(json.dumps(record) for record in records)
     (folder / "rivals.json").write_text(f'{{"about": {json.dumps(about)},\n"records": [\n{rows}\n]}}\n')
-    text = table(compare(records, times))
+    text = f"{table(compare(records, times))}\n{all_rivals(records, times)}"
     (folder / "rivals.md").write_text(text)
     write_plot(records, folder / "rivals.png")
     return text

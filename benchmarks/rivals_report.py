@@ -95,6 +95,21 @@ def table(rows: list[Comparison]) -> str:
     return "\n".join([*lines, "", *_totals(rows), ""])
 
 
+def all_rivals(records: list[Record], times: list[float]) -> str:
+    """Every rival's median value after the longest time, as markdown, and the processor's share of the seconds."""
+    rivals = [record for record in records if record["method"] != "job"]
+    names = list(dict.fromkeys(record["method"] for record in rivals))
+    lines = [f"| after {max(times):g} s | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for snapshot in dict.fromkeys(record["snapshot"] for record in rivals):
+        mine = [record for record in rivals if record["snapshot"] == snapshot]
+        values = _medians(mine, max(times))
+        cells = [_value(values[name]) if name in values else "" for name in names]
+        lines.append(f"| {snapshot} | {' | '.join(cells)} |")
+    shares = [record["cpu_s"] / record["seconds"] for record in records if record.get("seconds")]
+    share = f"Runs had the processor for {100 * median(shares):.0f} % of their seconds (median)." if shares else ""
+    return "\n".join([*lines, "", share, ""])
+
+
 def write_plot(records: list[Record], path: Path) -> None:
     """One panel a snapshot: the best value over time of the job's longest runs and of every rival, first seed."""
     import matplotlib as mpl  # noqa: PLC0415 - loaded for the plot alone
@@ -125,10 +140,7 @@ def write_plot(records: list[Record], path: Path) -> None:
 
 
 def _row(snapshot: str, time_s: float, jobs: list[Record], rivals: list[Record]) -> Comparison:
-    by_name = {
-        name: median(value_at(record, time_s) for record in rivals if record["method"] == name)
-        for name in dict.fromkeys(record["method"] for record in rivals)
-    }
+    by_name = _medians(rivals, time_s)
     strongest = min(by_name, key=lambda name: by_name[name], default="")
     firsts = [record.get("first_s") for record in jobs]
     known = [record for record in (*jobs, *rivals) if "start" in record]
@@ -143,6 +155,14 @@ def _row(snapshot: str, time_s: float, jobs: list[Record], rivals: list[Record])
         first_s=None if None in firsts else max(firsts),  # type: ignore[type-var]
         late_s=max(record.get("late_s", math.inf) for record in jobs),
     )
+
+
+def _medians(rivals: list[Record], time_s: float) -> dict[str, float]:
+    """Each rival's value at this time, the median of its seeds'."""
+    return {
+        name: median(value_at(record, time_s) for record in rivals if record["method"] == name)
+        for name in dict.fromkeys(record["method"] for record in rivals)
+    }
 
 
 def _totals(rows: list[Comparison]) -> list[str]:
