@@ -199,7 +199,8 @@ def _snapshot(
         else [k]
     )
     kinds = [str(rng.choice(["relu", "leaky_relu:0.1", "hardtanh"])) for _ in widths[1:]] + ["identity"]
-    layers, values = [], inputs
+    layers: list[TailLayer] = []
+    values = inputs
     for width, kind in zip(widths, kinds, strict=True):
         size = scale if not layers else 1.0 / math.sqrt(values.shape[1])
         weight, bias = rng.normal(scale=size, size=(width, values.shape[1])), rng.normal(scale=size, size=width)
@@ -207,7 +208,8 @@ def _snapshot(
         layers.append(TailLayer(_float32(student), _float32(bias), Activation.parse(kind)))
         values = Activation.parse(kind)(values @ weight.T + bias)
     values = values + rng.normal(scale=0.3 * values.std() + 1e-9, size=values.shape)
-    block, extras = layers[0], {}
+    block = layers[0]
+    extras: dict[str, Any] = {}
     if rng.random() < 0.2:
         extras["sample_weight"] = _float32(rng.integers(1, 5, n))
     if classes:

@@ -4,6 +4,8 @@ Margins t_nk + a s_nk are lines in the step a, so sorting the 2N ends of the int
 every share of every class and group, at once: O(N log N) where one class moves, O(NK + N log N) where all do.
 """
 
+import math
+
 import numpy as np
 
 from benchmarks.rivals_case import Array, Case
@@ -54,12 +56,14 @@ class Lines:
         self.targets = case.snapshot.targets
         self._rows = np.arange(case.snapshot.samples)
         self._units, self._inputs = case.snapshot.weight.shape
+        self.cost, self._broken = math.inf, math.inf
         self.move_to(vector)
 
     def move_to(self, vector: Array) -> None:
         """Stand at this vector."""
         self.vector = self.case.clip(vector)
-        self._recount()
+        self.scores = self.case.scores(self.vector)
+        self._look()
 
     def search(self, *, until: float) -> None:
         """Try directions until a share of the clock is used; when nothing moves any more, kick the best point."""
@@ -127,16 +131,12 @@ class Lines:
         self.scores[:, moving] += step * change
         self._look()
         if self.cost > before:
-            (self.vector, self.scores) = standing
+            self.vector, self.scores = standing
             self._look()
             return False
         if self._broken == 0 and self.cost < self.case.best:
             self.case.offer(self.vector)
-        return self.cost < before
-
-    def _recount(self) -> None:
-        self.scores = self.case.scores(self.vector)
-        self._look()
+        return bool(self.cost < before)
 
     def _look(self) -> None:
         """Margins, the strongest rival and the second [N], and the cost of where we stand."""
@@ -189,26 +189,22 @@ class Lines:
     ) -> tuple[float, float]:
         """The step in the middle of the cheapest stretch, and its cost."""
         some = np.flatnonzero(starts <= ends)
+        if not some.size:
+            return 0.0, np.inf
         at = np.concatenate([starts[some], ends[some]])
         order = np.argsort(at, kind="stable")  # starts stand before ends, so equal steps open before they close
         at, who = at[order], np.concatenate([some, some])[order]
-        sign = np.repeat([1.0, -1.0], len(some))[order]
-        broken = (
-            self.shares.broken(np.cumsum(self.shares.matrix[:, who] * sign, axis=1)) if len(self.shares.matrix) else 0
-        )
-        middles = np.append((at[:-1] + at[1:]) / 2, high) if len(at) else np.array([0.0])
+        sign = np.repeat([1.0, -1.0], some.size)[order]
+        middles = np.append((at[:-1] + at[1:]) / 2, high)
+        broken = self.shares.broken(np.cumsum(self.shares.matrix[:, who] * sign, axis=1))
         if self.case.spec.goal.name == "zero_one":
             cost = self.case.weights.sum() - np.cumsum(self.case.weights[who] * sign) + PRICE * broken
-            best = int(cost.argmin()) if len(at) else 0
-            return (float(middles[best]), float(cost[best])) if len(at) else (0.0, np.inf)
-        if len(self.shares.matrix) and len(at):
-            middles = middles[broken <= max(self._broken, broken.min())]
-        trials = middles[np.linspace(0, len(middles) - 1, min(TRIALS, len(middles))).astype(int)]
-        trials = (
-            np.unique(np.concatenate([trials, np.linspace(low, high, 9), trials * 0.1]))
-            if not len(self.shares.matrix)
-            else trials
-        )
+            best = int(cost.argmin())
+            return float(middles[best]), float(cost[best])
+        allowed = middles[broken <= max(self._broken, float(broken.min()))]
+        trials = allowed[np.linspace(0, allowed.size - 1, min(TRIALS, allowed.size)).astype(int)]
+        if not len(self.shares.matrix):  # a ramp's best step may be where nobody turns right, and is often a short one
+            trials = np.unique(np.concatenate([trials, np.linspace(low, high, 9), trials * 0.1]))
         return self._best_trial(trials, moving, change)
 
     def _best_trial(self, trials: Array, moving: Array, change: Array) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import lsq_linear, minimize
+from scipy.optimize import Bounds, lsq_linear, minimize
 
 from benchmarks.rivals_case import Array, Case
 from shared.objectives import margins
@@ -13,6 +13,8 @@ from shared.snapshot import regression_targets
 
 LOCAL = 500
 """Iterations of one L-BFGS-B run."""
+OFFERED = 30
+"""After so many evaluations the best of a run is offered, though the run goes on."""
 TINY = 1e-300
 """Keeps a division by an error of 0 finite."""
 
@@ -53,12 +55,13 @@ def local(case: Case, start: Array, smoothing: float, iterations: int = LOCAL) -
     """One run of L-BFGS-B on the smoothed objective; the best of what it saw is offered. Returns where it ended."""
     loss = smooth_loss(case, smoothing)
     seen: tuple[Array, float] = (start, np.inf)
+    evaluations = 0
     # Classes need no more than float32, which is twice as fast; an error's last digits do.
     dtype = np.float32 if case.snapshot.task == "classification" else np.float64
     inputs = case.snapshot.inputs.astype(dtype)
 
     def of(vector: Array) -> tuple[float, Array]:
-        nonlocal seen
+        nonlocal seen, evaluations
         if not case.clock.step():
             raise TimeoutError
         point = vector.astype(dtype)
@@ -66,9 +69,12 @@ def local(case: Case, start: Array, smoothing: float, iterations: int = LOCAL) -
         value, slope = loss(trace[-1])
         if value < seen[1]:
             seen = (vector.copy(), value)
+        evaluations += 1
+        if evaluations % OFFERED == 0:
+            case.offer(seen[0])
         return value, case.backward(point, trace, slope.astype(dtype)).astype(np.float64)
 
-    bounds = np.column_stack([case.low, case.high])
+    bounds = Bounds(case.low, case.high)
     try:
         done = minimize(
             of, case.clip(start), jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": iterations}
@@ -117,7 +123,7 @@ def smooth_loss(case: Case, smoothing: float) -> Callable[[Array], tuple[float, 
     return errors if objective in ("mse", "mae", "max_error", "outliers") else case.slope
 
 
-def ramp_slope(scores: NDArray[Any], targets: NDArray[np.int64], width: float, most: float = 1.0) -> NDArray[Any]:
+def ramp_slope(scores: NDArray[Any], targets: NDArray[Any], width: float, most: float = 1.0) -> NDArray[Any]:
     """The slopes [n, K] of min(most, max(0, 1 - t / width)) for margins t between a class and its strongest rival."""
     rows = np.arange(len(scores))
     rivals = scores.copy()
