@@ -181,8 +181,9 @@ class Case:
                 vector[rank[max(0, int(constraint.value) - others) :]] = 0.0
         return vector
 
-    def slope(self, scores: Array, rows: Any = slice(None)) -> tuple[float, Array]:
+    def slope(self, scores: Array) -> tuple[float, Array]:
         """The objective at these outputs and its slopes [N, K], by differences: right for any objective."""
+        scores = scores.astype(np.float64)
         goal, step = self.spec.goal, 1e-6 * (1.0 + np.abs(scores).max())
         base = goal.sample_costs(self.snapshot, scores)
         slopes = np.empty_like(scores)

@@ -22,16 +22,15 @@ class Descent:
 
 def recipe(case: Case, rng: np.random.Generator) -> None:
     """What one would script in ten minutes: Adam on ramps, then biases under constraints; else L-BFGS-B restarts."""
-    if case.snapshot.task == "regression" or not case.is_final:
+    if case.snapshot.task != "classification" or not case.is_final:
         restarts(case, rng)
         return
-    if case.spec.constraints:
-        Lines(case, rng, case.start).biases()
+    _after(case, rng, case.start)
     runs = 0
     widths = (1.0, 0.3, 3.0) if case.spec.objective != "zero_one" else (0.3, 0.1, 1.0)
     while case.clock.used < 1:
         balance = rng.random() if case.spec.constraints else 0.0
-        plan = Descent((0.05, 0.2, 0.02)[runs % 3], widths[runs // 3 % 3], 12, balance)
+        plan = Descent((0.05, 0.2, 0.02)[runs % 3], case.spec.margin * widths[runs // 3 % 3], 12, balance)
         _after(case, rng, adam(case, rng, plan))
         runs += 1
 
@@ -39,8 +38,7 @@ def recipe(case: Case, rng: np.random.Generator) -> None:
 def descents(case: Case, rng: np.random.Generator, until: float = 1.0) -> None:
     """Adam with steps, ramps, lengths and class weights at random; every second run goes on from the best so far."""
     runs = 0
-    if case.spec.constraints:
-        Lines(case, rng, case.start).biases()
+    _after(case, rng, case.start)
     while case.clock.used < until:
         plan = Descent(
             step=10 ** rng.uniform(-2, -0.6),
@@ -54,7 +52,7 @@ def descents(case: Case, rng: np.random.Generator, until: float = 1.0) -> None:
 
 
 def polished(case: Case, rng: np.random.Generator) -> None:
-    """As `descents`, and from the end of each run L-BFGS-B on the ramp itself, then from kicks of the best."""
+    """A short run of Adam, L-BFGS-B on the ramp itself from the best so far, and the same from three kicks of it."""
     while case.clock.used < 1:
         descents(case, rng, until=case.clock.used + 1e-9)
         local(case, case.vector if np.isfinite(case.best) else case.start, 0.0, 100)
@@ -103,5 +101,5 @@ def adam(case: Case, rng: np.random.Generator, plan: Descent) -> Array:
 
 def _after(case: Case, rng: np.random.Generator, vector: Array) -> None:
     """Under constraints a descent's end is only a beginning: its biases are searched."""
-    if case.spec.constraints:
+    if case.spec.constraints and case.is_final:
         Lines(case, rng, vector).biases()

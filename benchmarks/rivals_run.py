@@ -45,7 +45,7 @@ def _free_classes(case: Case) -> bool:
 
 
 def _plain_regression(case: Case) -> bool:
-    return case.is_final and not _classes(case)
+    return case.is_final and case.snapshot.task == "regression"
 
 
 RIVALS: dict[str, tuple[Rival, Callable[[Case], bool]]] = {

@@ -13,6 +13,9 @@ from shared.snapshot import regression_targets
 
 LOCAL = 500
 """Iterations of one L-BFGS-B run."""
+Loss = Callable[[Array], tuple[float, Array]]
+NARROW = 0.1
+"""The width of the ramp that stands for a count."""
 OFFERED = 30
 """After so many evaluations the best of a run is offered, though the run goes on."""
 TINY = 1e-300
@@ -86,41 +89,55 @@ def local(case: Case, start: Array, smoothing: float, iterations: int = LOCAL) -
     return seen
 
 
-def smooth_loss(case: Case, smoothing: float) -> Callable[[Array], tuple[float, Array]]:
-    """A smooth stand-in for the objective: outputs [N, K] -> value and slopes [N, K]; mse is itself."""
+def smooth_loss(case: Case, smoothing: float) -> Loss:
+    """A smooth stand-in for the objective: outputs [N, K] -> value and slopes [N, K].
+
+    Ramps and mse stand for themselves, a count for a narrow ramp, and what is not known here for itself by differences.
+    """
+    if case.spec.objective in ("zero_one", "ramp", "hinge"):
+        return _class_loss(case)
+    if case.spec.objective in ("mse", "mae", "max_error", "outliers"):
+        return _error_loss(case, smoothing)
+    return case.slope
+
+
+def _class_loss(case: Case) -> Loss:
+    width = case.spec.margin if case.spec.objective != "zero_one" else NARROW
+    most = np.inf if case.spec.objective == "hinge" else 1.0
+    targets = case.snapshot.targets
+
+    def loss(scores: Array) -> tuple[float, Array]:
+        costs = np.clip(1.0 - margins(scores, targets) / width, 0.0, most)
+        return float(case.weights @ costs), case.weights[:, None] * ramp_slope(scores, targets, width, most)
+
+    return loss
+
+
+def _error_loss(case: Case, smoothing: float) -> Loss:
     weights, objective = case.weights[:, None], case.spec.objective
-    if case.snapshot.task == "classification":
-        width = case.spec.margin if objective != "zero_one" else 0.1
-        most = np.inf if objective == "hinge" else 1.0
-
-        def classes(scores: Array) -> tuple[float, Array]:
-            loss = np.clip(1.0 - margins(scores, case.snapshot.targets) / width, 0.0, most)
-            return float(case.weights @ loss), weights * ramp_slope(scores, case.snapshot.targets, width, most)
-
-        return classes if objective in ("zero_one", "ramp", "hinge") else case.slope
     targets = regression_targets(case.snapshot)
     shares = weights / (case.weights.sum() * targets.shape[1])
 
-    def errors(scores: Array) -> tuple[float, Array]:
+    def loss(scores: Array) -> tuple[float, Array]:
         error = scores - targets
-        if objective == "mse":
-            return float((shares * error**2).sum()), 2 * shares * error
         size = smoothing * (np.abs(error).mean() + TINY)
-        if objective == "max_error":
-            top = np.abs(error).max()
-            soft = np.exp((np.abs(error) - top) / size) * (weights > 0)
-            return float(top + size * np.log(soft.sum())), np.sign(error) * soft / soft.sum()
-        root = np.sqrt(error**2 + size**2)
-        if objective == "mae":
-            return float((shares * root).sum()), shares * error / root
+        match objective:
+            case "mse":
+                return float((shares * error**2).sum()), 2 * shares * error
+            case "max_error":  # size * log(sum(exp(|e| / size))), which lies above the maximum
+                top = np.abs(error).max()
+                soft = np.exp((np.abs(error) - top) / size) * (weights > 0)
+                return float(top + size * np.log(soft.sum())), np.sign(error) * soft / soft.sum()
+            case "mae":
+                root = np.sqrt(error**2 + size**2)
+                return float((shares * root).sum()), shares * error / root
         tolerance = case.spec.tolerance or size
+        width = smoothing * tolerance + TINY
         with np.errstate(over="ignore"):  # outliers: a smooth step at the tolerance
-            step = 1 / (1 + np.exp(-(np.abs(error) - tolerance) / (smoothing * tolerance + TINY)))
-        return float((weights * step).sum()), weights * np.sign(error) * step * (1 - step) / (
-            smoothing * tolerance + TINY
-        )
+            step = 1 / (1 + np.exp(-(np.abs(error) - tolerance) / width))
+        return float((weights * step).sum()), weights * np.sign(error) * step * (1 - step) / width
 
-    return errors if objective in ("mse", "mae", "max_error", "outliers") else case.slope
+    return loss
 
 
 def ramp_slope(scores: NDArray[Any], targets: NDArray[Any], width: float, most: float = 1.0) -> NDArray[Any]:
