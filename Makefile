@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-containers check install chaos bench-abuse bench-exactness bench-headline bench-overlap \
-	bench-service bench-solver clean
+.PHONY: demo test test-containers check install chaos bench-abuse bench-exactness bench-headline bench-limits \
+	bench-overlap bench-rivals bench-service bench-solver clean
 
 SNAPSHOTS ?= benchmarks/snapshots
 TIME ?= 60
@@ -38,8 +38,14 @@ bench-exactness: $(READY)  ## 10,000 random tiny jobs and 500 hidden blocks agai
 bench-headline: $(READY)  ## what hidden layers are worth: the paper's regressions, ten seeds, about 40 minutes
 	$(BIN)/python benchmarks/headline.py --seeds 10
 
+bench-limits: $(READY)  ## 500 random jobs: do they end by their limit and their cancel, and is every number finite
+	$(BIN)/python benchmarks/limits.py --jobs 500 --json benchmarks/results/limits.json
+
 bench-overlap: $(READY)  ## what a slow pool costs the training loop
 	$(BIN)/python benchmarks/overlap.py
+
+bench-rivals: $(READY)  ## jobs against what an expert would script, in turns; SNAPSHOTS=DIR
+	$(BIN)/python benchmarks/rivals.py $(SNAPSHOTS)
 
 bench-service: $(READY)  ## the service against its parts: round trips, uploads, waiting, scaling
 	$(BIN)/python benchmarks/service.py --json benchmarks/results/service.json

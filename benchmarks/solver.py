@@ -33,9 +33,10 @@ Record = dict[str, Any]
 
 
 def eligible(path: Path, method: str) -> bool:
-    """Hidden layers are not solved yet; the authors' model counts errors only."""
+    """The peers know neither hidden layers nor constraints; the authors' model counts errors only."""
     snapshot = Snapshot.from_bytes(path.read_bytes())
-    return snapshot.is_final_identity and (method != "reference-scip" or snapshot.note["objective"] == "zero_one")
+    plain = snapshot.is_final_identity and not snapshot.note.get("constraints")
+    return plain and (method != "reference-scip" or snapshot.note["objective"] == "zero_one")
 
 
 def run(path: Path, method: str, seed: int, time_s: float) -> Record:
