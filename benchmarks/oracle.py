@@ -302,14 +302,15 @@ class _Search:
     def patterns(self):
         """(items that have to be right, rows of what else has to be: wrong samples, samples not called a class)."""
         gap = "group_rate_gap" in self.types
-        monotone = not (gap or self.spec.objective in ("zero_one", "worst_class", "worst_group"))
+        called_too = "precision_floor" in self.types  # a sample that need not be right may be called something else
+        monotone = not (gap or called_too or self.spec.objective in ("zero_one", "worst_class", "worst_group"))
         found = []
         for right in _subsets(self.items):
             for called, rows in self.callings(right):
                 if not self.fits(right, called):
                     continue
                 # A smaller set that fits asks for less, unless the count itself is what is minimised or balanced.
-                if monotone and not rows and any(self.fits(right - {n}, called) for n in right):
+                if monotone and any(self.fits(right - {n}, called) for n in right):
                     continue
                 wrong = [n for n in self.samples if n not in right] if gap else []
                 losing = ([self.lost(n, k) for n, k in chosen] for chosen in product(*map(self.losses_of, wrong)))
