@@ -1,5 +1,7 @@
 """The true optimum of tiny jobs by exhaustive search, constraints and all; it shares no code with the solver.
 
+What is convex, but not linear, is left to `convex_oracle.py`.
+
 Everything discrete is enumerated: which samples are right, which rival wins over a wrong one, which samples a ramp
 keeps, which weights are 0, which multiple of a grid each weight takes, which bounds are active in a least-squares
 problem. What is left is a linear program (or a linear system) in the new weights themselves.
@@ -9,11 +11,13 @@ from itertools import chain, combinations, product
 
 import highspy
 import numpy as np
+from convex_oracle import ConvexSearch
 
 EPS = 1e-4
 ROOM = 1e-6
 """How far from the line between right and wrong a sample has to be for float32 weights to tell, more than enough."""
 INFINITE = highspy.kHighsInf
+ON_SAMPLES = ("min_accuracy", "recall_floor", "group_rate_gap", "precision_floor")
 
 
 def optimum(snapshot, spec, *, room=0.0):
@@ -32,11 +36,16 @@ def kept(snapshot, spec, weight, bias):
     slip = 1e-12 * (1 + np.abs(found))
     if (found < low - slip).any() or (found > high + slip).any():
         return False
-    right = _margins(snapshot, found) >= EPS if snapshot.task == "classification" else None
-    return all(_keeps(snapshot, constraint, found[:, :-1], right) for constraint in spec.constraints)
+    scores = None if snapshot.task == "regression" else _class_scores(snapshot, _scores(snapshot, found))
+    return all(
+        _keeps_shares(snapshot, constraint, scores)
+        if constraint.type in ON_SAMPLES
+        else _keeps(constraint, found[:, :-1])
+        for constraint in spec.constraints
+    )
 
 
-def _keeps(snapshot, constraint, weight, right):
+def _keeps(constraint, weight):
     values = [weight[i, j] for i, j in _chosen(constraint, weight.shape)]
     match constraint.type:
         case "nonnegative":
@@ -47,13 +56,29 @@ def _keeps(snapshot, constraint, weight, right):
             return sum(value != 0 for value in values) <= constraint.value
         case "grid":
             return all(value == np.float32(round(value / constraint.value) * constraint.value) for value in values)
-        case "movement_cost":
-            return True
-    return _shares_fit(snapshot, constraint, right)
+        case "levels":
+            return {float(value) for value in values} <= {float(np.float32(level)) for level in constraint.levels}
+    return constraint.type == "movement_cost"
 
 
-def _shares_fit(snapshot, constraint, right):
-    w = _sample_weight(snapshot)
+def _keeps_shares(snapshot, constraint, scores):
+    classes = _classes(snapshot)
+    right = np.array([_beats_all(row, y) for row, y in zip(scores, classes, strict=True)])
+    called = {(n, c) for n, row in enumerate(scores) for c in range(len(row)) if not _beaten(row, c)}
+    return _shares_fit(snapshot, constraint, right, called)
+
+
+def _beats_all(row, own):
+    return all(row[own] - value >= EPS for k, value in enumerate(row) if k != own)
+
+
+def _beaten(row, own):
+    return any(value - row[own] >= EPS for k, value in enumerate(row) if k != own)
+
+
+def _shares_fit(snapshot, constraint, right, called):
+    """Whether the right samples [N], and the (sample, class) that count as called, keep a constraint."""
+    w, classes = _sample_weight(snapshot), _classes(snapshot)
 
     def rate(members):
         return w[members & right].sum() / w[members].sum()
@@ -63,11 +88,33 @@ def _shares_fit(snapshot, constraint, right):
         case "min_accuracy":
             return rate(weighty) >= constraint.value - 1e-9
         case "recall_floor":
-            classes = constraint.classes or np.unique(snapshot.targets[weighty])
-            return all(rate(weighty & (snapshot.targets == c)) >= constraint.value - 1e-9 for c in classes)
-    wanted = weighty & np.isin(snapshot.targets, constraint.classes or snapshot.targets)
-    one, two = (wanted & (snapshot.group == g) for g in np.unique(snapshot.group[weighty]))
-    return abs(rate(one) - rate(two)) <= constraint.value + 1e-9
+            asked = constraint.classes or np.unique(classes[weighty])
+            cells = [weighty & (classes == c) for c in asked]
+            if constraint.groups:
+                cells = [cell & (snapshot.group == g) for cell in cells for g in constraint.groups]
+            return all(rate(cell) >= constraint.value - 1e-9 for cell in cells if cell.any())
+        case "precision_floor":
+            for c in constraint.classes or range(_class_count(snapshot)):
+                true = sum(w[n] for n in np.flatnonzero(weighty & right & (classes == c)))
+                false = sum(w[n] for n in np.flatnonzero(weighty & (classes != c)) if (n, c) in called)
+                if true < (constraint.value - 1e-9) * (true + false):
+                    return False
+            return True
+    wanted = weighty & np.isin(classes, constraint.classes or classes)
+    rates = [rate(wanted & (snapshot.group == g)) for g in np.unique(snapshot.group[weighty])]
+    return max(rates) - min(rates) <= constraint.value + 1e-9
+
+
+def _classes(snapshot):
+    return snapshot.targets.reshape(snapshot.samples) if snapshot.task != "multilabel" else None
+
+
+def _class_count(snapshot):
+    return 2 if snapshot.task == "binary" else len(snapshot.weight)
+
+
+def _class_scores(snapshot, scores):
+    return np.hstack([np.zeros_like(scores), scores]) if snapshot.task == "binary" else scores
 
 
 def _chosen(constraint, shape):
@@ -100,16 +147,6 @@ def _scores(snapshot, weight):
     return scores if snapshot.offset is None else scores + snapshot.offset
 
 
-def _margins(snapshot, weight):
-    scores = _scores(snapshot, weight)
-    return np.array(
-        [
-            row[y] - max(value for k, value in enumerate(row) if k != y)
-            for row, y in zip(scores, snapshot.targets, strict=True)
-        ]
-    )
-
-
 def _subsets(members):
     members = list(members)
     return [frozenset(s) for s in chain.from_iterable(combinations(members, r) for r in range(len(members) + 1))]
@@ -129,9 +166,14 @@ class _Search:
         self.inputs = np.hstack([snapshot.inputs.astype(np.float64), np.ones((snapshot.samples, 1))])
         self.offset = np.zeros((snapshot.samples, self.h)) if snapshot.offset is None else snapshot.offset
         self.types = {constraint.type for constraint in spec.constraints}
+        self.labels = snapshot.task == "multilabel"
+        # What is right or wrong by itself: a sample, or a label of one.
+        self.items = [(n, k) for n in self.samples for k in range(self.h)] if self.labels else self.samples
         self.price = np.zeros((self.h, self.d + 1))
         for constraint in spec.constraints:
             for i, j in _chosen(constraint, (self.h, self.d)):
+                if constraint.type in ON_SAMPLES:
+                    continue
                 if constraint.type == "movement_cost":
                     self.price[i, j] += constraint.value
                 elif constraint.type == "nonnegative" or (constraint.type, constraint.value) == ("monotone", 1):
@@ -171,13 +213,16 @@ class _Search:
 
     def gridded(self):
         return [
-            (i, j, constraint.value)
+            (i, j, constraint.value if constraint.type == "grid" else tuple(constraint.levels))
             for constraint in self.spec.constraints
-            if constraint.type == "grid"
+            if constraint.type in ("grid", "levels")
             for i, j in _chosen(constraint, (self.h, self.d))
         ]
 
     def multiples(self, i, j, step):
+        if isinstance(step, tuple):
+            values = [float(np.float32(level)) for level in step]
+            return [value for value in values if self.low[i, j] <= value <= self.high[i, j]]
         first, last = int(np.ceil(self.low[i, j] / step)) - 1, int(np.floor(self.high[i, j] / step)) + 1
         values = (float(np.float32(k * step)) for k in range(first, last + 1))
         return [value for value in values if self.low[i, j] <= value <= self.high[i, j]]
@@ -186,90 +231,165 @@ class _Search:
 
     def in_box(self, low, high):
         match self.spec.objective:
-            case "zero_one" | "ramp" | "hinge":
+            case "zero_one" | "ramp" | "hinge" | "worst_class" | "worst_group" | "log_loss":
                 return self.margins_in(low, high)
-            case "mae" | "max_error":
+            case "mae" | "max_error" | "quantile":
                 return self.errors_in(low, high)
             case "outliers":
                 return self.outliers_in(low, high)
-        return self.squares_in(low, high)
+            case "trimmed_mse" | "trimmed_mae":
+                return self.trimmed_in(low, high)
+            case "huber":
+                return self.convex.least(low, high)
+        return self.convex.least(low, high) if self.price.any() else self.squares_in(low, high)
+
+    @property
+    def convex(self):
+        return ConvexSearch(self.snapshot, self.spec, self.inputs, self.offset, self.w, self.price)
+
+    def trimmed_in(self, low, high):
+        """Equal weights: the least over all sets of as many samples as may be dropped."""
+        dropped = int(np.floor(len(self.samples) * (self.spec.trim + 1e-9)))
+        values = []
+        for kept in combinations(self.samples, len(self.samples) - dropped):
+            if self.spec.objective == "trimmed_mae":
+                values.append(self.errors_in(low, high, among=kept))
+            else:
+                w = np.where(np.isin(np.arange(self.snapshot.samples), kept), self.w, 0.0)
+                of_kept = ConvexSearch(self.snapshot, self.spec, self.inputs, self.offset, w, self.price)
+                values.append(of_kept.least(low, high, total=self.w.sum()))
+        return min(values)
 
     def margins_in(self, low, high):
         patterns = self.patterns()
-        if self.spec.objective == "zero_one" and not self.price.any():
-            patterns.sort(key=lambda pattern: -sum(self.w[n] for n in pattern[0]))
+        # Where the pattern alone is the value, the first that can be had is the best.
+        counts = self.spec.objective not in ("ramp", "hinge", "log_loss") and not self.price.any()
+        if counts:
+            patterns.sort(key=lambda pattern: self.count(pattern[0]))
         best = None
-        for right, wrong in patterns:
-            rows = [(self.margin(n, k), EPS) for n in right for k in self.rivals(n)]
-            rows += [([-part for part in self.margin(n, k)], -EPS) for n, k in wrong]
+        for right, others in patterns:
+            rows = [row for item in right for row in self.right_rows(item)] + list(others)
             if not self.has_room(rows, low, high, self.room):
                 continue
             value = self.over(right, rows, low, high)
             if value is not None and (best is None or value < best):
                 best = value
-                if self.spec.objective == "zero_one" and not self.price.any():
+                if counts:
                     return best
         return best
+
+    def weight_of(self, item):
+        return self.w[item[0] if self.labels else item]
+
+    def count(self, right):
+        """What a set of right items costs where only right and wrong count."""
+        wrong = [item for item in self.items if item not in right]
+        if self.spec.objective not in ("worst_class", "worst_group"):
+            return sum(self.weight_of(item) for item in wrong)
+        classes, cells = _classes(self.snapshot), {}
+        for n in self.samples:
+            cell = (classes[n], self.snapshot.group[n] if self.spec.objective == "worst_group" else 0)
+            cells.setdefault(cell, []).append(n)
+        return max(sum(self.w[n] for n in cell if n in wrong) / sum(self.w[n] for n in cell) for cell in cells.values())
+
+    def right_rows(self, item):
+        return [(self.margin(item, k), EPS) for k in self.rivals(item)]
 
     def has_room(self, rows, low, high, room):
         """Whether all rows can hold by this much."""
         return room == 0 or self.minimise([(row, need + room) for row, need in rows], {}, low, high) is not None
 
     def patterns(self):
-        """(samples that have to be right, (sample, winning rival) of those that have to be wrong)."""
+        """(items that have to be right, rows of what else has to be: wrong samples, samples not called a class)."""
         gap = "group_rate_gap" in self.types
+        called_too = "precision_floor" in self.types  # a sample that need not be right may be called something else
+        monotone = not (gap or called_too or self.spec.objective in ("zero_one", "worst_class", "worst_group"))
         found = []
-        for right in _subsets(self.samples):
-            if not self.fits(right):
-                continue
-            # A smaller set that fits asks for less, unless the count itself is what is minimised or balanced.
-            if not gap and self.spec.objective != "zero_one" and any(self.fits(right - {n}) for n in right):
-                continue
-            others = [n for n in self.samples if n not in right] if gap else []
-            found += [(right, wrong) for wrong in product(*([(n, k) for k in self.rivals(n)] for n in others))]
+        for right in _subsets(self.items):
+            for called, rows in self.callings(right):
+                if not self.fits(right, called):
+                    continue
+                # A smaller set that fits asks for less, unless the count itself is what is minimised or balanced.
+                if monotone and any(self.fits(right - {n}, called) for n in right):
+                    continue
+                wrong = [n for n in self.samples if n not in right] if gap else []
+                losing = ([self.lost(n, k) for n, k in chosen] for chosen in product(*map(self.losses_of, wrong)))
+                found += [(right, [*rows, *more]) for more in losing]
         return found
 
-    def fits(self, right):
+    def losses_of(self, n):
+        return [(n, k) for k in self.rivals(n)]
+
+    def lost(self, n, k):
+        """The row of a sample that a rival keeps from being right."""
+        return [-part for part in self.margin(n, k)], -EPS
+
+    def callings(self, right):
+        """Which (sample, class) may count as called, and the rows that keep all others from it."""
+        asked = [c for c in self.spec.constraints if c.type == "precision_floor"]
+        if not asked:
+            yield frozenset(), []
+            return
+        count = _class_count(self.snapshot)
+        classes = {c for one in asked for c in one.classes or range(count)}
+        own = _classes(self.snapshot)
+        pairs = [(n, c) for n in self.samples if n not in right for c in classes if c != own[n]]
+        # Beaten by the own class alone, if there are but two, a sample would be right.
+        ways = [[None, *(k for k in range(count) if k != c and count > 2)] for _, c in pairs]
+        for chosen in product(*ways):
+            called = frozenset(pair for pair, k in zip(pairs, chosen, strict=True) if k is None)
+            rows = [(self.beating(n, k, c), EPS) for (n, c), k in zip(pairs, chosen, strict=True) if k is not None]
+            yield called, rows
+
+    def fits(self, right, called):
         mask = np.zeros(self.snapshot.samples, dtype=bool)
-        mask[list(right)] = True
-        shares = (c for c in self.spec.constraints if c.type in ("min_accuracy", "recall_floor", "group_rate_gap"))
-        return all(_shares_fit(self.snapshot, constraint, mask) for constraint in shares)
+        shares = [c for c in self.spec.constraints if c.type in ON_SAMPLES]
+        if shares:
+            mask[list(right)] = True
+        return all(_shares_fit(self.snapshot, constraint, mask, called) for constraint in shares)
 
     def over(self, right, rows, low, high):
-        """The least objective where these samples are right and these rows hold."""
-        total = sum(self.w[n] for n in self.samples)
-        if self.spec.objective == "zero_one":
+        """The least objective where these items are right and these rows hold."""
+        if self.spec.objective in ("zero_one", "worst_class", "worst_group"):
             moved = self.minimise(rows, {}, low, high)
-            return None if moved is None else moved + total - sum(self.w[n] for n in right)
+            return None if moved is None else moved + self.count(right)
         if self.spec.objective == "hinge":
-            return self.hinge(self.samples, rows, low, high)
+            return self.hinge(self.items, rows, low, high)
         if self.minimise(rows, {}, low, high) is None:
             return None
-        others = [n for n in self.samples if n not in right]
+        if self.spec.objective == "log_loss":
+            return self.convex.least(low, high, rows=rows)
+        others = [item for item in self.items if item not in right]
+        total = sum(self.weight_of(item) for item in self.items)
         values = []
         for more in _subsets(others):
             among = right | more
-            values.append(self.hinge(among, rows, low, high) + total - sum(self.w[n] for n in among))
+            values.append(self.hinge(among, rows, low, high) + total - sum(self.weight_of(item) for item in among))
         return min(values)
 
     def hinge(self, among, rows, low, high):
         margin = self.spec.margin
-        soft = [(self.margin(n, k, slack=margin), margin) for n in among for k in self.rivals(n)]
-        return self.minimise(rows + soft, {n: self.w[n] for n in among}, low, high)
+        soft = [(self.margin(item, k, slack=margin), margin) for item in among for k in self.rivals(item)]
+        cost = {self.items.index(item): self.weight_of(item) for item in among}
+        return self.minimise(rows + soft, cost, low, high)
 
-    def errors_in(self, low, high):
+    def errors_in(self, low, high, among=None):
+        """A slack for each output of each sample, and for quantile one for each side of it."""
         shared, rows, cost = self.spec.objective == "max_error", [], {}
-        slacks = len(self.samples) * self.h
-        for index, n in enumerate(self.samples):
+        among = self.samples if among is None else among
+        slacks = 2 * len(self.samples) * self.h
+        sides = (1 - self.spec.quantile, self.spec.quantile) if self.spec.objective == "quantile" else (1.0, 1.0)
+        for index, n in enumerate(among):
             for k in range(self.h):
-                place = 0 if shared else index * self.h + k
                 level, slope = self.score(n, k)
-                for sign in (1.0, -1.0):
+                for side, sign in enumerate((-1.0, 1.0)):
+                    place = 0 if shared else 2 * (index * self.h + k)
+                    place += side if self.spec.objective == "quantile" else 0
                     slack = np.zeros(slacks)
                     slack[place] = 1.0
                     row = np.concatenate([sign * slope, slack])
                     rows.append(((sign * (level - self.target(n, k)), row), 0.0))
-                cost[place] = 1.0 if shared else self.w[n] / (self.h * self.w.sum())
+                    cost[place] = 1.0 if shared else sides[side] * self.w[n] / (self.h * self.w.sum())
         return self.minimise(rows, cost, low, high, slacks=slacks)
 
     def outliers_in(self, low, high):
@@ -280,7 +400,7 @@ class _Search:
             for n, k in product(inside, range(self.h)):
                 level, slope = self.score(n, k)
                 for sign in (1.0, -1.0):
-                    row = np.concatenate([sign * slope, np.zeros(self.snapshot.samples)])
+                    row = np.concatenate([sign * slope, np.zeros(len(self.items))])
                     rows.append(((sign * (level - self.target(n, k)), row), -self.spec.tolerance))
             moved = self.minimise(rows, {}, low, high)
             if moved is not None and self.has_room(rows, low, high, self.room):
@@ -310,8 +430,11 @@ class _Search:
 
     # --- rows: (level, coefficients) of something that is to be at least a need ---
 
-    def rivals(self, n):
-        return [k for k in range(self.h) if k != self.snapshot.targets[n]]
+    def rivals(self, item):
+        """Who may win in the place of the right class; a label of one logit has one rival, which is nobody."""
+        if self.snapshot.task != "classification":
+            return [None]
+        return [k for k in range(self.h) if k != self.snapshot.targets[item]]
 
     def target(self, n, k):
         return float(self.snapshot.targets.reshape(self.snapshot.samples, -1)[n, k])
@@ -321,15 +444,29 @@ class _Search:
         slope[k] = self.inputs[n]
         return float(self.offset[n, k]), slope.ravel()
 
-    def margin(self, n, k, *, slack=0.0):
-        own, other = self.score(n, self.snapshot.targets[n]), self.score(n, k)
-        slacks = np.zeros(self.snapshot.samples)
-        slacks[n] = slack
-        return [own[0] - other[0], np.concatenate([own[1] - other[1], slacks])]
+    def margin(self, item, k, *, slack=0.0):
+        slacks = np.zeros(len(self.items))
+        slacks[self.items.index(item)] = slack
+        if self.snapshot.task == "classification":
+            level, slope = self.difference(item, self.snapshot.targets[item], k)
+        else:
+            n, unit = item if self.labels else (item, 0)
+            sign = 1.0 if self.snapshot.targets.reshape(self.snapshot.samples, -1)[n, unit] else -1.0
+            level, slope = self.score(n, unit)
+            level, slope = sign * level, sign * slope
+        return [level, np.concatenate([slope, slacks])]
+
+    def difference(self, n, k, c):
+        own, other = self.score(n, k), self.score(n, c)
+        return own[0] - other[0], own[1] - other[1]
+
+    def beating(self, n, k, c):
+        level, slope = self.difference(n, k, c)
+        return [level, np.concatenate([slope, np.zeros(len(self.items))])]
 
     def minimise(self, rows, slack_cost, low, high, *, slacks=None):
         """The LP's value (slacks by number, and movement), None when it is infeasible."""
-        slacks = self.snapshot.samples if slacks is None else slacks
+        slacks = len(self.items) if slacks is None else slacks
         priced = np.flatnonzero(self.price.ravel())
         columns = self.size + slacks + priced.size
         cost = np.zeros(columns)

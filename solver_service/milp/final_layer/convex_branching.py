@@ -6,12 +6,13 @@ weight between two multiples (or levels) splits its box there; of too many nonze
 """
 
 import heapq
+import math
 from dataclasses import dataclass
 from itertools import count
 
 import numpy as np
 
-from shared.constraints import selected
+from shared.constraints import nearest_multiple, selected
 from shared.snapshot import FloatArray
 from solver_service.milp.core.problem import Array, Mask
 from solver_service.milp.final_layer.convex import ConvexProgram, Minimum
@@ -51,6 +52,7 @@ class Branching:
             if constraint.type == "max_nonzero"
         ]
         self._pinned: set[bytes] = set()
+        self._leaves = math.inf  # the least bound of nodes that are open, but whose solution is allowed
         self.root = self._root(low, high)
 
     def run(self, least: Minimum, *, certain: bool) -> bool:
@@ -65,7 +67,7 @@ class Branching:
         while heap and not (self._over() or self.job.proven):
             bound, _, node, start = heapq.heappop(heap)
             if certain:
-                self.job.incumbents.raise_bound(bound)
+                self.job.incumbents.raise_bound(min(bound, self._leaves))
             if self._closed(bound):
                 break  # all others are closed, too
             if limit is not None and self.nodes >= limit:
@@ -78,12 +80,16 @@ class Branching:
             if self._over():
                 return False
             self._offer(node, found)
-            if not self._closed(found.bound):
-                for child in self._split(node, found.change):
-                    heapq.heappush(heap, (max(bound, found.bound), next(order), child, found.change))
+            if self._closed(found.bound):
+                continue
+            children = self._split(node, found.change)
+            if children is None:
+                self._leaves = min(self._leaves, found.bound)
+            for child in children or ():
+                heapq.heappush(heap, (max(bound, found.bound), next(order), child, found.change))
         done = not self._over() and (not heap or self._closed(bound))
         if done and certain and self.job.incumbents.feasible:
-            self.job.incumbents.raise_bound(self.job.incumbents.best.objective * (1 - CLOSED))
+            self.job.incumbents.raise_bound(min(self.job.incumbents.best.objective * (1 - CLOSED), self._leaves))
         return done
 
     def _over(self) -> bool:
@@ -159,12 +165,13 @@ class Branching:
         step = values.astype(np.float64).ravel() - center
         return np.clip(np.divide(step, radius, out=np.zeros_like(step), where=radius > 0), -1.0, 1.0)
 
-    def _split(self, node: Node, change: Array) -> list[Node]:
-        """The two halves of a node where its relaxed solution is not allowed; none where it is."""
+    def _split(self, node: Node, change: Array) -> list[Node] | None:
+        """The halves of a node, as far as they hold anything; None where its relaxed solution is allowed."""
         weight = (self.problem.center + self.problem.radius * change)[:, :-1]
-        return self._split_zeros(node, weight) or self._split_values(node, weight)
+        children = self._split_zeros(node, weight)
+        return self._split_values(node, weight) if children is None else children
 
-    def _split_zeros(self, node: Node, weight: Array) -> list[Node]:
+    def _split_zeros(self, node: Node, weight: Array) -> list[Node] | None:
         away = np.abs(weight) > TINY * self._size
         for chosen, most in self._sparse:
             open_ones = chosen & away & ~node.nonzero
@@ -176,10 +183,16 @@ class Branching:
             rest = np.zeros_like(chosen)
             rest[place] = True
             children = [self._zeroed(node, rest, node.nonzero)]
-            full = [members & ~nonzero for members, limit in self._sparse if (members & nonzero).sum() >= limit]
-            children.append(self._zeroed(node, np.logical_or.reduce([np.zeros_like(rest), *full]), nonzero))
+            taken = [int((members & nonzero).sum()) for members, _ in self._sparse]
+            if all(number <= limit for number, (_, limit) in zip(taken, self._sparse, strict=True)):
+                full = [
+                    members & ~nonzero
+                    for number, (members, limit) in zip(taken, self._sparse, strict=True)
+                    if number == limit
+                ]
+                children.append(self._zeroed(node, np.logical_or.reduce([np.zeros_like(rest), *full]), nonzero))
             return [child for child in children if child is not None]
-        return []
+        return None
 
     def _zeroed(self, node: Node, zeros: Mask, nonzero: Mask) -> Node | None:
         """The node with these weights at 0; None where one cannot be 0."""
@@ -192,35 +205,34 @@ class Branching:
         lower[:, :-1][zeros] = upper[:, :-1][zeros] = at_zero[zeros]
         return Node(lower, upper, nonzero)
 
-    def _split_values(self, node: Node, weight: Array) -> list[Node]:
+    def _split_values(self, node: Node, weight: Array) -> list[Node] | None:
         below, above = weight.copy(), weight.copy()
         on = self._steps > 0
-        multiple = weight[on] / self._steps[on]
-        whole = np.rint(multiple)
-        near = np.abs(multiple - whole) * self._steps[on] <= TINY * self._size[on]
-        below[on] = np.where(near, whole, np.floor(multiple)) * self._steps[on]
-        above[on] = np.where(near, whole, np.ceil(multiple)) * self._steps[on]
+        below[on], above[on] = _multiples_around(weight[on], self._steps[on])
         for choice in self._choices:
-            below[choice.chosen], above[choice.chosen] = _levels_around(
-                weight, choice.values, choice.chosen, self._size
-            )
+            around = _levels_around(weight[choice.chosen], choice.values)
+            below[choice.chosen], above[choice.chosen] = around
         between = np.minimum(weight - below, above - weight)
         place = np.unravel_index(int((between / np.where(self._size > 0, self._size, 1.0)).argmax()), weight.shape)
         if between[place] <= TINY * self._size[place]:
-            return []
+            return None
         down, up = node.upper.copy(), node.lower.copy()
-        down[place] = self._change(below.astype(np.float32))[place]
-        up[place] = self._change(above.astype(np.float32))[place]
+        down[place] = self._change(below)[place]
+        up[place] = self._change(above)[place]
         halves = [Node(node.lower, down, node.nonzero), Node(up, node.upper, node.nonzero)]
         return [half for half in halves if half.lower[place] <= half.upper[place] + TINY]
 
 
-def _levels_around(weight: Array, values: FloatArray, chosen: Mask, size: Array) -> tuple[Array, Array]:
-    """The levels just below and above each chosen weight; the weight's own where it is one."""
-    exact, at = values.astype(np.float64), weight[chosen]
-    place = np.searchsorted(exact, at)
-    below, above = exact[np.maximum(place - 1, 0)], exact[np.minimum(place, exact.size - 1)]
-    for side in (below, above):
-        same = np.abs(side - at) <= TINY * size[chosen]
-        below, above = np.where(same, at, below), np.where(same, at, above)
-    return below, above
+def _multiples_around(weight: Array, steps: Array) -> tuple[Array, Array]:
+    """The multiples, as they are in float32, just below and above each weight [w]; twice the weight's own."""
+    whole = np.rint(weight / steps)
+    near = nearest_multiple(whole * steps, steps).astype(np.float64)
+    other = nearest_multiple((whole + np.where(near <= weight, 1.0, -1.0)) * steps, steps).astype(np.float64)
+    return np.minimum(near, other), np.maximum(near, other)
+
+
+def _levels_around(weight: Array, values: FloatArray) -> tuple[Array, Array]:
+    """The levels just below and above each weight [w]; the first or the last level, twice, beyond all others."""
+    exact = values.astype(np.float64)
+    place = np.searchsorted(exact, weight)
+    return exact[np.maximum(place - 1, 0)], exact[np.minimum(place, exact.size - 1)]

@@ -13,14 +13,18 @@ import numpy as np
 from shared.contracts import Backend
 from shared.losses import kept_after_trim
 from shared.objectives import Objective
-from solver_service.milp.backends.registry import version
+from solver_service.milp.backends.registry import milp_solver, version
 from solver_service.milp.core.problem import Array, Mask, Problem
-from solver_service.milp.core.requirements import requirements_of
+from solver_service.milp.core.requirements import Requirements, requirements_of
+from solver_service.milp.final_layer.constrained_search import taker
 from solver_service.milp.final_layer.convex import ConvexProgram
 from solver_service.milp.final_layer.convex_branching import Branching
-from solver_service.milp.final_layer.job import ROUNDS, Job, ending_of, why
+from solver_service.milp.final_layer.job import ROUNDS, Job, ending_of, options_of, too_large, why
 from solver_service.milp.final_layer.report import Ending
+from solver_service.milp.formulation.compact import NO_CUTS
+from solver_service.milp.formulation.constrained_model import constrained_model
 from solver_service.milp.heuristics.lazy_lp import LazyProgram
+from solver_service.milp.presolve.screening import screen
 from solver_service.milp.rounding.into_box import change_of
 
 STEPS = 30
@@ -45,7 +49,7 @@ def solve_trimmed(job: Job) -> Ending:
         improved = job.incumbents.best.objective < reached
         idle, reached = 0 if improved else idle + 1, job.incumbents.best.objective
     if problem.beyond_box and not (job.proven or budget.over):
-        _fit_pinned(job)
+        _fit_constrained(job)
     ending = ending_of(job, why(job), backend=Backend(name="highs", version=version("highs")))
     return replace(ending, solve_s=job.control.elapsed - began)
 
@@ -100,15 +104,34 @@ def _distances(job: Job) -> Fit:
     return fit
 
 
-def _fit_pinned(job: Job) -> None:
-    """Branch over what constraints on single weights leave, for the samples that the best weights keep."""
-    problem = job.problem
-    best = change_of(problem, job.incumbents.best.weight, job.incumbents.best.bias)
-    kept = _kept(problem, best)
-    squares = replace(problem, objective=Objective("mse"))
-    program = ConvexProgram(squares, problem.cost * kept)
+def _fit_constrained(job: Job) -> None:
+    """Search what constraints on single weights leave, for the samples that the best weights keep, while that helps."""
+    for _ in range(STEPS):
+        before = job.incumbents.best.objective
+        kept = _kept(job.problem, change_of(job.problem, job.incumbents.best.weight, job.incumbents.best.bias))
+        (_branch_squares if job.spec.objective == "trimmed_mse" else _branch_distances)(job, kept)
+        if job.budget().over or job.incumbents.best.objective >= before:
+            return
+
+
+def _branch_squares(job: Job, kept: Mask) -> None:
+    budget, squares = job.budget(), replace(job.problem, objective=Objective("mse"))
+    program = ConvexProgram(squares, job.problem.cost * kept)
     branching = Branching(job, program)
-    lower, upper = branching.root
-    budget = job.budget()
-    least = program.minimise(lower, upper, best, lambda: budget.over)
+    best = change_of(job.problem, job.incumbents.best.weight, job.incumbents.best.bias)
+    least = program.minimise(*branching.root, best, lambda: budget.over)
     branching.run(replace(least, bound=0.0), certain=False)
+
+
+def _branch_distances(job: Job, kept: Mask) -> None:
+    if too_large(job):
+        return
+    distances = replace(job.problem, objective=Objective("mae"), cost=job.problem.cost * kept)
+    built = constrained_model(distances, screen(_of_kept(distances, kept)), NO_CUTS, job.problem.constraints)
+    take = taker(job.problem, built, job.incumbents, lambda: job.budget().over)
+    milp_solver(job.spec.solver.backend)(built.model, options_of(job), job.control, take, None)
+
+
+def _of_kept(problem: Problem, kept: Mask) -> Requirements:
+    requirements = requirements_of(problem)
+    return requirements.select(kept[requirements.sample])
