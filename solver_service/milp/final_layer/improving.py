@@ -22,7 +22,7 @@ LARGE = 100_000
 """Coefficients (samples times changes) from which on descents come before everything else: models are slow there."""
 FILTERED, FILTERED_PER_S = 100_000, 40_000
 """Coefficients of linear programs that are worth a try at once, and more of them for each second of the limit."""
-MODELLED, MODELLED_PER_S = 2_000_000, 1_000_000
+MODELLED, MODELLED_PER_S = 1_000_000, 300_000
 """Coefficients for which reductions and rows are worth their time at any limit, and more for each second of it."""
 
 

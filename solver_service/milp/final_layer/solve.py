@@ -118,7 +118,8 @@ def _by_style(job: Job) -> Ending:
 def _searched(job: Job) -> Ending:
     """What is too large for any model gets all the time for searches; nothing is proven."""
     job.improver.run(job.budget())
-    return ending_of(job, why(job), notes=(TOO_LARGE_TO_PROVE,))
+    status = SolveStatus.INTERRUPTED if job.control.stopped else SolveStatus.TIME_LIMIT
+    return ending_of(job, status, notes=(TOO_LARGE_TO_PROVE,))
 
 
 def _least_squares(job: Job) -> Ending:
@@ -132,9 +133,12 @@ def _least_squares(job: Job) -> Ending:
 
 def _no_rows(job: Job) -> Ending:
     """What is no linear program: least squares, other smooth convex objectives, and trimmed means."""
-    if job.spec.objective == "mse" and not job.problem.beyond_box:
+    if job.spec.objective == "mse" and not job.problem.beyond_box and not job.improver.large:
         return _least_squares(job)
-    return solve_trimmed(job) if job.spec.objective in TRIMMED else solve_smooth(job)
+    if job.spec.objective in TRIMMED:
+        squares = job.spec.objective == "trimmed_mse"
+        return solve_trimmed(job) if squares or job.improver.models_pay else _searched(job)
+    return solve_smooth(job)
 
 
 def _mixed_integer(job: Job) -> Ending:

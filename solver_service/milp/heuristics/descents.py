@@ -67,7 +67,7 @@ class Descents:
         """Run one round; False when there is no time for another."""
         warm = len(self.elite) >= PARENTS and self.rng.random() < WARM
         steps = self._planned_steps(budget)
-        if steps < (2 if self.rounds == 0 else self._epoch):
+        if steps < FEWEST_STEPS and self.rounds > 0:
             return False
         arms = self._arms(warm)
         began = time.perf_counter()
@@ -95,8 +95,8 @@ class Descents:
         left = budget.until - budget.control.elapsed
         if self.rounds == 0:
             return int(np.clip(FIRST_S / self._probed(), FEWEST_STEPS, wanted))
-        longest = max(ROUND_SHARE * left, min(left, 4 * FIRST_S)) / max(self._step_s, 1e-6)
-        return int(min(wanted, longest))
+        longest = min(left, max(ROUND_SHARE * left, 4 * FIRST_S, 2 * self._epoch * self._step_s))
+        return int(min(wanted, longest / max(self._step_s, 1e-6)))
 
     def _probed(self) -> float:
         """How long a step of the first arms takes, in seconds."""
