@@ -77,7 +77,9 @@ class Case:
         low, high = self.start - self._radius, self.start + self._radius
         floor, ceiling = sign_limits(spec.constraints, snapshot.weight.shape)
         size = snapshot.weight.size
-        low[:size], high[:size] = np.maximum(low[:size], floor.ravel()), np.minimum(high[:size], ceiling.ravel())
+        # where signs leave nothing of the box, its nearest side stands for it, and the ledger keeps nothing
+        low[:size] = np.minimum(np.maximum(low[:size], floor.ravel()), high[:size])
+        high[:size] = np.maximum(np.minimum(high[:size], ceiling.ravel()), low[:size])
         self.low, self.high, self.radius = low, high, np.maximum(0.0, (high - low) / 2)
         self._low32, self._high32 = _inside(low, 1), _inside(high, -1)
         self.best, self.vector = math.inf, self.start

@@ -159,6 +159,8 @@ class Lines:
 
     def reach(self, direction: Array) -> tuple[float, float]:
         """The steps from here to the two ends of the box."""
+        if not direction.any():
+            return 0.0, 0.0
         with np.errstate(divide="ignore", invalid="ignore"):
             ends = (self.case.low - self.vector) / direction, (self.case.high - self.vector) / direction
         moves = direction != 0

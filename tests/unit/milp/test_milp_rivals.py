@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from exactness import instance
 from milp_cases import job, tiny
+from oracle import optimum
 
 from benchmarks.rivals import turns
-from benchmarks.rivals_case import Case, Clock
+from benchmarks.rivals_case import Case, Clock, spec_of
 from benchmarks.rivals_lines import Lines, Shares
 from benchmarks.rivals_report import SAME, compare, ratio, table
 from benchmarks.rivals_run import RIVALS, members, run_job, run_rival
@@ -28,8 +30,6 @@ def data(name):
 
 
 def case_of(name, steps=math.inf):
-    from benchmarks.rivals_case import spec_of
-
     snapshot = Snapshot.from_bytes(data(name))
     return Case(snapshot, spec_of(dict(snapshot.note), 1.0, 0), Clock(steps=steps))
 
@@ -57,6 +57,18 @@ def test_a_rival_improves_on_the_start_and_repeats_itself(rival, name):
     assert values == [value for _, value in again["history"]]
     assert values == sorted(values, reverse=True)
     assert first["steps"] >= 150
+
+
+@pytest.mark.parametrize("number", range(24))
+def test_no_rival_is_below_the_optimum_of_a_tiny_job(number):
+    """Under any objective and constraints a rival claims no more than exhaustive search says can be had."""
+    snapshot, spec = instance(5, number)
+    best = optimum(snapshot, spec)
+    for rival, fits in RIVALS.values():
+        case = Case(snapshot, spec, Clock(steps=60))
+        if fits(case):
+            rival(case, np.random.default_rng(0))
+            assert case.best >= (math.inf if best is None else best - 2e-5 * max(1.0, best))
 
 
 def test_every_rival_takes_part_somewhere():
