@@ -11,6 +11,7 @@ from solver_service.milp.core.problem import Problem, Space
 from solver_service.milp.formulation.on_samples import shares_of
 from solver_service.milp.heuristics.descents import Descents
 from solver_service.milp.heuristics.kept_sets import KeptSets
+from solver_service.milp.heuristics.polishing import Polishing
 from solver_service.milp.heuristics.schedule import Account, Schedule
 from solver_service.milp.heuristics.tally import Tally
 from solver_service.milp.heuristics.walk import WALKED, Walk
@@ -18,6 +19,8 @@ from solver_service.milp.heuristics.walking import Walking
 from solver_service.milp.presolve.screening import Screened
 from solver_service.milp.rounding.incumbents import Incumbents
 
+POLISHED = ("zero_one", "ramp", "outliers")
+"""Objectives whose stand-in is capped: long descents reach what short ones do not."""
 LARGE = 100_000
 """Coefficients (samples times changes) from which on descents come before everything else: models are slow there."""
 FILTERED, FILTERED_PER_S = 100_000, 40_000
@@ -104,7 +107,6 @@ class Improver:
             value=lambda: incumbents.best.objective,
             settled=settled,
             improved_s=lambda: incumbents.history[-1].t_s if incumbents.history else 0.0,
-            rng=self.rng,
             reproducible=self.reproducible,
         ).run()
 
@@ -115,8 +117,11 @@ class Improver:
         walk = Walk(problem, tally, self.rng)
         descents = Descents(problem, tally, self.incumbents, self.rng, self.reproducible, walk.fork())
         walking = Walking(problem, self.incumbents, walk, self.rng)
-        found = [Account("descents", descents)]
+        found = [Account("descents", descents, parts=2)]
         labels = problem.snapshot.task == "multilabel" and problem.units > 1
         if (problem.objective.name in WALKED or tally.asks) and not labels:
             found.insert(0 if tally.asks else 1, Account("line searches", walking))
+        if problem.objective.name in POLISHED and not tally.asks:
+            polishing = Polishing(problem, descents.block, self.incumbents, self.rng, self.reproducible)
+            found.append(Account("long descents", polishing))
         self.accounts.extend(found)

@@ -1,4 +1,4 @@
-"""Which search gets the next slice of time: the one that has paid, with a share for the others."""
+"""Which search gets the next slice of time: each has a share, and what has paid most gets one more."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -8,8 +8,6 @@ import numpy as np
 
 from solver_service.milp.core.budget import Budget
 
-EXPLORE = 0.15
-"""How often a search gets a slice whatever it has paid so far."""
 FADE = 0.7
 """How much of what a search paid before counts, slice by slice."""
 FIRST_SLICE_S, LONGEST_SLICE_S = 0.1, 1.0
@@ -27,14 +25,17 @@ class Strategy(Protocol):
 class Account:
     """What a strategy has paid, per second, as a part of the best value at that time.
 
-    One that `leads` is complete in its way: once it has nothing left to do, the others need not go on.
+    It has `parts` of the time, whatever it pays. One that `leads` is complete in its way: once it has nothing left to
+    do, the others need not go on.
     """
 
     name: str
     strategy: Strategy
     leads: bool = False
+    parts: int = 1
     slice_s: float = FIRST_SLICE_S
     rate: float = np.inf
+    spent_s: float = 0.0
     alive: bool = True
 
 
@@ -52,7 +53,6 @@ class Schedule:
     value: Callable[[], float]
     settled: Callable[[], bool]
     improved_s: Callable[[], float]
-    rng: np.random.Generator
     reproducible: bool
     began: float = field(init=False)
 
@@ -86,10 +86,14 @@ class Schedule:
         return self.budget.control.elapsed - improved > max(self.budget.patience, improved - self.began)
 
     def _next(self) -> Account:
+        """Each search gets its parts of the time, because big gains are rare; one more goes to what pays best."""
         alive = [account for account in self.accounts if account.alive]
-        if self.rng.random() < EXPLORE:
-            return alive[int(self.rng.integers(len(alive)))]
-        return max(alive, key=lambda account: account.rate)
+        fresh = [account for account in alive if np.isinf(account.rate)]
+        if fresh:
+            return fresh[0]
+        part = sum(account.spent_s for account in self.accounts) / (sum(account.parts for account in alive) + 1)
+        neediest = min(alive, key=lambda account: account.spent_s / account.parts)
+        return neediest if neediest.spent_s < part * neediest.parts else max(alive, key=lambda account: account.rate)
 
     def _slice(self, account: Account) -> None:
         clock = self.budget.control
@@ -102,6 +106,7 @@ class Schedule:
         gain = 1.0 if np.isinf(before) and np.isfinite(after) else 0.0
         if np.isfinite(before) and before != 0:
             gain = (before - after) / abs(before)
+        account.spent_s += spent
         paid = gain / spent
         account.rate = paid if np.isinf(account.rate) else FADE * account.rate + (1 - FADE) * paid
         grown = 2 * account.slice_s if gain > 0 else account.slice_s

@@ -14,6 +14,8 @@ from solver_service.milp.heuristics.single_precision import Singles
 
 Slopes = Callable[[Singles, Index, Singles, Singles], Singles]
 """From outputs [b, a, h] of samples [b], with widths [a] and weights [b, a] of the arms, to slopes [b, a, h]."""
+Losses = Callable[[Singles, Singles, Singles], float]
+"""From outputs [n, 1, h] of all samples, the width [1] and weights [n, 1] to the stand-in's value."""
 SHARPNESS = np.float32(30.0)
 """How closely the smooth maximum follows the largest error."""
 
@@ -115,6 +117,37 @@ def _errors(problem: Problem, unit: float) -> Slopes:
         return np.asarray(slope * weights[:, :, None], dtype=np.float32)
 
     return slopes
+
+
+def losses_of(problem: Problem, unit: float) -> Losses:
+    """The capped stand-in itself, for one arm: what `slopes_of` has the slopes of; for classes and for outliers."""
+    if problem.snapshot.task == "regression":
+        wanted = (problem.targets.astype(np.float64) / unit).astype(np.float32)
+        tolerance = np.float32((problem.objective.tolerance or 0.0) / unit)
+
+        def errors(outputs: Singles, width: Singles, weights: Singles) -> float:
+            beyond = (np.abs(outputs[:, 0, :] - wanted) - tolerance) / width
+            return float((np.clip(beyond, 0.0, 1.0) * weights).sum(dtype=np.float64))
+
+        return errors
+    if problem.snapshot.task != "classification":
+        sides = 2 * problem.targets.astype(np.float32).reshape(len(problem.scores), -1) - 1
+
+        def signs(outputs: Singles, width: Singles, weights: Singles) -> float:
+            return float((np.clip(1 - outputs[:, 0, :] * sides / width, 0.0, 1.0) * weights).sum(dtype=np.float64))
+
+        return signs
+    targets = problem.targets.astype(np.int64)
+    rows = np.arange(len(targets))
+
+    def margins(outputs: Singles, width: Singles, weights: Singles) -> float:
+        scores = outputs[:, 0, :]
+        rest = scores.copy()
+        rest[rows, targets] = -np.inf
+        margin = scores[rows, targets] - rest.max(axis=1)
+        return float((np.clip(1 - margin / width, 0.0, 1.0) * weights[:, 0]).sum(dtype=np.float64))
+
+    return margins
 
 
 def natural_widths(problem: Problem) -> tuple[float, float, float]:
