@@ -34,7 +34,7 @@ def solve_constrained(job: Job) -> Ending:
         if job.screened.requirements.style == "linear":
             ending = solve_linear(job)
         else:
-            cuts = bound_by_conflicts(job)
+            cuts = bound_by_conflicts(job).used
     if not job.proven:
         ending = None
         share = 1.0 if job.spec.limits.nodes is not None else CONSTRAINED_SHARE
