@@ -54,12 +54,24 @@ STATUS = {
 PRIMAL, DUAL = 4, 1
 STATM = Path("/proc/self/statm")
 LP_OPTIONS: dict[str, bool | int | str] = {
-    "output_flag": False,
     "threads": 1,
     "presolve": "off",
     "solver": "simplex",
     "simplex_scale_strategy": 0,  # columns are in units of the box and rows in units of their need: scaled already
 }
+
+
+class _Silent(highspy.Highs):  # type: ignore[misc]
+    """HiGHS without a word on stdout: its banner comes with the first call of a process, within the constructor."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.setOptionValue("output_flag", False)
+
+    def enableCallbacks(self) -> None:  # noqa: N802 - highspy's name
+        """Called by highspy's constructor, before anybody else could set an option."""
+        self.setOptionValue("output_flag", False)
+        super().enableCallbacks()  # type: ignore[no-untyped-call]
 
 
 class LinearProgram:
@@ -69,7 +81,7 @@ class LinearProgram:
     """
 
     def __init__(self, cost: Array, lower: Array, upper: Array, *, should_stop: Callable[[], bool]) -> None:
-        self._highs = highspy.Highs()  # type: ignore[no-untyped-call]
+        self._highs = _Silent()
         self._size = int(cost.size)
         self._begun = False
         for option, value in LP_OPTIONS.items():
@@ -186,9 +198,8 @@ def lower_limit(model: LinearModel, *, seconds: float, should_stop: Callable[[],
 
     Its dual bound, less what its gap and tolerances leave open: nodes that could gain no more than the gap are pruned.
     """
-    highs = highspy.Highs()  # type: ignore[no-untyped-call]
+    highs = _Silent()
     settings: dict[str, bool | float | int] = {
-        "output_flag": False,
         "threads": 1,
         "time_limit": max(0.0, seconds),
         "mip_rel_gap": MIP_GAP,
@@ -214,9 +225,8 @@ def _resident_mb() -> float:
 
 
 def _milp(model: LinearModel, options: MilpOptions) -> highspy.Highs:
-    highs = highspy.Highs()  # type: ignore[no-untyped-call]
+    highs = _Silent()
     settings = {
-        "output_flag": False,
         "threads": 1,
         "mip_rel_gap": options.gap,
         "mip_abs_gap": 1e-9,

@@ -18,7 +18,7 @@ CONFLICTS_SHARE = 0.1
 """Of the time left, for what conflicts alone prove."""
 RELAXATION_SHARE = 0.4
 """Of the time left, for the relaxation; it seldom needs as much."""
-BLOCK_SHARE = {"count": 0.3, "capped": 0.7}
+BLOCK_SHARE = {"count": 0.05, "capped": 0.7}
 """Of the time left after it, for blocks of samples; branching does better on counts."""
 
 

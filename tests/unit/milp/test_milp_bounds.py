@@ -1,15 +1,20 @@
-"""Dual bounds of the output layer: never above the optimum by exhaustive search, whatever the data, duals and blocks."""
+"""Dual bounds of the output layer: never above the optimum by exhaustive search, whatever data, duals and blocks."""
+
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from milp_cases import job, optimum
+from milp_cases import job, optimum, tiny
 
 from shared.snapshot import Snapshot
 from solver_service.milp.bounds.block_bound import block_value, raise_by_blocks, split
 from solver_service.milp.bounds.pair_relaxation import PairRelaxation
+from solver_service.milp.bounds.rows import GIVEN
 from solver_service.milp.core.problem import problem_of
 from solver_service.milp.core.requirements import requirements_of
 from solver_service.milp.final_layer.bounding import believed
+from solver_service.milp.formulation.compact import columns_of, complete
 from solver_service.milp.formulation.conflicts import pair_cuts
 from solver_service.milp.presolve.aggregation import fold
 from solver_service.milp.presolve.screening import screen
@@ -81,6 +86,24 @@ def test_no_bound_exceeds_the_optimum(objective):
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
+def test_rows_left_for_branching_cut_no_point_off(objective):
+    """Every change extends to a point of the model that keeps the cuts' and the blocks' rows, too."""
+    given = 0
+    for seed in range(40):
+        relaxation, _ = relaxed(*nasty(seed, objective))
+        if relaxation is None:
+            continue
+        raise_by_blocks(relaxation, lambda: False, lambda _: None, size=2)
+        model, left, space = relaxation.branching_model(), relaxation.requirements, relaxation.space
+        given += int((relaxation.rows.kind == GIVEN).sum())
+        for change in np.random.default_rng(seed).uniform(-1, 1, (20, *space.radius.shape)):
+            point = complete(left, columns_of(space, left), change, left.values(space, change))
+            assert (model.matrix @ point >= model.row_lower - 1e-9).all()
+            assert model.leading.size == model.rows == model.indicator.size
+    assert given > 0
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_any_duals_and_any_blocks_give_a_valid_bound(objective):
     """The split's proof asks nothing of the duals but their sign: random ones, and random blocks, stay below."""
     for seed in range(40):
@@ -96,3 +119,35 @@ def test_any_duals_and_any_blocks_give_a_valid_bound(objective):
         values = (block_value(relaxation, block, 10.0, lambda: False)[0] for block in parts)
         best = optimum(snapshot, spec)
         assert relaxation.model.constant + relaxation.unit * (rest + sum(values)) <= best + 1e-6 * (1 + best)
+
+
+SOLVE_BY_HIGHS = """
+from milp_cases import tiny
+from solver_service.milp.solve import solve
+snapshot, spec = tiny(0, "ramp")
+for backend in ("scip", "highs"):
+    solve(snapshot, spec.model_copy(update={"solver": spec.solver.model_copy(update={"backend": backend})}))
+"""
+
+
+def test_a_solve_prints_nothing():
+    """Not even the banner that HiGHS prints once per process, so it takes a process of its own to see."""
+    script = f"import sys; sys.path[:0] = {sys.path!r}\n{SOLVE_BY_HIGHS}"
+    printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert (printed.stdout, printed.stderr) == ("", "")
+
+
+@pytest.mark.parametrize("looks", [0, 1, 3, 10])
+def test_a_stop_keeps_what_was_proven(looks):
+    """Stopped at any look at the clock, the bound is the last one that was told, and the rows still make a model."""
+    snapshot, spec = tiny(3, "ramp", n=30, h=2)
+    problem = problem_of(snapshot, spec)
+    screened = screen(requirements_of(problem))
+    cuts = pair_cuts(problem, screened.requirements)
+    relaxation, told = PairRelaxation(problem, screened.requirements, cuts), [0.0]
+    clock = iter([False] * looks)
+    stop = lambda: next(clock, True)  # noqa: E731
+    if relaxation.run(stop, told.append):
+        raise_by_blocks(relaxation, stop, told.append, size=4)
+    assert relaxation.bound == max(told)
+    assert relaxation.branching_model().rows >= screened.requirements.rows
