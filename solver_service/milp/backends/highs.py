@@ -61,7 +61,7 @@ LP_OPTIONS: dict[str, bool | int | str] = {
 }
 
 
-class _Silent(highspy.Highs):  # type: ignore[misc]
+class _Silent(highspy.Highs):
     """HiGHS without a word on stdout: its banner comes with the first call of a process, within the constructor."""
 
     def __init__(self) -> None:

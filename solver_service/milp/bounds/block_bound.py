@@ -14,6 +14,7 @@ x is a copy of its own. So any split holds; with this one a block's LP value, `y
 what the relaxation proves of it, and the MIP's value can only be larger.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -55,11 +56,13 @@ def raise_by_blocks(
     should_stop: Callable[[], bool],
     on_bound: Callable[[float], None],
     *,
+    seconds_left: Callable[[], float] = lambda: math.inf,
     size: int = SIZE,
 ) -> None:
     """Raise a solved relaxation's bound by blocks of `size` and more; it keeps a row of every block that gained.
 
-    Every gain is told at once; a stop keeps what was proven.
+    Every gain is told at once; a stop keeps what was proven. `should_stop` is asked between a solver's steps, which can
+    be long where there are many columns: `seconds_left` ends these.
     """
     if not relaxation.duals.any():
         return
@@ -67,7 +70,8 @@ def raise_by_blocks(
     blocks, seconds = affinity.gather(size), SECONDS
     while not should_stop():
         before = relaxation.bound
-        _one_round(relaxation, blocks, seconds, should_stop, on_bound)
+        allowed = seconds
+        _one_round(relaxation, blocks, lambda: min(allowed, seconds_left()), should_stop, on_bound)  # noqa: B023
         if not relaxation.run(should_stop, on_bound):
             return
         if len(blocks) == 1 or relaxation.bound - before <= PAYS * abs(relaxation.bound):
@@ -78,7 +82,7 @@ def raise_by_blocks(
 def _one_round(
     relaxation: PairRelaxation,
     blocks: list[Index],
-    seconds: float,
+    seconds: Callable[[], float],
     should_stop: Callable[[], bool],
     on_bound: Callable[[float], None],
 ) -> None:
@@ -88,7 +92,7 @@ def _one_round(
     for block in parts:
         if should_stop():
             break
-        value, scale = block_value(relaxation, block, seconds, should_stop)
+        value, scale = block_value(relaxation, block, seconds(), should_stop)
         if value - block.proven <= GAIN * scale:
             continue
         total += value - block.proven

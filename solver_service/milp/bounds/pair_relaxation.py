@@ -15,13 +15,12 @@ from solver_service.milp.formulation.compact import (
     CompactColumns,
     Cuts,
     columns_of,
-    compact_model,
     cut_rows,
     requirement_rows,
     row_scales,
     rowless_model,
 )
-from solver_service.milp.formulation.model import LinearModel, always, stack
+from solver_service.milp.formulation.model import LinearModel, always
 
 BROKEN = 1e-6
 """By how much a requirement's row has to be broken to be added, in units of its scale."""
@@ -32,6 +31,8 @@ AT_ONCE = 500
 CANDIDATES = 5000
 """The most broken cuts, of which those are taken that keep to a few per group."""
 CUTS_PER_GROUP = 2
+BUILT_AT_ONCE = 1000
+"""Requirements whose rows are built between two looks at the clock."""
 LOOSE_ROUNDS = 3
 """Rounds in a row after which a loose row leaves."""
 PURGE = 50
@@ -106,21 +107,26 @@ class PairRelaxation:
         """Take note of a proven value, in units of the largest cost and without the constant."""
         self.bound = max(self.bound, value * self.unit + self.model.constant)
 
-    def branching_model(self) -> LinearModel:
-        """The compact model with the cuts and the handed-in rows that are in at the end; rows that are in lead."""
-        used = self.cuts.select(self._present[CUT])
-        compact = compact_model(self.space, self.requirements, constant=self.model.constant, cuts=used)
-        given = self.rows.select(self.rows.kind == GIVEN)
-        rows = compact.rows + given.size
-        leading = np.ones(rows, dtype=bool)
-        leading[: self.requirements.rows] = self._present[REQUIREMENT]
+    def branching_model(self, should_stop: Callable[[], bool]) -> LinearModel | None:
+        """The compact model with the cuts and the handed-in rows that are in at the end; rows that are in lead.
+
+        None when it had to stop: the rows of a large model take seconds.
+        """
+        parts, leading = [], [self._present[REQUIREMENT]]
+        for begin in range(0, self.requirements.rows, BUILT_AT_ONCE):
+            if should_stop():
+                return None
+            parts.append(self.requirement_rows(np.arange(begin, min(begin + BUILT_AT_ONCE, self.requirements.rows))))
+        kept = self.rows.select(self.rows.kind != REQUIREMENT)
+        leading.append(np.ones(kept.size, dtype=bool))
+        row_lower = np.concatenate([part.lower for part in [*parts, kept]])
         return replace(
-            compact,
-            matrix=stack(compact.matrix, given.matrix),
-            row_lower=np.concatenate([compact.row_lower, given.lower]),
-            row_upper=np.full(rows, np.inf),
-            indicator=always(rows),
-            leading=leading,
+            rowless_model(self.space, self.requirements, self.columns, constant=self.model.constant),
+            matrix=sp.csr_array(sp.vstack([part.matrix for part in [*parts, kept]], format="csr")),
+            row_lower=row_lower,
+            row_upper=np.full(row_lower.size, np.inf),
+            indicator=always(row_lower.size),
+            leading=np.concatenate(leading),
         )
 
     def requirement_rows(self, numbers: Index) -> Rows:

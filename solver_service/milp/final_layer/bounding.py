@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from solver_service.milp.bounds.block_bound import raise_by_blocks
 from solver_service.milp.bounds.pair_relaxation import PairRelaxation
 from solver_service.milp.bounds.relaxation import relax
-from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.problem import Problem
 from solver_service.milp.core.solution import is_integral, safe_bound
 from solver_service.milp.final_layer.job import Job
@@ -39,18 +38,24 @@ def bound_by_conflicts(job: Job) -> Conflicts:
     return Conflicts(pool, pool.select(relaxation.used))
 
 
-def bound_by_relaxation(job: Job, conflicts: Conflicts) -> LinearModel:
+def bound_by_relaxation(job: Job, conflicts: Conflicts) -> LinearModel | None:
     """What the relaxation with all conflicts proves, and blocks of samples from its duals.
 
     Returns the compact model for branching: the rows that were tight at the end lead, and every block that gained has
-    left a row, so that a solver's first LP is at this bound already.
+    left a row, so that a solver's first LP is at this bound already. None when the time is over.
     """
     relaxation = PairRelaxation(job.space, job.screened.requirements, conflicts.pool, constant=job.screened.cost)
     budget = job.budget().share(RELAXATION_SHARE)
     if relaxation.run(lambda: budget.over, _teller(job)) and not job.proven:
         blocks = job.budget().share(BLOCK_SHARE[job.screened.requirements.style])
-        raise_by_blocks(relaxation, _until(job, blocks), _teller(job))
-    return relaxation.branching_model()
+        raise_by_blocks(
+            relaxation,
+            lambda: blocks.over or job.proven,
+            _teller(job),
+            seconds_left=lambda: blocks.until - job.control.elapsed,
+        )
+    whole = job.budget()
+    return relaxation.branching_model(lambda: whole.over)
 
 
 def believed(problem: Problem, bound: float) -> float:
@@ -60,7 +65,3 @@ def believed(problem: Problem, bound: float) -> float:
 
 def _teller(job: Job) -> Callable[[float], None]:
     return lambda bound: job.incumbents.raise_bound(believed(job.problem, bound))
-
-
-def _until(job: Job, budget: Budget) -> Callable[[], bool]:
-    return lambda: budget.over or job.proven

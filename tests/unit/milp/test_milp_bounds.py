@@ -94,7 +94,7 @@ def test_rows_left_for_branching_cut_no_point_off(objective):
         if relaxation is None:
             continue
         raise_by_blocks(relaxation, lambda: False, lambda _: None, size=2)
-        model, left, space = relaxation.branching_model(), relaxation.requirements, relaxation.space
+        model, left, space = relaxation.branching_model(lambda: False), relaxation.requirements, relaxation.space
         given += int((relaxation.rows.kind == GIVEN).sum())
         for change in np.random.default_rng(seed).uniform(-1, 1, (20, *space.radius.shape)):
             point = complete(left, columns_of(space, left), change, left.values(space, change))
@@ -150,4 +150,5 @@ def test_a_stop_keeps_what_was_proven(looks):
     if relaxation.run(stop, told.append):
         raise_by_blocks(relaxation, stop, told.append, size=4)
     assert relaxation.bound == max(told)
-    assert relaxation.branching_model().rows >= screened.requirements.rows
+    assert relaxation.branching_model(lambda: True) is None
+    assert relaxation.branching_model(lambda: False).rows >= screened.requirements.rows
