@@ -283,6 +283,16 @@ class Backend(Answer):
     version: str
 
 
+class Suspect(Answer):
+    """A sample that good solutions give up on: its place in the snapshot, its margin in the best of them, and the share
+    of them that give it up.
+    """
+
+    index: int
+    margin: float
+    share: float
+
+
 class JobResult(Answer):
     """What a solve found; all objective values are recomputed from the returned float32 weights."""
 
@@ -298,6 +308,7 @@ class JobResult(Answer):
     worker: str = ""
     attempt: int = 0
     notes: list[str] = Field(default_factory=list)
+    suspects: list[Suspect] = Field(default_factory=list)
 
 
 class Progress(Answer):

@@ -1,5 +1,6 @@
 """The one place that knows HiGHS: linear programs that grow rows and keep their basis, and small MILPs."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from shared.contracts import SolveStatus
 from solver_service.errors import SolverError
 from solver_service.milp.backends.outcome import Guard, MilpOptions, OnSolution, Outcome
 from solver_service.milp.core.control import Control
-from solver_service.milp.core.problem import Array
+from solver_service.milp.core.problem import Array, Index
 from solver_service.milp.formulation.model import LinearModel
 
 
@@ -53,12 +54,24 @@ STATUS = {
 PRIMAL, DUAL = 4, 1
 STATM = Path("/proc/self/statm")
 LP_OPTIONS: dict[str, bool | int | str] = {
-    "output_flag": False,
     "threads": 1,
     "presolve": "off",
     "solver": "simplex",
     "simplex_scale_strategy": 0,  # columns are in units of the box and rows in units of their need: scaled already
 }
+
+
+class _Silent(highspy.Highs):
+    """HiGHS without a word on stdout: its banner comes with the first call of a process, within the constructor."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.setOptionValue("output_flag", False)
+
+    def enableCallbacks(self) -> None:  # noqa: N802 - highspy's name
+        """Called by highspy's constructor, before anybody else could set an option."""
+        self.setOptionValue("output_flag", False)
+        super().enableCallbacks()  # type: ignore[no-untyped-call]
 
 
 class LinearProgram:
@@ -68,7 +81,7 @@ class LinearProgram:
     """
 
     def __init__(self, cost: Array, lower: Array, upper: Array, *, should_stop: Callable[[], bool]) -> None:
-        self._highs = highspy.Highs()  # type: ignore[no-untyped-call]
+        self._highs = _Silent()
         self._size = int(cost.size)
         self._begun = False
         for option, value in LP_OPTIONS.items():
@@ -85,6 +98,10 @@ class LinearProgram:
         indices, starts = matrix.indices.astype(np.int32), matrix.indptr[:-1].astype(np.int32)
         self._highs.addRows(lower.size, lower, upper, int(matrix.nnz), starts, indices, matrix.data)
         self._highs.setOptionValue("simplex_strategy", DUAL)
+
+    def delete_rows(self, rows: Index) -> None:
+        """Take rows out; those behind them move up. The basis is kept where the rows were loose."""
+        self._highs.deleteRows(int(rows.size), rows.astype(np.int32))
 
     def set_costs(self, cost: Array) -> None:
         """Replace all costs; the last basis stays feasible, so the next run goes on with the primal simplex."""
@@ -172,6 +189,34 @@ def solve(
     )
 
 
+MIP_GAP = 1e-6
+"""Relative and absolute gap at which HiGHS may call a small MIP solved; what it may be wrong by is taken off."""
+
+
+def lower_limit(model: LinearModel, *, seconds: float, should_stop: Callable[[], bool]) -> float:
+    """A lower limit of a small MIP with a lower side on every row, -inf where HiGHS comes to none in this time.
+
+    Its dual bound, less what its gap and tolerances leave open: nodes that could gain no more than the gap are pruned.
+    """
+    highs = _Silent()
+    settings: dict[str, bool | float | int] = {
+        "threads": 1,
+        "time_limit": max(0.0, seconds),
+        "mip_rel_gap": MIP_GAP,
+        "mip_abs_gap": MIP_GAP,
+        "mip_heuristic_effort": 0.05,  # solutions only help to prune here
+    }
+    for option, value in settings.items():
+        highs.setOptionValue(option, value)
+    highs.passModel(as_lp(model))
+    highs.cbMipInterrupt += lambda event: event.interrupt(should_stop())
+    highs.run()
+    if highs.getModelStatus() not in MILP_STATUS or highs.getModelStatus() is highspy.HighsModelStatus.kInfeasible:
+        return -math.inf
+    bound = float(highs.getInfo().mip_dual_bound)
+    return bound - 10 * MIP_GAP * (1.0 + abs(bound)) if math.isfinite(bound) else -math.inf
+
+
 def _resident_mb() -> float:
     """The memory that this process holds; 0 where the system does not say."""
     if not STATM.exists():
@@ -180,9 +225,8 @@ def _resident_mb() -> float:
 
 
 def _milp(model: LinearModel, options: MilpOptions) -> highspy.Highs:
-    highs = highspy.Highs()  # type: ignore[no-untyped-call]
+    highs = _Silent()
     settings = {
-        "output_flag": False,
         "threads": 1,
         "mip_rel_gap": options.gap,
         "mip_abs_gap": 1e-9,

@@ -39,7 +39,7 @@ def solve_constrained(job: Job) -> Ending:
         if job.screened.requirements.style == "linear":
             ending = solve_linear(job)
         elif _modelled(job):
-            cuts = bound_by_conflicts(job)
+            cuts = bound_by_conflicts(job).used
     ending = ending or replace(ending_of(job, why(job)), build_s=job.control.elapsed)
     if job.proven or job.control.stopped or job.budget().over:
         return ending

@@ -1,6 +1,6 @@
 """The compact model: one binary per undecided sample, one row per rival that matters, tight big-M."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -23,7 +23,7 @@ class Cuts:
     give_up: Array
     slack: Array
 
-    def select(self, rows: Mask) -> "Cuts":
+    def select(self, rows: Mask | Index) -> "Cuts":
         """Some of the cuts."""
         return Cuts(self.groups[rows], self.give_up[rows], self.slack[rows])
 
@@ -60,11 +60,20 @@ def compact_model(
     """Build it (FORMULATIONS, "Compact model"); `constant` is the cost of what screening gave up."""
     columns = columns_of(space, requirements)
     scale = row_scales(requirements)
-    matrix = sp.csr_array(
-        sp.hstack([change_rows(space, requirements, scale), _group_part(space, requirements, columns, scale)])
-    )
-    matrix = stack(matrix, _cut_rows(cuts, columns))
     row_lower = np.concatenate([(requirements.need - requirements.level) / scale, np.ones(len(cuts.groups))])
+    return replace(
+        rowless_model(space, requirements, columns, constant=constant),
+        matrix=stack(requirement_rows(space, requirements, columns, scale), cut_rows(cuts, columns)),
+        row_lower=row_lower,
+        row_upper=np.full(row_lower.size, np.inf),
+        indicator=always(row_lower.size),
+    )
+
+
+def rowless_model(
+    space: Space, requirements: Requirements, columns: CompactColumns, *, constant: float = 0.0
+) -> LinearModel:
+    """The compact model's columns, their costs and their bounds, before any row."""
     lower, upper = np.zeros(columns.total), np.ones(columns.total)
     lower[: space.columns] = -1.0
     objective = np.zeros(columns.total)
@@ -77,14 +86,14 @@ def compact_model(
     return LinearModel(
         objective=objective,
         constant=constant,
-        matrix=matrix,
-        row_lower=row_lower,
-        row_upper=np.full(row_lower.size, np.inf),
+        matrix=sp.csr_array((0, columns.total)),
+        row_lower=np.zeros(0),
+        row_upper=np.zeros(0),
         lower=lower,
         upper=upper,
         integer=integer,
         change_columns=space.columns,
-        indicator=always(row_lower.size),
+        indicator=always(0),
     )
 
 
@@ -92,7 +101,7 @@ def cuts_model(requirements: Requirements, cuts: Cuts, *, constant: float = 0.0)
     """The cuts alone, over every group's binary and then every group's slack: a small model with a real bound."""
     groups = requirements.groups
     columns = CompactColumns(slack=np.arange(groups, 2 * groups), give_up=np.arange(groups), total=2 * groups)
-    matrix = _cut_rows(cuts, columns)
+    matrix = cut_rows(cuts, columns)
     most_slack = 1.0 if requirements.style == "capped" else 0.0
     return LinearModel(
         objective=np.tile(requirements.cost, 2),
@@ -135,6 +144,12 @@ def row_scales(requirements: Requirements) -> Array:
     return np.maximum(requirements.unit, requirements.big_m / WIDE[requirements.style])
 
 
+def requirement_rows(space: Space, requirements: Requirements, columns: CompactColumns, scale: Array) -> sp.csr_array:
+    """The rows of (some) requirements over all columns, divided by scale [rows]: [rows, total]."""
+    change, groups = change_rows(space, requirements, scale), _group_part(space, requirements, columns, scale)
+    return sp.csr_array(sp.hstack([change, groups], format="csr"))
+
+
 def _group_part(space: Space, requirements: Requirements, columns: CompactColumns, scale: Array) -> sp.csr_array:
     """Coefficients of slacks and binaries in the requirements' rows."""
     row = np.arange(requirements.rows)
@@ -149,7 +164,8 @@ def _group_part(space: Space, requirements: Requirements, columns: CompactColumn
     return sp.csr_array((data, (rows, places - space.columns)), shape=shape)
 
 
-def _cut_rows(cuts: Cuts, columns: CompactColumns) -> sp.csr_array:
+def cut_rows(cuts: Cuts, columns: CompactColumns) -> sp.csr_array:
+    """The cuts over all columns: [c, total]."""
     row = np.repeat(np.arange(len(cuts.groups)), 2)
     groups = cuts.groups.ravel()
     data, rows, places = [], [], []

@@ -1,6 +1,6 @@
 """Cuts from pairs of samples that pull the same two units apart: bounds that mean something, before any solver."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from scipy.spatial.distance import cdist
@@ -14,16 +14,22 @@ WORK = 3e8
 CLEAR = 1e-6
 """How far beyond reach a pair has to be, against tolerances."""
 MOST = 200_000
+AT_ONCE = 128
+"""Rows whose distances are taken between two looks at the clock."""
 
 
-def pair_cuts(space: Space, requirements: Requirements) -> Cuts:
+def pair_cuts(space: Space, requirements: Requirements, should_stop: Callable[[], bool] = lambda: False) -> Cuts:
     """All pairs of rows that no change can meet together (FORMULATIONS, "Conflict cuts", lambda = 1/2 each).
 
     For rows n (unit a against b) and m (b against a) the biases cancel, and together they fall short of the need by
     `C = need - [level_n + level_m + (R_a + R_b) . |g_n - g_m|] / 2`; if C > 0 the row
-    `sum min(1, M / 2C) z + unit / 2C xi >= 1` holds.
+    `sum min(1, M / 2C) z + unit / 2C xi >= 1` holds. Once `should_stop` says so, those found so far have to do.
     """
-    found = list(_pairs(space, requirements))
+    found = []
+    for pairs in _pairs(space, requirements):
+        if should_stop():
+            break
+        found.append(pairs)
     if not found:
         return NO_CUTS
     rows = np.concatenate([pair for pair, _ in found])
@@ -38,7 +44,7 @@ def pair_cuts(space: Space, requirements: Requirements) -> Cuts:
 
 
 def _pairs(space: Space, requirements: Requirements) -> Iterator[tuple[Index, Array]]:
-    """Conflicting rows [c, 2] and their C [c], one couple of units after the other."""
+    """Conflicting rows [c, 2] and their C [c], some rows of a couple of units at a time."""
     radius = np.vstack([space.radius, np.zeros(space.radius.shape[1])])
     couples = [(a, b) for a in range(-1, space.units) for b in range(a + 1, space.units)]
     most = max(8, int(np.sqrt(WORK / (max(1, space.inputs.shape[1]) * len(couples)))))
@@ -49,11 +55,14 @@ def _pairs(space: Space, requirements: Requirements) -> Iterator[tuple[Index, Ar
             continue
         span = radius[a] + radius[b]
         inputs = space.inputs * span
-        apart = cdist(inputs[requirements.sample[first]], inputs[requirements.sample[second]], "cityblock")
-        together = requirements.level[first][:, None] + requirements.level[second] + apart
-        lack = requirements.need - together / 2
-        one, other = np.nonzero(lack > CLEAR * (1 + np.abs(together)))
-        yield np.column_stack([first[one], second[other]]), lack[one, other]
+        partners = inputs[requirements.sample[second]]
+        for begin in range(0, first.size, AT_ONCE):
+            some = first[begin : begin + AT_ONCE]
+            apart = cdist(inputs[requirements.sample[some]], partners, "cityblock")
+            together = requirements.level[some][:, None] + requirements.level[second] + apart
+            lack = requirements.need - together / 2
+            one, other = np.nonzero(lack > CLEAR * (1 + np.abs(together)))
+            yield np.column_stack([some[one], second[other]]), lack[one, other]
 
 
 def _hardest(requirements: Requirements, plus: int, minus: int, most: int) -> Index:

@@ -1,0 +1,101 @@
+"""Which samples to decide together: those whose duals pull the change of weights against each other."""
+
+import numpy as np
+import scipy.sparse as sp
+
+from solver_service.milp.bounds.pair_relaxation import PairRelaxation
+from solver_service.milp.bounds.rows import CUT, NOBODY, ends
+from solver_service.milp.core.problem import Array, Index
+
+CONFLICT = 10.0
+"""How much a cut's dual counts beside opposed forces."""
+SAME = 0.3
+"""How much forces that agree count, beside forces that are opposed."""
+WORK = 1.5e9
+"""Multiplications spent on comparing forces; beyond it only the groups of the largest forces are looked at."""
+MOST = 1500
+"""Groups that are looked at in any case, at most."""
+
+
+class Affinity:
+    """How much there is to gain by deciding two groups together, for the groups that the duals price at all.
+
+    A group's force [h c] is what its rows' duals pull the change by, `sum_r y_r a_r`. Where forces are opposed, the
+    groups cannot both have their way, and a small MIP of both proves more than the relaxation.
+
+    `groups` [m] are those that are priced, `near` [m, m] their affinities, `undecided` [m] what to begin with.
+    """
+
+    def __init__(self, relaxation: PairRelaxation) -> None:
+        rows, duals, groups = relaxation.rows, relaxation.duals, relaxation.requirements.groups
+        first, last = ends(rows.matrix, relaxation.owner)
+        single, pair = (first == last) & (first != NOBODY), (rows.kind == CUT) & (first != last)
+        prices = [(first[single], duals[single]), (first[pair], duals[pair]), (last[pair], duals[pair])]
+        self.groups = _priced(relaxation, prices)
+        self._place = np.full(groups, NOBODY)
+        self._place[self.groups] = np.arange(self.groups.size)
+        one, other = self._place[first], self._place[last]
+        force = _forces(relaxation, np.flatnonzero(single & (one != NOBODY)), one, self.groups.size)
+        self.near = _opposition(force)
+        pair &= (one != NOBODY) & (other != NOBODY)
+        np.add.at(self.near, (one[pair], other[pair]), CONFLICT * duals[pair])
+        np.add.at(self.near, (other[pair], one[pair]), CONFLICT * duals[pair])
+        np.fill_diagonal(self.near, 0.0)
+        binary = relaxation.columns.give_up[self.groups]
+        z = np.where(binary >= 0, relaxation.point[np.maximum(binary, 0)], 0.0)
+        self.undecided: Array = np.minimum(z, 1 - z) + 1e-3 * np.linalg.norm(force, axis=1)
+
+    def gather(self, size: int) -> list[Index]:
+        """Blocks of so many groups: the most undecided one, and one after the other what is nearest to the block."""
+        left, blocks = np.ones(self.groups.size, dtype=bool), []
+        while left.any():
+            chosen = [int(np.argmax(np.where(left, self.undecided, -np.inf)))]
+            left[chosen[0]] = False
+            score = self.near[chosen[0]].copy()
+            while len(chosen) < size and left.any():
+                nearest = int(np.argmax(np.where(left, score, -np.inf)))
+                chosen.append(nearest)
+                left[nearest] = False
+                score += self.near[nearest]
+            blocks.append(self.groups[chosen])
+        return blocks
+
+    def merge(self, blocks: list[Index]) -> list[Index]:
+        """Half as many blocks: each with the one that is nearest to it."""
+        member = np.zeros((len(blocks), self.groups.size))
+        for number, block in enumerate(blocks):
+            member[number, self._place[block]] = 1.0
+        near = member @ self.near @ member.T
+        left, merged = list(range(len(blocks))), []
+        while left:
+            one = left.pop(0)
+            parts = [blocks[one]]
+            if left:
+                parts.append(blocks[left.pop(int(np.argmax(near[one, left])))])
+            merged.append(np.concatenate(parts))
+        return merged
+
+
+def _priced(relaxation: PairRelaxation, prices: list[tuple[Index, Array]]) -> Index:
+    """The groups of the largest sums of duals, as many as there is work for."""
+    total = np.zeros(relaxation.requirements.groups)
+    for group, price in prices:
+        np.add.at(total, group, price)
+    most = min(MOST, int(np.sqrt(WORK / max(1, relaxation.space.columns))))
+    order = np.argsort(-total, kind="stable")[:most]
+    return np.asarray(order[total[order] > 0])
+
+
+def _forces(relaxation: PairRelaxation, rows: Index, place: Index, groups: int) -> Array:
+    """Each group's force [groups, h c], from its own rows."""
+    shape = (groups, relaxation.rows.size)
+    share = sp.csr_array((relaxation.duals[rows], (place[rows], rows)), shape=shape)
+    return np.asarray((share @ relaxation.rows.matrix)[:, : relaxation.space.columns].toarray())
+
+
+def _opposition(force: Array) -> Array:
+    size = np.linalg.norm(force, axis=1) + 1e-12
+    direction = force / size[:, None]
+    angle = direction @ direction.T
+    smaller: Array = np.minimum.outer(size, size) / size.max(initial=1e-12)
+    return np.asarray(np.where(angle < 0, -angle, SAME * angle) * smaller)
