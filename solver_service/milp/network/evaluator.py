@@ -37,15 +37,15 @@ class Evaluator:
         self.network, self.stand_in = network, stand_in
         self.scaling: Scaling = Scaling(network) if scaling is None else scaling
         chosen = slice(None) if rows is None else rows
-        moved = network.inputs[chosen]
-        own = network.scores[chosen] - moved @ self.scaling.own[0].T
-        has_offset = network.snapshot.offset is not None
-        self._inputs = np.ascontiguousarray(moved.T, dtype=dtype)
-        offsets = [own if has_offset else None, *(None if o is None else o[chosen] for o in _offsets(network))]
-        self._offsets = [None if o is None else np.ascontiguousarray(o.T, dtype=dtype) for o in offsets]
+        inputs = network.snapshot.inputs[chosen]
+        whole = np.ones((len(inputs), inputs.shape[1] + 1), dtype)
+        whole[:, :-1] = inputs
+        self._inputs = whole.T
+        offsets = [network.snapshot.offset, *(layer.offset for layer in network.tail)]
+        self._offsets = [None if o is None else np.ascontiguousarray(o[chosen].T, dtype=dtype) for o in offsets]
         self._activations = [network.activation, *(layer.activation for layer in network.tail)]
-        self._values = [np.ones((len(own) + 1, len(moved)), dtype) for own in self.scaling.own]
-        self._before = [np.empty((len(own), len(moved)), dtype) for own in self.scaling.own]
+        self._values = [np.ones((len(own) + 1, len(inputs)), dtype) for own in self.scaling.own]
+        self._before = [np.empty((len(own), len(inputs)), dtype) for own in self.scaling.own]
         self._dtype = dtype
 
     @property
@@ -180,7 +180,3 @@ def _activate(activation: Activation, before: Real, after: Real) -> None:
             np.maximum(before, 0.0, out=after)
         case _:
             after[...] = activation(before)
-
-
-def _offsets(network: Network) -> list[Array | None]:
-    return [layer.offset for layer in network.tail]

@@ -8,6 +8,9 @@ from shared.snapshot import regression_targets
 from solver_service.milp.core.network import Network
 from solver_service.milp.core.problem import Array
 
+LOOKED_AT = 5000
+"""About so many samples tell how large inputs are."""
+
 
 class Scaling:
     """The way between steps in [-1, 1] and variables, and from variables to every layer's weights [out, in + 1].
@@ -106,8 +109,9 @@ def _block(network: Network) -> Array:
 def _units(network: Network, own: list[Array]) -> list[Array]:
     """What each weight counts in: for the block 1 / rms of its input, for the last layer the targets' spread."""
     units = [np.ones(weight.shape) for weight in own]
-    size = np.sqrt(np.mean(np.square(network.inputs), axis=0))
-    units[0] /= np.where(size > 0, size, 1.0)
+    inputs = network.snapshot.inputs[:: max(1, network.snapshot.samples // LOOKED_AT)].astype(np.float64)
+    size = np.sqrt(np.mean(np.square(inputs), axis=0))
+    units[0][:, :-1] /= np.where(size > 0, size, 1.0)
     last = network.tail[-1].activation if network.tail else network.activation
     if network.tail and network.snapshot.task == "regression" and last.name in ("identity", "relu", "leaky_relu"):
         targets = regression_targets(network.snapshot)
