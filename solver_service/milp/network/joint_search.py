@@ -26,9 +26,11 @@ OPENING = (10, 30, 100)
 EFFORT, FRESH_EFFORT = 150, 200
 STALE, LOST = 12, 40
 """Rounds of a valley without a gain after which it may get a little worse, and after which it is left."""
+REVISIT = 15
+"""Rounds that the best valley is tried again for, between fresh ones."""
 WORSE = 0.02
-TWICE = 0.3
-"""How often two units are replaced at once."""
+MORE, MORE_STALE = 0.25, 0.5
+"""How often one more unit is replaced at once, in a valley that gains and in one that does not."""
 SHARPEST = 1e-4
 LARGE, TOO_LARGE = 20_000_000, 400_000_000
 """Coefficients of a run from which minibatches come first, and from which nothing else comes."""
@@ -102,7 +104,7 @@ class JointSearch:
         target = valley.value * (1 - GAIN)
         if valley.stale >= STALE:
             target = max(target, self._best.value * (1 + WORSE))
-        found = self._descend(self._altered(valley.variables), EFFORT, target)
+        found = self._descend(self._altered(valley), EFFORT, target)
         self._keep(found)
         if found.value < target:
             improved = found.value < valley.value * (1 - GAIN)
@@ -133,17 +135,21 @@ class JointSearch:
     def _descend(self, begin: Array, effort: int, target: float = np.inf) -> Descent:
         return Descender(self._whole, self._over)(begin, effort=effort, target=target)
 
-    def _altered(self, variables: Array) -> Array:
+    def _altered(self, valley: Valley) -> Array:
+        """The valley with a unit replaced, or with some, the more likely the longer nothing was gained."""
         if not replaceable(self._whole):
-            return kicked(self._scaling, variables, self._rng)
-        altered = replace_unit(self._whole, variables, self._rng)
-        return replace_unit(self._whole, altered, self._rng) if self._rng.random() < TWICE else altered
+            return kicked(self._scaling, valley.variables, self._rng)
+        again = MORE_STALE if valley.stale >= STALE else MORE
+        altered = replace_unit(self._whole, valley.variables, self._rng)
+        while self._rng.random() < again:
+            altered = replace_unit(self._whole, altered, self._rng)
+        return altered
 
     def _leave(self) -> None:
         """Go on in the best valley, or in a fresh one; follow the objective more closely from now on."""
         self._follow_closer()
         if self._valley.value > self._best.value * (1 + GAIN):
-            self._valley = replace(self._best, stale=0)
+            self._valley = replace(self._best, stale=LOST - REVISIT)
             return
         found = self._descend(self._fresh(), FRESH_EFFORT)
         self._keep(found)

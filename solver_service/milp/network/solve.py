@@ -29,7 +29,7 @@ FIRST_SHARE = 0.7
 PATIENCE, PATIENCE_ALONE = 6, 40
 """Rounds in a row without a gain after which heuristics end: before a solver branches, and where none does; there it
 is a round more for every weight that moves."""
-JOINT_PATIENCE = 10
+JOINT_PATIENCE = 20
 OPENING_SHARE = 0.1
 LINEAR = ("mae", "max_error", "outliers", "zero_one", "ramp", "hinge")
 """Objectives that sequential linear programs improve; a rounder of them takes longer than a descent does."""
