@@ -35,7 +35,7 @@ class Descender:
 
     def __init__(self, evaluate: Evaluator, over: Callable[[], bool]) -> None:
         self.evaluate, self.over = evaluate, over
-        self._exact = evaluate.stand_in.squares and suits(evaluate)
+        self._exact = evaluate.stand_in.squares and evaluate.prices is None and suits(evaluate)
 
     def __call__(self, begin: Array, *, effort: int, target: float = np.inf) -> Descent:
         """Descend for about `effort` evaluations; given up where `target` is out of reach at the present pace."""

@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from shared.objectives import Objective
+from shared.objectives import Objective, sample_weights
 from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.network import Network
 from solver_service.milp.core.problem import Array
@@ -24,11 +24,11 @@ GAIN = 1e-6
 OPENING = (10, 30, 100)
 """Evaluations of the first descent, offered after each part, so that something good is there at once."""
 EFFORT, FRESH_EFFORT = 150, 200
-STALE, LOST = 12, 40
+STALE, LOST = 8, 30
 """Rounds of a valley without a gain after which it may get a little worse, and after which it is left."""
 REVISIT = 15
 """Rounds that the best valley is tried again for, between fresh ones."""
-WORSE = 0.02
+WORSE = 0.05
 MORE, MORE_STALE = 0.25, 0.5
 """How often one more unit is replaced at once, in a valley that gains and in one that does not."""
 SHARPEST = 1e-4
@@ -70,7 +70,15 @@ class JointSearch:
     @cached_property
     def _whole(self) -> Evaluator:
         """All samples at once; not made before it is used, as it may be large."""
-        return Evaluator(self._network, stand_in(self._goal, self._network.snapshot), scaling=self._scaling)
+        snapshot, scaling = self._network.snapshot, self._scaling
+        whole = Evaluator(self._network, stand_in(self._goal, snapshot), scaling=scaling)
+        prices = self._keeper.prices(scaling.weight_count)
+        if prices is not None:
+            # Stand-ins are means over samples and outputs, as mse and mae are; other objectives are sums.
+            mean = self._goal.name in ("mse", "mae", "max_error")
+            total = 1.0 if mean else float(sample_weights(snapshot).sum())
+            whole.prices = prices[scaling.free] * scaling.unit / total
+        return whole
 
     def open(self) -> None:
         """Descend from the best step so far, and offer what comes of it early and often."""

@@ -70,8 +70,8 @@ class Minibatches:
             for own, moves in zip(self._scaling.own, self._scaling.moves, strict=True)
             if moves
         ]
-        usual = np.concatenate([size.ravel() for size in sizes])[self._scaling.free]
-        return np.minimum(usual, (self._scaling.upper - self._scaling.lower) / 2)
+        usual: Array = np.concatenate([size.ravel() for size in sizes])[self._scaling.free]
+        return np.asarray(np.minimum(usual, (self._scaling.upper - self._scaling.lower) / 2))
 
     def _batch(self, number: int, *, capped: bool) -> Evaluator:
         """The evaluator of the next batch, made when it is first asked for."""

@@ -50,6 +50,11 @@ class Scaling:
         """How many weights the layers that move have, those in a box of width 0 included."""
         return int(self._start.size)
 
+    @property
+    def own_variables(self) -> Array:
+        """The variables at the snapshot's own weights."""
+        return np.asarray(self._center / self.unit)
+
     def within(self, lower: Array, upper: Array) -> "Scaling":
         """The same in a smaller box."""
         found = copy(self)
