@@ -59,7 +59,8 @@ class JointSearch:
         self._network, self._goal, self._incumbents, self._rng = network, goal, incumbents, rng
         self._keeper, self._budget = incumbents.keeper, budget
         limits = (self._keeper.low, self._keeper.high) if self._keeper.constraints else None
-        self._scaling = Scaling(network, limits)
+        margin = goal.margin if goal.name in ("ramp", "hinge") else 1.0
+        self._scaling = Scaling(network, limits, margin=margin)
         self._capped = goal.name in ("ramp", "zero_one")
         self._softness, self._importance = SOFTNESS, np.ones(network.snapshot.samples)
         self._best = self._valley = Valley(np.zeros(0), np.inf)

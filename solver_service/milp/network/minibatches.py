@@ -81,7 +81,7 @@ class Minibatches:
             function = stand_in(self._goal, self._network.snapshot, rows, capped=capped)
             other = self._batches.get((index, not capped))
             self._batches[key] = (
-                Evaluator(self._network, function, rows, np.float32, self._scaling)
+                Evaluator(self._network, function, rows, self._scaling.dtype, self._scaling)
                 if other is None
                 else other.following(function)
             )
