@@ -35,6 +35,9 @@ def mps(snapshot: Snapshot, spec: JobSpec) -> bytes:
     if spec.moves_tail:
         _refuse("there is no MPS file of it: with a free tail there is no linear model", ErrorCode.NOT_SUPPORTED)
     network = network_of(snapshot, spec)
+    if spec.constraints or not all(activation.piecewise_linear for activation in network.activations):
+        detail = "there is no MPS file of it: constraints and smooth activations behind a tail have no linear model"
+        _refuse(detail, ErrorCode.NOT_SUPPORTED)
     _check_size(round(size_of(network).nonzeros))
     return write_mps(block_model(network, spec.goal).model)
 

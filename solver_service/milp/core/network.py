@@ -1,6 +1,7 @@
 """The pure float64 view of a block with its tail: what may move, what comes out, and how it changes."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -31,16 +32,32 @@ class Network:
     """A block to move, the layers behind it, and the box.
 
     A *step* is a vector [size]: the block's change [h, d+1] in units of `radius`, then, for each tail layer that may
-    move, that layer's change in units of its `box`; every entry lies in [-1, 1]. `scores` [n, h] are the
-    pre-activations at the snapshot's own weights, `inputs` [n, d+1] end with a column of ones.
+    move, that layer's change in units of its `box`; every entry lies in [-1, 1].
     """
 
     snapshot: Snapshot
-    inputs: Array
-    scores: Array
     radius: Array
     activation: Activation
     tail: tuple[Layer, ...]
+
+    @cached_property
+    def inputs(self) -> Array:
+        """The block's inputs [n, d+1], a column of ones last; not there before it is asked for, as it may be large."""
+        snap = self.snapshot
+        found = np.empty((snap.samples, snap.inputs.shape[1] + 1))
+        found[:, :-1] = snap.inputs
+        found[:, -1] = 1.0
+        return found
+
+    @cached_property
+    def scores(self) -> Array:
+        """The block's pre-activations [n, h] at the snapshot's own weights."""
+        snap = self.snapshot
+        found = self.inputs[:, :-1] @ snap.weight.astype(np.float64).T
+        for added in (snap.bias, snap.offset):
+            if added is not None:
+                found += added
+        return np.asarray(found)
 
     @property
     def boxes(self) -> tuple[Array, ...]:
@@ -71,7 +88,7 @@ class Network:
     def elements(self) -> int:
         """About how many coefficients one run forward multiplies: N d h and its like for each layer."""
         per_sample = self.radius.size + sum(layer.weight.size for layer in self.tail)
-        return len(self.inputs) * int(per_sample)
+        return self.snapshot.samples * int(per_sample)
 
     def outputs(self, steps: Array) -> Array:
         """Outputs [b, n, K] of several steps [b, size] at once."""
@@ -222,18 +239,9 @@ def derivative(activation: Activation, before: Array) -> Array:
 
 def network_of(snapshot: Snapshot, spec: JobSpec) -> Network:
     """Build the view of a block and its tail; tail layers move as far as the spec's `tail_radius` lets each."""
-    inputs = np.empty((snapshot.samples, snapshot.inputs.shape[1] + 1))
-    inputs[:, :-1] = snapshot.inputs
-    inputs[:, -1] = 1.0
-    scores = inputs[:, :-1] @ snapshot.weight.astype(np.float64).T
-    for added in (snapshot.bias, snapshot.offset):
-        if added is not None:
-            scores += added
     widths = spec.tail_radii(len(snapshot.tail))
     return Network(
         snapshot=snapshot,
-        inputs=inputs,
-        scores=scores,
         radius=radii(snapshot, spec),
         activation=snapshot.activation,
         tail=tuple(_layer(layer, width) for layer, width in zip(snapshot.tail, widths, strict=True)),

@@ -35,7 +35,7 @@ class Descender:
 
     def __init__(self, evaluate: Evaluator, over: Callable[[], bool]) -> None:
         self.evaluate, self.over = evaluate, over
-        self._exact = evaluate.stand_in.squares and suits(evaluate)
+        self._exact = evaluate.stand_in.squares and evaluate.prices is None and suits(evaluate)
 
     def __call__(self, begin: Array, *, effort: int, target: float = np.inf) -> Descent:
         """Descend for about `effort` evaluations; given up where `target` is out of reach at the present pace."""
@@ -58,7 +58,7 @@ class Descender:
                 jac=True,
                 method="L-BFGS-B",
                 bounds=Bounds(lower, upper),
-                options={"maxiter": effort, "maxfun": 2 * effort, "ftol": 1e-9, "maxcor": 12},
+                options={"maxiter": effort, "maxfun": 2 * effort, "ftol": 1e-11, "gtol": 1e-10, "maxcor": 12},
             )
         return Descent(seen.variables, seen.value, seen.calls)
 
@@ -69,6 +69,7 @@ class _Best:
     def __init__(self, evaluate: Evaluator, over: Callable[[], bool], effort: int, target: float) -> None:
         self._evaluate, self._over, self._effort, self._target = evaluate, over, effort, target
         self.variables, self.value, self.calls = np.zeros(0), np.inf, 0
+        self._unit = 1.0
         self._past: list[float] = []
 
     def __call__(self, variables: Array) -> tuple[float, Array]:
@@ -77,11 +78,13 @@ class _Best:
                 self.variables = variables.copy()
             raise _EnoughError
         value, gradient = self._evaluate(variables)
+        if self.calls == 0 and value > 0:
+            self._unit = value  # SciPy's tolerances are absolute below 1
         self.calls += 1
         if value < self.value or self.calls == 1:
             self.value, self.variables = value, variables.copy()
         self._past.append(self.value)
-        return value, gradient
+        return value / self._unit, gradient / self._unit
 
     def _hopeless(self) -> bool:
         """True when even the pace of the last evaluations, kept up to the end, would miss the target."""

@@ -16,6 +16,8 @@ from solver_service.milp.network.stand_ins import StandIn
 
 Real = Array
 """Float64, or float32 where an evaluator computes in that."""
+PAID_WIDTH = 1e-3
+"""How wide, as a part of the box, the kink of a price is rounded off."""
 
 
 class Evaluator:
@@ -35,17 +37,19 @@ class Evaluator:
         scaling: Scaling | None = None,
     ) -> None:
         self.network, self.stand_in = network, stand_in
+        self.prices: Array | None = None
+        """What a unit of each variable's way from the snapshot costs [size], where constraints name a price."""
         self.scaling: Scaling = Scaling(network) if scaling is None else scaling
         chosen = slice(None) if rows is None else rows
-        moved = network.inputs[chosen]
-        own = network.scores[chosen] - moved @ self.scaling.own[0].T
-        has_offset = network.snapshot.offset is not None
-        self._inputs = np.ascontiguousarray(moved.T, dtype=dtype)
-        offsets = [own if has_offset else None, *(None if o is None else o[chosen] for o in _offsets(network))]
-        self._offsets = [None if o is None else np.ascontiguousarray(o.T, dtype=dtype) for o in offsets]
+        inputs = network.snapshot.inputs[chosen]
+        whole = np.ones((len(inputs), inputs.shape[1] + 1), dtype)
+        whole[:, :-1] = inputs
+        self._inputs = whole.T
+        offsets = [network.snapshot.offset, *(layer.offset for layer in network.tail)]
+        self._offsets = [None if o is None else np.ascontiguousarray(o[chosen].T, dtype=dtype) for o in offsets]
         self._activations = [network.activation, *(layer.activation for layer in network.tail)]
-        self._values = [np.ones((len(own) + 1, len(moved)), dtype) for own in self.scaling.own]
-        self._before = [np.empty((len(own), len(moved)), dtype) for own in self.scaling.own]
+        self._values = [np.ones((len(own) + 1, len(inputs)), dtype) for own in self.scaling.own]
+        self._before = [np.empty((len(own), len(inputs)), dtype) for own in self.scaling.own]
         self._dtype = dtype
 
     @property
@@ -95,12 +99,25 @@ class Evaluator:
 
     def value(self, variables: Array) -> float:
         """The stand-in's value alone."""
-        return self.stand_in(self.outputs(variables))[0]
+        value = self.stand_in(self.outputs(variables))[0]
+        return value if self.prices is None else value + self._paid(variables)[0]
 
     def __call__(self, variables: Array) -> tuple[float, Array]:
         """The stand-in's value and its gradient [size]."""
         value, slope = self.stand_in(self.outputs(variables))
-        return value, self.scaling.gradient(self.pull_back(slope, 0))
+        gradient = self.scaling.gradient(self.pull_back(slope, 0))
+        if self.prices is None:
+            return value, gradient
+        paid, more = self._paid(variables)
+        return value + paid, gradient + more
+
+    def _paid(self, variables: Array) -> tuple[float, Array]:
+        """What the way from the snapshot costs, its kink rounded off, and its slope [size]."""
+        assert self.prices is not None
+        way = variables - self.scaling.own_variables
+        width = PAID_WIDTH * (self.upper - self.lower) + 1e-300
+        root = np.sqrt(np.square(way) + np.square(width))
+        return float(self.prices @ (root - width)), self.prices * way / root
 
     def pull_back(self, slope: Real, last: int) -> list[Array]:
         """The derivatives by the weights of layers that move, down to layer `last`, from that by the outputs [K, n].
@@ -180,7 +197,3 @@ def _activate(activation: Activation, before: Real, after: Real) -> None:
             np.maximum(before, 0.0, out=after)
         case _:
             after[...] = activation(before)
-
-
-def _offsets(network: Network) -> list[Array | None]:
-    return [layer.offset for layer in network.tail]

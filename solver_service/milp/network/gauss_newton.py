@@ -92,9 +92,11 @@ class _Squares:
         outputs = evaluate.samples * snapshot.outputs
         self._evaluate, self._calls = evaluate, 0
         stride = max(1, outputs // (ROWS_PER_VARIABLE * evaluate.scaling.size))
-        self._lots = [evaluate.part(np.arange(first, evaluate.samples, stride), np.float32) for first in range(stride)]
+        self._lots = [
+            evaluate.part(np.arange(first, evaluate.samples, stride), evaluate.scaling.dtype) for first in range(stride)
+        ]
         weights = sample_weights(snapshot)
-        self._root = np.sqrt(weights * (stride / (weights.sum() * snapshot.outputs))).astype(np.float32)
+        self._root = np.sqrt(weights * (stride / (weights.sum() * snapshot.outputs))).astype(evaluate.scaling.dtype)
 
     def __call__(self, variables: Array) -> tuple[Array, Array]:
         gradient = self._evaluate(variables)[1]
@@ -119,9 +121,11 @@ def _step(evaluate: Evaluator, variables: Array, gradient: Array, curvature: Arr
         return moved
     part = curvature if free.size == len(curvature) else curvature[np.ix_(free, free)]
     diagonal = part.diagonal()
+    if not diagonal.max() > 0:
+        return variables
     damped = part.copy()
     # Marquardt's scaling, with a floor: a dead unit's columns are zero.
-    damped.flat[:: len(part) + 1] += damping * (diagonal + 1e-3 * diagonal.mean() + 1e-30)
+    damped.flat[:: len(part) + 1] += damping * (diagonal + 1e-3 * diagonal.mean())
     try:
         moved[free] -= cho_solve(
             cho_factor(damped, overwrite_a=True, check_finite=False), gradient[free], check_finite=False

@@ -3,17 +3,17 @@
 import numpy as np
 
 from solver_service.milp.core.problem import Array
-from solver_service.milp.network.evaluator import Evaluator
+from solver_service.milp.network.scaling import Scaling
 
 SCALES = (1.0, 2.0)
 
 
-def fresh(evaluate: Evaluator, rng: np.random.Generator) -> Array:
+def fresh(scaling: Scaling, rng: np.random.Generator) -> Array:
     """Variables drawn as a new network's are: uniform in +-1 / sqrt(inputs of the layer), or twice that.
 
     Where the box does not hold such a point, it is drawn from the whole width of the box instead.
     """
-    scaling, scale = evaluate.scaling, float(rng.choice(SCALES))
+    scale = float(rng.choice(SCALES))
     weights = []
     for layer, own in enumerate(scaling.own):
         half = scale / np.sqrt(max(1, own.shape[1] - 1))
@@ -25,9 +25,9 @@ def fresh(evaluate: Evaluator, rng: np.random.Generator) -> Array:
     return np.where(inside, free, anywhere)
 
 
-def kicked(evaluate: Evaluator, variables: Array, rng: np.random.Generator) -> Array:
+def kicked(scaling: Scaling, variables: Array, rng: np.random.Generator) -> Array:
     """Variables of which some are moved at random, by little or by much, inside the box."""
-    lower, upper = evaluate.lower, evaluate.upper
+    lower, upper = scaling.lower, scaling.upper
     chosen = rng.random(variables.size) < rng.choice((0.1, 0.3, 1.0))
     reach = np.minimum(upper - lower, 2.0 * np.maximum(1.0, np.abs(variables)))
     moved = variables + rng.choice((0.05, 0.15, 0.5)) * reach * rng.uniform(-1, 1, variables.size)

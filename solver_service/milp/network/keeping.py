@@ -8,17 +8,26 @@ from dataclasses import replace
 
 import numpy as np
 
-from shared.constraints import ON_SAMPLES, floors, gap_groups, movement_cost, selected, share, violations
+from shared.constraints import (
+    ON_SAMPLES,
+    floors,
+    gap_groups,
+    movement_cost,
+    movement_prices,
+    selected,
+    share,
+    violations,
+)
 from shared.contracts import Constraint, JobSpec
 from shared.objectives import EPSILON, margins, sample_weights
 from shared.snapshot import Snapshot, TailLayer
 from solver_service.milp.core.moved import Moved
 from solver_service.milp.core.problem import Array, Mask, Problem, problem_of
-from solver_service.milp.rounding.snapping import snapped
+from solver_service.milp.rounding.snapping import grid_range, inside, snapped
 
 ROUNDED = ("max_nonzero", "grid", "levels")
 """Constraints that weights are rounded to."""
-RAISE = 1.6
+RAISE, FADE = 1.6, 0.9
 """How much more the samples of a set count that falls short of its share."""
 
 
@@ -45,8 +54,20 @@ class Keeper:
         """Weights inside the limits of signs, and rounded where constraints ask for it."""
         if not self.constraints:
             return moved
-        low, high = self.box.floor[:, :-1].astype(np.float32), self.box.ceiling[:, :-1].astype(np.float32)
-        return replace(moved, weight=snapped(self.box, np.clip(moved.weight, low, high)))
+        signed = np.clip(moved.weight, self.box.floor[:, :-1], self.box.ceiling[:, :-1]).astype(np.float32)
+        weight = np.where(inside(self.box, signed), signed, moved.weight)
+        return replace(moved, weight=snapped(self.box, weight))
+
+    def impossible(self) -> str | None:
+        """Why no weights in the box can keep the constraints on weights, where that is plain to see."""
+        floor, ceiling = self.box.floor[:, :-1], self.box.ceiling[:, :-1]
+        own, reach = self._snapshot.weight.astype(np.float64), self.box.reach[:, :-1]
+        if ((own + reach < floor) | (own - reach > ceiling)).any():
+            return "some weight cannot get to the side of 0 that constraints want it on; widen `radius`"
+        steps, low, high = grid_range(self.box)
+        if ((steps > 0) & (low > high)).any():
+            return "some weight has no multiple of its grid's step inside the box; widen `radius`"
+        return None
 
     def pins(self, moved: Moved) -> Mask:
         """Which block weights [h, d+1] rounding decides: all on a grid, and the zeros where few may be others."""
@@ -65,6 +86,16 @@ class Keeper:
         """What the movement of the block costs on top of the objective."""
         return movement_cost(self.constraints, self._snapshot, moved.weight) if self.constraints else 0.0
 
+    def prices(self, weights: int) -> Array | None:
+        """What a unit of movement of each of the first so many weights of a step costs; None where nothing does."""
+        if not any(constraint.type == "movement_cost" for constraint in self.constraints):
+            return None
+        block = np.zeros(self.box.center.shape)
+        block[:, :-1] = movement_prices(self.constraints, self._snapshot.weight.shape)
+        found = np.zeros(weights)
+        found[: block.size] = block.ravel()
+        return found
+
     def shortfall(self, outputs: Array) -> float:
         """By how much outputs [N, K] miss the shares that are asked for, summed."""
         right = margins(outputs, self._snapshot.targets) >= EPSILON
@@ -73,7 +104,8 @@ class Keeper:
     def importance(self, outputs: Array, before: Array) -> Array:
         """Weights of samples [N], raised for those of sets that fall short at given outputs [N, K]."""
         right = margins(outputs, self._snapshot.targets) >= EPSILON
-        found = before.copy()
+        # What was raised before fades, so that two sets that pull against each other come to rest.
+        found = before**FADE
         for lack, members in self._lacks(right):
             if lack > 0:
                 found[members] *= RAISE

@@ -8,14 +8,19 @@ from shared.snapshot import regression_targets
 from solver_service.milp.core.network import Network
 from solver_service.milp.core.problem import Array
 
+MODERATE = 1e6
+LOOKED_AT = 5000
+"""About so many samples tell how large inputs are."""
+
 
 class Scaling:
     """The way between steps in [-1, 1] and variables, and from variables to every layer's weights [out, in + 1].
 
-    `limits` [h, d+1] are the lowest and the highest block weights where constraints cut the box.
+    `limits` [h, d+1] are the lowest and the highest block weights where constraints cut the box; `margin` is what
+    differences of a classification's outputs count in.
     """
 
-    def __init__(self, network: Network, limits: tuple[Array, Array] | None = None) -> None:
+    def __init__(self, network: Network, limits: tuple[Array, Array] | None = None, *, margin: float = 1.0) -> None:
         self.network = network
         self.own = [_block(network), *(layer.weight for layer in network.tail)]
         self.moves = [True, *(layer.box is not None for layer in network.tail)]
@@ -23,7 +28,7 @@ class Scaling:
         ends = np.cumsum([own.size for own in moving])
         self._parts = [slice(end - own.size, end) for own, end in zip(moving, ends, strict=True)]
         box = np.concatenate([box.ravel() for box in network.boxes])
-        units = _units(network, self.own)
+        units = _units(network, self.own, margin)
         self._unit = np.concatenate([u.ravel() for u, moves in zip(units, self.moves, strict=True) if moves])
         self._start = np.concatenate([own.ravel() for own in moving])
         self.free = np.flatnonzero(box > 0)
@@ -46,6 +51,17 @@ class Scaling:
     def weight_count(self) -> int:
         """How many weights the layers that move have, those in a box of width 0 included."""
         return int(self._start.size)
+
+    @property
+    def dtype(self) -> type[np.floating]:
+        """What rough work may be computed in: float32, unless units are so far apart that squares would overflow."""
+        moderate = self.unit.max(initial=1.0) < MODERATE and self.unit.min(initial=1.0) > 1 / MODERATE
+        return np.float32 if moderate else np.float64
+
+    @property
+    def own_variables(self) -> Array:
+        """The variables at the snapshot's own weights."""
+        return np.asarray(self._center / self.unit)
 
     def within(self, lower: Array, upper: Array) -> "Scaling":
         """The same in a smaller box."""
@@ -103,14 +119,18 @@ def _block(network: Network) -> Array:
     return np.column_stack([snap.weight, bias]).astype(np.float64)
 
 
-def _units(network: Network, own: list[Array]) -> list[Array]:
+def _units(network: Network, own: list[Array], margin: float) -> list[Array]:
     """What each weight counts in: for the block 1 / rms of its input, for the last layer the targets' spread."""
     units = [np.ones(weight.shape) for weight in own]
-    size = np.sqrt(np.mean(np.square(network.inputs), axis=0))
-    units[0] /= np.where(size > 0, size, 1.0)
-    last = network.tail[-1].activation if network.tail else network.activation
-    if network.tail and network.snapshot.task == "regression" and last.name in ("identity", "relu", "leaky_relu"):
+    inputs = network.snapshot.inputs[:: max(1, network.snapshot.samples // LOOKED_AT)].astype(np.float64)
+    size = np.sqrt(np.mean(np.square(inputs), axis=0))
+    units[0][:, :-1] /= np.where(size > 0, size, 1.0)
+    if not network.tail or network.activations[-1].name not in ("identity", "relu", "leaky_relu"):
+        return units
+    if network.snapshot.task == "regression":
         targets = regression_targets(network.snapshot)
         spread = np.sqrt(np.mean(np.square(targets), axis=0))
         units[-1] *= np.where(spread > 0, spread, 1.0)[:, None]
+    else:
+        units[-1] *= margin
     return units

@@ -23,7 +23,7 @@ CLEARANCE = 1e-3
 
 def fits(network: Network) -> bool:
     """Whether the linearised problem is small enough to be worth solving."""
-    return len(network.inputs) * network.snapshot.outputs * network.size <= LARGEST_JACOBIAN
+    return network.snapshot.samples * network.snapshot.outputs * network.size <= LARGEST_JACOBIAN
 
 
 def refine(network: Network, goal: Objective, begin: Array, should_stop: Callable[[], bool]) -> tuple[Array, float]:

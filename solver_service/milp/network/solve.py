@@ -29,7 +29,7 @@ FIRST_SHARE = 0.7
 PATIENCE, PATIENCE_ALONE = 6, 40
 """Rounds in a row without a gain after which heuristics end: before a solver branches, and where none does; there it
 is a round more for every weight that moves."""
-JOINT_PATIENCE = 10
+JOINT_PATIENCE = 20
 OPENING_SHARE = 0.1
 LINEAR = ("mae", "max_error", "outliers", "zero_one", "ramp", "hinge")
 """Objectives that sequential linear programs improve; a rounder of them takes longer than a descent does."""
@@ -39,6 +39,8 @@ UNITS_PER_ROUND = 10
 """A round more for as many units that may switch: the more of them, the less branching achieves."""
 ROUNDS = 10**9
 LEAST_ROUNDS = 60
+BUILT_PER_SECOND, BUILD_SHARE = 400_000, 0.25
+"""Coefficients of a model that are built in a second, measured with room to spare, and the most it may take of all."""
 MOST_COUNTED = 50_000_000
 """A network that multiplies more coefficients in a run has a model beyond any memory; it is not even counted."""
 TOLERANCE = 2e-6
@@ -50,6 +52,7 @@ NO_MODEL = "mse behind an activation or a tail has no linear model; heuristics o
 SMOOTH = "{name} is not piecewise linear, so there is no linear model to prove anything with; heuristics only"
 CONSTRAINED = "with constraints a block behind a tail is searched without a model; nothing is proven"
 UNCOUNTED = "the model would be too large to build; heuristics only"
+NO_TIME = "building the model would take most of `limits.time_s`; heuristics only"
 NO_GAIN = "the heuristics ended before the time limit, because they gained nothing any more"
 
 
@@ -106,10 +109,17 @@ def solve_block(snapshot: Snapshot, spec: JobSpec, control: Control, start: Move
     if start is not None:
         incumbents.offer(network.step_to(start))
     progress, obstacle = _Progress(), _obstacle(job)
+    impossible = incumbents.keeper.impossible() if spec.constraints else None
+    if impossible is not None:
+        progress.status, progress.notes = SolveStatus.INFEASIBLE, (impossible,)
+        return _solution(job, progress)
     if obstacle is not None:
         _search_alone(job, progress, *obstacle)
         return _solution(job, progress)
     size, everything = size_of(network), job.budget()
+    if size.nonzeros / BUILT_PER_SECOND > BUILD_SHARE * everything.until:
+        _search_alone(job, progress, NO_TIME, SolveStatus.TIME_LIMIT)
+        return _solution(job, progress)
     patience = min(PATIENCE_ALONE, PATIENCE + size.switching // UNITS_PER_ROUND)
     _search(job, everything if spec.limits.nodes is not None else everything.share(FIRST_SHARE), patience)
     if not (job.proven or control.stopped):

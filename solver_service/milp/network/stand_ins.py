@@ -38,8 +38,12 @@ def stand_in(
     *,
     softness: float = SOFTNESS,
     importance: Array | None = None,
+    capped: bool = True,
 ) -> StandIn:
-    """The function to follow for an objective; `softness` tells how closely, `importance` [N] weighs samples anew."""
+    """The function to follow for an objective; `softness` tells how closely, `importance` [N] weighs samples anew.
+
+    Not `capped`, a ramp or a count of errors gives up on no sample: from far away its own slope leads nowhere.
+    """
     weights = sample_weights(snapshot) if importance is None else sample_weights(snapshot) * importance
     chosen = slice(None) if rows is None else rows
     weights = weights[chosen]
@@ -47,7 +51,7 @@ def stand_in(
         errors = _of_errors(goal, regression_targets(snapshot)[chosen].T, weights, softness)
         return StandIn(errors, squares=goal.name == "mse")
     targets = np.asarray(snapshot.targets)[chosen].astype(np.int64)
-    return StandIn(_of_margins(goal, targets, weights, softness))
+    return StandIn(_of_margins(goal, targets, weights, softness, capped))
 
 
 def _of_errors(goal: Objective, targets: Array, weights: Array, softness: float) -> Function:
@@ -127,10 +131,11 @@ def _beyond(targets: Array, share: Array, tolerance: float, softness: float) -> 
     return beyond
 
 
-def _of_margins(goal: Objective, targets: Index, weights: Array, softness: float) -> Function:
+def _of_margins(goal: Objective, targets: Index, weights: Array, softness: float, capped: bool) -> Function:
     """Margins against the soft maximum of the rivals, in a loss that is nearly the objective's."""
     share = weights / weights.sum()
     rows = np.arange(len(targets))
+    ramp = capped and goal.name in ("ramp", "zero_one")
     need = goal.margin if goal.name != "zero_one" else max(softness, 1e-3)
 
     def margins(outputs: Real) -> tuple[float, Real]:
@@ -141,7 +146,7 @@ def _of_margins(goal: Objective, targets: Index, weights: Array, softness: float
         sharp = np.exp((rivals - top) / softness)
         total = sharp.sum(axis=0)
         margin = scores[targets, rows] - top - softness * np.log(total)
-        value, slope = _margin_loss(goal, margin, softness)
+        value, slope = _margin_loss(margin, softness, capped=ramp)
         pull = slope * share / need
         found = -pull * sharp / total
         found[targets, rows] += pull
@@ -150,9 +155,9 @@ def _of_margins(goal: Objective, targets: Index, weights: Array, softness: float
     return margins
 
 
-def _margin_loss(goal: Objective, margin: Array, softness: float) -> tuple[Array, Array]:
+def _margin_loss(margin: Array, softness: float, *, capped: bool) -> tuple[Array, Array]:
     """The loss of a margin in units of what is needed, and its slope: a soft hinge, its cap where there is one."""
-    if goal.name not in ("ramp", "zero_one"):
+    if not capped:
         gap = (1.0 - margin) / softness
         return softness * np.logaddexp(0.0, gap), -_sigmoid(gap)
     # The ramp's corners, at 0 and 1, are rounded off by a logistic step of about its width.

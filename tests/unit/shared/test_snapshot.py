@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from shared.activations import Activation
 from shared.errors import ErrorCode, SnapshotError
+from shared.objectives import outputs as block_outputs
 from shared.snapshot import FORMAT, Snapshot, TailLayer, snapshot_id
 from tests.conftest import small_snapshot
 
@@ -246,3 +247,31 @@ def test_the_id_of_a_snapshot_has_not_changed() -> None:
         weight=np.ones((2, 1), np.float32),
     )
     assert snapshot_id(plain.to_bytes()) == "78654383c8d08234fa40d2e65886676aa71da384bfe4d79c54cc7e30ced02cdd"
+
+
+def test_offsets_of_tail_layers_travel_and_are_added() -> None:
+    """A residual path is one more tensor a layer, in float16 too; a file without one stays as it was."""
+    plain = small_snapshot()
+    outputs, n = plain.outputs, plain.samples
+    layer = TailLayer(np.eye(outputs, dtype=np.float32), None, Activation.parse("gelu"))
+    without = replace(plain, tail=(layer,))
+    assert "tail.0.offset" not in without.tensors()
+    shift = np.linspace(-1, 1, n * outputs).reshape(n, outputs).astype(np.float32)
+    again = Snapshot.from_bytes(replace(plain, tail=(replace(layer, offset=shift),)).to_bytes())
+    np.testing.assert_array_equal(again.tail[0].offset, shift)
+    scores = plain.inputs.astype(float) @ plain.weight.astype(float).T + plain.bias
+    np.testing.assert_allclose(block_outputs(again, plain.weight, plain.bias), layer.activation(scores + shift))
+    half = {**again.tensors(), "tail.0.offset": shift.astype(np.float16)}
+    data = encode(half, task=plain.task, tail=["gelu"])
+    assert Snapshot.from_bytes(data).tail[0].offset.dtype == np.float32
+
+
+def test_an_offset_of_the_wrong_shape_is_named() -> None:
+    """It has a row a sample and a column a unit of its layer."""
+    plain = small_snapshot()
+    layer = TailLayer(
+        np.eye(plain.outputs, dtype=np.float32), None, Activation.parse("relu"), np.zeros((1, 1), np.float32)
+    )
+    with pytest.raises(SnapshotError) as caught:
+        replace(plain, tail=(layer,))
+    assert caught.value.field == "tail.0.offset"
