@@ -21,6 +21,8 @@ ROUNDING = 1e-13
 """What summing up a bound may lose, per unit of its largest part."""
 ITERATIONS = 20_000
 CORRECTIONS = 20
+SIDES = 10
+"""How often Newton's method is told anew on which side of where movement is free each entry is."""
 
 
 class _Done(Exception):  # noqa: N818 (an end, not an error)
@@ -124,11 +126,30 @@ class _Descent:
                 bounds=self._bounds(),
                 options={"maxiter": ITERATIONS, "maxfun": ITERATIONS, "ftol": 0.0, "gtol": 0.0, "maxcor": CORRECTIONS},
             )
-            if not self.priced.any():
-                newton(self.program, self.lower, self.upper, self.best, self.look)
+            for _ in range(SIDES if self.priced.any() else 1):
+                self._newton()
         except _Done:
             pass
         return Minimum(self.best, self.value, self.bound)
+
+    def _newton(self) -> None:
+        """Newton's method where every priced entry stays on its side of the base, so that its price is linear.
+
+        One that sits on the base leaves it only to a side where the slope outweighs the price.
+        """
+        prices, x = self.program.prices, self.best
+        gradient = self.look(x)[1]
+        up = self.priced & ((x > self.base) | ((x == self.base) & (gradient < -prices)))
+        down = self.priced & ((x < self.base) | ((x == self.base) & (gradient > prices)))
+        sides = prices * (up.astype(np.float64) - down)
+        lower = np.where(self.priced & ~down, self.base, self.lower)
+        upper = np.where(self.priced & ~up, self.base, self.upper)
+
+        def look(y: Array) -> tuple[float, Array]:
+            value, slope = self.look(y)
+            return value, slope + sides
+
+        newton(self.program, lower, upper, x, look)
 
     def look(self, x: Array) -> tuple[float, Array]:
         """Value and smooth gradient at a change; keeps the best of both, and ends the run when it is done."""
