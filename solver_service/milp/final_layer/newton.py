@@ -48,7 +48,7 @@ def newton(program: "ConvexProgram", lower: Array, upper: Array, start: Array, l
 def _lower(
     x: Array, value: float, gradient: Array, free: Array, hessian: Array, box: tuple[Array, Array], look: Look
 ) -> tuple[Array, float, Array] | None:
-    """The first point of a lower value on Newton's way; flat directions, which lead astray, are damped more and more."""
+    """The first point of a lower value on Newton's way; flat directions, which lead astray, are damped more."""
     for ridge in RIDGES:
         step = np.zeros(x.shape)
         step[free] = _solve(hessian, -gradient[free], ridge)
