@@ -1,17 +1,23 @@
-"""Objectives that are linear programs: hinge, mae and max_error, with rows as they are violated."""
+"""Objectives that are linear programs: hinge, mae, quantile and max_error, with rows as they are violated."""
 
 from dataclasses import replace
 
 from shared.contracts import Backend
 from solver_service.milp.backends.registry import version
-from solver_service.milp.final_layer.job import Job, ending_of, why
+from solver_service.milp.final_layer.job import Job, allowance, ending_of, why
 from solver_service.milp.final_layer.report import Ending
+from solver_service.milp.final_layer.smoothed import SMOOTHED, descend_smoothed, is_large, time_for_program
 from solver_service.milp.heuristics.lazy_lp import LazyProgram
 
 
 def solve_linear(job: Job) -> Ending:
-    """hinge, mae and max_error: one LP with lazy rows, and a bound from its duals."""
+    """One LP with lazy rows, and a bound from its duals; where it takes long, a descent comes first."""
     began, budget, left = job.control.elapsed, job.budget(), job.screened.requirements
+    if job.problem.objective.name in SMOOTHED and is_large(job):
+        descend_smoothed(job)
+        close = job.incumbents.best.objective - job.incumbents.bound <= allowance(job)
+        if close or job.proven or not time_for_program(job):
+            return replace(ending_of(job, why(job)), solve_s=job.control.elapsed - began)
     program = LazyProgram(job.space, left, should_stop=lambda: budget.over, on_change=job.incumbents.offer)
     point = program.solve(left.cost)
     if point is not None:

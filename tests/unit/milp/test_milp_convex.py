@@ -11,6 +11,7 @@ from shared.snapshot import Snapshot
 from solver_service.milp.core.control import Control
 from solver_service.milp.core.problem import problem_of
 from solver_service.milp.final_layer.convex import CLOSE, ConvexProgram
+from solver_service.milp.final_layer.smoothed import minima
 from solver_service.milp.solve import solve
 
 CASES = [
@@ -80,6 +81,29 @@ def test_the_bound_is_below_every_point_of_the_box(task, objective, fields):
 
 def _own(program):
     return program.problem.snapshot.weight, program.problem.snapshot.bias
+
+
+@pytest.mark.parametrize("objective", ["mae", "quantile"])
+@pytest.mark.parametrize("constraints", [[], PRICE], ids=["free", "priced"])
+def test_smoothed_objectives_close_in_on_the_linear_program(objective, constraints):
+    """Every bound on the way is below the optimum, and the last minimum is next to it."""
+    snapshot = _snapshot("regression", n=100)
+    spec = job(objective, radius=0.5, constraints=constraints, quantile=0.3)
+    best = solve(snapshot, spec).result
+    assert best.status is SolveStatus.OPTIMAL
+    problem = problem_of(snapshot, spec)
+    found = list(minima(problem, problem.cost, np.zeros(problem.radius.shape), lambda: False))
+    assert max(least.bound for least in found) <= best.objective.final
+    assert found[-1].value == pytest.approx(best.objective.final, rel=1e-4)
+
+
+@pytest.mark.parametrize("objective", ["mae", "quantile", "trimmed_mae"])
+def test_large_regressions_are_descended_on(objective):
+    """What no linear program would have done in the time is there, with a bound next to it where there is one."""
+    snapshot = _snapshot("regression", n=600, d=5)
+    result = solve(snapshot, job(objective, radius=0.5, limits={"nodes": 1})).result.objective
+    assert result.final < 0.9 * result.start
+    assert objective == "trimmed_mae" or result.gap < 1e-4
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1e12])
