@@ -91,26 +91,3 @@ def _of_labels(problem: Problem, column: Array) -> SmoothLoss:
         return np.asarray(column * found * (1 - found)), None
 
     return SmoothLoss(value_and_slope, curvature, MOST_CURVATURE["log_loss"])
-
-
-def envelope(problem: Problem, cost: Array, width: float) -> SmoothLoss:
-    """mae or quantile with the kink rounded off: the Moreau envelope, which is nowhere above it.
-
-    `cost` [n] may be that of the samples that trimmed_mae keeps. Of f times the pinball loss of e = y - s (f = 2, q = 1/2
-    for mae): `e^2 / (2 width)` where that is less steep than q above 0 and 1 - q below, and lines from there on; at
-    most f width max(q, 1 - q)^2 / 2 is lost.
-    """
-    one_sided = problem.objective.name == "quantile"
-    factor, q = (1.0, problem.objective.quantile) if one_sided else (2.0, 0.5)
-    targets, column = problem.targets.astype(np.float64), factor * cost[:, None]
-
-    def value_and_slope(scores: Array) -> tuple[float, Array]:
-        error = targets - scores
-        steep = np.clip(error / width, q - 1.0, q)
-        return float((column * steep * (error - width * steep / 2)).sum()), np.asarray(-column * steep)
-
-    def curvature(scores: Array) -> tuple[Array, None]:
-        steep = (targets - scores) / width
-        return np.asarray(column / width * ((steep > q - 1.0) & (steep < q))), None
-
-    return SmoothLoss(value_and_slope, curvature, factor / width)

@@ -1,16 +1,17 @@
-"""mae and quantile where their linear programs are large: smoothed ever less, each time to a bound of its own."""
+"""mae, quantile and hinge where their linear programs are large: smoothed ever less, each time to its own bound."""
 
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from shared.losses import margins
 from solver_service.milp.core.problem import Array, Problem
 from solver_service.milp.final_layer.convex import ConvexProgram, Minimum
 from solver_service.milp.final_layer.job import Job
-from solver_service.milp.final_layer.smooth_losses import envelope
+from solver_service.milp.final_layer.rounded_losses import rounded_loss
 from solver_service.milp.rounding.into_box import change_of
 
-SMOOTHED = ("mae", "quantile")
+SMOOTHED = ("mae", "quantile", "hinge")
 LARGE = 10_000
 """Coefficients N d h from which on a descent is faster than a linear program."""
 BUILDING = 1e-6
@@ -34,14 +35,25 @@ def descend_smoothed(job: Job) -> None:
 def minima(problem: Problem, cost: Array, change: Array, over: Callable[[], bool]) -> Iterator[Minimum]:
     """The minima of smoothed objectives, ever closer to the problem's own, over samples of some cost [n]."""
     for share in WIDTHS:
-        error = np.abs(problem.scores_at(change) - problem.targets.astype(np.float64)).mean(axis=1)
-        size = float(cost @ error / cost.sum())
+        size = float(cost @ _sizes(problem, change) / cost.sum())
         if over() or size == 0:
             return
-        program = ConvexProgram(problem, cost, envelope(problem, cost, share * size))
+        program = ConvexProgram(problem, cost, rounded_loss(problem, cost, share * size))
         least = program.minimise(*program.box, change, over, PRECISE * share)
         change = least.change
         yield least
+
+
+def _sizes(problem: Problem, change: Array) -> Array:
+    """Each sample's mean error, or hinge, after a change [h, c]."""
+    scores, targets = problem.scores_at(change), problem.targets
+    if problem.snapshot.task == "regression":
+        return np.asarray(np.abs(scores - targets.astype(np.float64)).mean(axis=1))
+    if problem.snapshot.task == "classification":
+        t = margins(scores, targets)[:, None]
+    else:
+        t = (2.0 * targets.astype(np.float64) - 1.0) * scores
+    return np.asarray(np.maximum(0.0, 1.0 - t / problem.objective.margin).mean(axis=1))
 
 
 def is_large(job: Job) -> bool:
