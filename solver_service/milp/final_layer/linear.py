@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from shared.contracts import Backend
+from shared.contracts import Backend, SolveStatus
 from solver_service.milp.backends.registry import version
 from solver_service.milp.final_layer.job import Job, allowance, ending_of, why
 from solver_service.milp.final_layer.report import Ending
@@ -17,7 +17,9 @@ def solve_linear(job: Job) -> Ending:
         descend_smoothed(job)
         close = job.incumbents.best.objective - job.incumbents.bound <= allowance(job)
         if close or job.proven or not time_for_program(job):
-            return replace(ending_of(job, why(job)), solve_s=job.control.elapsed - began)
+            late = not (close or job.proven or job.control.stopped)
+            status = SolveStatus.TIME_LIMIT if late else why(job)
+            return replace(ending_of(job, status), solve_s=job.control.elapsed - began)
     program = LazyProgram(job.space, left, should_stop=lambda: budget.over, on_change=job.incumbents.offer)
     point = program.solve(left.cost)
     if point is not None:
