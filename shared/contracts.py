@@ -74,13 +74,13 @@ class Constraint(Contract):
         "min_accuracy",
         "recall_floor",
         "group_rate_gap",
+        "precision_floor",
         "nonnegative",
         "monotone",
         "max_nonzero",
         "grid",
-        "movement_cost",
-        "precision_floor",
         "levels",
+        "movement_cost",
     ]
     value: Finite = Field(
         default=0.0, description="The share, sign, count, step or price that the type speaks of; `levels` has none."

@@ -8,7 +8,7 @@ from shared.snapshot import Snapshot
 from solver_service.milp.backends.registry import write_mps
 from solver_service.milp.core.network import network_of
 from solver_service.milp.core.problem import problem_of
-from solver_service.milp.core.requirements import requirements_of
+from solver_service.milp.core.requirements import STYLES, requirements_of
 from solver_service.milp.formulation.compact import NO_CUTS, compact_model
 from solver_service.milp.formulation.constrained_model import constrained_model
 from solver_service.milp.formulation.model import LinearModel
@@ -28,8 +28,8 @@ def mps(snapshot: Snapshot, spec: JobSpec) -> bytes:
     Samples that the box decides are left out, their cost is the objective's constant; cuts and folding, which change
     no optimum, are not there. Raises SpecError (`not_supported`, `too_large`) where there is no such file.
     """
-    if spec.objective == "mse":
-        _refuse("there is no MPS file of it: mse is solved as least squares", ErrorCode.NOT_SUPPORTED)
+    if spec.objective not in STYLES:
+        _refuse(f"there is no MPS file of it: {spec.objective} is no linear objective", ErrorCode.NOT_SUPPORTED)
     if snapshot.is_final_identity:
         return write_mps(_model(snapshot, spec))
     if spec.moves_tail:

@@ -13,7 +13,7 @@ from scipy.optimize import Bounds, minimize
 from shared.constraints import movement_prices
 from solver_service.milp.core.problem import Array, Problem
 from solver_service.milp.final_layer.newton import newton
-from solver_service.milp.final_layer.smooth_losses import smooth_loss
+from solver_service.milp.final_layer.smooth_losses import SmoothLoss, smooth_loss
 
 CLOSE = 1e-7
 """The relative gap at which a program counts as solved."""
@@ -21,6 +21,8 @@ ROUNDING = 1e-13
 """What summing up a bound may lose, per unit of its largest part."""
 ITERATIONS = 20_000
 CORRECTIONS = 20
+SIDES = 10
+"""How often Newton's method is told anew on which side of where movement is free each entry is."""
 
 
 class _Done(Exception):  # noqa: N818 (an end, not an error)
@@ -44,13 +46,13 @@ class Minimum:
 class ConvexProgram:
     """The objective of a problem (with its l2), and what movement costs, as functions of a change [h, c].
 
-    `cost` [n] replaces the problem's, for programs over some of the samples.
+    `cost` [n] replaces the problem's, for programs over some of the samples, and `loss` the objective's own.
     """
 
-    def __init__(self, problem: Problem, cost: Array | None = None) -> None:
+    def __init__(self, problem: Problem, cost: Array | None = None, loss: SmoothLoss | None = None) -> None:
         self.problem = problem
         self._cost = problem.cost if cost is None else cost
-        self.loss = smooth_loss(problem, self._cost)
+        self.loss = loss or smooth_loss(problem, self._cost)
         self._movable = problem.radius.copy()
         self._movable[:, -1] = 0.0  # the bias, of which neither l2 nor a price of movement speaks
         self.l2 = problem.objective.l2
@@ -82,9 +84,11 @@ class ConvexProgram:
         square = self.loss.most_curvature * (self._cost @ self.problem.inputs**2)
         return np.asarray(self.problem.radius**2 * square + 2 * self.l2 * self._movable**2)
 
-    def minimise(self, lower: Array, upper: Array, start: Array, over: Callable[[], bool]) -> Minimum:
-        """The least value between lower and upper [h, c], as far as there is time."""
-        return _Descent(self, lower, upper, over).run(start)
+    def minimise(
+        self, lower: Array, upper: Array, start: Array, over: Callable[[], bool], close: float = CLOSE
+    ) -> Minimum:
+        """The least value between lower and upper [h, c], to a relative gap, as far as there is time."""
+        return _Descent(self, lower, upper, over, close).run(start)
 
     def split(self, lower: Array, upper: Array) -> tuple[Array, Array]:
         """Where movement is free in a box [h, c], and what it costs there."""
@@ -99,8 +103,10 @@ class _Descent:
     by its value at the start.
     """
 
-    def __init__(self, program: ConvexProgram, lower: Array, upper: Array, over: Callable[[], bool]) -> None:
-        self.program, self.lower, self.upper, self.over = program, lower, upper, over
+    def __init__(
+        self, program: ConvexProgram, lower: Array, upper: Array, over: Callable[[], bool], close: float
+    ) -> None:
+        self.program, self.lower, self.upper, self.over, self.close = program, lower, upper, over, close
         self.priced = program.prices > 0
         base, paid = program.split(lower, upper)
         self.base = np.where(self.priced, base, 0.0)
@@ -124,11 +130,30 @@ class _Descent:
                 bounds=self._bounds(),
                 options={"maxiter": ITERATIONS, "maxfun": ITERATIONS, "ftol": 0.0, "gtol": 0.0, "maxcor": CORRECTIONS},
             )
-            if not self.priced.any():
-                newton(self.program, self.lower, self.upper, self.best, self.look)
+            for _ in range(SIDES if self.priced.any() else 1):
+                self._newton()
         except _Done:
             pass
         return Minimum(self.best, self.value, self.bound)
+
+    def _newton(self) -> None:
+        """Newton's method where every priced entry stays on its side of the base, so that its price is linear.
+
+        One that sits on the base leaves it only to a side where the slope outweighs the price.
+        """
+        prices, x = self.program.prices, self.best
+        gradient = self.look(x)[1]
+        up = self.priced & ((x > self.base) | ((x == self.base) & (gradient < -prices)))
+        down = self.priced & ((x < self.base) | ((x == self.base) & (gradient > prices)))
+        sides = prices * (up.astype(np.float64) - down)
+        lower = np.where(self.priced & ~down, self.base, self.lower)
+        upper = np.where(self.priced & ~up, self.base, self.upper)
+
+        def look(y: Array) -> tuple[float, Array]:
+            value, slope = self.look(y)
+            return value, slope + sides
+
+        newton(self.program, lower, upper, x, look)
 
     def look(self, x: Array) -> tuple[float, Array]:
         """Value and smooth gradient at a change; keeps the best of both, and ends the run when it is done."""
@@ -138,7 +163,7 @@ class _Descent:
         if value < self.value:
             self.best, self.value = x.copy(), value
         self.bound = max(self.bound, self._below(x, value, gradient))
-        if self.value - self.bound <= CLOSE * self.value or self.over():
+        if self.value - self.bound <= self.close * self.value or self.over():
             raise _Done
         return value, gradient
 

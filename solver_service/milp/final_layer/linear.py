@@ -1,11 +1,12 @@
-"""Objectives that are linear programs: hinge, mae and max_error, with rows as they are violated."""
+"""Objectives that are linear programs: hinge, mae, quantile and max_error, with rows as they are violated."""
 
 from dataclasses import replace
 
-from shared.contracts import Backend
+from shared.contracts import Backend, SolveStatus
 from solver_service.milp.backends.registry import version
-from solver_service.milp.final_layer.job import Job, ending_of, why
+from solver_service.milp.final_layer.job import Job, allowance, ending_of, why
 from solver_service.milp.final_layer.report import Ending
+from solver_service.milp.final_layer.smoothed import SMOOTHED, descend_smoothed, is_large, time_for_program
 from solver_service.milp.heuristics.lazy_lp import LazyProgram
 
 SEARCHED_SHARE, PATIENCE_S = 0.3, 0.3
@@ -13,10 +14,17 @@ SEARCHED_SHARE, PATIENCE_S = 0.3, 0.3
 
 
 def solve_linear(job: Job) -> Ending:
-    """hinge, mae and max_error: one LP with lazy rows, and a bound from its duals."""
-    if job.improver.large:
-        job.improver.run(replace(job.budget().share(SEARCHED_SHARE), patience=PATIENCE_S))
+    """One LP with lazy rows, and a bound from its duals; where it takes long, a descent comes first."""
     began, budget, left = job.control.elapsed, job.budget(), job.screened.requirements
+    if job.problem.objective.name in SMOOTHED and is_large(job):
+        descend_smoothed(job)
+        close = job.incumbents.best.objective - job.incumbents.bound <= allowance(job)
+        if close or job.proven or not (job.improver.models_pay and time_for_program(job)):
+            late = not (close or job.proven or job.control.stopped)
+            status = SolveStatus.TIME_LIMIT if late else why(job)
+            return replace(ending_of(job, status), solve_s=job.control.elapsed - began)
+    elif job.improver.large:
+        job.improver.run(replace(job.budget().share(SEARCHED_SHARE), patience=PATIENCE_S))
     program = LazyProgram(job.space, left, should_stop=lambda: budget.over, on_change=job.incumbents.offer)
     point = program.solve(left.cost)
     if point is not None:

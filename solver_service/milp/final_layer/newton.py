@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 MOST_WORK = 1e9
 """Multiplications that a Hessian may take; larger programs are left to the descent."""
 ROUNDS = 60
-HALVINGS = 30
-RIDGE = 1e-13
-"""What is added to the diagonal, relative to its largest entry, where directions are flat."""
+HALVINGS = 8
+RIDGES = (1e-13, 1e-9, 1e-6, 1e-3, 1.0)
+"""What is added to the diagonal of the scaled Hessian."""
 EDGE = 1e-12
 
 Look = Callable[[Array], tuple[float, Array]]
@@ -38,16 +38,26 @@ def newton(program: "ConvexProgram", lower: Array, upper: Array, start: Array, l
         free = _free(x, gradient, lower, upper)
         if not free.any():
             return
+        hessian = _hessian(program, x)[np.ix_(free.ravel(), free.ravel())]
+        moved = _lower(x, value, gradient, free, hessian, (lower, upper), look)
+        if moved is None:
+            return
+        x, value, gradient = moved
+
+
+def _lower(
+    x: Array, value: float, gradient: Array, free: Array, hessian: Array, box: tuple[Array, Array], look: Look
+) -> tuple[Array, float, Array] | None:
+    """The first point of a lower value on Newton's way; flat directions, which lead astray, are damped more."""
+    for ridge in RIDGES:
         step = np.zeros(x.shape)
-        step[free] = _solve(_hessian(program, x)[np.ix_(free.ravel(), free.ravel())], -gradient[free])
+        step[free] = _solve(hessian, -gradient[free], ridge)
         for halving in range(HALVINGS):
-            moved = np.clip(x + step * 0.5**halving, lower, upper)
+            moved = np.clip(x + step * 0.5**halving, *box)
             found, slope = look(moved)
             if found < value:
-                break
-        else:
-            return
-        x, value, gradient = moved, found, slope
+                return moved, found, slope
+    return None
 
 
 def _free(x: Array, gradient: Array, lower: Array, upper: Array) -> Array:
@@ -78,11 +88,11 @@ def _hessian(program: "ConvexProgram", x: Array) -> Array:
     return flat
 
 
-def _solve(matrix: Array, wanted: Array) -> Array:
+def _solve(matrix: Array, wanted: Array, ridge: float) -> Array:
     scale = np.sqrt(np.maximum(np.diag(matrix), 0.0))
     scale[scale == 0] = 1.0
     scaled = matrix / scale[:, None] / scale
-    scaled[np.diag_indices_from(scaled)] += RIDGE
+    scaled[np.diag_indices_from(scaled)] += ridge
     try:
         return np.asarray(np.linalg.solve(scaled, wanted / scale) / scale)
     except np.linalg.LinAlgError:

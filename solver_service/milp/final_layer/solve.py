@@ -23,9 +23,10 @@ from solver_service.milp.final_layer.least_squares import solve_least_squares
 from solver_service.milp.final_layer.linear import solve_linear
 from solver_service.milp.final_layer.report import Ending, solution_of
 from solver_service.milp.final_layer.smooth import solve_smooth
+from solver_service.milp.final_layer.smoothed import SMOOTHED
 from solver_service.milp.final_layer.trimmed import solve_trimmed
 from solver_service.milp.final_layer.under_constraints import solve_constrained
-from solver_service.milp.formulation.compact import NO_CUTS, columns_of, complete
+from solver_service.milp.formulation.compact import columns_of, complete
 from solver_service.milp.formulation.model import LinearModel
 from solver_service.milp.formulation.reference import complete_reference, reference_model
 from solver_service.milp.formulation.rows import nonzeros
@@ -106,7 +107,8 @@ def _by_style(job: Job) -> Ending:
     if job.proven or settled or job.control.stopped:
         return ending_of(job, why(job))
     if not job.improver.models_pay:
-        return _searched(job)
+        smoothed = job.spec.objective in SMOOTHED and not job.problem.beyond_box
+        return solve_linear(job) if smoothed else _searched(job)
     job.improver.learn(job.space, job.screened)
     if job.problem.beyond_box:
         return solve_constrained(job)
@@ -167,11 +169,11 @@ def _bound_and_improve(job: Job) -> LinearModel | None:
     searched = job.screened.requirements.style == "capped" or job.improver.large
     if searched:
         job.improver.run(_heuristic_budget(job))
-    cuts, model = NO_CUTS, None
+    model = None
     if not (job.proven or job.budget().over):
-        cuts = bound_by_conflicts(job)
-    if not (job.proven or job.budget().over or too_large(job)):
-        model = bound_by_relaxation(job, cuts)
+        conflicts = bound_by_conflicts(job)
+        if not (job.proven or job.budget().over or too_large(job)):
+            model = bound_by_relaxation(job, conflicts)
     if not (job.proven or searched):
         job.improver.run(_heuristic_budget(job))
     return model

@@ -21,6 +21,7 @@ from solver_service.milp.final_layer.convex import ConvexProgram
 from solver_service.milp.final_layer.convex_branching import Branching
 from solver_service.milp.final_layer.job import ROUNDS, Job, ending_of, options_of, too_large, why
 from solver_service.milp.final_layer.report import Ending
+from solver_service.milp.final_layer.smoothed import is_large, minima
 from solver_service.milp.formulation.compact import NO_CUTS
 from solver_service.milp.formulation.constrained_model import constrained_model
 from solver_service.milp.heuristics.lazy_lp import LazyProgram
@@ -29,6 +30,8 @@ from solver_service.milp.rounding.into_box import change_of
 
 STEPS = 30
 """Concentration steps from one start, at most."""
+SMOOTHINGS = 2
+"""How often a large mae is smoothed less before it counts as fitted."""
 Fit = Callable[[Mask, Array], Array]
 """The best change for some kept samples [n], from another change to begin with."""
 
@@ -91,6 +94,21 @@ def _squares(job: Job) -> Fit:
 
 
 def _distances(job: Job) -> Fit:
+    return _smoothed_distances(job) if is_large(job) else _linear_distances(job)
+
+
+def _smoothed_distances(job: Job) -> Fit:
+    def fit(kept: Mask, change: Array) -> Array:
+        for number, least in enumerate(minima(job.problem, job.problem.cost * kept, change, lambda: job.budget().over)):
+            change = least.change
+            if number == SMOOTHINGS:
+                break
+        return change
+
+    return fit
+
+
+def _linear_distances(job: Job) -> Fit:
     budget = job.budget()
     requirements = requirements_of(replace(job.problem, objective=Objective("mae")))
     program = LazyProgram(job.problem, requirements, should_stop=lambda: budget.over, on_change=lambda _: None)

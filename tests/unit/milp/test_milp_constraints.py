@@ -7,23 +7,23 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from exactness import ON_SIGNS, ON_WEIGHTS, compare, constraint, instance
+from drawn_jobs import ON_WEIGHTS, constraint
+from exactness import compare, instance
 from milp_cases import job, tiny
 
 from shared.constraints import violations
 from shared.contracts import Constraint, SolveStatus
-from shared.errors import ErrorCode, SpecError
 from shared.snapshot import Snapshot
 from solver_service.milp.core.control import Control
 from solver_service.milp.final_layer import under_constraints
 from solver_service.milp.solve import solve
 
-ON_SAMPLES = ("min_accuracy", "recall_floor", "group_rate_gap")
+ON_SAMPLES = ("min_accuracy", "recall_floor", "group_rate_gap", "precision_floor")
 CLASSIFICATION = ("zero_one", "ramp", "hinge")
 PAIRS = [
     *((objective, kind) for objective in CLASSIFICATION for kind in (*ON_SAMPLES, *ON_WEIGHTS)),
     *((objective, kind) for objective in ("mae", "max_error", "outliers") for kind in ON_WEIGHTS),
-    *(("mse", kind) for kind in ON_SIGNS),
+    *(("mse", kind) for kind in ON_WEIGHTS),
 ]
 
 
@@ -284,14 +284,6 @@ def test_a_solver_that_gives_up_has_a_second_to_take_over():
     """SCIP has unresolved numerical troubles in an LP of this one."""
     verdict = compare(*instance(4, 2043))
     assert (verdict.wrong, verdict.proven) == (None, True)
-
-
-def test_mse_takes_signs_only():
-    """The refusal names the constraint and the way out."""
-    snapshot, _ = tiny(0, "mse")
-    with pytest.raises(SpecError, match="use mae") as caught:
-        solve(snapshot, job("mse", constraints=[{"type": "nonnegative", "value": 0}, {"type": "grid", "value": 1}]))
-    assert (caught.value.field, caught.value.code) == ("constraints.1.type", ErrorCode.NOT_SUPPORTED)
 
 
 def test_the_page_has_an_example_of_every_constraint():

@@ -191,3 +191,23 @@ def test_a_pool_that_is_gone_is_a_failure_for_a_question(pool: FakePool) -> None
     code, said = call("jobs", *GATEWAY)
     assert code == 1
     assert "http://pool.test" in said
+
+
+def test_numbers_of_an_objective_are_options(pool: FakePool, tmp_path: Path) -> None:
+    """`--quantile` and its like reach the spec; one out of range is named."""
+    generator = np.random.default_rng(0)
+    snapshot = Snapshot(
+        task="regression",
+        inputs=generator.random((6, 4), np.float32),
+        targets=generator.random((6, 1), np.float32),
+        weight=generator.random((1, 4), np.float32),
+    )
+    file, written = tmp_path / "line.safetensors", tmp_path / "job.json"
+    file.write_bytes(snapshot.to_bytes())
+    options = ["--objective", "quantile", "--radius", 1, *GATEWAY]
+    code, _ = call("submit", file, *options, "--quantile", 0.9, "--json", written)
+    assert code == 0
+    assert json.loads(written.read_text())["spec"]["quantile"] == 0.9
+    code, output = call("submit", file, *options, "--quantile", 2)
+    assert code != 0
+    assert "--quantile" in output
