@@ -5,10 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from shared.constraints import Violation, movement_cost, violations
-from shared.contracts import Backend, JobResult, JobSpec, ObjectiveReport, Sizes, SolveStatus, Timings, gap
-from shared.snapshot import Snapshot
-from solver_service.milp.core.problem import Problem
+from shared.contracts import Backend, JobResult, JobSpec, ObjectiveReport, Sizes, SolveStatus, Suspect, Timings, gap
+from shared.objectives import EPSILON, label_margins, outputs, sample_weights
+from shared.snapshot import Snapshot, regression_targets
+from solver_service.milp.core.problem import Array, Problem
 from solver_service.milp.core.solution import Solution
+from solver_service.milp.core.suspects import suspects_of
 from solver_service.milp.formulation.compact import columns_of
 from solver_service.milp.formulation.model import LinearModel
 from solver_service.milp.formulation.rows import nonzeros
@@ -16,6 +18,11 @@ from solver_service.milp.presolve.aggregation import Aggregation
 from solver_service.milp.presolve.screening import Screened
 from solver_service.milp.rounding.incumbents import Incumbents
 
+AS_GOOD = 1.05
+"""Solutions within this factor of the best say together which samples cannot be had."""
+LOOKED_AT = 20_000_000
+"""Entries of inputs that are read again for that, at most, unless the best solution alone takes more."""
+NOT_TO_BE_HAD = "of the {final:.6g} that are left at least {bound:.6g} provably cannot be had in this region"
 COMPLETE = "the search is complete; the gap that is left is within the solver's tolerances, not the recomputed value's"
 
 
@@ -90,13 +97,36 @@ def solution_of(snapshot: Snapshot, spec: JobSpec, incumbents: Incumbents, endin
         nodes=ending.nodes,
         incumbents=incumbents.history,
         backend=ending.backend,
+        suspects=_suspects(snapshot, spec, incumbents),
         notes=[
             *ending.notes,
             *([COMPLETE] if unproven else []),
+            *([NOT_TO_BE_HAD.format(bound=bound, final=final)] if 0 < bound < final else []),
             *_constraint_notes(snapshot, spec, incumbents, broken),
         ],
     )
     return Solution(result, best.weight, best.bias)
+
+
+def _suspects(snapshot: Snapshot, spec: JobSpec, incumbents: Incumbents) -> list[Suspect]:
+    """The samples that the best solutions give up on, where the objective can give up on any."""
+    if spec.objective not in ("zero_one", "ramp", "outliers") or snapshot.task == "multilabel":
+        return []
+    best = incumbents.best.objective
+    found = []
+    for candidate in list(incumbents.good)[: -1 - max(1, LOOKED_AT // snapshot.inputs.size) : -1]:
+        if candidate.objective <= AS_GOOD * best:
+            found.append(_room(snapshot, spec, outputs(snapshot, candidate.weight, candidate.bias)))
+    counted = np.flatnonzero(sample_weights(snapshot) > 0)
+    need = EPSILON if spec.objective == "zero_one" else 0.0
+    return suspects_of([margin[counted] for margin in found], index=counted, need=need)
+
+
+def _room(snapshot: Snapshot, spec: JobSpec, scores: Array) -> Array:
+    """By how much each sample [N] is right: its margin, or what is left of the tolerance."""
+    if snapshot.task == "regression":
+        return np.asarray((spec.tolerance or 0.0) - np.abs(scores - regression_targets(snapshot)).max(axis=1))
+    return label_margins(snapshot, scores)[:, 0]
 
 
 def _constraint_notes(snapshot: Snapshot, spec: JobSpec, incumbents: Incumbents, broken: list[Violation]) -> list[str]:

@@ -1,6 +1,7 @@
 """The best float32 weights seen anywhere in a solve, recomputed, and reported as they improve."""
 
 import math
+from collections import deque
 from dataclasses import dataclass
 
 from shared.contracts import Incumbent
@@ -11,6 +12,9 @@ from solver_service.milp.core.problem import Array, Problem
 from solver_service.milp.presolve.aggregation import Aggregation, not_aggregated
 from solver_service.milp.rounding.into_box import change_of, weights_of
 from solver_service.milp.rounding.snapping import snapped
+
+GOOD = 8
+"""How many of the latest best candidates are kept, to see what they have in common."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +46,7 @@ class Incumbents:
         self.start = value
         start_fits = problem.feasible(snapshot.weight, snapshot.bias)
         self.best = Candidate(snapshot.weight, snapshot.bias, value if start_fits else math.inf)
+        self.good = deque([self.best] if start_fits else [], maxlen=GOOD)
 
     @property
     def feasible(self) -> bool:
@@ -90,6 +95,7 @@ class Incumbents:
             return math.inf
         if value < self.best.objective:
             self.best = Candidate(weight, bias, value)
+            self.good.append(self.best)
             self._report(nodes)
         return value
 

@@ -256,3 +256,23 @@ def test_a_job_that_is_too_large_for_models_is_searched_all_the_same(objective: 
     report = solve(snapshot, job(objective, radius=0.05, limits={"time_s": 1.0})).result
     assert report.objective.final < report.objective.start
     assert np.isfinite(report.objective.bound)
+
+
+def test_samples_that_every_good_solution_gives_up_on_are_suspects() -> None:
+    """A few wrong labels among many clean samples are named, the worst first, and nothing else is."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(200, 3)).astype(np.float32)
+    targets = (features[:, 0] > 0).astype(np.int64)
+    far = np.argsort(-np.abs(features[:, 0]))[:5]
+    targets[far] = 1 - targets[far]
+    snapshot = Snapshot(
+        task="classification",
+        inputs=features,
+        targets=targets,
+        weight=np.zeros((2, 3), dtype=np.float32),
+        bias=np.zeros(2, dtype=np.float32),
+    )
+    result = solve(snapshot, job("ramp", radius=2.0, limits={"time_s": 2.0})).result
+    assert set(far.tolist()) <= {suspect.index for suspect in result.suspects}
+    assert result.suspects[0].index in far
+    assert all(suspect.margin < 0 and 0.8 <= suspect.share <= 1 for suspect in result.suspects)
