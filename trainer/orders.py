@@ -67,4 +67,4 @@ class Orders:
 
 
 def _default_objective(snapshot: Snapshot) -> Objective:
-    return Objective("ramp" if snapshot.task == "classification" else "mae")
+    return Objective("mae" if snapshot.task == "regression" else "ramp")

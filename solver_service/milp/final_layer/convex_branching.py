@@ -61,7 +61,7 @@ class Branching:
         `certain` says that an exhausted tree is a proof: nothing else keeps weights from counting.
         """
         limit = self.job.spec.limits.nodes
-        root = Node(*self.root, np.zeros(self._size.shape, dtype=bool))
+        root = self._whole()
         order = count()
         heap: list[tuple[float, int, Node, Array]] = [(least.bound, next(order), root, least.change)]
         while heap and not (self._over() or self.job.proven):
@@ -91,6 +91,15 @@ class Branching:
         if done and certain and self.job.incumbents.feasible:
             self.job.incumbents.raise_bound(min(self.job.incumbents.best.objective * (1 - CLOSED), self._leaves))
         return done
+
+    def fit(self, least: Minimum) -> None:
+        """Round the root's minimum, and fit and step from there; `run` does not repeat it."""
+        self.nodes, before = 1, self.nodes
+        self._offer(self._whole(), least)
+        self.nodes = before
+
+    def _whole(self) -> Node:
+        return Node(*self.root, np.zeros(self._size.shape, dtype=bool))
 
     def _over(self) -> bool:
         return self.job.budget().over

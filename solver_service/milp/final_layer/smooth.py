@@ -8,8 +8,9 @@ from shared.constraints import ON_SAMPLES
 from shared.contracts import Backend, SolveStatus
 from solver_service.milp.final_layer.convex import ConvexProgram
 from solver_service.milp.final_layer.convex_branching import Branching
+from solver_service.milp.final_layer.cutting_planes import search_by_tangents
 from solver_service.milp.final_layer.infeasible import blame
-from solver_service.milp.final_layer.job import Job, ending_of, why
+from solver_service.milp.final_layer.job import Job, allowance, ending_of, why
 from solver_service.milp.final_layer.report import Ending
 from solver_service.milp.final_layer.right_samples import search_right_samples
 from solver_service.milp.final_layer.under_constraints import solve_constrained
@@ -33,12 +34,16 @@ def solve_smooth(job: Job) -> Ending:
     incumbents.offer(least.change)
     on_samples = bool(types.intersection(ON_SAMPLES))
     ending = replace(_ended(job, why(job)), solve_s=job.control.elapsed - began)
-    if on_samples and not (job.proven or budget.over):
+    if branching is not None and on_samples:
+        branching.fit(least)
+    if on_samples and not _done(job):
         if not incumbents.feasible:
             ending = solve_constrained(job)
         if incumbents.feasible:
             search_right_samples(job, program, least)
-    if branching is not None and not (job.proven or budget.over):
+        if incumbents.feasible and not _done(job):
+            search_by_tangents(job, program, [least.change])
+    if branching is not None and not _done(job):
         done = branching.run(least, certain=not on_samples)
         if done and not (incumbents.feasible or on_samples):
             notes = tuple(blame(problem.snapshot, job.spec, job.budget()))
@@ -47,6 +52,12 @@ def solve_smooth(job: Job) -> Ending:
     if incumbents.feasible:
         ending = replace(ending, status=why(job))
     return replace(ending, allowance=_ended(job, why(job)).allowance)
+
+
+def _done(job: Job) -> bool:
+    """Whether the time is up, or the best value is as close to its bound as rounding lets it come."""
+    close = job.incumbents.feasible and job.incumbents.best.objective - job.incumbents.bound <= allowance(job)
+    return close or job.proven or job.budget().over
 
 
 def _ended(job: Job, status: SolveStatus) -> Ending:

@@ -32,6 +32,8 @@ STEPS = 30
 """Concentration steps from one start, at most."""
 SMOOTHINGS = 2
 """How often a large mae is smoothed less before it counts as fitted."""
+LARGEST_COST = 1e15
+"""Solvers take what is much larger for infinite."""
 Fit = Callable[[Mask, Array], Array]
 """The best change for some kept samples [n], from another change to begin with."""
 
@@ -142,10 +144,10 @@ def _branch_squares(job: Job, kept: Mask) -> None:
 
 
 def _branch_distances(job: Job, kept: Mask) -> None:
-    if too_large(job):
-        return
     distances = replace(job.problem, objective=Objective("mae"), cost=job.problem.cost * kept)
     built = constrained_model(distances, screen(_of_kept(distances, kept)), NO_CUTS, job.problem.constraints)
+    if too_large(job) or np.abs(built.model.objective).max() > LARGEST_COST:
+        return
     take = taker(job.problem, built, job.incumbents, lambda: job.budget().over)
     milp_solver(job.spec.solver.backend)(built.model, options_of(job), job.control, take, None)
 

@@ -51,7 +51,7 @@ def test_what_has_no_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     inputs, targets = rng.normal(size=(9, 2)).astype(np.float32), rng.normal(size=(9, 1)).astype(np.float32)
     squares = Snapshot("regression", inputs, targets, np.zeros((1, 2), np.float32))
-    with pytest.raises(SpecError, match="least squares"):
+    with pytest.raises(SpecError, match="no linear objective"):
         mps(squares, JobSpec(objective="mse", radius=0.1))
     monkeypatch.setattr(problem_file, "MOST_NONZEROS", 10)
     with pytest.raises(SpecError, match="coefficients"):
