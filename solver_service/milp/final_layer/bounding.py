@@ -62,8 +62,11 @@ def relaxed(job: Job, conflicts: Conflicts) -> PairRelaxation:
 
 
 def bound_by_blocks(job: Job, relaxation: PairRelaxation) -> None:
-    """Raise a relaxation's bound by blocks of samples for as long as they gain; nothing if it was not solved."""
-    if relaxation.solved and not job.proven:
+    """Raise a relaxation's bound by blocks of samples for as long as they gain; nothing if it was not solved.
+
+    They go by the clock, so a job whose node limit asks for a reproducible run does without.
+    """
+    if relaxation.solved and not job.proven and job.spec.limits.nodes is None:
         watch = _WhileGaining(job, job.budget().share(BLOCK_SHARE[job.screened.requirements.style]))
         raise_by_blocks(relaxation, watch.over, watch.gained, seconds_left=watch.seconds_left)
 
