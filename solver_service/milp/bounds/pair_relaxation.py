@@ -59,6 +59,7 @@ class PairRelaxation:
         self.owner = _owners(self.columns)
         self.point = np.zeros(self.model.columns)
         self.duals = np.zeros(0)
+        self.solved = False
         self._scale = row_scales(requirements)
         self._present = (np.zeros(requirements.rows, dtype=bool), np.zeros(len(cuts.groups), dtype=bool))
         self._loose_for = np.zeros(0, dtype=np.int64)
@@ -72,7 +73,11 @@ class PairRelaxation:
         return self._should_stop()
 
     def run(self, should_stop: Callable[[], bool], on_bound: Callable[[float], None]) -> bool:
-        """Add and drop rows until nothing is broken or gains; every gain is told. True unless it was stopped."""
+        """Add and drop rows until nothing is broken or gains; every gain is told. True (`solved`) unless stopped."""
+        self.solved = self._run(should_stop, on_bound)
+        return self.solved
+
+    def _run(self, should_stop: Callable[[], bool], on_bound: Callable[[float], None]) -> bool:
         self._should_stop = should_stop
         stalled = 0
         while not should_stop():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from solver_service.milp.bounds.block_bound import raise_by_blocks
 from solver_service.milp.bounds.pair_relaxation import PairRelaxation
 from solver_service.milp.bounds.relaxation import relax
+from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.problem import Problem
 from solver_service.milp.core.solution import is_integral, safe_bound
 from solver_service.milp.final_layer.job import Job
@@ -19,6 +20,9 @@ RELAXATION_SHARE = 0.4
 """Of the time left, for the relaxation; it seldom needs as much."""
 BLOCK_SHARE = {"count": 0.05, "capped": 0.7}
 """Of the time left after it, for blocks of samples; branching does better on counts."""
+
+PATIENCE = 0.25
+"""Share of the blocks' time without a gain after which branching gets the rest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,23 +43,65 @@ def bound_by_conflicts(job: Job) -> Conflicts:
 
 
 def bound_by_relaxation(job: Job, conflicts: Conflicts) -> LinearModel | None:
-    """What the relaxation with all conflicts proves, and blocks of samples from its duals.
+    """What the relaxation with all conflicts proves, and for a ramp what blocks of samples prove; see `model_of`.
 
-    Returns the compact model for branching: the rows that were tight at the end lead, and every block that gained has
-    left a row, so that a solver's first LP is at this bound already. None when the time is over.
+    A count's blocks are left to whoever has improved on its start first: they take seconds.
     """
+    relaxation = relaxed(job, conflicts)
+    if job.screened.requirements.style == "capped":
+        bound_by_blocks(job, relaxation)
+    return model_of(job, relaxation)
+
+
+def relaxed(job: Job, conflicts: Conflicts) -> PairRelaxation:
+    """The relaxation with all conflicts, solved to the end if the time allows it."""
     relaxation = PairRelaxation(job.space, job.screened.requirements, conflicts.pool, constant=job.screened.cost)
     budget = job.budget().share(RELAXATION_SHARE)
-    if relaxation.run(lambda: budget.over, _teller(job)) and not job.proven:
-        blocks = job.budget().share(BLOCK_SHARE[job.screened.requirements.style])
-        raise_by_blocks(
-            relaxation,
-            lambda: blocks.over or job.proven,
-            _teller(job),
-            seconds_left=lambda: blocks.until - job.control.elapsed,
-        )
-    whole = job.budget()
-    return relaxation.branching_model(lambda: whole.over)
+    relaxation.run(lambda: budget.over, _teller(job))
+    return relaxation
+
+
+def bound_by_blocks(job: Job, relaxation: PairRelaxation) -> None:
+    """Raise a relaxation's bound by blocks of samples for as long as they gain; nothing if it was not solved.
+
+    They go by the clock, so a job whose node limit asks for a reproducible run does without.
+    """
+    if relaxation.solved and not job.proven and job.spec.limits.nodes is None:
+        watch = _WhileGaining(job, job.budget().share(BLOCK_SHARE[job.screened.requirements.style]))
+        raise_by_blocks(relaxation, watch.over, watch.gained, seconds_left=watch.seconds_left)
+
+
+def model_of(job: Job, relaxation: PairRelaxation) -> LinearModel | None:
+    """The compact model for branching, None when the time is over.
+
+    The rows that were tight at the end lead, and every block that gained has left a row, so that a solver's first LP
+    is at the relaxation's bound already.
+    """
+    budget = job.budget()
+    return relaxation.branching_model(lambda: budget.over)
+
+
+class _WhileGaining:
+    """A budget that is also over once nothing was gained for a part of it."""
+
+    def __init__(self, job: Job, budget: Budget) -> None:
+        self._job, self._budget, self._tell = job, budget, _teller(job)
+        self._patience = PATIENCE * self.seconds_left()
+        self._last = job.control.elapsed
+
+    def over(self) -> bool:
+        """Whether to stop: out of time, proven, or no gain for too long."""
+        waited = self._job.control.elapsed - self._last
+        return self._budget.over or self._job.proven or waited > self._patience
+
+    def seconds_left(self) -> float:
+        """What is left of the budget."""
+        return self._budget.until - self._job.control.elapsed
+
+    def gained(self, bound: float) -> None:
+        """Take note of a gain."""
+        self._last = self._job.control.elapsed
+        self._tell(bound)
 
 
 def believed(problem: Problem, bound: float) -> float:
