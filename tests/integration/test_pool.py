@@ -122,11 +122,10 @@ def test_what_hidden_layers_do_not_know_is_refused(pool: RunningPool) -> None:
             http.post("/v1/snapshots", content=snapshot.to_bytes(), headers=OCTETS).json()["id"]
             for snapshot in (hidden_snapshot(), small_snapshot())
         )
-        constraints = [{"type": "nonnegative", "value": 0}]
-        asked = {"objective": "mae", "radius": 0.5, "constraints": constraints, "snapshot": hidden}
+        asked = {"objective": "mae", "radius": 0.5, "solver": {"formulation": "reference"}, "snapshot": hidden}
         refused = http.post("/v1/jobs", json=asked)
         assert (refused.status_code, refused.json()["code"]) == (422, "not_supported")
-        assert refused.json()["field"] == "constraints"
+        assert refused.json()["field"] == "solver.formulation"
         refused = http.post("/v1/jobs", json={**SPEC, "tail_radius": 0.5, "snapshot": plain})
         assert (refused.status_code, refused.json()["field"]) == (422, "tail_radius")
         assert "no tail" in refused.json()["detail"]

@@ -16,6 +16,9 @@ WINDOW = 12
 LOOK = 25
 """Evaluations before which no descent is given up."""
 
+SHOWN = (10, 40, 140)
+"""Evaluations after which a descent that somebody waits for shows what it has come to."""
+
 
 @dataclass(frozen=True, eq=False)
 class Descent:
@@ -37,19 +40,29 @@ class Descender:
         self.evaluate, self.over = evaluate, over
         self._exact = evaluate.stand_in.squares and evaluate.prices is None and suits(evaluate)
 
-    def __call__(self, begin: Array, *, effort: int, target: float = np.inf) -> Descent:
-        """Descend for about `effort` evaluations; given up where `target` is out of reach at the present pace."""
+    def __call__(
+        self, begin: Array, *, effort: int, target: float = np.inf, show: Callable[[Descent], None] | None = None
+    ) -> Descent:
+        """Descend for about `effort` evaluations; given up where `target` is out of reach at the present pace.
+
+        `show` is given what a long descent has come to now and then.
+        """
         if self._exact:
             return self._gauss_newton(begin, effort, target)
-        return self._lbfgs(begin, effort, target)
+        return self._lbfgs(begin, effort, target, show)
+
+    @property
+    def exact(self) -> bool:
+        """Whether descents are damped Gauss-Newton's."""
+        return self._exact
 
     def _gauss_newton(self, begin: Array, effort: int, target: float) -> Descent:
         rounds = max(6, effort // 10)
         found = gauss_newton(self.evaluate, begin, rounds=rounds, gain=1e-4, target=target, over=self.over)
         return Descent(found.variables, found.value, 5.0 * found.rounds)
 
-    def _lbfgs(self, begin: Array, effort: int, target: float) -> Descent:
-        seen = _Best(self.evaluate, self.over, effort, target)
+    def _lbfgs(self, begin: Array, effort: int, target: float, show: Callable[[Descent], None] | None) -> Descent:
+        seen = _Best(self, effort, target, show)
         lower, upper = self.evaluate.lower, self.evaluate.upper
         with suppress(_EnoughError):
             minimize(
@@ -60,17 +73,25 @@ class Descender:
                 bounds=Bounds(lower, upper),
                 options={"maxiter": effort, "maxfun": 2 * effort, "ftol": 1e-11, "gtol": 1e-10, "maxcor": 12},
             )
-        return Descent(seen.variables, seen.value, seen.calls)
+        return seen.descent
 
 
 class _Best:
     """Keeps the best point that SciPy asked for, and ends the descent when it has to end."""
 
-    def __init__(self, evaluate: Evaluator, over: Callable[[], bool], effort: int, target: float) -> None:
-        self._evaluate, self._over, self._effort, self._target = evaluate, over, effort, target
+    def __init__(
+        self, descender: Descender, effort: int, target: float, show: Callable[[Descent], None] | None
+    ) -> None:
+        self._evaluate, self._over, self._show = descender.evaluate, descender.over, show
+        self._effort, self._target = effort, target
         self.variables, self.value, self.calls = np.zeros(0), np.inf, 0
         self._unit = 1.0
         self._past: list[float] = []
+
+    @property
+    def descent(self) -> Descent:
+        """The best point so far, and what it cost."""
+        return Descent(self.variables, self.value, self.calls)
 
     def __call__(self, variables: Array) -> tuple[float, Array]:
         if self._over() or self._hopeless():
@@ -84,6 +105,8 @@ class _Best:
         if value < self.value or self.calls == 1:
             self.value, self.variables = value, variables.copy()
         self._past.append(self.value)
+        if self._show is not None and self.calls in SHOWN:
+            self._show(self.descent)
         return value / self._unit, gradient / self._unit
 
     def _hopeless(self) -> bool:

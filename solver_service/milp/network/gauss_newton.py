@@ -16,8 +16,8 @@ HOPE = 0.6
 """The pace slackens: what is left of a descent is believed to gain so much of what it would at the last pace."""
 LARGEST = 1_000_000
 """More entries in the Jacobian than this cost more than L-BFGS does."""
-ROWS_PER_VARIABLE = 6
-"""So many errors for each variable tell the curvature well enough."""
+ROWS_PER_VARIABLE, LEAST_ROWS = 3, 450
+"""So many errors for each variable tell the curvature well enough, and fewer in all do not."""
 MOST_VARIABLES = 200
 FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-2, 1e-6, 1e8
 
@@ -25,7 +25,10 @@ FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-2, 1e-6, 1e8
 def suits(evaluate: Evaluator) -> bool:
     """Whether the normal equations are small enough to be solved again and again."""
     outputs, size = evaluate.network.snapshot.outputs, evaluate.scaling.size
-    return size <= MOST_VARIABLES and min(outputs * evaluate.samples, ROWS_PER_VARIABLE * size) * size <= LARGEST
+    return (
+        size <= MOST_VARIABLES
+        and min(outputs * evaluate.samples, 2 * max(LEAST_ROWS, ROWS_PER_VARIABLE * size)) * size <= LARGEST
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +94,7 @@ class _Squares:
         snapshot = evaluate.network.snapshot
         outputs = evaluate.samples * snapshot.outputs
         self._evaluate, self._calls = evaluate, 0
-        stride = max(1, outputs // (ROWS_PER_VARIABLE * evaluate.scaling.size))
+        stride = max(1, outputs // max(LEAST_ROWS, ROWS_PER_VARIABLE * evaluate.scaling.size))
         self._lots = [
             evaluate.part(np.arange(first, evaluate.samples, stride), evaluate.scaling.dtype) for first in range(stride)
         ]

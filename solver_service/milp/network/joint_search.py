@@ -21,7 +21,7 @@ from solver_service.milp.network.step_incumbents import BlockIncumbents
 
 GAIN = 1e-6
 """An improvement by less than this part is none."""
-OPENING = (10, 30, 100)
+OPENING = (10, 30, 100, 300)
 """Evaluations of the first descent, offered after each part, so that something good is there at once."""
 EFFORT, FRESH_EFFORT = 150, 200
 STALE, LOST = 8, 30
@@ -90,15 +90,16 @@ class JointSearch:
             return
         if self._capped:
             begin = self._uncapped(begin)
-        for effort in OPENING:
+        descend = Descender(self._whole, self._over)
+        for effort in OPENING if descend.exact else (sum(OPENING),):
             if self._over():
                 return
-            found = self._descend(begin, effort)
+            found = descend(begin, effort=effort, show=self._keep)
             self._keep(found)
             begin = found.variables
         for _ in range(2):
             if not self._over():
-                self._keep(self._descend(self._fresh(), FRESH_EFFORT))
+                self._keep(self._descend(self._fresh(), FRESH_EFFORT, self._best.value))
         self._follow_closer()
 
     def round(self) -> None:
