@@ -15,8 +15,6 @@ REFUSED = ("limits/", "parallel/", "lp/threads", "randomization/", "concurrent/"
 """Parameters that are the service's own business; the job's `limits` and `seed` stand for them."""
 KINDS = {"bool": (bool,), "int": (int,), "longint": (int,), "real": (int, float)}
 
-OF_BLOCKS = ("zero_one", "ramp", "hinge", "mae", "mse", "max_error", "outliers")
-"""The objectives that blocks before the output layer are solved for."""
 
 Entry = tuple[str, float | None, float | None]
 
@@ -24,7 +22,7 @@ Entry = tuple[str, float | None, float | None]
 def check_supported(snapshot: Snapshot, spec: JobSpec) -> None:
     """Raise SpecError, naming the field, for what this release cannot do or SCIP would not take."""
     if not snapshot.is_final_identity:
-        _check_block(snapshot, spec)
+        _check_block(spec)
     if spec.moves_tail and not snapshot.tail:
         raise SpecError("there is no tail to move; leave it at 0", field="tail_radius")
     if spec.solver.formulation == "reference":
@@ -52,12 +50,8 @@ def parameters() -> dict[str, Entry]:
     return {name: (kind, low, high) for name, (kind, low, high) in json.loads(PARAMETERS.read_text()).items()}
 
 
-def _check_block(snapshot: Snapshot, spec: JobSpec) -> None:
-    """Blocks with an activation or a tail know neither constraints nor the authors' formulation."""
-    if snapshot.task not in ("classification", "regression"):
-        _refuse(f"{snapshot.task} goes with the output layer only; send the scores of two classes", "objective")
-    if spec.objective not in OF_BLOCKS:
-        _refuse(f"{spec.objective} goes with the output layer only; use one of {', '.join(OF_BLOCKS)}", "objective")
+def _check_block(spec: JobSpec) -> None:
+    """Blocks with an activation or a tail do not know the authors' formulation."""
     if spec.solver.formulation == "reference":
         _refuse("the reference formulation is for the output layer only; use compact", "solver.formulation")
 

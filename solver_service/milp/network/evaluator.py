@@ -39,6 +39,8 @@ class Evaluator:
         self.network, self.stand_in = network, stand_in
         self.prices: Array | None = None
         """What a unit of each variable's way from the snapshot costs [size], where constraints name a price."""
+        self.l2 = 0.0
+        """What the squared norm of the block's weights, biases apart, costs."""
         self.scaling: Scaling = Scaling(network) if scaling is None else scaling
         chosen = slice(None) if rows is None else rows
         inputs = network.snapshot.inputs[chosen]
@@ -100,12 +102,19 @@ class Evaluator:
     def value(self, variables: Array) -> float:
         """The stand-in's value alone."""
         value = self.stand_in(self.outputs(variables))[0]
+        if self.l2:
+            value += self.l2 * float(np.square(self._weights[0][:, :-1]).sum())
         return value if self.prices is None else value + self._paid(variables)[0]
 
     def __call__(self, variables: Array) -> tuple[float, Array]:
         """The stand-in's value and its gradient [size]."""
         value, slope = self.stand_in(self.outputs(variables))
-        gradient = self.scaling.gradient(self.pull_back(slope, 0))
+        parts = self.pull_back(slope, 0)
+        if self.l2:
+            block = self._weights[0][:, :-1]
+            value += self.l2 * float(np.square(block).sum())
+            parts[0][:, :-1] += 2 * self.l2 * block
+        gradient = self.scaling.gradient(parts)
         if self.prices is None:
             return value, gradient
         paid, more = self._paid(variables)

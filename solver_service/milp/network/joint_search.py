@@ -5,10 +5,10 @@ from functools import cached_property
 
 import numpy as np
 
-from shared.objectives import Objective, sample_weights
+from shared.objectives import WORST, Objective, sample_weights
 from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.network import Network
-from solver_service.milp.core.problem import Array
+from solver_service.milp.core.problem import MEANS, Array
 from solver_service.milp.network.descent import Descender, Descent
 from solver_service.milp.network.evaluator import Evaluator
 from solver_service.milp.network.fitting import fit
@@ -61,7 +61,7 @@ class JointSearch:
         limits = (self._keeper.low, self._keeper.high) if self._keeper.constraints else None
         margin = goal.margin if goal.name in ("ramp", "hinge") else 1.0
         self._scaling = Scaling(network, limits, margin=margin)
-        self._capped = goal.name in ("ramp", "zero_one")
+        self._capped = goal.name in ("ramp", "zero_one", *WORST)
         self._softness, self._importance = SOFTNESS, np.ones(network.snapshot.samples)
         self._best = self._valley = Valley(np.zeros(0), np.inf)
         self._minibatches: Minibatches | None = None
@@ -73,10 +73,11 @@ class JointSearch:
         """All samples at once; not made before it is used, as it may be large."""
         snapshot, scaling = self._network.snapshot, self._scaling
         whole = Evaluator(self._network, stand_in(self._goal, snapshot), scaling=scaling)
+        whole.l2 = self._goal.l2
         prices = self._keeper.prices(scaling.weight_count)
         if prices is not None:
             # Stand-ins are means over samples and outputs, as mse and mae are; other objectives are sums.
-            mean = self._goal.name in ("mse", "mae", "max_error")
+            mean = self._goal.name in (*MEANS, "max_error", *WORST)
             total = 1.0 if mean else float(sample_weights(snapshot).sum())
             whole.prices = prices[scaling.free] * scaling.unit / total
         return whole

@@ -10,6 +10,8 @@ import numpy as np
 
 from shared.constraints import (
     ON_SAMPLES,
+    asked_classes,
+    called,
     floors,
     gap_groups,
     movement_cost,
@@ -19,8 +21,8 @@ from shared.constraints import (
     violations,
 )
 from shared.contracts import Constraint, JobSpec
-from shared.objectives import EPSILON, margins, sample_weights
-from shared.snapshot import Snapshot, TailLayer
+from shared.objectives import EPSILON, class_scores, label_margins, sample_weights
+from shared.snapshot import Snapshot, TailLayer, class_targets
 from solver_service.milp.core.moved import Moved
 from solver_service.milp.core.problem import Array, Mask, Problem, problem_of
 from solver_service.milp.rounding.snapping import grid_range, inside, snapped
@@ -98,30 +100,37 @@ class Keeper:
 
     def shortfall(self, outputs: Array) -> float:
         """By how much outputs [N, K] miss the shares that are asked for, summed."""
-        right = margins(outputs, self._snapshot.targets) >= EPSILON
-        return sum(max(0.0, lack) for lack, _ in self._lacks(right))
+        return sum(max(0.0, lack) for lack, _ in self._lacks(outputs))
 
     def importance(self, outputs: Array, before: Array) -> Array:
         """Weights of samples [N], raised for those of sets that fall short at given outputs [N, K]."""
-        right = margins(outputs, self._snapshot.targets) >= EPSILON
         # What was raised before fades, so that two sets that pull against each other come to rest.
         found = before**FADE
-        for lack, members in self._lacks(right):
+        for lack, members in self._lacks(outputs):
             if lack > 0:
                 found[members] *= RAISE
         return np.asarray(found / found.mean())
 
-    def _lacks(self, right: Mask) -> list[tuple[float, Mask]]:
-        """How much each set of samples lacks, and its members [N]; for a gap, the set with the lower rate."""
-        weights, found = sample_weights(self._snapshot), []
+    def _lacks(self, outputs: Array) -> list[tuple[float, Mask]]:
+        """How much each set of samples lacks, and the members [N] to raise: of a gap, the group of the lowest rate."""
+        snapshot, found = self._snapshot, []
+        weights, right = sample_weights(snapshot), label_margins(snapshot, outputs)[:, 0] >= EPSILON
         for constraint in self.constraints:
-            if constraint.type in ("min_accuracy", "recall_floor"):
-                for members in floors(constraint, self._snapshot):
-                    found.append((constraint.value - share(weights, members, right), members))
-            elif constraint.type == "group_rate_gap":
-                first, second = gap_groups(constraint, self._snapshot)
-                ahead = share(weights, first, right) - share(weights, second, right)
-                found.append((abs(ahead) - constraint.value, second if ahead > 0 else first))
+            match constraint.type:
+                case "min_accuracy" | "recall_floor":
+                    for members in floors(constraint, snapshot):
+                        found.append((constraint.value - share(weights, members, right), members))
+                case "group_rate_gap":
+                    groups = gap_groups(constraint, snapshot)
+                    rates = [share(weights, members, right) for members in groups]
+                    found.append((max(rates) - min(rates) - constraint.value, groups[int(np.argmin(rates))]))
+                case "precision_floor":
+                    for number in asked_classes(constraint, snapshot):
+                        own = class_targets(snapshot) == number
+                        wrongly = ~own & called(class_scores(snapshot, outputs), number)
+                        true, false = weights[own & right].sum(), weights[wrongly].sum()
+                        precision = float(true / (true + false)) if false > 0 else 1.0
+                        found.append((constraint.value - precision, wrongly))
         return found
 
 

@@ -48,7 +48,7 @@ SETTLED = 1e-6
 """Of the value at the start: nobody looks for less."""
 FREE_TAIL = "the tail moves with the block, so nothing is proven of how much better it could be"
 TOO_LARGE = "the model takes about {needed:.0f} MB and does not fit `limits.memory_mb`; heuristics only"
-NO_MODEL = "mse behind an activation or a tail has no linear model; heuristics only"
+NO_MODEL = "{name} behind an activation or a tail has no linear model; heuristics only"
 SMOOTH = "{name} is not piecewise linear, so there is no linear model to prove anything with; heuristics only"
 CONSTRAINED = "with constraints a block behind a tail is searched without a model; nothing is proven"
 UNCOUNTED = "the model would be too large to build; heuristics only"
@@ -146,10 +146,15 @@ def _without_model(job: _Job) -> list[tuple[str, bool]]:
     smooth = [activation.name for activation in job.network.activations if not activation.piecewise_linear]
     return [
         (FREE_TAIL, job.network.tail_moves),
-        (NO_MODEL, job.spec.objective == "mse"),
+        (NO_MODEL.format(name=job.spec.objective), not _modelled(job)),
         (SMOOTH.format(name=", ".join(smooth)), bool(smooth)),
         (CONSTRAINED, bool(job.spec.constraints)),
     ]
+
+
+def _modelled(job: _Job) -> bool:
+    """Whether the objective has a linear model behind an activation or a tail."""
+    return job.spec.objective in LINEAR and job.network.snapshot.task in ("classification", "regression")
 
 
 def _search_alone(job: _Job, progress: _Progress, note: str, status: SolveStatus) -> None:
@@ -169,7 +174,7 @@ def _search_jointly(job: _Job, budget: Budget, patience: int) -> None:
     joint = JointSearch(job.network, job.spec.goal, job.incumbents, budget, job.rng)
     joint.open()
     exact = Search(job.network, job.spec.goal, job.incumbents, budget, job.rng, settled=lambda: job.proven)
-    linear = job.spec.objective in LINEAR and fits(job.network) and not job.spec.constraints
+    linear = _modelled(job) and fits(job.network) and not job.spec.constraints
     programs, gained = Rounds(exact), 0
     arms = Arms(tuple(WORK) if linear else ("joint",))
     for number in range(budget.rounds):

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shared.objectives import Objective, sample_weights
-from shared.snapshot import Snapshot, regression_targets
+from shared.losses import kept_after_trim
+from shared.objectives import WORST, Objective, cells, sample_weights
+from shared.snapshot import Snapshot, label_targets, regression_targets
 from solver_service.milp.core.problem import Array, Index
 
 Real = Array
@@ -50,6 +51,11 @@ def stand_in(
     if snapshot.task == "regression":
         errors = _of_errors(goal, regression_targets(snapshot)[chosen].T, weights, softness)
         return StandIn(errors, squares=goal.name == "mse")
+    if goal.name in WORST:
+        weights = _evened(goal, snapshot, weights, chosen)
+    if snapshot.task != "classification":
+        sides = 2.0 * label_targets(snapshot)[chosen].T.astype(np.float64) - 1.0
+        return StandIn(_of_labels(goal, sides, weights, softness, capped))
     targets = np.asarray(snapshot.targets)[chosen].astype(np.int64)
     return StandIn(_of_margins(goal, targets, weights, softness, capped))
 
@@ -58,13 +64,48 @@ def _of_errors(goal: Objective, targets: Array, weights: Array, softness: float)
     """Targets [K, n], weights [n]."""
     targets = np.ascontiguousarray(targets)
     share = weights / (weights.sum() * len(targets))
-    if goal.name == "mse":
-        return _squares(targets, share)
-    if goal.name == "max_error":
-        return _peak(targets, share)
-    if goal.name == "outliers":
-        return _beyond(targets, share, goal.tolerance or 0.0, softness)
-    return _absolute(targets, share, softness)
+    functions: dict[str, Callable[[], Function]] = {
+        "mse": lambda: _squares(targets, share),
+        "max_error": lambda: _peak(targets, share),
+        "outliers": lambda: _beyond(targets, share, goal.tolerance or 0.0, softness),
+        "huber": lambda: _huber(targets, share, goal.delta),
+        "quantile": lambda: _tilted(_absolute(targets, share, softness), share, goal.quantile),
+        "trimmed_mse": lambda: _trimmed(targets, share, goal.trim, lambda kept: _squares(targets, kept)),
+        "trimmed_mae": lambda: _trimmed(targets, share, goal.trim, lambda kept: _absolute(targets, kept, softness)),
+    }
+    return functions.get(goal.name, lambda: _absolute(targets, share, softness))()
+
+
+def _huber(targets: Array, share: Array, delta: float) -> Function:
+    """The objective itself, which is smooth: e^2 / 2, and linear beyond delta."""
+
+    def huber(outputs: Real) -> tuple[float, Real]:
+        error = np.asarray(outputs - targets, dtype=np.float64)
+        near = np.clip(error, -delta, delta)
+        return float((near * (error - 0.5 * near) * share).sum()), np.asarray(near * share)
+
+    return huber
+
+
+def _tilted(absolute: Function, share: Array, quantile: float) -> Function:
+    """Pinball losses: `|e| / 2 + (1/2 - q) e` for an error e of output less target."""
+    tilt = 0.5 - quantile
+
+    def tilted(outputs: Real) -> tuple[float, Real]:
+        value, slope = absolute(outputs)
+        return 0.5 * value + tilt * float((outputs * share).sum()), np.asarray(0.5 * slope + tilt * share)
+
+    return tilted
+
+
+def _trimmed(targets: Array, share: Array, trim: float, of_kept: Callable[[Array], Function]) -> Function:
+    """The same over the samples that are kept at these outputs: those with the smallest errors."""
+
+    def trimmed(outputs: Real) -> tuple[float, Real]:
+        size = np.abs(np.asarray(outputs - targets, dtype=np.float64)).mean(axis=0)
+        return of_kept(share * kept_after_trim(size, share, trim))(outputs)
+
+    return trimmed
 
 
 def _squares(targets: Array, share: Array) -> Function:
@@ -135,8 +176,9 @@ def _of_margins(goal: Objective, targets: Index, weights: Array, softness: float
     """Margins against the soft maximum of the rivals, in a loss that is nearly the objective's."""
     share = weights / weights.sum()
     rows = np.arange(len(targets))
-    ramp = capped and goal.name in ("ramp", "zero_one")
-    need = goal.margin if goal.name != "zero_one" else max(softness, 1e-3)
+    if goal.name == "log_loss":
+        return _cross_entropy(targets, share)
+    ramp, need = _corner(goal, softness, capped)
 
     def margins(outputs: Real) -> tuple[float, Real]:
         scores = np.asarray(outputs, dtype=np.float64) / need
@@ -153,6 +195,53 @@ def _of_margins(goal: Objective, targets: Index, weights: Array, softness: float
         return float((value * share).sum()), found
 
     return margins
+
+
+def _corner(goal: Objective, softness: float, capped: bool) -> tuple[bool, float]:
+    """Whether a loss of margins has a cap, and the margin that counts as 1."""
+    counted = goal.name in ("zero_one", *WORST)
+    return capped and (counted or goal.name == "ramp"), max(softness, 1e-3) if counted else goal.margin
+
+
+def _cross_entropy(targets: Index, share: Array) -> Function:
+    """The objective itself: log sum_k exp(s_k) - s_y."""
+    rows = np.arange(len(targets))
+
+    def entropy(outputs: Real) -> tuple[float, Real]:
+        scores = np.asarray(outputs, dtype=np.float64)
+        scores = scores - scores.max(axis=0)
+        found = np.exp(scores)
+        total = found.sum(axis=0)
+        value = float(((np.log(total) - scores[targets, rows]) * share).sum())
+        found *= share / total
+        found[targets, rows] -= share
+        return value, found
+
+    return entropy
+
+
+def _of_labels(goal: Objective, sides: Array, weights: Array, softness: float, capped: bool) -> Function:
+    """Independent labels with sides -1 and 1 [K, n]: each output's margin is its side times the output."""
+    share = weights / (weights.sum() * len(sides))
+    ramp, need = _corner(goal, softness, capped)
+
+    def labels(outputs: Real) -> tuple[float, Real]:
+        margin = sides * np.asarray(outputs, dtype=np.float64)
+        if goal.name == "log_loss":
+            value, slope = np.logaddexp(0.0, -margin), -_sigmoid(-margin)
+        else:
+            value, slope = _margin_loss(margin / need, softness, capped=ramp)
+            slope = slope / need
+        return float((value * share).sum()), np.asarray(sides * slope * share)
+
+    return labels
+
+
+def _evened(goal: Objective, snapshot: Snapshot, weights: Array, chosen: Index | slice) -> Array:
+    """Weights [n] under which every class, or every cell of class and group, counts the same."""
+    cell = cells(goal, snapshot)[chosen]
+    total = np.bincount(cell, weights)
+    return np.asarray(weights / np.maximum(total, 1e-300)[cell])
 
 
 def _margin_loss(margin: Array, softness: float, *, capped: bool) -> tuple[Array, Array]:
