@@ -93,6 +93,7 @@ class Improver:
     def run(self, budget: Budget, *, enough: bool = False) -> None:
         """Hand out time until the budget or its patience is used up, or nothing better can be found.
 
+        What leads goes first, alone, until its patience is used up; then all others have their turns with it.
         `enough` ends it as soon as weights keep all constraints.
         """
         self._begin()
@@ -101,14 +102,16 @@ class Improver:
         def settled() -> bool:
             return incumbents.best.objective <= incumbents.bound or (enough and incumbents.feasible)
 
-        Schedule(
-            self.accounts,
-            budget,
-            value=lambda: incumbents.best.objective,
-            settled=settled,
-            improved_s=lambda: incumbents.history[-1].t_s if incumbents.history else 0.0,
-            reproducible=self.reproducible,
-        ).run()
+        leading = [account for account in self.accounts if account.leads and account.alive]
+        for accounts in filter(None, (leading, self.accounts)):
+            Schedule(
+                accounts,
+                budget,
+                value=lambda: incumbents.best.objective,
+                settled=settled,
+                improved_s=lambda: incumbents.history[-1].t_s if incumbents.history else 0.0,
+                reproducible=self.reproducible,
+            ).run()
 
     def _begin(self) -> None:
         if any(account.name == "descents" for account in self.accounts):

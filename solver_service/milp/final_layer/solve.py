@@ -156,7 +156,7 @@ def _mixed_integer(job: Job) -> Ending:
         return ending_of(job, SolveStatus.MEMORY_LIMIT, notes=(note,))
     if not _branching_pays(job):
         job.improver.run(job.budget())
-    if job.proven or job.budget().over:
+    if job.proven or job.budget().over or (model is None and job.spec.solver.formulation == "compact"):
         return ending_of(job, why(job))
     return _branch_and_bound(job, model)
 

@@ -1,6 +1,8 @@
 """Searches over which samples to keep, by linear programs: which one fits which objective, as a strategy."""
 
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -31,9 +33,14 @@ class KeptSets:
         self._steps: Iterator[None] = (search_ramp if capped else search_count)(self._search)
 
     def advance(self, budget: Budget) -> bool:
-        """One step; False once the search has shown all it has."""
-        self._search.budget = budget
+        """One step; False once the search has shown all it has: how long to wait for a gain is the caller's matter."""
+        self._search.budget = replace(budget, patience=math.inf)
         return next(self._steps, self) is None
+
+    def idle(self, budget: Budget) -> bool:
+        """Whether nothing was gained for as long as the budget's patience, or nothing better can be found."""
+        self._search.budget = budget
+        return self._search.done
 
 
 def improve(
@@ -41,5 +48,5 @@ def improve(
 ) -> None:
     """Take all steps: offer better and better solutions until the budget, or the hope for better ones, is used up."""
     search = KeptSets(space, screened, incumbents, budget, seed, resumed=resumed)
-    while search.advance(budget):
+    while not search.idle(budget) and search.advance(budget):
         pass
