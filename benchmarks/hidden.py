@@ -21,9 +21,14 @@ CASES = (
     ("concrete-hidden6-60", 0.0, 10.0, 0.22, False),
     ("identity-hidden2-40", 1.5, 3.0, 1e-5, False),
     ("polynomial-hidden2-40", 1.5, 5.0, 0.855, False),
-    ("concrete-hidden6-60", 1.5, 30.0, 0.06, False),
+    ("concrete-hidden6-60", 1.5, 30.0, 0.045, False),
+    ("big/polynomial-whole2-100", 12.0, 5.0, 0.2074, False),
+    ("big/yacht-whole4-200", 3.0, 5.0, 0.0018, False),
+    ("big/energy-whole8-500", 3.0, 5.0, 0.0020, False),
+    ("big/concrete-whole16-600", 3.0, 5.0, 0.0340, False),
+    ("big/kin8nm-whole16-4000", 3.0, 5.0, 0.1065, False),
 )
-"""Snapshot, tail radius, seconds, the most its mean absolute error may be, and whether it has to be proven optimal."""
+"""Snapshot, tail radius, seconds, the most its objective may be, and whether it has to be proven optimal."""
 
 
 def main() -> None:

@@ -29,10 +29,10 @@ FIRST_SHARE = 0.7
 PATIENCE, PATIENCE_ALONE = 6, 40
 """Rounds in a row without a gain after which heuristics end: before a solver branches, and where none does; there it
 is a round more for every weight that moves."""
-JOINT_PATIENCE = 20
+JOINT_PATIENCE = 10
 OPENING_SHARE = 0.1
 LINEAR = ("mae", "max_error", "outliers", "zero_one", "ramp", "hinge")
-"""Objectives that sequential linear programs improve; a rounder of them takes longer than a descent does."""
+"""Objectives that sequential linear programs improve; a round of them takes longer than a descent does."""
 WORK = {"joint": 1.0, "programs": 8.0}
 """Kinds of rounds, and about how long one takes."""
 UNITS_PER_ROUND = 10
@@ -42,7 +42,7 @@ LEAST_ROUNDS = 60
 BUILT_PER_SECOND, BUILD_SHARE = 400_000, 0.25
 """Coefficients of a model that are built in a second, measured with room to spare, and the most it may take of all."""
 MOST_COUNTED = 50_000_000
-"""A network that multiplies more coefficients in a run has a model beyond any memory; it is not even counted."""
+"""A network that multiplies more coefficients in a run has a model beyond any memory: it is not counted."""
 TOLERANCE = 2e-6
 SETTLED = 1e-6
 """Of the value at the start: nobody looks for less."""
@@ -169,16 +169,16 @@ def _search_alone(job: _Job, progress: _Progress, note: str, status: SolveStatus
 def _search_jointly(job: _Job, budget: Budget, patience: int) -> None:
     """Rounds of the joint search, and of linear programs where the objective has them, until they gain nothing.
 
-    `patience` rounds may gain nothing, or as many as the last gain took to come. What pays for its work goes on.
+    `patience` rounds may gain nothing, or as many as a gain once took to come. What pays for its work goes on.
     """
     joint = JointSearch(job.network, job.spec.goal, job.incumbents, budget, job.rng)
     joint.open()
     exact = Search(job.network, job.spec.goal, job.incumbents, budget, job.rng, settled=lambda: job.proven)
     linear = _modelled(job) and fits(job.network) and not job.spec.constraints
-    programs, gained = Rounds(exact), 0
+    programs, idle, longest = Rounds(exact), 0.0, 0.0
     arms = Arms(tuple(WORK) if linear else ("joint",))
-    for number in range(budget.rounds):
-        if exact.done or number - gained > max(patience, gained):
+    for _ in range(budget.rounds):
+        if exact.done or idle > max(patience, longest):
             return
         before, arm = job.incumbents.objective, arms.draw(job.rng)
         if arm == "joint":
@@ -187,14 +187,14 @@ def _search_jointly(job: _Job, budget: Budget, patience: int) -> None:
             programs.next()
         gain = relative_gain(before, job.incumbents.objective)
         arms.learn(arm, work=WORK[arm], gain=gain)
+        idle += WORK[arm]
         if gain > GAIN:
-            gained = number
+            idle, longest = 0.0, max(longest, idle)
 
 
 def _search(job: _Job, budget: Budget, patience: int) -> None:
-    given = Search(job.network, job.spec.goal, job.incumbents, budget, job.rng, settled=lambda: job.proven)
     JointSearch(job.network, job.spec.goal, job.incumbents, budget.share(OPENING_SHARE), job.rng).open()
-    search(given, patience)
+    search(Search(job.network, job.spec.goal, job.incumbents, budget, job.rng, lambda: job.proven), patience)
 
 
 def _branch(job: _Job, progress: _Progress) -> None:
