@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from shared.activations import Activation
+from shared.constraints import ON_SAMPLES, ON_WEIGHTS
 from shared.contracts import JobSpec
 from shared.errors import SpecError
 from shared.objectives import CLASSIFICATION, REGRESSION
@@ -31,8 +32,6 @@ from solver_service.milp.solve import solve
 from solver_service.milp.support import check_supported
 
 OBJECTIVES = (*CLASSIFICATION, *REGRESSION)
-ON_SAMPLES = ("min_accuracy", "recall_floor", "group_rate_gap")
-ON_WEIGHTS = ("nonnegative", "monotone", "max_nonzero", "grid", "movement_cost")
 MOST_COEFFICIENTS = 2e7
 LARGEST = (50_000, 512, 10)
 """N, d and K of instance 0."""
@@ -228,23 +227,31 @@ def _snapshot(
 
 
 def _constraints(rng: np.random.Generator, snapshot: Snapshot, radius: float) -> list[dict[str, Any]]:
+    """One or two constraints, those on weights such that the box has room for them."""
     allowed = (*ON_SAMPLES, *ON_WEIGHTS) if snapshot.task == "classification" else ON_WEIGHTS
-    values = {
-        "min_accuracy": rng.uniform(0.3, 0.9),
-        "recall_floor": rng.uniform(0.1, 0.8),
-        "group_rate_gap": rng.uniform(0.0, 0.1),
-        "nonnegative": 0,
-        "monotone": int(rng.choice([-1, 1])),
-        "max_nonzero": int(rng.integers(1, snapshot.weight.size)),
-        "grid": radius * rng.uniform(0.05, 0.5),
-        "movement_cost": 10 ** rng.uniform(-3, 0),
+    weight = snapshot.weight.astype(np.float64)
+    # The weight that is nearest to 0; its own sign is always within reach.
+    unit, column = np.unravel_index(int(np.abs(weight).argmin()), weight.shape)
+    here = {"classes": [int(unit)], "indices": [int(column)]}
+    side = 1.0 if weight[unit, column] >= 0 else -1.0
+    fixed = int((np.abs(weight) > radius).sum())
+    levels = np.arange(weight.min() - radius, weight.max() + 2 * radius, 1.5 * radius)[:60]
+    drawn: dict[str, dict[str, Any]] = {
+        "min_accuracy": {"value": rng.uniform(0.3, 0.9)},
+        "recall_floor": {"value": rng.uniform(0.1, 0.8)},
+        "group_rate_gap": {"value": rng.uniform(0.0, 0.1)},
+        "precision_floor": {"value": rng.uniform(0.2, 0.7)},
+        "nonnegative": {"value": 0.0, **here} if side > 0 else {"value": 0.0, "indices": [int(column)]},
+        "monotone": {"value": side, **here},
+        "max_nonzero": {"value": float(rng.integers(fixed, weight.size + 1))},
+        "grid": {"value": radius * rng.uniform(0.05, 0.5)},
+        "levels": {"levels": levels.tolist(), "classes": [int(unit)]},
+        "movement_cost": {"value": 10 ** rng.uniform(-3, 0)},
     }
-    few = {"nonnegative", "monotone"}  # of one input only, so that the box may allow them
-    chosen = rng.choice(allowed, int(rng.integers(1, 3)), replace=False)
-    return [
-        {"type": str(kind), "value": float(values[str(kind)]), **({"indices": [0]} if str(kind) in few else {})}
-        for kind in chosen
-    ]
+    chosen = [str(kind) for kind in rng.choice(allowed, int(rng.integers(1, 3)), replace=False)]
+    if {"grid", "levels"} <= set(chosen):
+        chosen.remove("levels")  # a weight has one or the other
+    return [{"type": kind, **drawn[kind]} for kind in chosen]
 
 
 def _float32(values: Array | NDArray[np.int64]) -> NDArray[np.float32]:

@@ -18,6 +18,8 @@ CONFLICTS_SHARE = 0.1
 """Of the time left, for what conflicts alone prove."""
 RELAXATION_SHARE = 0.4
 """Of the time left, for the relaxation; it seldom needs as much."""
+FEW_CONFLICTS = 0.25
+"""Pairs in conflict for each sample, below which blocks are no help."""
 BLOCK_SHARE = {"count": 0.05, "capped": 0.7}
 """Of the time left after it, for blocks of samples; branching does better on counts."""
 
@@ -45,10 +47,12 @@ def bound_by_conflicts(job: Job) -> Conflicts:
 def bound_by_relaxation(job: Job, conflicts: Conflicts) -> LinearModel | None:
     """What the relaxation with all conflicts proves, and for a ramp what blocks of samples prove; see `model_of`.
 
-    A count's blocks are left to whoever has improved on its start first: they take seconds.
+    A count's blocks are left to whoever has improved on its start first: they take seconds. Where hardly any samples
+    are in conflict, the relaxation's duals say little, and a branching solver's own cuts do better.
     """
     relaxation = relaxed(job, conflicts)
-    if job.screened.requirements.style == "capped":
+    paired = len(conflicts.pool.groups) >= FEW_CONFLICTS * job.screened.requirements.groups
+    if job.screened.requirements.style == "capped" and paired:
         bound_by_blocks(job, relaxation)
     return model_of(job, relaxation)
 

@@ -85,7 +85,9 @@ class ConvexProgram:
 
     def steepness(self) -> Array:
         """The largest second derivative by each entry of a change [h, c]."""
-        square = self.loss.most_curvature * (self._cost @ self.problem.inputs**2)
+        # Summed without a copy of all squares: the inputs may be most of the memory.
+        squares = np.einsum("n,nc,nc->c", self._cost, self.problem.inputs, self.problem.inputs)
+        square = self.loss.most_curvature * squares
         return np.asarray(self.problem.radius**2 * square + 2 * self.l2 * self._movable**2)
 
     def minimise(

@@ -41,7 +41,9 @@ def solve_constrained(job: Job) -> Ending:
         elif _modelled(job):
             cuts = bound_by_conflicts(job).used
     ending = ending or replace(ending_of(job, why(job)), build_s=job.control.elapsed)
-    if job.proven or job.control.stopped or job.budget().over:
+    best = job.incumbents.best.objective
+    closed = job.incumbents.feasible and best - job.incumbents.bound <= allowance(job)
+    if job.proven or closed or job.control.stopped or job.budget().over:
         return ending
     if not _modelled(job):
         job.improver.run(job.budget())
