@@ -57,7 +57,7 @@ def columns_of(space: Space, requirements: Requirements) -> CompactColumns:
 def compact_model(
     space: Space, requirements: Requirements, *, constant: float = 0.0, cuts: Cuts = NO_CUTS
 ) -> LinearModel:
-    """Build it (FORMULATIONS, "Compact model"); `constant` is the cost of what screening gave up."""
+    """Build it (docs/formulations.md, "Compact model"); `constant` is the cost of what screening gave up."""
     columns = columns_of(space, requirements)
     scale = row_scales(requirements)
     row_lower = np.concatenate([(requirements.need - requirements.level) / scale, np.ones(len(cuts.groups))])

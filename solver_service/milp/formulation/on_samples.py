@@ -161,7 +161,7 @@ def _naming_rows(requirements: Requirements, wrong: Index, columns: Index, total
 
 
 def _losing_rows(problem: Problem, requirements: Requirements, columns: Index, total: int) -> Rows:
-    """`t_nk <= hi_nk - (hi_nk - eps) v_nk` (FORMULATIONS, "Options", with delta = 0: see `polish`)."""
+    """`t_nk <= hi_nk - (hi_nk - eps) v_nk` (docs/formulations.md, "Constraints on samples")."""
     rows = np.arange(requirements.rows)
     above = requirements.high - requirements.need
     scale = np.maximum(1.0, above / WIDE["count"])

@@ -12,7 +12,7 @@ from solver_service.milp.heuristics.push_off import finish_count
 from solver_service.milp.heuristics.search import BETTER, Found, Search
 
 WIDTH = 0.001
-"""How far beyond the need the filter pulls (FORMULATIONS, "Starts and heuristics")."""
+"""How far beyond the need the filter pulls (docs/formulations.md, "Elastic filter")."""
 DROP_SHARE = 0.05
 STEPS_PER_ROUND = 15
 BACK_TO_BEST = 40

@@ -10,7 +10,7 @@ from solver_service.milp.heuristics.elastic_filter import drop_until_met
 from solver_service.milp.heuristics.search import BETTER, Found, Search
 
 FEWEST, MOST = 3, 25
-"""How many groups a restart flips (FORMULATIONS, "Starts and heuristics")."""
+"""How many groups a restart flips (docs/formulations.md, "Majorise-minimise")."""
 FILTER_SHARE = 0.25
 TRIAL = 30
 """Restarts that each beginning gets before the better one gets them all."""

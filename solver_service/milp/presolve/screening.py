@@ -31,7 +31,7 @@ class Screened:
 
 
 def screen(requirements: Requirements) -> Screened:
-    """Drop what the box decides (FORMULATIONS, "Reductions" 1); exact up to a relative guard against rounding."""
+    """Drop what the box decides (docs/formulations.md, "Screening"); exact up to a relative guard against rounding."""
     guard = ROUNDING * (np.abs(requirements.level) + requirements.reach + abs(requirements.need))
     open_rows = requirements.low - guard < requirements.need
     lost = _hopeless(requirements, guard)
