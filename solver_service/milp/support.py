@@ -53,7 +53,7 @@ def parameters() -> dict[str, Entry]:
 
 
 def _check_block(snapshot: Snapshot, spec: JobSpec) -> None:
-    """Blocks with an activation or a tail know neither constraints nor the authors' formulation."""
+    """Blocks with an activation or a tail take some tasks and objectives, and not the authors' formulation."""
     if snapshot.task not in ("classification", "regression"):
         _refuse(f"{snapshot.task} goes with the output layer only; send the scores of two classes", "objective")
     if spec.objective not in OF_BLOCKS:
