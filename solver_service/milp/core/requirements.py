@@ -72,6 +72,7 @@ class Requirements:
 
     def values(self, space: Space, change: Array) -> Array:
         """Every row's t_r after a change of the space's shape."""
+        # [n, h+1] with zeros last, for unit -1.
         moved = _padded(space.inputs @ (space.radius * change).T)
         return np.asarray(self.level + moved[self.sample, self.plus] - moved[self.sample, self.minus])
 
@@ -167,6 +168,7 @@ def _errors(problem: Problem) -> Requirements:
     error = (problem.scores - problem.targets.astype(np.float64)).ravel()
     level = tolerance + np.concatenate([error, -error])
     reach = _reach(problem, sample, plus, minus)
+    # The largest error that the box allows: slacks are at most 1 in this unit.
     size = 1.0 if count else (float(np.max(reach - level)) or 1.0)
     group, cost = _error_groups(problem, sample, unit)
     return Requirements(
@@ -210,6 +212,7 @@ def _padded(values: Array) -> Array:
 
 def worst_rows(requirements: Requirements, values: Array) -> Index:
     """Each group's row of the lowest value."""
+    # By group, the lowest value first: the first of each group is its worst.
     order = np.lexsort((values, requirements.group))
     _, first = np.unique(requirements.group[order], return_index=True)
     return np.asarray(order[first])
