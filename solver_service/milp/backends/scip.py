@@ -66,6 +66,7 @@ def solve(
         return _unbegun(control)
     built = time.monotonic()
     _configure(scip, options)
+    # Only a start that SCIP itself calls feasible is handed in.
     accepted = start is None or _give_start(scip, variables, start)
     guard = Guard(control, on_solution)
     watcher = _Watcher(guard, variables[: model.change_columns])
@@ -148,6 +149,7 @@ def _columns(model: LinearModel) -> tuple[Model, list[Any]]:
         scip.addVar(lb=lower, ub=upper, obj=cost, vtype=_kind(lower, upper) if integer else "C")
         for lower, upper, cost, integer in zip(*columns, strict=True)
     ]
+    # In the objective, so that bounds and limits are those of the job.
     scip.addObjoffset(model.constant)
     return scip, variables
 
@@ -167,6 +169,7 @@ def _add_rows(scip: Model, model: LinearModel, variables: list[Any], should_stop
     if LINEAR_ROWS is None:
         return True
     plain = np.flatnonzero(~one_by_one)
+    # SCIP's infinity is 1e20, not IEEE's.
     infinity = scip.infinity()
     lower, upper = (np.clip(side[plain], -infinity, infinity) for side in (model.row_lower, model.row_upper))
     addresses = np.array([variable.ptr() for variable in variables], dtype=np.uintp)
@@ -213,14 +216,18 @@ def _configure(scip: Model, options: MilpOptions) -> None:
     # The starts come from our own heuristics; here, proving is what the time is for.
     if not options.find:
         scip.setHeuristics(SETTING.OFF)
+    # Cuts of its own at the root alone: at nodes they cost more than they prove here.
     scip.setParam("separating/maxroundsroot", options.root_rounds)
     scip.setParam("separating/maxrounds", 0)
     for name, value in options.params.items():
         scip.setParam(name, value)
+    # In MB, as the job's limit is.
     scip.setParam("limits/memory", MEMORY_SHARE * options.memory_mb)
+    # A job's gap g is (p - d) / p, SCIP's is (p - d) / d, which is g / (1 - g).
     scip.setParam("limits/gap", options.gap / (1 - options.gap) if options.gap < 1 else 1e20)
     scip.setParam("limits/nodes", -1 if options.nodes is None else options.nodes)
     scip.setParam("randomization/randomseedshift", options.seed)
+    # Signals are the caller's business, who ends a solve by `interruptSolve`.
     scip.setParam("misc/catchctrlc", False)
 
 
@@ -228,6 +235,7 @@ def _give_start(scip: Model, variables: list[Any], start: Array) -> bool:
     """Add the start if SCIP's own check agrees that it is feasible."""
     solution = scip.createOrigSol()
     for variable, value in zip(variables, start.tolist(), strict=True):
+        # Columns that are not set are 0.
         if value:
             scip.setSolVal(solution, variable, value)
     feasible = bool(scip.checkSol(solution, printreason=False, completely=False, original=True))

@@ -46,7 +46,9 @@ class LinearRows:
         `variables` are the addresses of x, `initial` says which rows belong into the first LP; SCIP copies all of it.
         """
         problem = _address_in(scip)
+        # One pointer and one double for each nonzero; a row is a slice of both arrays, by its address.
         columns, values = variables[matrix.indices], np.asarray(matrix.data, dtype=np.float64)
+        # Where each row begins, in bytes.
         starts = WORD * matrix.indptr.astype(np.int64)
         per_row = (
             np.diff(matrix.indptr),
@@ -61,6 +63,7 @@ class LinearRows:
         ):
             if should_stop():
                 return False
+            # SCIP copies name, pointers and values; `release` gives up our hold, and the problem keeps its own.
             name, flags = b"row%d" % number, (leads, *OTHER_FLAGS)
             check(self._create(problem, byref(row), name, size, where, what, lower, upper, *flags))
             check(self._add(problem, row))

@@ -64,6 +64,7 @@ def raise_by_blocks(
     Every gain is told at once; a stop keeps what was proven. `should_stop` is asked between a solver's steps, which can
     be long where there are many columns: `seconds_left` ends these.
     """
+    # Without a price on any row there is nothing to split.
     if not relaxation.duals.any():
         return
     affinity = Affinity(relaxation)
@@ -87,17 +88,20 @@ def _one_round(
     on_bound: Callable[[float], None],
 ) -> None:
     rest, parts = split(relaxation, blocks)
+    # In this split the duals alone prove the relaxation's last bound; then a MIP's value replaces each part.
     total = rest + sum(block.proven for block in parts)
     rows, lower = [], []
     for block in parts:
         if should_stop():
             break
         value, scale = block_value(relaxation, block, seconds(), should_stop)
+        # Less than this is lost in a solver's tolerances: its row would be noise.
         if value - block.proven <= GAIN * scale:
             continue
         total += value - block.proven
         relaxation.raise_to(total)
         on_bound(relaxation.bound)
+        # q . x + k . w >= value holds for every solution, so the relaxation may have it as a row.
         row, limit = _row(relaxation, block.cost / scale, value / scale)
         rows.append(row)
         lower.append(limit)
@@ -111,24 +115,29 @@ def split(relaxation: PairRelaxation, blocks: list[Index]) -> tuple[float, list[
     Blocks that no dual prices are left out: their value is 0 either way.
     """
     rows, duals, model, change = relaxation.rows, relaxation.duals, relaxation.model, relaxation.space.columns
+    # By group: its block, or len(blocks) for none.
     block_of = np.full(relaxation.requirements.groups + 1, len(blocks))
     for number, members in enumerate(blocks):
         block_of[members] = number
     owner = np.where(relaxation.owner == NOBODY, NOBODY, block_of[relaxation.owner])
     first, last = ends(rows.matrix, owner)
+    # A row is at home in the one block whose groups it touches; rows across blocks and rows on x alone join.
     home = np.where((first == last) & (first < len(blocks)), first, NOBODY)
     joining = home == NOBODY
+    # c - F_C^T y_C over all columns.
     price = model.objective - rows.matrix[joining].T @ duals[joining]
     rest, parts = price.copy(), []
     for number, members in enumerate(blocks):
         own, paid = rows.select(home == number), duals[home == number]
         if not paid.any():
             continue
+        # k_b on the block's columns, and q_b = F_b^T y_b on x; what is handed out here is taken from r.
         cost = np.where(owner == number, price, 0.0)
         cost[:change] = (own.matrix.T @ paid)[:change]
         rest -= cost
         columns = np.flatnonzero((owner == number) | (np.arange(owner.size) < change))
         parts.append(Block(members, columns, cost, own, relaxation.lagrangian(own, paid, cost)))
+    # min over the box of r . v
     least = np.minimum(rest * model.lower, rest * model.upper).sum()
     return float(duals[joining] @ rows.lower[joining] + least), parts
 
@@ -145,6 +154,7 @@ def block_value(
 def _block_model(relaxation: PairRelaxation, block: Block, scale: float) -> LinearModel:
     """Its rows of the relaxation and all requirements of its groups, prices divided by scale."""
     model, requirements = relaxation.model, relaxation.requirements
+    # All requirements of its groups, in the relaxation or not: with binaries in it, others bind, too.
     wanted = np.isin(requirements.group, block.groups)
     wanted[block.rows.number[block.rows.kind == REQUIREMENT]] = False
     rows = block.rows.plus(relaxation.requirement_rows(np.flatnonzero(wanted)))
@@ -165,5 +175,6 @@ def _block_model(relaxation: PairRelaxation, block: Block, scale: float) -> Line
 def _row(relaxation: PairRelaxation, cost: Array, value: float) -> tuple[Array, float]:
     """The row `cost . v >= value` of a block, without coefficients too small for solvers."""
     small = np.abs(cost) < NEGLIGIBLE
+    # What is left out could have added at most |cost| . reach, so that much comes off the right side.
     reach = np.maximum(np.abs(relaxation.model.lower), np.abs(relaxation.model.upper))
     return np.where(small, 0.0, cost), value - float(np.abs(cost[small]) @ reach[small])

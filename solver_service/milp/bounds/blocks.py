@@ -28,6 +28,7 @@ class Affinity:
 
     def __init__(self, relaxation: PairRelaxation) -> None:
         rows, duals, groups = relaxation.rows, relaxation.duals, relaxation.requirements.groups
+        # [r]: a row of one group has first == last; a cut of a pair has two.
         first, last = ends(rows.matrix, relaxation.owner)
         single, pair = (first == last) & (first != NOBODY), (rows.kind == CUT) & (first != last)
         prices = [(first[single], duals[single]), (first[pair], duals[pair]), (last[pair], duals[pair])]
@@ -35,13 +36,15 @@ class Affinity:
         self._place = np.full(groups, NOBODY)
         self._place[self.groups] = np.arange(self.groups.size)
         one, other = self._place[first], self._place[last]
-        force = _forces(relaxation, np.flatnonzero(single & (one != NOBODY)), one, self.groups.size)
+        force = _forces(relaxation, np.flatnonzero(single & (one != NOBODY)), one, self.groups.size)  # [m, h c]
         self.near = _opposition(force)
+        # A priced cut says of its two groups that they cannot both have their way.
         pair &= (one != NOBODY) & (other != NOBODY)
         np.add.at(self.near, (one[pair], other[pair]), CONFLICT * duals[pair])
         np.add.at(self.near, (other[pair], one[pair]), CONFLICT * duals[pair])
         np.fill_diagonal(self.near, 0.0)
         binary = relaxation.columns.give_up[self.groups]
+        # z in the middle: the relaxation has not decided. Forces break ties.
         z = np.where(binary >= 0, relaxation.point[np.maximum(binary, 0)], 0.0)
         self.undecided: Array = np.minimum(z, 1 - z) + 1e-3 * np.linalg.norm(force, axis=1)
 
@@ -51,6 +54,7 @@ class Affinity:
         while left.any():
             chosen = [int(np.argmax(np.where(left, self.undecided, -np.inf)))]
             left[chosen[0]] = False
+            # [m]: affinity to the block as it stands.
             score = self.near[chosen[0]].copy()
             while len(chosen) < size and left.any():
                 nearest = int(np.argmax(np.where(left, score, -np.inf)))
@@ -62,6 +66,7 @@ class Affinity:
 
     def merge(self, blocks: list[Index]) -> list[Index]:
         """Half as many blocks: each with the one that is nearest to it."""
+        # [blocks, m]; the product sums affinities over the pairs of two blocks' groups: [blocks, blocks].
         member = np.zeros((len(blocks), self.groups.size))
         for number, block in enumerate(blocks):
             member[number, self._place[block]] = 1.0
@@ -81,6 +86,7 @@ def _priced(relaxation: PairRelaxation, prices: list[tuple[Index, Array]]) -> In
     total = np.zeros(relaxation.requirements.groups)
     for group, price in prices:
         np.add.at(total, group, price)
+    # The angles of m forces take m^2 h c multiplications.
     most = min(MOST, int(np.sqrt(WORK / max(1, relaxation.space.columns))))
     order = np.argsort(-total, kind="stable")[:most]
     return np.asarray(order[total[order] > 0])
@@ -89,6 +95,7 @@ def _priced(relaxation: PairRelaxation, prices: list[tuple[Index, Array]]) -> In
 def _forces(relaxation: PairRelaxation, rows: Index, place: Index, groups: int) -> Array:
     """Each group's force [groups, h c], from its own rows."""
     shape = (groups, relaxation.rows.size)
+    # [m, r] with y_r at a group's own rows: times the rows it is sum_r y_r a_r, of which x is the first part.
     share = sp.csr_array((relaxation.duals[rows], (place[rows], rows)), shape=shape)
     return np.asarray((share @ relaxation.rows.matrix)[:, : relaxation.space.columns].toarray())
 
@@ -96,6 +103,7 @@ def _forces(relaxation: PairRelaxation, rows: Index, place: Index, groups: int) 
 def _opposition(force: Array) -> Array:
     size = np.linalg.norm(force, axis=1) + 1e-12
     direction = force / size[:, None]
+    # Cosines [m, m]. Opposed forces count whole, those that agree less, each by the smaller of the two.
     angle = direction @ direction.T
     smaller: Array = np.minimum.outer(size, size) / size.max(initial=1e-12)
     return np.asarray(np.where(angle < 0, -angle, SAME * angle) * smaller)

@@ -14,6 +14,9 @@ def lagrangian_bound(
     It is the Lagrangian's minimum over the (finite) column bounds, with negative duals taken as 0 (Neumaier and
     Shcherbina, 2004).
     """
+    # c . x >= c . x - y+ . (F x - L) = y+ . L + r . x with r = c - F^T y+
+    # (docs/formulations.md, "Safe bounds from duals").
     price = np.maximum(duals, 0.0)
     reduced = cost - matrix.T @ price
+    # r . x is least at one end of each column.
     return float(price @ row_lower + np.minimum(reduced * lower, reduced * upper).sum())

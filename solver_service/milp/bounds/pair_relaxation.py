@@ -51,6 +51,7 @@ class PairRelaxation:
     def __init__(self, space: Space, requirements: Requirements, cuts: Cuts, *, constant: float = 0.0) -> None:
         self.space, self.requirements, self.cuts = space, requirements, cuts
         self.columns = columns_of(space, requirements)
+        # Costs from 0 to 1: duals and tolerances are of that size in any unit of weight.
         self.unit = float(requirements.cost.max(initial=0.0)) or 1.0
         costs = replace(requirements, cost=requirements.cost / self.unit)
         self.model = rowless_model(space, costs, self.columns, constant=constant)
@@ -61,6 +62,7 @@ class PairRelaxation:
         self.duals = np.zeros(0)
         self.solved = False
         self._scale = row_scales(requirements)
+        # Which requirements [rows] and which cuts [cuts] are rows of the program now.
         self._present = (np.zeros(requirements.rows, dtype=bool), np.zeros(len(cuts.groups), dtype=bool))
         self._loose_for = np.zeros(0, dtype=np.int64)
         self._given = 0
@@ -82,6 +84,7 @@ class PairRelaxation:
         stalled = 0
         while not should_stop():
             new = self._broken()
+            # Nothing is broken, and every row has its dual: the whole relaxation is solved.
             if not new.size and self.duals.size == self.rows.size:
                 return True
             self._add(new)
@@ -122,6 +125,7 @@ class PairRelaxation:
             if should_stop():
                 return None
             parts.append(self.requirement_rows(np.arange(begin, min(begin + BUILT_AT_ONCE, self.requirements.rows))))
+        # Requirements that are in at the end lead, and so do all cuts and blocks' rows that are.
         kept = self.rows.select(self.rows.kind != REQUIREMENT)
         leading.append(np.ones(kept.size, dtype=bool))
         row_lower = np.concatenate([part.lower for part in [*parts, kept]])
@@ -160,6 +164,7 @@ class PairRelaxation:
         self._program.add_rows(new.matrix, new.lower)
         self.rows = self.rows.plus(new)
         self._loose_for = np.concatenate([self._loose_for, np.zeros(new.size, dtype=np.int64)])
+        # Rows of the kind GIVEN have no place there: once they are out they do not come back.
         for kind, present in enumerate(self._present):
             present[new.number[new.kind == kind]] = True
 
@@ -179,6 +184,7 @@ class PairRelaxation:
     def _broken_requirements(self) -> Index:
         """The most broken requirements that are not in: need - t_r - unit xi - M z > 0."""
         requirements, group = self.requirements, self.requirements.group
+        # t_r + m xi + M z >= v, in units of the row's scale, in which the LP has its tolerances.
         z, xi = self._group_values()
         change = self.point[: self.space.columns].reshape(self.space.radius.shape)
         lack = requirements.need - requirements.values(self.space, change)
@@ -190,6 +196,7 @@ class PairRelaxation:
         """The most broken cuts that are not in, two a group and round: more of them would say the same."""
         z, xi = self._group_values()
         cuts = self.cuts
+        # [cuts]: by how much a z + b xi >= 1 is short, summed over both groups [cuts, 2].
         lack = 1.0 - (cuts.give_up * z[cuts.groups] + cuts.slack * xi[cuts.groups]).sum(axis=1)
         lack[self._present[CUT]] = 0.0
         candidates = _largest(lack, CANDIDATES, CUT_BROKEN)
@@ -204,6 +211,7 @@ class PairRelaxation:
 
     def _purge(self) -> None:
         """Take out rows that have been loose for some rounds; they come back if they are broken again."""
+        # A row with a dual above 0 is a part of the proof: it stays.
         loose = (self.rows.matrix @ self.point - self.rows.lower > BROKEN) & (self.duals <= 0.0)
         self._loose_for = np.where(loose, self._loose_for + 1, 0)
         leaving = self._loose_for >= LOOSE_ROUNDS

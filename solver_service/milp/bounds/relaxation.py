@@ -32,8 +32,10 @@ def relax(model: LinearModel, should_stop: Callable[[], bool]) -> Relaxation:
     values = np.clip(0.0, model.lower, model.upper)
     used = np.zeros(model.rows, dtype=bool)
     order = np.zeros(0, dtype=np.int64)
+    # No objective here is below 0.
     bound = 0.0
     while not should_stop():
+        # Rows that are in hold up to the LP's tolerance: they do not count as broken again.
         new = _most_broken(np.where(used, 0.0, model.row_lower - model.matrix @ values))
         if new.size == 0:
             break
@@ -43,6 +45,7 @@ def relax(model: LinearModel, should_stop: Callable[[], bool]) -> Relaxation:
         found = program.run()
         if found.status is not LpStatus.OPTIMAL:
             break
+        # Fewer rows are a relaxation of all rows, so every round's bound is one of the model.
         values = found.columns
         bound = max(bound, _bound(model, order, found.duals))
     return Relaxation(bound + model.constant, used)

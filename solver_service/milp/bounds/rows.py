@@ -52,9 +52,11 @@ def ends(matrix: sp.csr_array, owner: Index) -> tuple[Index, Index]:
 
     A row that touches the change alone is NOBODY's on both ends.
     """
+    # Each entry's row, and the owner of its column: [nonzeros].
     row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     found = owner[matrix.indices]
     owned = found != NOBODY
+    # Beyond every owner on either side, so that rows without any show.
     least, most = np.full(matrix.shape[0], owner.size), np.full(matrix.shape[0], NOBODY)
     np.minimum.at(least, row[owned], found[owned])
     np.maximum.at(most, row[owned], found[owned])

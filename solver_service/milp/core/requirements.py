@@ -31,7 +31,7 @@ class Requirements:
     of it; for max_error all rows). A group's shortfall
     is `max(0, need - t_r) / unit` over its rows, and its cost `cost_g` times: whether there is any (count), the
     shortfall up to 1 (capped), or the shortfall (linear). `plus` and `minus` name units, or -1 for none. `reach_r` is
-    how far t_r can move inside the box, either way; both ends are attained (FORMULATIONS, "Reach").
+    how far t_r can move inside the box, either way; both ends are attained (docs/formulations.md, "Reach").
     """
 
     style: Style
@@ -72,6 +72,7 @@ class Requirements:
 
     def values(self, space: Space, change: Array) -> Array:
         """Every row's t_r after a change of the space's shape."""
+        # [n, h+1] with zeros last, for unit -1.
         moved = _padded(space.inputs @ (space.radius * change).T)
         return np.asarray(self.level + moved[self.sample, self.plus] - moved[self.sample, self.minus])
 
@@ -167,6 +168,7 @@ def _errors(problem: Problem) -> Requirements:
     error = (problem.scores - problem.targets.astype(np.float64)).ravel()
     level = tolerance + np.concatenate([error, -error])
     reach = _reach(problem, sample, plus, minus)
+    # The largest error that the box allows: slacks are at most 1 in this unit.
     size = 1.0 if count else (float(np.max(reach - level)) or 1.0)
     group, cost = _error_groups(problem, sample, unit)
     return Requirements(
@@ -210,6 +212,7 @@ def _padded(values: Array) -> Array:
 
 def worst_rows(requirements: Requirements, values: Array) -> Index:
     """Each group's row of the lowest value."""
+    # By group, the lowest value first: the first of each group is its worst.
     order = np.lexsort((values, requirements.group))
     _, first = np.unique(requirements.group[order], return_index=True)
     return np.asarray(order[first])

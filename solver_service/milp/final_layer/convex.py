@@ -1,11 +1,7 @@
 """mse, huber and log_loss in a box: a quasi-Newton descent, Newton's method to the end, and a bound of their own.
 
-f is convex, so at any x of the box
-
-    f(x) + min over z in the box of grad f(x) . (z - x)  <=  f(y)    for every y in the box.
-
-The best of these over all points that were looked at is the bound. The minimum is at a corner: entry by entry the lower
-end where the gradient is above 0, the upper one where it is below.
+f is convex, so at any x of the box  f(x) + min over the box of grad f(x) . (y - x)  is below f(y) for every y there
+(docs/formulations.md, "Convex objectives"). The best of these over all points that were looked at is the bound.
 """
 
 from collections.abc import Callable

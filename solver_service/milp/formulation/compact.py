@@ -45,9 +45,11 @@ def columns_of(space: Space, requirements: Requirements) -> CompactColumns:
     groups = requirements.groups
     has_slack = np.full(groups, requirements.style != "count")
     has_binary = np.full(groups, requirements.style != "linear")
+    # Where lo_r >= v - m for all rows no shortfall is above its cap, and xi alone says what it costs.
     if requirements.style == "capped":
         has_binary[:] = False
         has_binary[requirements.group[requirements.low < requirements.need - requirements.unit]] = True
+    # Numbered group by group: [x, all slacks, all binaries].
     slack = np.where(has_slack, space.columns + np.cumsum(has_slack) - 1, -1)
     first = space.columns + int(has_slack.sum())
     give_up = np.where(has_binary, first + np.cumsum(has_binary) - 1, -1)
@@ -57,9 +59,10 @@ def columns_of(space: Space, requirements: Requirements) -> CompactColumns:
 def compact_model(
     space: Space, requirements: Requirements, *, constant: float = 0.0, cuts: Cuts = NO_CUTS
 ) -> LinearModel:
-    """Build it (FORMULATIONS, "Compact model"); `constant` is the cost of what screening gave up."""
+    """Build it (docs/formulations.md, "Compact model"); `constant` is the cost of what screening gave up."""
     columns = columns_of(space, requirements)
     scale = row_scales(requirements)
+    # A x + m xi + M z >= v - t0, each row divided by its scale; cuts have 1 on the right.
     row_lower = np.concatenate([(requirements.need - requirements.level) / scale, np.ones(len(cuts.groups))])
     return replace(
         rowless_model(space, requirements, columns, constant=constant),
@@ -75,11 +78,13 @@ def rowless_model(
 ) -> LinearModel:
     """The compact model's columns, their costs and their bounds, before any row."""
     lower, upper = np.zeros(columns.total), np.ones(columns.total)
+    # x in [-1, 1]; xi and z in [0, 1].
     lower[: space.columns] = -1.0
     objective = np.zeros(columns.total)
     for place in (columns.slack, columns.give_up):
         objective[place[place >= 0]] = requirements.cost[place >= 0]
     if requirements.style == "linear":
+        # Without a cap xi has to reach the worst corner of the box.
         upper[columns.slack] = largest_shortfalls(requirements)
     integer = np.zeros(columns.total, dtype=bool)
     integer[columns.give_up[columns.give_up >= 0]] = True
@@ -100,6 +105,7 @@ def rowless_model(
 def cuts_model(requirements: Requirements, cuts: Cuts, *, constant: float = 0.0) -> LinearModel:
     """The cuts alone, over every group's binary and then every group's slack: a small model with a real bound."""
     groups = requirements.groups
+    # No x at all: a covering problem over [every z, every xi].
     columns = CompactColumns(slack=np.arange(groups, 2 * groups), give_up=np.arange(groups), total=2 * groups)
     matrix = cut_rows(cuts, columns)
     most_slack = 1.0 if requirements.style == "capped" else 0.0
@@ -126,9 +132,11 @@ def complete(requirements: Requirements, columns: CompactColumns, change: Array,
     if requirements.style == "count":
         give_up = shortfalls > NEGLIGIBLE
     elif requirements.style == "capped":
+        # Beyond its cap a group is given up, and the row needs no slack any more.
         give_up = (shortfalls > 1.0) & (columns.give_up >= 0)
     with_slack = columns.slack >= 0
     capped = np.minimum(shortfalls, 1.0) if requirements.style == "capped" else shortfalls
+    # z lifts the row by M, as far as the box can pull it down, so xi is 0 beside it.
     solution[columns.slack[with_slack]] = np.where(give_up, 0.0, capped)[with_slack]
     solution[columns.give_up[give_up]] = 1.0
     return solution
@@ -155,6 +163,7 @@ def _group_part(space: Space, requirements: Requirements, columns: CompactColumn
     row = np.arange(requirements.rows)
     slack = columns.slack[requirements.group]
     give_up = columns.give_up[requirements.group]
+    # m / scale for xi, M_r / scale for z.
     entries = [
         ((requirements.unit / scale)[slack >= 0], row[slack >= 0], slack[slack >= 0]),
         ((requirements.big_m / scale)[give_up >= 0], row[give_up >= 0], give_up[give_up >= 0]),
@@ -166,10 +175,12 @@ def _group_part(space: Space, requirements: Requirements, columns: CompactColumn
 
 def cut_rows(cuts: Cuts, columns: CompactColumns) -> sp.csr_array:
     """The cuts over all columns: [c, total]."""
+    # Pairs [c, 2] laid flat: cut i has the entries 2 i and 2 i + 1.
     row = np.repeat(np.arange(len(cuts.groups)), 2)
     groups = cuts.groups.ravel()
     data, rows, places = [], [], []
     for place, value in ((columns.give_up[groups], cuts.give_up), (columns.slack[groups], cuts.slack)):
+        # A group without such a column has the value 0 there: its term drops out of a row that stays valid.
         present = place >= 0
         data.append(value.ravel()[present])
         rows.append(row[present])

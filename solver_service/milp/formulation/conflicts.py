@@ -19,7 +19,7 @@ AT_ONCE = 128
 
 
 def pair_cuts(space: Space, requirements: Requirements, should_stop: Callable[[], bool] = lambda: False) -> Cuts:
-    """All pairs of rows that no change can meet together (FORMULATIONS, "Conflict cuts", lambda = 1/2 each).
+    """All pairs of rows that no change can meet together (docs/formulations.md, "Conflict cuts").
 
     For rows n (unit a against b) and m (b against a) the biases cancel, and together they fall short of the need by
     `C = need - [level_n + level_m + (R_a + R_b) . |g_n - g_m|] / 2`; if C > 0 the row
@@ -32,8 +32,10 @@ def pair_cuts(space: Space, requirements: Requirements, should_stop: Callable[[]
         found.append(pairs)
     if not found:
         return NO_CUTS
+    # Both rows of each pair [p, 2], and C [p], what they lack together.
     rows = np.concatenate([pair for pair, _ in found])
     excess = np.concatenate([lack for _, lack in found])
+    # The larger C, the smaller the coefficients M / 2C and m / 2C, and the more the cut demands.
     strongest = np.argsort(-excess, kind="stable")[:MOST]
     rows, excess = rows[strongest], excess[strongest, None]
     return Cuts(
@@ -45,8 +47,10 @@ def pair_cuts(space: Space, requirements: Requirements, should_stop: Callable[[]
 
 def _pairs(space: Space, requirements: Requirements) -> Iterator[tuple[Index, Array]]:
     """Conflicting rows [c, 2] and their C [c], some rows of a couple of units at a time."""
+    # Unit -1 does not move: errors and single logits have rows with one unit.
     radius = np.vstack([space.radius, np.zeros(space.radius.shape[1])])
     couples = [(a, b) for a in range(-1, space.units) for b in range(a + 1, space.units)]
+    # most^2 distances of c entries for each couple of units, all within WORK.
     most = max(8, int(np.sqrt(WORK / (max(1, space.inputs.shape[1]) * len(couples)))))
     for a, b in couples:
         first = _hardest(requirements, a, b, most)
@@ -54,12 +58,15 @@ def _pairs(space: Space, requirements: Requirements) -> Iterator[tuple[Index, Ar
         if not first.size or not second.size:
             continue
         span = radius[a] + radius[b]
+        # (R_a + R_b) . |g_n - g_m| is an L1 distance of scaled inputs; the biases, 1 in both, cancel.
         inputs = space.inputs * span
         partners = inputs[requirements.sample[second]]
         for begin in range(0, first.size, AT_ONCE):
             some = first[begin : begin + AT_ONCE]
             apart = cdist(inputs[requirements.sample[some]], partners, "cityblock")
+            # [some, second]: the most that t_n + t_m can be anywhere in the box.
             together = requirements.level[some][:, None] + requirements.level[second] + apart
+            # C for lambda = 1/2 on both rows; a pair conflicts where it is above 0.
             lack = requirements.need - together / 2
             one, other = np.nonzero(lack > CLEAR * (1 + np.abs(together)))
             yield np.column_stack([some[one], second[other]]), lack[one, other]

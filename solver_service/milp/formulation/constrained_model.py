@@ -53,6 +53,8 @@ class ConstrainedModel:
 
     def tightened(self, room: float) -> LinearModel:
         """The model whose strict rows keep some room: what its solutions claim survives rounding."""
+        # on = 0: A x + (M + room) z >= v + room, which asks for room at z = 0 and for what it did at z = 1.
+        # on = 1: A x - (hi + room) v >= -q, which asks for room at v = 1 alone.
         rows = np.flatnonzero((self.strict > 0) & (self.switch >= 0))
         sign = np.where(self.on[rows] > 0, -1.0, 1.0)
         more = sp.csr_array((sign * room * self.strict[rows], (rows, self.switch[rows])), shape=self.model.matrix.shape)
@@ -71,6 +73,7 @@ def constrained_model(
     base = compact_model(problem, requirements, constant=screened.cost, cuts=cuts)
     parts: list[Part] = []
     if problem.objective.name in WORST:
+        # The binaries of errors cost nothing by themselves here; the column e does.
         base = replace(base, objective=np.zeros(base.columns), constant=0.0)
         parts.append(worst_part(problem, screened, columns.give_up, first=columns.total))
     shares = shares_of(problem, constraints)
@@ -78,6 +81,7 @@ def constrained_model(
         own = _own_binaries(problem, screened, columns, shares)
         first = columns.total + sum(part.lower.size for part in parts)
         parts += share_parts(problem, shares, first=first, own=own)
+    # Parts take columns one after another: each begins where the last one ended.
     first = columns.total + sum(part.lower.size for part in parts)
     on_weights, pins = weight_parts(problem, constraints, first)
     parts += on_weights

@@ -12,6 +12,7 @@ from solver_service.milp.formulation.rows import change_rows
 
 def wrong_part(problem: Problem, requirements: Requirements, wrong: Index) -> Part:
     """`t_nk + M_nk z_n >= eps`: right, unless z says otherwise; z of group g is the column `wrong[g]`."""
+    # (A x + M z) / scale >= (eps - t0) / scale
     scale, row = row_scales(requirements), np.arange(requirements.rows)
     places = wrong[requirements.group]
     total = int(wrong.max(initial=problem.columns - 1)) + 1
@@ -21,6 +22,7 @@ def wrong_part(problem: Problem, requirements: Requirements, wrong: Index) -> Pa
         rows=Rows(
             matrix=sp.csr_array(moves + switches),
             lower=(requirements.need - requirements.level) / scale,
+            # A unit of room is a unit of t; the row asks for it only while z is 0.
             strict=1.0 / scale,
             switch=places,
             on=np.zeros(row.size),

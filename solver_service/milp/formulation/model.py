@@ -19,6 +19,7 @@ class LinearModel:
     all lead).
     """
 
+    # Over columns [c]: objective, lower, upper, integer. Over rows [r]: sides, indicator, leading. Matrix [r, c].
     objective: Array
     constant: float
     matrix: sp.csr_array

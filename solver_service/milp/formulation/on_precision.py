@@ -41,15 +41,19 @@ def precisions_of(problem: Problem, constraint: Constraint) -> list[Precision]:
     classes = problem.targets.reshape(len(problem.scores))
     found = []
     for number in asked_classes(constraint, problem.snapshot):
+        # A row, and a group, for every (sample not of c, class k): met where k beats c.
         rows = beating(problem, number)
         screened = screen(rows)
+        # By row: lost where k can never beat c, undecided where it may, else k beats c all over the box.
         undecided = np.zeros(rows.groups, dtype=bool)
         undecided[screened.group_of] = True
         maybe = np.asarray(classes != number)
         maybe[rows.sample[~screened.lost & ~undecided]] = False  # beaten all over the box
         kept = maybe[screened.requirements.sample]
+        # What is left may beat c or not: K_n rows for a sample, those that never can are not counted.
         left = screened.requirements.select(kept)
         left = replace(left, group=np.arange(left.rows), cost=np.zeros(left.rows))
+        # [n]: no class can beat c there, so the sample is called c wherever x goes.
         always = maybe.copy()
         always[left.sample] = False
         found.append(Precision(np.asarray(classes == number), always, left, share))
@@ -60,10 +64,12 @@ def precision_parts(problem: Problem, precision: Precision, wrong: Index, lost: 
     """The parts of one floor, columns from `first` on; `wrong` [n] are the columns z_n, -1 where the box decides."""
     rows = precision.open
     beats = first + np.arange(rows.rows)
+    # place [r] is the number of a row's sample among `samples` [s]; rivals [s] is K_n.
     samples, place = np.unique(rows.sample, return_inverse=True)
     called = first + rows.rows + np.arange(samples.size)
     rivals = np.bincount(place, minlength=samples.size).astype(np.float64)
     total = first + rows.rows + samples.size
+    # u_n - sum_k b_nk >= 1 - K_n
     matrix = sparse(
         samples.size,
         total,
@@ -90,6 +96,7 @@ def _share_row(
     problem: Problem, precision: Precision, wrong: Index, lost: Mask, samples: Index, called: Index, total: int
 ) -> Part:
     """The floor itself, in shares of the weight of all samples."""
+    # -(1 - v) sum_own w z - v sum_open w u  >=  v (w of those always called c) - (1 - v) (w of own, not lost)
     weights = problem.weights / problem.weights.sum()
     own = np.flatnonzero(precision.own & (wrong >= 0))
     true = (1 - precision.share) * float(weights[precision.own & ~lost].sum())

@@ -63,15 +63,18 @@ def shares_of(problem: Problem, constraints: Sequence[Constraint]) -> Shares | N
     for constraint in wanted:
         if constraint.type == "group_rate_gap":
             groups = [members[kept] for members in gap_groups(constraint, problem.snapshot)]
+            # Every two groups, so that any number of them stays within the gap.
             balances += [Balance(first, second, constraint.value) for first, second in combinations(groups, 2)]
         elif constraint.type == "precision_floor":
             precisions += precisions_of(problem, constraint)
         else:
             for members in floors(constraint, problem.snapshot):
                 limits.append(Floor(members[kept], _most_wrong(weights[members[kept]], constraint.value)))
+    # [n]: what no constraint counts needs no binary.
     counted = np.zeros(weights.size, dtype=bool)
     for members in _members(limits, balances, precisions):
         counted |= members
+    # The rows of zero_one, whatever the objective is: right means to win by eps.
     everything = requirements_of(replace(problem, objective=Objective("zero_one")))
     screened = screen(everything.select(counted[everything.group]))
     return Shares(tuple(limits), tuple(balances), tuple(precisions), screened)
@@ -103,6 +106,7 @@ def share_parts(problem: Problem, shares: Shares, *, first: int, own: Index | No
         witnesses = _witness_part(problem, shares, wrong, first)
         parts.append(witnesses)
         first += witnesses.lower.size
+    # [n]: the column z of an open sample, -1 where the box decides.
     decided = np.full(problem.cost.size, -1, dtype=np.int64)
     decided[shares.screened.group_of] = wrong
     for precision in shares.precisions:
@@ -114,6 +118,7 @@ def share_parts(problem: Problem, shares: Shares, *, first: int, own: Index | No
 
 def _witness_part(problem: Problem, shares: Shares, wrong: Index, first: int) -> Part:
     """A rate gap bounds from both sides, so a wrong sample names a rival that wins: one binary v_nk per open rival."""
+    # [n]: only samples in a gap need witnesses; floors bound from one side.
     balanced = np.zeros(problem.cost.size, dtype=bool)
     for balance in shares.balances:
         balanced |= balance.first | balance.second
@@ -128,6 +133,7 @@ def _witness_part(problem: Problem, shares: Shares, wrong: Index, first: int) ->
         values = requirements.values(problem, change)
         worst = np.full(requirements.groups, np.inf)
         np.minimum.at(worst, requirements.group, values)
+        # The rival that wins by most bears witness; of equal ones all do.
         loses = (values <= worst[requirements.group]) & (values < requirements.need)
         return loses.astype(np.float64)
 
@@ -161,8 +167,9 @@ def _naming_rows(requirements: Requirements, wrong: Index, columns: Index, total
 
 
 def _losing_rows(problem: Problem, requirements: Requirements, columns: Index, total: int) -> Rows:
-    """`t_nk <= hi_nk - (hi_nk - eps) v_nk` (FORMULATIONS, "Options", with delta = 0: see `polish`)."""
+    """`t_nk <= hi_nk - (hi_nk - eps) v_nk` (docs/formulations.md, "Constraints on samples")."""
     rows = np.arange(requirements.rows)
+    # -A x - (hi - eps) v >= t0 - hi = -q, divided by its scale: t <= eps at v = 1, the reach at v = 0.
     above = requirements.high - requirements.need
     scale = np.maximum(1.0, above / WIDE["count"])
     switches = sparse(rows.size, total, (-above / scale, rows, columns))
@@ -184,6 +191,7 @@ def _share_rows(problem: Problem, shares: Shares, wrong: Index, total: int) -> l
 
     def add(weights: Array, least: float) -> None:
         """`sum weights_n (wrong n) >= least`, where screening has decided some."""
+        # Lost samples are wrong wherever x goes: what they add moves to the right side.
         row = np.zeros(total)
         row[wrong] = weights[sample]
         rows.append(sp.csr_array(row[None, :]))
@@ -193,6 +201,7 @@ def _share_rows(problem: Problem, shares: Shares, wrong: Index, total: int) -> l
         add(-cost * floor.members, -floor.most)
     for balance in shares.balances:
         wrong_share = [cost * members / cost[members].sum() for members in (balance.first, balance.second)]
+        # The difference of the wrong shares from above and from below.
         for sign in (1.0, -1.0):
             add(sign * (wrong_share[0] - wrong_share[1]), -balance.most - SLACK)
     return [Part(plain_rows(sp.csr_array(sp.vstack(rows, format="csr")), np.array(lower)))] if rows else []

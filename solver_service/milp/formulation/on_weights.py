@@ -32,9 +32,11 @@ class Pins:
     def read(self, solution: Array) -> FloatArray:
         """The float32 weights [h, d] that a solution's integer columns decide; NaN for all others."""
         found = np.full(self.steps.shape, np.nan, dtype=np.float32)
+        # k step as float32: the number that the constraint is checked on.
         on = self.multiple >= 0
         found[on] = nearest_multiple(np.rint(solution[self.multiple[on]]) * self.steps[on], self.steps[on])
         off = self.nonzero >= 0
+        # u = 0: exactly 0, whatever x says.
         off[off] = solution[self.nonzero[off]] < 0.5
         found[off] = 0.0
         for chosen, columns, values in self.levels:
@@ -93,11 +95,13 @@ def _nonzero_part(problem: Problem, constraints: Sequence[Constraint], first: in
     sets = [selected(constraint, center.shape) for constraint in sparse_ones]
     always = never_zero(problem)
     free = np.logical_or.reduce(sets) & ~always & (radius > 0)
+    # Columns u of weights that may be 0 or not; those that cannot be 0 count against s without one.
     column = np.full(center.shape, -1, dtype=np.int64)
     count = int(free.sum())
     column[free] = first + np.arange(count)
     c, r, size, row = center[free], radius[free], (np.abs(center) + radius)[free], np.arange(count)
     total = first + count
+    # -r x + (c + r) u >= c, which is w <= hi u, and r x + (r - c) u >= -c, which is w >= lo u.
     moves, switches = (-r / size, row, _place(problem, free)), ((c + r) / size, row, column[free])
     upper = sparse(count, total, moves, switches)
     lower = sparse(count, total, (r / size, row, moves[2]), ((r - c) / size, row, switches[2]))
@@ -105,6 +109,7 @@ def _nonzero_part(problem: Problem, constraints: Sequence[Constraint], first: in
     for members in sets:
         places = column[members & free]
         at_most.append(sparse(1, total, (-np.ones(places.size), np.zeros(places.size, dtype=np.int64), places)))
+    # -sum u >= (those never 0) - s
     most = [
         int((members & always).sum()) - min(constraint.value, int(members.sum()))
         for constraint, members in zip(sparse_ones, sets, strict=True)
@@ -134,6 +139,7 @@ def _grid_part(problem: Problem, steps: Array, low: Array, high: Array, first: i
     row, places, size, half = np.arange(count), _place(problem, on), steps[on], radius[on]
     only = low[on] == high[on]
     # A single multiple needs no column, and its step may be out of all bounds.
+    # x - (step / r) k = -c / r
     ratio = np.where(only, 0.0, size) / half
     ties = sparse(count, first + count, (np.ones(count), row, places), (-ratio, row, column[on]))
     needs = (np.where(only, low[on] * size, 0.0) - center[on]) / half
@@ -160,6 +166,7 @@ def _level_part(problem: Problem, choice: LevelChoice, first: int) -> tuple[Part
     columns = first + np.arange(allowed.size).reshape(allowed.shape)
     total, weight = first + allowed.size, np.arange(len(allowed))
     row = np.repeat(weight, allowed.shape[1])
+    # Levels as changes [w, L], (level - c) / r: x - sum_j level_j b_j = 0.
     level = (choice.values.astype(np.float64) - center[on][:, None]) / radius[on][:, None]
     ratio = np.where(allowed, level, 0.0).ravel()
     ties = sparse(
@@ -195,6 +202,7 @@ def _movement_part(problem: Problem, prices: Array, first: int) -> Part:
     priced = (prices > 0) & (reach > 0)
     count = int(priced.sum())
     row, places, columns = np.arange(count), _place(problem, priced), first + np.arange(count)
+    # reach m >= |r x + c - w0|: m -+ (r / reach) x >= +-(c - w0) / reach
     ratio = problem.radius[:, :-1][priced] / reach[priced]
     shift = (problem.center[:, :-1] - problem.snapshot.weight)[priced] / reach[priced]
     up = sparse(count, first + count, (np.ones(count), row, columns), (-ratio, row, places))

@@ -60,6 +60,7 @@ def grow(model: LinearModel, parts: Sequence[Part]) -> LinearModel:
     """The model with all parts in it; its solutions are handed out whole, for the integer columns' sake."""
     columns = model.columns + sum(part.lower.size for part in parts)
     rows = [part.rows for part in parts]
+    # Columns are numbered from left to right, so older rows are only padded with zeros.
     matrices = [model.matrix, *(row.matrix for row in rows)]
     row_lower = np.concatenate([model.row_lower, *(row.lower for row in rows)])
     integer = [np.full(part.lower.size, part.integer) for part in parts]
@@ -69,6 +70,7 @@ def grow(model: LinearModel, parts: Sequence[Part]) -> LinearModel:
         constant=model.constant + sum(part.constant for part in parts),
         matrix=sp.csr_array(sp.vstack([widened(matrix, columns) for matrix in matrices], format="csr")),
         row_lower=row_lower,
+        # The compact model has lower sides only, and so have all parts.
         row_upper=np.full(row_lower.size, np.inf),
         lower=np.concatenate([model.lower, *(part.lower for part in parts)]),
         upper=np.concatenate([model.upper, *(part.upper for part in parts)]),

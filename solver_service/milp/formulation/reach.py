@@ -27,6 +27,7 @@ def switching(activation: Activation, low: Array, high: Array) -> Mask:
 
 def through(weight: Array, low: Array, high: Array) -> tuple[Array, Array]:
     """Bounds [n, out] behind a layer [out, in + 1] of values within [low, high], both [n, in]; interval arithmetic."""
+    # W+ takes low ends to the low end, W- takes high ends there.
     linear, bias = weight[:, :-1], weight[:, -1]
     up, down = np.maximum(linear, 0.0), np.minimum(linear, 0.0)
     return low @ up.T + high @ down.T + bias, high @ up.T + low @ down.T + bias
@@ -48,6 +49,7 @@ def size_of(network: Network) -> Size:
     n, h = network.scores.shape
     reach = np.abs(network.inputs) @ network.radius.T
     low, high = network.scores - reach, network.scores + reach
+    # [n, width]: in how many columns each value is written; columns [n, 1]: how many there are so far.
     width = np.full((n, h), float(network.inputs.shape[1]))
     columns, total, switches = np.full((n, 1), float(network.block_size)), 0.0, 0
     layers = [(None, network.activation)] + [(layer.weight, layer.activation) for layer in network.tail]
@@ -56,10 +58,12 @@ def size_of(network: Network) -> Size:
             width = np.minimum(width @ (weight[:, :-1] != 0).T, columns)
             low, high = through(weight, low, high)
         free = switching(activation, low, high)
+        # A unit that may switch repeats its pre-activation in some rows and adds a value and its binaries.
         copies, others = ENTRIES[activation.name]
         total += float((copies * width + others)[free].sum())
         switches += int(free.sum())
         columns = columns + free.sum(axis=1, keepdims=True)
+        # Behind it stands one column; behind an affine unit what it was written in, behind a flat one nothing.
         width = np.where(free, 1.0, width * (derivative(activation, (low + high) / 2) != 0))
         low, high = activation(low), activation(high)
     # Rows of the objective: two of one output each, or one of two for every class but the own.

@@ -15,11 +15,13 @@ def reference_model(space: Space, requirements: Requirements) -> LinearModel:
     It is stated as the minimum of `sum w (1 - z)`, so that its bound is comparable. Columns: change, u, z.
     """
     rows, groups, first = requirements.rows, requirements.groups, space.columns
+    # u_r = 1 -> -A_r x <= t0_r - v: SCIP's indicators switch rows with an upper side.
     switched = change_rows(space, requirements, -np.ones(rows))
     switched = sp.csr_array(sp.hstack([switched, sp.csr_array((rows, rows + groups))], format="csr"))
     lower, upper = np.zeros(first + rows + groups), np.ones(first + rows + groups)
     lower[:first] = -1.0
     objective = np.zeros(lower.size)
+    # sum w (1 - z): -w for each z, and sum w as the constant.
     objective[first + rows :] = -requirements.cost
     integer = np.zeros(lower.size, dtype=bool)
     integer[first:] = True
@@ -47,6 +49,7 @@ def complete_reference(requirements: Requirements, change: Array, values: Array)
 
 def _counting_rows(requirements: Requirements, first: int) -> sp.csr_array:
     rows, groups = requirements.rows, requirements.groups
+    # sum_r u_r - (K - 1) z_n >= 0
     per_group = np.bincount(requirements.group, minlength=groups).astype(np.float64)
     data = np.concatenate([np.ones(rows), -per_group])
     row = np.concatenate([requirements.group, np.arange(groups)])

@@ -162,6 +162,7 @@ def _block(network: Network) -> Affine:
     """The block's pre-activations, sample by sample and unit by unit; their reach is exact."""
     n, h = network.scores.shape
     d = network.inputs.shape[1]
+    # [n h, h d]: row (n, i) holds g_n R_i in the entries of unit i; its reach is the sum of their sizes.
     data = (network.inputs[:, None, :] * network.radius[None]).reshape(n * h, d)
     columns = np.tile(np.arange(h * d).reshape(h, d), (n, 1))
     starts = np.arange(0, n * h * d + 1, d)
@@ -174,6 +175,7 @@ def _block(network: Network) -> Affine:
 def _linear(values: Affine, weight: Array, *, samples: int) -> Affine:
     """The next layer's pre-activations, with bounds by interval arithmetic."""
     linear, bias = weight[:, :-1], weight[:, -1]
+    # kron(I_n, W): one layer, sample by sample.
     spread = sp.csr_array(sp.kron(sp.identity(samples, format="csr"), sp.csr_array(linear), format="csr"))
     low, high = through(weight, values.low.reshape(samples, -1), values.high.reshape(samples, -1))
     return Affine(
@@ -189,6 +191,7 @@ def _activated(builder: _Builder, pieces: list[_Piece], before: Affine, activati
     if activation.name == "identity":
         return before
     low, high = activation(before.low), activation(before.high)
+    # Where a unit cannot switch one piece holds all over the box: phi(p) = slope p + (phi(mid) - slope mid).
     middle = (before.low + before.high) / 2
     slope = _slope(activation, middle)
     constant = slope * before.constant + (activation(middle) - slope * middle)
@@ -249,6 +252,7 @@ def _margin_objective(
     own, other = live[sample] * k + targets[sample], live[sample] * k + rival
     rows = sp.csr_array(values.matrix[own] - values.matrix[other])
     need = goal.need - (values.constant[own] - values.constant[other])
+    # M_r = v - lo_r, with lo_r from the intervals of two outputs: valid, seldom the tightest.
     lowest = values.low[own] - values.high[other]
     give_up = np.maximum(goal.need - lowest, 0.0)
     numbers = np.zeros(0, dtype=np.int64)
@@ -267,6 +271,7 @@ def _margin_objective(
     if goal.name == "ramp":
         rows = sp.csr_array(rows + builder.pick(numbers[sample], goal.margin))
     builder.add_rows(rows, need)
+    # Under ramp z stands for a shortfall above its cap: t below need - margin.
     hard = need if goal.name == "zero_one" else need - goal.margin
     pieces.append(_Slacks(bare, hard, sample, switches, np.ones(len(need)), binary=True))
     if goal.name == "ramp":

@@ -11,7 +11,9 @@ def change_rows(space: Space, requirements: Requirements, scale: Array) -> sp.cs
     """Each requirement's coefficients on the flattened change, divided by scale [rows]: [rows, h (d+1)]."""
     width = space.inputs.shape[1]
     inputs = space.inputs[requirements.sample] / scale[:, None]
+    # Unit -1 finds the row of zeros at the end.
     radius = np.vstack([space.radius, np.zeros(width)])
+    # d t_r / d x: g_n R_plus on the entries of plus, -g_n R_minus on those of minus; [r, 2 (d+1)].
     values = np.hstack([inputs * radius[requirements.plus], -inputs * radius[requirements.minus]])
     offsets = np.arange(width)
     columns = np.hstack([requirements.plus[:, None] * width + offsets, requirements.minus[:, None] * width + offsets])

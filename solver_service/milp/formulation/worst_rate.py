@@ -16,9 +16,11 @@ def worst_part(problem: Problem, screened: Screened, wrong: Index, *, first: int
     """The column e at `first`; `wrong` [groups] are the columns z of the samples that are left."""
     kept = sample_weights(problem.snapshot) > 0
     _, cell = np.unique(cells(problem.objective, problem.snapshot)[kept], return_inverse=True)
+    # [n]: w_n / W_cell, what a wrong sample adds to its cell's rate; sure [cells] is added all over the box.
     share = problem.weights / np.bincount(cell, weights=problem.weights)[cell]
     sure = np.bincount(cell, weights=share * screened.lost).astype(np.float64)
     sample, count = screened.group_of, sure.size
+    # e - sum_{n open in cell} share_n z_n >= sure_cell
     matrix = sparse(
         count,
         first + 1,

@@ -62,12 +62,15 @@ def descend(
             order, place = rng.permutation(samples), 0
         chosen = order[place : place + batch]
         place += batch
+        # [b, a]: the sample's own weight, times what its cell counts for each arm.
         weights = sample_weights[chosen, None] * arms.weights[:, cell[chosen]].T
+        # By the outputs [b, a, h], then [a h, b] @ [b, c]: the gradients of all arms in one product.
         slope = slopes(block.rows(changes, chosen), chosen, arms.width, weights)
         gradient = slope.reshape(len(chosen), -1).T @ block.inputs[chosen]
         gradient = gradient.reshape(changes.shape) * block.reach
         moment += (1 - MOMENT) * (gradient - moment)
         square += (1 - SQUARE) * (gradient * gradient - square)
+        # Adam's moments begin at 0: both are divided by 1 - beta^step. The rate falls linearly to 0.
         pace = arms.rate * np.float32((1 - (step - 1) / steps) / (1 - float(MOMENT) ** step))
         root = np.sqrt(square * np.float32(1 / (1 - float(SQUARE) ** step)))
         changes -= pace[:, None, None] * moment / (root + np.float32(1e-30))

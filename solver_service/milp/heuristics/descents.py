@@ -94,7 +94,9 @@ class Descents:
             return wanted
         left = budget.until - budget.control.elapsed
         if self.rounds == 0:
+            # Nothing is known of a step's time yet: two of them are tried.
             return int(np.clip(FIRST_S / self._probed(), FEWEST_STEPS, wanted))
+        # A later round may have a share of what is left, but always time for two epochs.
         longest = min(left, max(ROUND_SHARE * left, 4 * FIRST_S, 2 * self._epoch * self._step_s))
         return int(min(wanted, longest / max(self._step_s, 1e-6)))
 
@@ -117,6 +119,7 @@ class Descents:
             width[arm] = self._natural if self.rounds == 0 else _log_uniform(self.rng, *self._widths)
             if self.tally.asks:
                 # The rarer a cell, the more its samples have to count where shares of cells are asked for.
+                # A power drawn from [0, 1]: from all alike to every cell with the same total.
                 weights[arm] = self._rarity ** self.rng.random()
             if self.elite and self.rounds > 0 and self.rng.random() < BREED:
                 parent = self._parent()
@@ -142,6 +145,7 @@ class Descents:
         values = self._values(ends)
         order = np.argsort(values, kind="stable")
         for arm in order.tolist():
+            # A warm arm began where others ended, with a rate cut down for that; its parents' is what breeds.
             rate = self._parent().rate if warm else float(arms.rate[arm])
             self.elite.append(Ended(values[arm], ends[arm], rate, float(arms.width[arm]), arms.weights[arm]))
         self._offer(ends[order[0]], budget)
@@ -153,6 +157,7 @@ class Descents:
         outputs = self.block.outputs(ends)
         found = []
         for arm in range(len(ends)):
+            # From [n, a, h] in units of `unit` to float64 scores [n, h].
             scores = outputs[:, arm, :].astype(np.float64) * self.block.unit
             if self.tally.asks:
                 found.append(self.walk.priced(scores))

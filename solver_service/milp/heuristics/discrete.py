@@ -45,12 +45,14 @@ class Discrete:
         """The entries that may move on from a settled change: zeros stay where no more nonzeros are allowed."""
         problem = self.problem
         weight = problem.center + problem.radius * change
+        # Up to rounding, relative to what the weight can be.
         zero = np.abs(weight) <= 1e-9 * (np.abs(problem.center) + problem.radius)
         found = problem.radius > 0
         for constraint in problem.constraints:
             if constraint.type == "max_nonzero":
                 chosen = np.zeros_like(zero)
                 chosen[:, :-1] = selected(constraint, problem.snapshot.weight.shape)
+                # No more may differ from 0, so the zeros have to stay where they are.
                 if (chosen & ~zero).sum() >= constraint.value:
                     found &= ~(chosen & zero)
         return found
@@ -79,6 +81,7 @@ class Discrete:
             values = np.arange(low, high + 1) * self.steps[unit, entry]
         else:
             choice = next(found for found in level_choices(self.problem) if found.chosen[unit, entry])
+            # The entry's number among the chosen ones, which is its row in `allowed`.
             place = int(choice.chosen.ravel()[: unit * choice.chosen.shape[1] + entry].sum())
             values = choice.values[choice.allowed[place]].astype(np.float64)
         return np.asarray((values - center) / radius)

@@ -12,7 +12,7 @@ from solver_service.milp.heuristics.push_off import finish_count
 from solver_service.milp.heuristics.search import BETTER, Found, Search
 
 WIDTH = 0.001
-"""How far beyond the need the filter pulls (FORMULATIONS, "Starts and heuristics")."""
+"""How far beyond the need the filter pulls (docs/formulations.md, "Elastic filter")."""
 DROP_SHARE = 0.05
 STEPS_PER_ROUND = 15
 BACK_TO_BEST = 40
@@ -38,6 +38,7 @@ def search_count(search: Search) -> Iterator[None]:
     _offer(search, current)
     yield
     best, idle, step = current, 0, 0
+    # By one cheapest group a step may be worse than the best: plateaus are wide.
     slip = float(search.screened.requirements.cost.min())
     rested = np.zeros(current.kept.size, dtype=np.int64)
     while not search.done and idle <= STEPS_PER_ROUND * search.budget.rounds:
@@ -68,6 +69,7 @@ def drop_until_met(search: Search, active: Mask, *, forced: Index | None = None,
     cost = search.screened.requirements.cost
     pull = cost.copy()
     if forced is not None:
+        # Costs so much that the filter drops others for them.
         pull[forced] = INSIST * cost.max()
     while not search.budget.over:
         point = search.program.solve(np.where(active, pull, 0.0))
@@ -77,6 +79,7 @@ def drop_until_met(search: Search, active: Mask, *, forced: Index | None = None,
         missed = np.flatnonzero(active & ~met)
         if missed.size == 0:
             return Found(float(cost[~met].sum()), point, met)
+        # Shortfall times dual estimates what the LP gains without the group; by its cost.
         blame = point.shortfalls[missed] * (point.prices[missed] + 1e-12) / cost[missed]
         drop = max(1, int(DROP_SHARE * missed.size))
         active[missed[np.argsort(-blame, kind="stable")[:drop]]] = False

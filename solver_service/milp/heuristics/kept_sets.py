@@ -26,6 +26,7 @@ class KeptSets:
         self, space: Space, screened: Screened, incumbents: Incumbents, budget: Budget, seed: int, *, resumed: bool
     ) -> None:
         capped = screened.requirements.style == "capped"
+        # A filter for counts pulls a little beyond the need; ramps have a margin of their own.
         wanted = screened.requirements if capped else widened(screened.requirements)
         program = LazyProgram(space, wanted, should_stop=lambda: self._search.budget.over, on_change=incumbents.offer)
         rng = np.random.default_rng([seed, resumed])

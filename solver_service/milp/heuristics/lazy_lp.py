@@ -55,6 +55,7 @@ class LazyProgram:
         # A slack counts in units of its own where those of the requirements would give numbers out of bounds.
         self._unit = requirements.unit * (1.0 if most.max(initial=0.0) <= WIDE else float(most.max()))
         most *= requirements.unit / self._unit
+        # Columns: x [h c] in [-1, 1], then a slack for each group, up to what the box can ask of it.
         self._upper = np.concatenate([np.ones(space.columns), most])
         self._lower = np.concatenate([-np.ones(space.columns), np.zeros(requirements.groups)])
         self._cost = np.zeros(self._upper.size)
@@ -68,6 +69,7 @@ class LazyProgram:
     def solve(self, weights: Array) -> LazyPoint | None:
         """Minimise the shortfalls under these group weights; None when it was stopped on the way."""
         largest = float(weights.max(initial=0.0)) or 1.0
+        # Costs are at most 1 in the program; this turns its value back into the objective's unit.
         self._scale = largest * self._unit / self._requirements.unit
         self._cost = np.concatenate([np.zeros(self._space.columns), weights / largest])
         self._program.set_costs(self._cost)
@@ -98,6 +100,7 @@ class LazyProgram:
         slack = sp.csr_array(
             (np.ones(rows.size), (np.arange(rows.size), chosen.group)), shape=(rows.size, chosen.groups)
         )
+        # (A x) / unit + slack >= (v - t0) / unit
         block = sp.csr_array(sp.hstack([change_rows(self._space, chosen, unit), slack], format="csr"))
         self._program.add_rows(block, (chosen.need - chosen.level) / self._unit)
         self._present[rows] = True
@@ -107,6 +110,7 @@ class LazyProgram:
     def _point(self, change: Array, values: Array, duals: Array) -> LazyPoint:
         rows = np.concatenate(self._order)
         prices = np.zeros(self._requirements.groups)
+        # A group's price is the sum of its rows' duals: what one unit less of need would save.
         np.add.at(prices, self._requirements.group[rows], np.maximum(duals, 0.0))
         return LazyPoint(change, values, self._requirements.shortfalls(values), prices, duals)
 

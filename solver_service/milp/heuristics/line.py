@@ -31,6 +31,7 @@ class Stretches:
 
     def at(self, steps: Array) -> "Stretches":
         """The same for given steps [s] alone, each with the width of the stretch that it is in."""
+        # [m - 1]: where neighbours meet.
         edges = self.middle[1:] - self.width[1:] / 2
         place = np.searchsorted(edges, steps)
         return Stretches(steps, self.width[place], self.right[place])
@@ -52,11 +53,13 @@ class Kinks:
 
 def stretches(line: Line, cells: int, least: float, most: float) -> Stretches:
     """Cut the steps from least to most where an item turns right or wrong; O(n log n) for n items."""
+    # Items that are right nowhere, or only outside of the range, change nothing in it.
     inside = (line.low <= line.high) & (line.high >= least) & (line.low <= most)
     low, high = line.low[inside], line.high[inside]
     weight, cell = line.weight[inside], line.cell[inside]
     from_start = low <= least
     base = np.bincount(cell[from_start], weights=weight[from_start], minlength=cells)
+    # An interval that begins in the range turns its item right there; one that ends turns it wrong.
     begins, ends = ~from_start, high < most
     steps = np.concatenate([low[begins], high[ends]])
     order = np.argsort(steps, kind="stable")
@@ -65,6 +68,7 @@ def stretches(line: Line, cells: int, least: float, most: float) -> Stretches:
     if cells == 1:
         right = (base[0] + np.concatenate([[0.0], np.cumsum(change)]))[:, None]
     else:
+        # [stretches, cells]: what turns at each step, then summed up along the line.
         right = np.zeros((len(steps) + 1, cells))
         right[np.arange(1, len(steps) + 1), np.concatenate([cell[begins], cell[ends]])[order]] = change
         right[0] = base
@@ -79,6 +83,7 @@ def losses_at(kinks: Kinks, steps: Array) -> Array:
     change = np.concatenate([kinks.slope, -kinks.slope])
     order = np.argsort(places, kind="stable")
     places, change = places[order], change[order]
+    # The slope behind each kink, 0 before the first: every item is constant there.
     slope = np.concatenate([[0.0], np.cumsum(change)])
     # f(a) = f(0) + sum over kinks k before a of change_k (a - k), less the same at 0.
     moment = np.concatenate([[0.0], np.cumsum(change * places)])
@@ -89,9 +94,11 @@ def losses_at(kinks: Kinks, steps: Array) -> Array:
 
 def best_stretch(found: Stretches, tally: Tally, price: float) -> tuple[float, float, int]:
     """The stretch of least cost, and of those the widest: (by how much it breaks constraints, errors, its place)."""
+    # Between ends that differ by rounding alone there is no step that float32 weights could take.
     usable = found.width > NARROW * (np.abs(found.middle).max() + found.width.max())
     broken = tally.broken(found.right) if tally.asks else np.zeros(len(found.width))
     wrong = tally.wrong(found.right)
     cost = np.where(usable, wrong + price * broken, np.inf)
+    # Of equal ones the widest: its middle is farthest from where anything turns.
     place = int(np.where(cost <= cost.min(), found.width, -1.0).argmax())
     return float(broken[place]), float(wrong[place]), place

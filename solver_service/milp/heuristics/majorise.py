@@ -10,7 +10,7 @@ from solver_service.milp.heuristics.elastic_filter import drop_until_met
 from solver_service.milp.heuristics.search import BETTER, Found, Search
 
 FEWEST, MOST = 3, 25
-"""How many groups a restart flips (FORMULATIONS, "Starts and heuristics")."""
+"""How many groups a restart flips (docs/formulations.md, "Majorise-minimise")."""
 FILTER_SHARE = 0.25
 TRIAL = 30
 """Restarts that each beginning gets before the better one gets them all."""
@@ -71,12 +71,14 @@ def _descend(search: Search, active: Mask) -> Found | None:
     requirements = search.screened.requirements
     best: Found | None = None
     while not search.budget.over:
+        # G_A without its constant: groups outside A pull at nothing.
         point = search.program.solve(np.where(active, requirements.cost, 0.0))
         if point is None:
             break
         loss = float(requirements.losses(point.shortfalls).sum())
         if best is not None and loss >= best.loss - BETTER:
             break
+        # The set that is best at this point, so F falls until it repeats (docs/formulations.md, "Majorise-minimise").
         active = point.shortfalls < 1.0
         best = Found(loss, point, active)
     return best

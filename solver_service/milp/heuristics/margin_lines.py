@@ -18,10 +18,12 @@ class MarginLines:
         self._problem, self._cell, self._weights = problem, cell, problem.weights
         self._rows = np.arange(len(problem.scores))
         snapshot = problem.snapshot
+        # [n]: both scores of a margin can be off by the largest of a sample's rounding errors.
         self.guard = 2 * rounding_errors(problem, snapshot.weight, snapshot.bias).max(axis=1)
         self._regression = snapshot.task == "regression"
         self._sides: Array | None = None
         if snapshot.task in ("binary", "multilabel"):
+            # [n, h]: +1 for label 1 and -1 for label 0, so that side times logit is the margin.
             self._sides = 2.0 * problem.targets.astype(np.float64).reshape(problem.scores.shape) - 1.0
 
     def right(self, scores: Array, guard: Array) -> Mask:
@@ -53,16 +55,19 @@ class MarginLines:
             return self._errors_of_unit(scores, unit, moved)
         level, slope, others = self._parts(scores, unit, moved)
         need = EPSILON + self.guard
+        # level + a slope >= need on a half-line of steps a, and nowhere where another rival wins in any case.
         low, high = _interval(need - level, slope)
         return Line(np.where(others >= need, low, np.inf), high, self._weights, self._cell)
 
     def of_all(self, scores: Array, moved: Array) -> Line:
         """Where each sample is right while all scores change by `moved` [n, h] a step; for classes."""
         targets = self._problem.targets.astype(np.int64)
+        # Margins over every class [n, h]; the own class is no rival.
         level = scores[self._rows, targets][:, None] - scores
         slope = moved[self._rows, targets][:, None] - moved
         level[self._rows, targets] = np.inf
         low, high = _interval((EPSILON + self.guard)[:, None] - level, slope)
+        # Right where all conditions hold: half-lines meet in one interval.
         return Line(low.max(axis=1), high.min(axis=1), self._weights, self._cell)
 
     def kinks(self, scores: Array, unit: int, moved: Array, least: float, most: float) -> Kinks:
@@ -71,9 +76,12 @@ class MarginLines:
         margin = self._problem.objective.margin
         floor = np.clip(1.0 - others / margin, 0.0, 1.0)  # r: what the other rivals cost in any case
         with np.errstate(divide="ignore", invalid="ignore"):
+            # Where the ramp is 1 (level + a slope = 0), and where it comes down to r.
             ends = np.stack([-level / slope, ((1.0 - floor) * margin - level) / slope])
+        # Without a slope, or with r = 1 already, the ramp is the same everywhere.
         bends = (slope != 0) & (floor < 1.0)
         ends = np.clip(np.sort(ends[:, bends], axis=0), least, most)
+        # In between the ramp falls by slope / margin a step where the margin rises.
         return Kinks(ends[0], ends[1], -self._weights[bends] * slope[bends] / margin, self.ramp(scores))
 
     def _parts(self, scores: Array, unit: int, moved: Array) -> tuple[Array, Array, Array]:
@@ -88,6 +96,8 @@ class MarginLines:
         rest[self._rows, targets] = -np.inf
         rest[:, unit] = -np.inf
         rival = rest.max(axis=1)
+        # The moving unit is the own class: all margins move alike, and the strongest rival decides.
+        # Or it is a rival: only the margin over it moves.
         level = np.where(mine, own - rival, own - scores[:, unit])
         return level, np.where(mine, moved, -moved), np.where(mine, np.inf, own - rival)
 
@@ -97,6 +107,7 @@ class MarginLines:
         error = scores - self._problem.targets.astype(np.float64)
         within = np.abs(error) <= tolerance[:, None]
         within[:, unit] = True
+        # -tolerance <= error + a moved <= tolerance, both as conditions from below.
         low, high = _interval(-tolerance - error[:, unit], moved)
         other_low, other_high = _interval(-tolerance + error[:, unit], -moved)
         low = np.where(within.all(axis=1), np.maximum(low, other_low), np.inf)

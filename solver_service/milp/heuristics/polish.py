@@ -35,6 +35,7 @@ def polish(
     matrix, needs = _with_room(built, solution)
     room = 0.0
     if built.switched_on(solution).any():
+        # Columns of the model and one for the room: min -room.
         most_room = np.append(np.zeros(lower.size), -1.0)
         found = _minimise(most_room, matrix, needs, np.append(lower, -1.0), np.append(upper, MOST_ROOM), should_stop)
         if found is None:
@@ -72,10 +73,12 @@ def _fixed(problem: Problem, built: ConstrainedModel, solution: Array, offer: _O
     """The columns' bounds, with all integers and the weights that they decide fixed."""
     lower, upper = built.model.lower.copy(), built.model.upper.copy()
     whole = built.model.integer
+    # Integers as they are, up to the solver's tolerance.
     lower[whole] = upper[whole] = np.clip(np.rint(solution[whole]), lower[whole], upper[whole])
     radius = problem.radius[:, :-1]
     pinned = ~np.isnan(offer.pins) & (radius > 0)
     unit, column = np.nonzero(pinned)
+    # The columns of pinned entries of x [h, d+1], laid flat.
     places = unit * problem.radius.shape[1] + column
     lower[places] = upper[places] = (offer.pins - problem.center[:, :-1])[pinned] / radius[pinned]
     return lower, upper
@@ -83,6 +86,7 @@ def _fixed(problem: Problem, built: ConstrainedModel, solution: Array, offer: _O
 
 def _with_room(built: ConstrainedModel, solution: Array) -> tuple[sp.csr_array, Array]:
     """The rows that are left to an LP, with a last column for the room that strict rows keep."""
+    # A x - strict room >= v on the strict rows that hold at these binaries.
     room = np.where(built.switched_on(solution), -built.strict, 0.0)
     left = ~built.tying
     matrix = sp.hstack([built.model.matrix, sp.csr_array(room[:, None])], format="csr")

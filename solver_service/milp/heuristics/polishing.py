@@ -74,10 +74,12 @@ class Polishing:
             if count and (budget.over or budget.control.elapsed > until):
                 raise _Over
             began = time.perf_counter()
+            # One arm: [1, h, c].
             change = flat.reshape(start.shape).astype(np.float32)[None]
             outputs = self.block.outputs(change)
             value = self._losses(outputs, widths, self._weights)
             slope = self._slopes(outputs, samples, widths, self._weights)
+            # [h, n] @ [n, c], by the change through the reach [h, c].
             gradient = self.block.reach * (slope[:, 0, :].T @ self.block.inputs)
             if value < least:
                 best, least = flat.reshape(start.shape).copy(), value
@@ -87,6 +89,7 @@ class Polishing:
             self._evaluation_s = time.perf_counter() - began
             return value, gradient.astype(np.float64).ravel()
 
+        # An entry without room stays at 0.
         half = (self.problem.radius > 0).astype(np.float64).ravel()
         options: dict[str, Any] = {"maxiter": ITERATIONS, "maxcor": 20}
         with suppress(_Over):

@@ -19,7 +19,7 @@ PUSH = 1e-3
 def finish_count(
     space: Space, screened: Screened, incumbents: Incumbents, kept: Mask, should_stop: Callable[[], bool]
 ) -> None:
-    """Offer the solution that keeps these groups with the most room (FORMULATIONS, "Finish")."""
+    """Offer the solution that keeps these groups with the most room (docs/formulations.md, "Rounding to float32")."""
     wanted = screened.requirements.select(kept[screened.requirements.group])
     change = push_off(space, wanted, should_stop)
     if change is not None:
@@ -28,6 +28,7 @@ def finish_count(
 
 def push_off(space: Space, wanted: Requirements, should_stop: Callable[[], bool]) -> Array | None:
     """The change that meets all rows by the same `delta <= 1e-3`, as large as can be; None if stopped or in vain."""
+    # Columns x [h c] and delta, in units of PUSH; below 0 where not all rows can be met.
     cost = np.zeros(space.columns + 1)
     cost[-1] = -1.0
     lower = np.append(-np.ones(space.columns), -1.0)
@@ -50,6 +51,7 @@ def push_off(space: Space, wanted: Requirements, should_stop: Callable[[], bool]
 
 def _add(program: LinearProgram, space: Space, wanted: Requirements, rows: Index) -> None:
     chosen = wanted.select(rows)
+    # A x / PUSH - delta >= (v - t0) / PUSH
     delta = sp.csr_array(np.full((rows.size, 1), -1.0))
     scale = np.full(rows.size, PUSH)
     block = sp.csr_array(sp.hstack([change_rows(space, chosen, scale), delta], format="csr"))

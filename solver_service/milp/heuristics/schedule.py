@@ -91,6 +91,7 @@ class Schedule:
         fresh = [account for account in alive if np.isinf(account.rate)]
         if fresh:
             return fresh[0]
+        # One part of the time so far, if one more than all parts are handed out: that one is the best payer's.
         part = sum(account.spent_s for account in self.accounts) / (sum(account.parts for account in alive) + 1)
         neediest = min(alive, key=lambda account: account.spent_s / account.parts)
         return neediest if neediest.spent_s < part * neediest.parts else max(alive, key=lambda account: account.rate)
@@ -103,11 +104,13 @@ class Schedule:
             if clock.elapsed - began >= account.slice_s:
                 break
         spent, after = max(1e-4, clock.elapsed - began), self.value()
+        # The first weights that keep all constraints count as everything gained.
         gain = 1.0 if np.isinf(before) and np.isfinite(after) else 0.0
         if np.isfinite(before) and before != 0:
             gain = (before - after) / abs(before)
         account.spent_s += spent
         paid = gain / spent
+        # Per second, fading: what paid at first need not pay now.
         account.rate = paid if np.isinf(account.rate) else FADE * account.rate + (1 - FADE) * paid
         grown = 2 * account.slice_s if gain > 0 else account.slice_s
         account.slice_s = min(LONGEST_SLICE_S, grown)

@@ -30,6 +30,7 @@ class SinglePrecision:
     @classmethod
     def of(cls, problem: Problem) -> Self:
         """Scale a problem; the unit is the objective's own margin or tolerance, or the typical score."""
+        # [c]: taken out of the inputs and put into the reach, so that float32 sees columns of size 1.
         size = np.maximum(np.abs(problem.inputs.max(axis=0)), np.abs(problem.inputs.min(axis=0)))
         divisor = np.where(size > 0, size, 1.0)
         unit = _unit(problem, size)
@@ -51,6 +52,7 @@ class SinglePrecision:
 
     def rows(self, changes: Singles, chosen: NDArray[np.int64] | slice) -> Singles:
         """The same for some of the samples."""
+        # [n, c] @ [c, b h]: all arms in one product, then [n, b, h].
         moved = self.inputs[chosen] @ (self.reach * changes).reshape(-1, self.reach.shape[1]).T
         scores = self.scores[chosen]
         return np.asarray(moved.reshape(len(scores), *changes.shape[:2]) + scores[:, None, :])
@@ -64,6 +66,7 @@ def _unit(problem: Problem, size: Array) -> float:
     if objective.name == "outliers" and objective.tolerance:
         return objective.tolerance
     if problem.snapshot.task == "regression":
+        # Errors, or how far scores are from their sample's mean; the median, unless it is 0.
         levels = np.abs(problem.scores - problem.targets.astype(np.float64))
     else:
         levels = np.abs(problem.scores - problem.scores.mean(axis=1, keepdims=True))

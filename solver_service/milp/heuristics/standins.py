@@ -53,6 +53,7 @@ def _margins(problem: Problem, unit: float) -> Slopes:
         rival = outputs.argmax(axis=2)
         margin = mine - np.take_along_axis(outputs, rival[:, :, None], axis=2)[:, :, 0]
         pull = _pull(name, margin, width, unit) * weights
+        # Minus the pull on the own class and plus on the strongest rival, nothing on others: [b, a, h].
         found = np.zeros_like(outputs)
         np.put_along_axis(found, rival[:, :, None], pull[:, :, None], axis=2)
         found[rows, :, own] = -pull
@@ -62,6 +63,7 @@ def _margins(problem: Problem, unit: float) -> Slopes:
 
 
 def _cross_entropy(outputs: Singles, own: Index, weights: Singles) -> Singles:
+    # Softmax less 1 at the own class.
     shares = np.exp(outputs - outputs.max(axis=2, keepdims=True))
     shares /= shares.sum(axis=2, keepdims=True)
     shares[np.arange(len(own)), :, own] -= 1.0
@@ -92,24 +94,29 @@ def _errors(problem: Problem, unit: float) -> Slopes:
     def slopes(outputs: Singles, samples: Index, width: Singles, weights: Singles) -> Singles:
         error, wide = outputs - wanted[samples][:, None, :], width[None, :, None]
         match objective.name:
+            # Slopes are right up to a factor, which Adam does not see.
             case "mse":
                 slope = error
             case "outliers":
                 beyond = np.abs(error) - tolerance
+                # A ramp from the tolerance to a width beyond it; farther samples are given up.
                 slope = np.sign(error) * ((beyond > 0) & (beyond < wide)) / wide
             case "max_error":
                 size = np.abs(error)
                 sharp = SHARPNESS / np.maximum(size.max(axis=(0, 2), keepdims=True), np.float32(1e-30))
+                # Softmax over the batch's errors: nearly all weight on the largest.
                 share = np.exp((size - size.max(axis=(0, 2), keepdims=True)) * sharp / wide)
                 slope = np.sign(error) * share
             case "quantile":
                 level = np.float32(objective.quantile)
+                # The kink rounded off over a tenth of the width.
                 slope = np.clip(error / (np.float32(0.1) * wide), -level, 1 - level)
             case "huber":
                 delta = np.float32(objective.delta / unit)
                 slope = np.clip(error, -delta, delta)
             case "trimmed_mse" | "trimmed_mae":
                 size = np.abs(error).mean(axis=2, keepdims=True)
+                # The batch's own largest errors are trimmed.
                 kept = size <= np.quantile(size, 1 - objective.trim, axis=0, keepdims=True)
                 slope = kept * (error if objective.name == "trimmed_mse" else np.clip(error / wide, -1, 1))
             case _:

@@ -48,9 +48,11 @@ class Tally:
         sets = [members for members, _ in low] + [members for groups, _ in gaps for members in groups] + judged
         cell = np.zeros(int(kept.sum()), dtype=np.int64)
         if sets:
+            # [sets, n] of memberships: samples that are in the same sets share a cell.
             _, cell = np.unique(np.array(sets), axis=1, return_inverse=True)
             cell = cell.ravel().astype(np.int64)
         cells = int(cell.max(initial=0)) + 1
+        # One sample speaks for its cell: they are all in the same sets.
         first = np.array([np.flatnonzero(cell == number)[0] for number in range(cells)])
         total = np.bincount(cell, weights=problem.weights, minlength=cells).astype(np.float64)
         rows = np.array([members[first] for members, _ in low], dtype=np.float64).reshape(len(low), cells)
@@ -82,10 +84,12 @@ class Tally:
         """By how much shares fall short in sum [...], at right weights [..., c]; 0 where all constraints are kept."""
         short = np.zeros(right.shape[:-1])
         if len(self.least):
+            # As a share of the set's own weight: small sets lack as much as large ones do.
             size = np.maximum(self.floors @ self.total, 1e-300)
             lack = (self.least - right @ self.floors.T) / size
             short = short + np.where(lack > SLACK, lack, 0.0).sum(axis=-1)
         for members, most in self.gaps:
+            # [..., groups]: the largest rate less the smallest one is the largest gap of any two.
             rates = (right @ members.T) / np.maximum(members @ self.total, 1e-300)
             apart = rates.max(axis=-1) - rates.min(axis=-1) - most
             short = short + np.where(apart > SLACK, apart, 0.0)

@@ -45,6 +45,7 @@ class Walk:
         self._problem, self._tally, self._rng = problem, tally, rng
         self._lines = MarginLines(problem, tally.cell)
         self._weights = problem.weights
+        # A count is a weight, a worst rate a share: the price of a broken share is in the objective's own unit.
         self._first_price = FIRST_PRICE * (1.0 if len(tally.judged) else float(self._weights.sum()))
         self._price, self._waited = self._first_price, 0
         self._discrete = Discrete.of(problem)
@@ -124,12 +125,14 @@ class Walk:
             stepped = self._discrete.stepped[unit, entries]
             if entries.size == 1 and stepped[0]:
                 now = float(self.change[unit, entries[0]])
+                # The only steps that lead to values which the entry may have.
                 stops = (self._discrete.choices(unit, int(entries[0]), now) - now) / amounts[0]
             movable = self._free[unit, entries] & (~stepped if stops is None else True)
             entries, amounts = entries[movable], amounts[movable]
         least, most = _range(self.change[unit, entries], amounts)
         if most - least <= TO_THE_EDGE or (stops is not None and stops.size == 0):
             return False
+        # [n]: what a step of 1 adds to the unit's scores.
         moved = self._problem.inputs[:, entries] @ (self._problem.radius[unit, entries] * amounts)
         if not moved.any():
             return False
@@ -151,11 +154,13 @@ class Walk:
         wrong = np.flatnonzero(margin < self._lines.guard)
         sample = int(self._rng.choice(wrong)) if wrong.size else int(self._rng.integers(len(margin)))
         up, down = int(problem.targets[sample]), int(rival[sample])
+        # g_n R: where the box is wide and the input large, this margin gains most.
         amounts = [sign * problem.inputs[sample] * radius[unit] for unit, sign in ((up, 1.0), (down, -1.0))]
         largest = max(float(np.abs(amount).max()) for amount in amounts)
         if largest == 0:
             return False
         entries = np.flatnonzero(amounts[0])
+        # In units of the largest entry, so that a step of 1 crosses half of the box.
         parts = [(unit, entries, amount[entries] / largest) for unit, amount in zip((up, down), amounts, strict=True)]
         ranges = [_range(self.change[unit, chosen], amount) for unit, chosen, amount in parts]
         least, most = max(first for first, _ in ranges), min(last for _, last in ranges)
@@ -220,6 +225,7 @@ class Walk:
     def _by_ramp(self, unit: int, moved: Array, found: Stretches, stops: Array | None) -> tuple[float, Rank]:
         """The best kink of the ramps, or of the steps that there are."""
         least, most = found.middle[0] - found.width[0] / 2, found.middle[-1] + found.width[-1] / 2
+        # A piecewise linear sum is least at a kink or an end; under constraints a middle stands for its stretch.
         kinks = self._lines.kinks(self.scores, unit, moved, least, most)
         steps = np.sort(np.concatenate([kinks.begin, kinks.end, found.middle]) if stops is None else stops)
         value, broken = losses_at(kinks, steps), np.zeros(len(steps))
@@ -234,5 +240,6 @@ def _range(change: Array, amounts: Array) -> tuple[float, float]:
     moving = amounts != 0
     if not moving.any():
         return 0.0, 0.0
+    # Each entry's two steps to its sides; the range is their intersection, and holds 0 up to rounding.
     edges = np.sort(np.stack([-1.0 - change[moving], 1.0 - change[moving]]) / amounts[moving], axis=0)
     return min(0.0, float(edges[0].max())), max(0.0, float(edges[1].min()))

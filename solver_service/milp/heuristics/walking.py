@@ -69,6 +69,7 @@ class Walking:
         base = self.incumbents.whole_change
         if not self.incumbents.feasible and self._nearest is not None:
             base = self._nearest
+        # The square of a uniform number: mostly short, now and then far.
         reach = KICK * self.rng.random() ** 2
         self.walk.cheapen(self.rng.uniform(*CHEAPER))
         self.walk.goto(base + reach * self.rng.normal(size=base.shape))

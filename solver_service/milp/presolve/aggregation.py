@@ -17,7 +17,9 @@ AT_ONCE = 64
 
 @dataclass(frozen=True, eq=False)
 class Aggregation:
-    """A smaller space whose changes [h', c'] stand for those of the whole one [h, c] (FORMULATIONS, "Reductions" 3).
+    """A smaller space whose changes [h', c'] stand for those of the whole one [h, c].
+
+    Why that is exact: docs/formulations.md, "Aggregation of columns".
 
     Entry (i, j) of a whole change is `unit_sign[i] column_sign[j]` times entry `(unit[i], column[j])` of the folded
     one, or 0 where the column is dropped. `share` [h, c] is what it adds to the half-width of that entry.
@@ -32,11 +34,13 @@ class Aggregation:
 
     def lift(self, change: Array) -> Array:
         """The whole change [h, c] that a folded one [h', c'] stands for."""
+        # A dropped column has the number -1 and so finds the zeros behind the last one.
         padded = np.hstack([change, np.zeros((len(change), 1))])
         return np.asarray(self._sign * padded[self.unit][:, self.column])
 
     def lower(self, change: Array) -> Array:
         """The folded change [h', c'] that moves every score as a whole one [h, c] does."""
+        # x' = (sum over what folds into it of sign R |a| x) / R', the change that moves all scores alike.
         moved = _gathered(self._sign * self.share * change, self.unit, self.column, self.space.radius.shape)
         return moved / np.where(self.space.radius > 0, self.space.radius, 1.0)
 
@@ -81,6 +85,7 @@ def fold(space: Space, screened: Screened) -> tuple[Screened, Aggregation]:
     samples, sample = np.unique(screened.requirements.sample, return_inverse=True)
     column, ratio, kept = _columns(space, samples)
     unit, unit_sign = _units(space, screened.requirements)
+    # R_ij |a_j| [h, c]: what each column adds to R', 0 where it is dropped.
     share = space.radius * np.abs(ratio)
     folded = Space(
         inputs=space.inputs[np.ix_(samples, kept)],
@@ -101,12 +106,14 @@ def _columns(space: Space, samples: Index) -> tuple[Index, Array, Index]:
     kept: list[int] = []
     movable = np.asarray(space.radius.any(axis=0))
     for place, direction, scale in _directions(space.inputs, samples):
+        # All 0 on these samples, or in a box of width 0: no score depends on it.
         if scale == 0 or not movable[place]:
             continue
         if direction not in first:
             first[direction] = (len(kept), scale)
             kept.append(place)
         column[place], scale_of_first = first[direction]
+        # a_j, where the column is a_j times the first one of its direction.
         ratio[place] = scale / scale_of_first
     return column, ratio, np.array(kept, dtype=np.int64)
 
@@ -118,6 +125,7 @@ def _directions(inputs: Array, samples: Index) -> Iterator[tuple[int, bytes, flo
     are equal in float64 only where they are equal, because others differ by more than 2^-48 of their size.
     """
     for begin in range(0, inputs.shape[1] if samples.size else 0, AT_ONCE):
+        # [columns, samples]: a column lies in one piece, so that it can be hashed.
         block = np.ascontiguousarray(inputs[samples, begin : begin + AT_ONCE].T)
         largest = np.abs(block).argmax(axis=1)
         scale = block[np.arange(len(block)), largest]
@@ -130,12 +138,14 @@ def _units(space: Space, requirements: Requirements) -> tuple[Index, Array]:
     """Each unit's folded one, and its sign there: two classes that only meet each other become their difference."""
     rivals = (requirements.plus != NO_UNIT) & (requirements.minus != NO_UNIT)
     if space.units == 2 and np.all(rivals):
+        # x_0 = -x' and x_1 = x' move s_1 - s_0 by (R_0 + R_1) x'.
         return np.zeros(2, dtype=np.int64), np.array([-1.0, 1.0])
     return np.arange(space.units), np.ones(space.units)
 
 
 def _of_difference(requirements: Requirements) -> Requirements:
     """Rows on scores 0 and 1 as rows on the one score that is their difference."""
+    # The score is s_1 - s_0 now: rows for class 1 want it large, rows for class 0 want it small.
     plus, minus = (np.where(unit == 1, 0, NO_UNIT) for unit in (requirements.plus, requirements.minus))
     return replace(requirements, plus=plus, minus=minus)
 

@@ -31,10 +31,13 @@ class Screened:
 
 
 def screen(requirements: Requirements) -> Screened:
-    """Drop what the box decides (FORMULATIONS, "Reductions" 1); exact up to a relative guard against rounding."""
+    """Drop what the box decides (docs/formulations.md, "Screening"); exact up to a relative guard against rounding."""
+    # [r]: a row that is this close to its need is left to the model.
     guard = ROUNDING * (np.abs(requirements.level) + requirements.reach + abs(requirements.need))
+    # lo_r >= v: met all over the box, so nothing depends on the row.
     open_rows = requirements.low - guard < requirements.need
     lost = _hopeless(requirements, guard)
+    # A lost group costs its all wherever x goes: its cost joins the constant, its rows go.
     left = requirements.select(open_rows & ~lost[requirements.group])
     kept, group = np.unique(left.group, return_inverse=True)
     return Screened(
@@ -50,6 +53,7 @@ def _hopeless(requirements: Requirements, guard: Array) -> Mask:
     """Groups that cost their all anywhere in the box; linear losses have none."""
     lost = np.zeros(requirements.groups, dtype=bool)
     if requirements.style != "linear":
+        # t_r < v everywhere: always short. Capped: t_r < v - m everywhere, a shortfall above its cap of 1.
         floor = requirements.need if requirements.style == "count" else requirements.need - requirements.unit
         lost[requirements.group[requirements.high + guard < floor]] = True
     return lost

@@ -38,6 +38,7 @@ class Incumbents:
 
     def __init__(self, problem: Problem, control: Control) -> None:
         self._problem, self._control = problem, control
+        # Until columns are aggregated, changes of models are those of the whole space.
         self._aggregation = not_aggregated(problem)
         self._bound = 0.0
         self.history: list[Incumbent] = []
@@ -93,6 +94,7 @@ class Incumbents:
         value = self._problem.value(weight, bias)
         if self._problem.constraints and not self._problem.feasible(weight, bias):
             return math.inf
+        # Strictly better: of equal ones the older one stays, and nothing is reported twice.
         if value < self.best.objective:
             self.best = Candidate(weight, bias, value)
             self.good.append(self.best)

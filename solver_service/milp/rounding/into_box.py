@@ -14,6 +14,7 @@ def weights_of(problem: Problem, change: Array) -> tuple[FloatArray, FloatArray 
     snapshot = problem.snapshot
     step = problem.radius * np.clip(change, -1.0, 1.0)
     if problem.constraints:
+        # Where signs cut the box, changes are from its centre, and steps from the snapshot's own weights.
         step[:, :-1] += problem.center[:, :-1] - snapshot.weight
     weight = round_into_box(
         snapshot.weight,
@@ -41,6 +42,7 @@ def change_of(problem: Problem, weight: FloatArray, bias: FloatArray | None) -> 
 def rounding_errors(problem: Problem, weight: FloatArray, bias: FloatArray | None) -> Array:
     """How far rounding these weights to float32 can have moved each score, [n, h]."""
     column = np.zeros(problem.units, dtype=np.float32) if bias is None else bias
+    # A whole ulp [h, d+1], not half of one: a weight brought back into the box may be that far off.
     spacing = np.spacing(np.abs(np.hstack([weight, column[:, None]]))).astype(np.float64)
     movable = np.where(problem.radius > 0, spacing, 0.0).T
     found = np.empty((len(problem.inputs), movable.shape[1]))

@@ -32,6 +32,7 @@ class LevelChoice:
 
     def places(self, weights: FloatArray | Array) -> Index:
         """The number of the allowed level that is nearest to each chosen weight [w]; 0 where none is allowed."""
+        # [w, L], the way of each chosen weight to each level.
         apart = np.abs(self.values.astype(np.float64) - weights[self.chosen].astype(np.float64)[:, None])
         return np.asarray(np.where(self.allowed, apart, np.inf).argmin(axis=1))
 
@@ -69,6 +70,7 @@ def grid_range(problem: Problem) -> tuple[Array, Array, Array]:
     steps = grid_steps(problem.constraints, problem.snapshot.weight.shape)
     size = np.where(steps > 0, steps, 1.0)
     middle, half = problem.center[:, :-1] / size, problem.radius[:, :-1] / size
+    # A little generous in float64; the float32 multiple itself decides below.
     low, high = np.ceil(middle - half - 1e-6), np.floor(middle + half + 1e-6)
     # The multiple as float32 decides: rounding may move it over the edge, either way.
     low = np.where(inside(problem, (low * size).astype(np.float32)), low, low + 1)
@@ -82,6 +84,7 @@ def _sparse(problem: Problem, constraint: Constraint, weight: FloatArray) -> Flo
     if surplus <= 0:
         return weight
     may_vanish = chosen & (weight != 0) & inside(problem, np.zeros_like(weight))
+    # The smallest weights go, of those that the box lets be 0.
     size = np.where(may_vanish, np.abs(weight), np.inf).ravel()
     smallest = np.argsort(size, kind="stable")[: min(surplus, int(may_vanish.sum()))]
     found = weight.copy()
