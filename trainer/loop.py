@@ -5,18 +5,20 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.optim import Optimizer
 
 from trainer.at_stall import AtStall, arrange
 from trainer.callbacks import Callback
 from trainer.client import SolverClient
-from trainer.methods import Method, make_optimizer, make_schedule
+from trainer.methods import Method, make_optimizer, make_schedule, steps_per_epoch
 from trainer.runs import Epoch, Run, fingerprint
 from trainer.stall import improvement
-from trainer.tasks import Task
+from trainer.tasks import Split, Task
 
 LEAST_GAIN = 1e-3
 LEAST_OF_FIRST = 1e-6
@@ -70,10 +72,8 @@ def train(
     try:
         for number in range(1, limit + 1):
             begun = clock.seconds()
-            for inputs, targets in _batches(task, shuffle):
-                optimizer.zero_grad()
-                task.loss(model(inputs), targets).backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
+            for batch in _batches(task, shuffle, len(task.train) if method.full_batch else task.defaults.batch_size):
+                optimizer.step(partial(_slope, task, model, optimizer, batch))
             score, ended = best.update(), clock.seconds()
             if changed := at_stall.step(score):
                 score = best.update()
@@ -155,10 +155,18 @@ def _over(task: Task, settings: Settings, best: Best, clock: Clock) -> bool:
     return stalled or (settings.most_s is not None and clock.seconds() >= settings.most_s)
 
 
-def _batches(task: Task, shuffle: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(task: Task, shuffle: torch.Generator, size: int) -> Iterator[Split]:
     order = torch.randperm(len(task.train), generator=shuffle)
-    for chosen in torch.split(order, task.defaults.batch_size):
-        yield task.train.inputs[chosen], task.train.targets[chosen]
+    for chosen in torch.split(order, size):
+        yield task.train[chosen]
+
+
+def _slope(task: Task, model: nn.Module, optimizer: Optimizer, batch: Split) -> float:
+    """The loss on a batch, its gradient left in the parameters."""
+    optimizer.zero_grad()
+    loss = task.loss(model(batch.inputs), batch.targets)
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss  # type: ignore[return-value]  # optimizers take what is like a number
 
 
 def with_layer(task: Task, layer: str | None) -> Task:
@@ -192,7 +200,7 @@ def _report(
         test=task.score(model, task.test),
         seconds=seconds,
         gd_seconds=sum(epoch.ended_s - epoch.begun_s for epoch in epochs),
-        gd_steps=len(epochs) * -(-len(task.train) // task.defaults.batch_size),
+        gd_steps=len(epochs) * steps_per_epoch(method, task),
         epochs=tuple(epochs),
         weights_sha256=fingerprint(model),
         events=at_stall.history,
