@@ -65,7 +65,7 @@ def train(
     tunnelled = with_layer(task, settings.layer)
     at_stall = arrange(method, tunnelled, model, optimizer, seed=seed, client=client, **_tunnelling(settings, seed))
     tunneller_began = clock.seconds()
-    best, epochs, interrupted = Best(model, task), list[Epoch](), False
+    best, epochs, interrupted, polished = Best(model, task), list[Epoch](), False, False
     shuffle = torch.Generator().manual_seed(seed)
     limit = settings.epochs or task.defaults.epochs
     callback.on_begin(task, method, seed, limit)
@@ -86,7 +86,7 @@ def train(
                 break
         best.restore()
         callback.on_polish()
-        at_stall.close(polish=True, timeout=settings.polish_s)
+        polished = _polish(task, best, at_stall, settings.polish_s)
     except KeyboardInterrupt:
         interrupted = True
         best.restore()
@@ -94,7 +94,11 @@ def train(
     run = _report(task, method, seed=seed, model=model, epochs=epochs, at_stall=at_stall, seconds=clock.seconds())
     events = tuple(replace(event, t_s=event.t_s + tunneller_began) for event in run.events)
     run = replace(
-        run, events=events, interrupted=interrupted, target_reached=best.is_as_good_as(settings.target_metric)
+        run,
+        events=events,
+        polished=polished,
+        interrupted=interrupted,
+        target_reached=best.is_as_good_as(settings.target_metric),
     )
     callback.on_end(run)
     return run
@@ -139,6 +143,10 @@ class Best:
         else:
             self.waited += 1
 
+    def on_both(self) -> float:
+        """The model's mean metric on selection and validation, which agree on what is really better."""
+        return 0.5 * sum(self._task.score(self._model, part) for part in (self._task.selection, self._task.validation))
+
     def restore(self) -> None:
         """Put the best weights back."""
         self._model.load_state_dict(self._state)
@@ -146,6 +154,24 @@ class Best:
     def is_as_good_as(self, target: float | None) -> bool:
         """Whether the best score reaches `target`; never if there is none."""
         return target is not None and improvement(target, self._score, self._task.mode) >= 0
+
+
+def _polish(task: Task, best: Best, at_stall: AtStall, timeout: float) -> bool:
+    """Tunnel the best weights once more; False if that brings nothing, or nothing that selection data can see.
+
+    What is adopted has been chosen on validation data among many answers, so part of its lead may be luck; data that
+    it was not chosen on have a say, too, before it is reported.
+    """
+    before, adopted = best.on_both(), _adopted(at_stall)
+    at_stall.close(polish=True, timeout=timeout)
+    if improvement(before, best.on_both(), task.mode) < 0:
+        best.restore()
+        return False
+    return _adopted(at_stall) > adopted
+
+
+def _adopted(at_stall: AtStall) -> int:
+    return sum(event.kind == "adopted" for event in at_stall.history)
 
 
 def _over(task: Task, settings: Settings, best: Best, clock: Clock) -> bool:
