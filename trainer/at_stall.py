@@ -1,5 +1,8 @@
-"""What a method does when GD stalls: nothing, restart the optimizer, or tunnel."""
+"""What a method does when GD stalls: nothing, restart the optimizer, begin anew, or tunnel."""
 
+import math
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from torch import nn
@@ -8,9 +11,11 @@ from torch.optim import Optimizer
 from trainer.blocks import find_layer
 from trainer.client import SolverClient
 from trainer.events import Event, Summary
+from trainer.guarding import copy_state, write_state
+from trainer.merge import State
 from trainer.methods import Method
 from trainer.policy import AUTO
-from trainer.stall import StallDetector
+from trainer.stall import StallDetector, improvement
 from trainer.tasks import Task
 from trainer.tunneller import Tunneller
 
@@ -58,6 +63,48 @@ class Restart(Nothing):
         return False
 
 
+class Renew:
+    """At a stall, begin anew from new weights; in the end validation chooses among all starts."""
+
+    history: tuple[Event, ...] = ()
+
+    def __init__(
+        self, task: Task, model: nn.Module, optimizer: Optimizer, detector: Callable[[], StallDetector]
+    ) -> None:
+        self._task, self._model, self._optimizer = task, model, optimizer
+        self._new_detector, self._detector = detector, detector()
+        self._best, self._state = math.nan, copy_state(model)
+        self._kept: list[tuple[float, State]] = []
+
+    def step(self, score: float) -> bool:
+        """Remember the best weights of this start by their score; at a stall begin anew."""
+        if improvement(self._best, score, self._task.mode) > 0:
+            self._best, self._state = score, copy_state(self._model)
+        if not self._detector.update(score):
+            return False
+        self._keep()
+        write_state(self._model, self._task.model().state_dict())
+        self._optimizer.state.clear()
+        self._detector = self._new_detector()
+        self._best = math.nan
+        return False
+
+    def close(self, polish: bool = False, timeout: float = 60.0) -> None:
+        """Put the start that validation prefers into the model."""
+        if polish:
+            self._keep()
+            sign = 1.0 if self._task.mode == "max" else -1.0
+            write_state(self._model, max(self._kept, key=lambda pair: sign * pair[0])[1])
+
+    def _keep(self) -> None:
+        if math.isnan(self._best):
+            return
+        now = copy_state(self._model)
+        write_state(self._model, self._state)
+        self._kept.append((self._task.score(self._model, self._task.validation), self._state))
+        write_state(self._model, now)
+
+
 def arrange(
     method: Method,
     task: Task,
@@ -74,10 +121,12 @@ def arrange(
     defaults, tunnel = task.defaults, task.tunnel
     if method.at_stall == "nothing":
         return Nothing()
+    detector = partial(StallDetector, defaults.patience, defaults.min_delta, COOLDOWN, task.mode, defaults.delta_mode)
+    if method.at_stall == "renew":
+        return Renew(task, model, optimizer, detector)
     if method.at_stall == "restart":
-        detector = StallDetector(defaults.patience, defaults.min_delta, COOLDOWN, task.mode, defaults.delta_mode)
         layer = find_layer(model, None if tunnel.layer == AUTO else tunnel.layer)
-        return Restart(optimizer, model.get_submodule(layer), detector)
+        return Restart(optimizer, model.get_submodule(layer), detector())
     if client is None:
         raise ValueError(f"{method.name} needs a solver pool; give a client")
     return Tunneller(

@@ -1,6 +1,6 @@
 """Takes a stall snapshot of a copied model, and turns the job's answer back into the model's own parameters."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,11 @@ class Captured:
         """The layer's mean |weight|, the scale of its radius."""
         return float(np.abs(self.snapshot.weight).mean())
 
+    def pack_whole(self, boxes: Sequence[float], note: Mapping[str, Any] | None = None) -> "Parcel":
+        """The snapshot for a job in which every layer moves: `boxes` are half-widths for the block and each behind."""
+        radius, *tail = boxes
+        return Parcel(self, _annotated(self.snapshot, note), radius, radius, None, tuple(tail))
+
     def pack(
         self, radius: float, note: Mapping[str, Any] | None = None, *, bias_radius: float | None = None
     ) -> "Parcel":
@@ -64,13 +69,17 @@ class Captured:
 
 @dataclass(frozen=True, eq=False)
 class Parcel:
-    """One snapshot on its way to the pool, and the way back from an answer to the model's parameters."""
+    """One snapshot on its way to the pool, and the way back from an answer to the model's parameters.
+
+    `tail_radii` say how far each layer behind the block may move, None where the job's own setting does.
+    """
 
     captured: Captured
     snapshot: Snapshot
     radius: float
     bias_radius: float
     projection: Projection | None = None
+    tail_radii: tuple[float, ...] | None = None
 
     @property
     def spec_radius(self) -> float | None:

@@ -58,7 +58,7 @@ def train(
     task: TaskName,
     *,
     method: Annotated[
-        str, typer.Option("--method", help="hybrid, sgd, sgd-lrs, adam, adam-lrs or restart.")
+        str, typer.Option("--method", help="hybrid, sgd, sgd-lrs, adam, adam-lrs, lbfgs or restart.")
     ] = "hybrid",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")] = 0,
     gateway: Gateway = None,
@@ -120,7 +120,7 @@ def compare(
     *,
     methods: Annotated[
         str, typer.Option("--methods", help="Separated by commas.")
-    ] = "sgd,sgd-lrs,adam,adam-lrs,restart,hybrid",
+    ] = "sgd,sgd-lrs,adam,adam-lrs,lbfgs,restart,hybrid",
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds, from 0.")] = 3,
     gateway: Gateway = None,
     api_key: ApiKey = None,

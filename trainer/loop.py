@@ -5,18 +5,20 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.optim import Optimizer
 
 from trainer.at_stall import AtStall, arrange
 from trainer.callbacks import Callback
 from trainer.client import SolverClient
-from trainer.methods import Method, make_optimizer, make_schedule
+from trainer.methods import Method, make_optimizer, make_schedule, steps_per_epoch
 from trainer.runs import Epoch, Run, fingerprint
 from trainer.stall import improvement
-from trainer.tasks import Task
+from trainer.tasks import Split, Task
 
 LEAST_GAIN = 1e-3
 LEAST_OF_FIRST = 1e-6
@@ -63,17 +65,15 @@ def train(
     tunnelled = with_layer(task, settings.layer)
     at_stall = arrange(method, tunnelled, model, optimizer, seed=seed, client=client, **_tunnelling(settings, seed))
     tunneller_began = clock.seconds()
-    best, epochs, interrupted = Best(model, task), list[Epoch](), False
+    best, epochs, interrupted, polished = Best(model, task), list[Epoch](), False, False
     shuffle = torch.Generator().manual_seed(seed)
     limit = settings.epochs or task.defaults.epochs
     callback.on_begin(task, method, seed, limit)
     try:
         for number in range(1, limit + 1):
             begun = clock.seconds()
-            for inputs, targets in _batches(task, shuffle):
-                optimizer.zero_grad()
-                task.loss(model(inputs), targets).backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
+            for batch in _batches(task, shuffle, len(task.train) if method.full_batch else task.defaults.batch_size):
+                optimizer.step(partial(_slope, task, model, optimizer, batch))
             score, ended = best.update(), clock.seconds()
             if changed := at_stall.step(score):
                 score = best.update()
@@ -86,7 +86,7 @@ def train(
                 break
         best.restore()
         callback.on_polish()
-        at_stall.close(polish=True, timeout=settings.polish_s)
+        polished = _polish(task, best, at_stall, settings.polish_s)
     except KeyboardInterrupt:
         interrupted = True
         best.restore()
@@ -94,7 +94,11 @@ def train(
     run = _report(task, method, seed=seed, model=model, epochs=epochs, at_stall=at_stall, seconds=clock.seconds())
     events = tuple(replace(event, t_s=event.t_s + tunneller_began) for event in run.events)
     run = replace(
-        run, events=events, interrupted=interrupted, target_reached=best.is_as_good_as(settings.target_metric)
+        run,
+        events=events,
+        polished=polished,
+        interrupted=interrupted,
+        target_reached=best.is_as_good_as(settings.target_metric),
     )
     callback.on_end(run)
     return run
@@ -139,6 +143,10 @@ class Best:
         else:
             self.waited += 1
 
+    def on_both(self) -> float:
+        """The model's mean metric on selection and validation, which agree on what is really better."""
+        return 0.5 * sum(self._task.score(self._model, part) for part in (self._task.selection, self._task.validation))
+
     def restore(self) -> None:
         """Put the best weights back."""
         self._model.load_state_dict(self._state)
@@ -148,6 +156,24 @@ class Best:
         return target is not None and improvement(target, self._score, self._task.mode) >= 0
 
 
+def _polish(task: Task, best: Best, at_stall: AtStall, timeout: float) -> bool:
+    """Tunnel the best weights once more; False if that brings nothing, or nothing that selection data can see.
+
+    What is adopted has been chosen on validation data among many answers, so part of its lead may be luck; data that
+    it was not chosen on have a say, too, before it is reported.
+    """
+    before, adopted = best.on_both(), _adopted(at_stall)
+    at_stall.close(polish=True, timeout=timeout)
+    if improvement(before, best.on_both(), task.mode) < 0:
+        best.restore()
+        return False
+    return _adopted(at_stall) > adopted
+
+
+def _adopted(at_stall: AtStall) -> int:
+    return sum(event.kind == "adopted" for event in at_stall.history)
+
+
 def _over(task: Task, settings: Settings, best: Best, clock: Clock) -> bool:
     """Whether a run has stalled for good, or its time is up."""
     patience = settings.until_stalled or task.defaults.until_stalled
@@ -155,10 +181,18 @@ def _over(task: Task, settings: Settings, best: Best, clock: Clock) -> bool:
     return stalled or (settings.most_s is not None and clock.seconds() >= settings.most_s)
 
 
-def _batches(task: Task, shuffle: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(task: Task, shuffle: torch.Generator, size: int) -> Iterator[Split]:
     order = torch.randperm(len(task.train), generator=shuffle)
-    for chosen in torch.split(order, task.defaults.batch_size):
-        yield task.train.inputs[chosen], task.train.targets[chosen]
+    for chosen in torch.split(order, size):
+        yield task.train[chosen]
+
+
+def _slope(task: Task, model: nn.Module, optimizer: Optimizer, batch: Split) -> float:
+    """The loss on a batch, its gradient left in the parameters."""
+    optimizer.zero_grad()
+    loss = task.loss(model(batch.inputs), batch.targets)
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss  # type: ignore[return-value]  # optimizers take what is like a number
 
 
 def with_layer(task: Task, layer: str | None) -> Task:
@@ -192,7 +226,7 @@ def _report(
         test=task.score(model, task.test),
         seconds=seconds,
         gd_seconds=sum(epoch.ended_s - epoch.begun_s for epoch in epochs),
-        gd_steps=len(epochs) * -(-len(task.train) // task.defaults.batch_size),
+        gd_steps=len(epochs) * steps_per_epoch(method, task),
         epochs=tuple(epochs),
         weights_sha256=fingerprint(model),
         events=at_stall.history,

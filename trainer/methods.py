@@ -1,10 +1,10 @@
-"""The training methods that are compared: four kinds of plain GD, the hybrid, and the hybrid without its solver."""
+"""The training methods that are compared: plain GD, L-BFGS with restarts, the hybrid, and the hybrid without solver."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import nn
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import LBFGS, SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from trainer.tasks import Defaults, Task
@@ -15,9 +15,14 @@ class Method:
     """A way to train: which GD, with or without a learning-rate schedule, and what happens at a stall."""
 
     name: str
-    optimizer: Literal["sgd", "adam"]
+    optimizer: Literal["sgd", "adam", "lbfgs"]
     schedule: bool = False
-    at_stall: Literal["nothing", "tunnel", "restart"] = "nothing"
+    at_stall: Literal["nothing", "tunnel", "restart", "renew"] = "nothing"
+
+    @property
+    def full_batch(self) -> bool:
+        """Whether an epoch is one step on all training samples at once."""
+        return self.optimizer == "lbfgs"
 
 
 METHODS = {
@@ -27,6 +32,7 @@ METHODS = {
         Method("sgd-lrs", "sgd", schedule=True),
         Method("adam", "adam"),
         Method("adam-lrs", "adam", schedule=True),
+        Method("lbfgs", "lbfgs", at_stall="renew"),
         Method("restart", "adam", at_stall="restart"),
         Method("hybrid", "adam", at_stall="tunnel"),
     )
@@ -34,14 +40,24 @@ METHODS = {
 """By name. The hybrid is `adam` plus tunnels, so `adam` is its twin: without an adoption both end bit for bit alike.
 
 `restart` is the hybrid with the solver left out: at the same stalls it drops the optimizer's state for the same layer.
+`lbfgs` begins anew at each stall, from new weights, and takes the start that is best on validation data.
 """
+LBFGS_ITERATIONS = 20
+"""In an epoch: about as many passes over the data as there are in so many epochs of the others."""
 
 
 def make_optimizer(method: Method, model: nn.Module, defaults: Defaults) -> Optimizer:
-    """SGD with momentum 0.9, or Adam, with the task's learning rate for it."""
+    """SGD with momentum 0.9 or Adam, with the task's learning rate for it, or L-BFGS with a line search."""
+    if method.optimizer == "lbfgs":
+        return LBFGS(model.parameters(), max_iter=LBFGS_ITERATIONS, history_size=20, line_search_fn="strong_wolfe")
     if method.optimizer == "sgd":
         return SGD(model.parameters(), lr=defaults.sgd_lr, momentum=0.9)
     return Adam(model.parameters(), lr=defaults.adam_lr)
+
+
+def steps_per_epoch(method: Method, task: Task) -> int:
+    """How many steps a method does in an epoch: one a batch, or L-BFGS's iterations at most."""
+    return LBFGS_ITERATIONS if method.full_batch else -(-len(task.train) // task.defaults.batch_size)
 
 
 def make_schedule(method: Method, optimizer: Optimizer, task: Task) -> ReduceLROnPlateau | None:

@@ -15,11 +15,12 @@ JOBS_PER_STALL = 1000
 
 @dataclass(frozen=True)
 class Orders:
-    """What every job of a tunneller asks for."""
+    """What every job of a tunneller asks for; `whole` says that small networks may be tunnelled whole."""
 
     plan: Plan = field(default_factory=Plan)
     objective: Objective | None = None
     tail_radius: float | None = None
+    whole: bool = True
     time_s: float = 10.0
     fanout: int = 1
     run: str = "run"
@@ -47,7 +48,7 @@ class Orders:
         It gets no more time than training has had so far (`age_s`): early answers are of most use when they come early.
         """
         goal = self.objective or _default_objective(parcel.snapshot)
-        tail_radius = parcel.radius if self.tail_radius is None else self.tail_radius
+        tail_radius = self._tail_radius(parcel)
         if goal.name == "mse" and parcel.snapshot.tail and tail_radius == 0:
             goal = Objective("mae")  # squared errors behind a kink have no linear model, absolute ones do
         return JobSpec(
@@ -56,7 +57,7 @@ class Orders:
             tolerance=goal.tolerance,
             radius=parcel.spec_radius,
             bias_radius=None if parcel.spec_radius is None else parcel.bias_radius,
-            tail_radius=tail_radius if parcel.snapshot.tail else 0.0,
+            tail_radius=tail_radius,
             limits=Limits(time_s=min(self.time_s, max(SHORTEST_S, age_s))),
             solver=SolverOptions(seed=(self.seed + JOBS_PER_STALL * stall + draw) % 2**31),
             run=self.run,
@@ -64,6 +65,14 @@ class Orders:
             supersede=draw == 0,
             ttl_s=self.patience_s,
         )
+
+    def _tail_radius(self, parcel: Parcel) -> float | list[float]:
+        """How far the last layer behind the block may move, or each of them."""
+        if parcel.tail_radii is not None:
+            return list(parcel.tail_radii)
+        if not parcel.snapshot.tail:
+            return 0.0
+        return parcel.radius if self.tail_radius is None else self.tail_radius
 
 
 def _default_objective(snapshot: Snapshot) -> Objective:

@@ -21,9 +21,10 @@ from trainer.errors import CaptureError, PoolRefusedError, PoolUnavailableError,
 from trainer.guarding import write_state
 from trainer.journal import Journal
 from trainer.orders import Orders
-from trainer.policy import AUTO, choose
+from trainer.policy import AUTO, LayerView, choose
 from trainer.samples import Source
 from trainer.survey import survey
+from trainer.whole import WIDTHS, boxes
 
 Reply = TypeVar("Reply")
 logger = logging.getLogger("trainer.tunneller")
@@ -55,12 +56,16 @@ class Stall:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """A job's answer as parameters of the model, by name; `layer` was tunnelled, `hidden` if others follow it."""
+    """A job's answer as parameters of the model, by name.
+
+    `turn` is the name under which its failure counts; `hidden` says that the final layer is still to be solved.
+    """
 
     stall: Stall
     job: str
-    layer: str
+    turn: str
     hidden: bool
+    whole: bool
     parameters: dict[str, Tensor]
     result: JobResult
 
@@ -91,6 +96,7 @@ class _Pending:
     job: str
     stall: Stall
     parcel: Parcel
+    view: LayerView | None
     since: float
     gd_step: int
 
@@ -182,8 +188,9 @@ class Pilot:
     def _fly(self, stall: Stall) -> None:
         """Capture the stall and submit its jobs."""
         try:
-            for draw in range(self.orders.fanout):
-                self._submit(stall, self._prepare(stall, draw), draw)
+            view = self._choose(stall)
+            for draw in range(self._jobs(view)):
+                self._submit(stall, self._prepare(stall, view, draw), view, draw)
         except (CaptureError, ContractError) as error:
             self._failed(stall, f"no snapshot: {error}")
         except TrainerError as error:
@@ -194,32 +201,49 @@ class Pilot:
             self._flown = stall.number
             self._land()
 
-    def _prepare(self, stall: Stall, draw: int) -> Parcel:
-        """Choose a layer, capture it, and pack it up."""
+    def _choose(self, stall: Stall) -> LayerView | None:
+        """What to tunnel by the policy; None where the layer is given."""
         write_state(self.shadow, stall.state)
+        if stall.layer != AUTO:
+            return None
+        generator = np.random.default_rng([self.orders.seed, stall.number])
+        orders = self.orders
+        views = survey(
+            self.shadow,
+            self.source,
+            generator,
+            gradients=stall.gradients,
+            tail_moves=orders.tail_radius != 0,
+            whole=orders.whole,
+        )
+        return choose(views, stall.turns)
+
+    def _jobs(self, view: LayerView | None) -> int:
+        """How many jobs a stall gets: a whole network one for each width at least."""
+        return max(self.orders.fanout, len(WIDTHS)) if view and view.whole else self.orders.fanout
+
+    def _prepare(self, stall: Stall, view: LayerView | None, draw: int) -> Parcel:
+        """Capture a layer, and pack it up."""
         generator = np.random.default_rng([self.orders.seed, stall.number, draw])
-        plan, view = self.orders.plan, None
-        if stall.layer == AUTO:
-            tail_moves = self.orders.tail_radius != 0
-            views = survey(self.shadow, self.source, generator, gradients=stall.gradients, tail_moves=tail_moves)
-            view = choose(views, stall.turns)
-            plan = replace(plan, layer=view.name, samples=view.samples(plan.samples))
-        else:
-            plan = replace(plan, layer=stall.layer)
+        plan = replace(self.orders.plan, layer=view.name if view else stall.layer)
+        if view:
+            plan = replace(plan, samples=view.samples(plan.samples))
         captured = capture(self.shadow, self.source, plan, generator)
-        radius = stall.radius_of(captured.mean_weight) * RADIUS_FACTORS[draw % len(RADIUS_FACTORS)]
         note = {"run": self.orders.run, "stall": stall.number}
+        if view and view.whole:
+            return captured.pack_whole(boxes(captured.snapshot, WIDTHS[draw % len(WIDTHS)]), note)
+        radius = stall.radius_of(captured.mean_weight) * RADIUS_FACTORS[draw % len(RADIUS_FACTORS)]
         return captured.pack(radius, note, bias_radius=view.bias_radius(radius) if view else None)
 
-    def _submit(self, stall: Stall, parcel: Parcel, draw: int) -> None:
+    def _submit(self, stall: Stall, parcel: Parcel, view: LayerView | None, draw: int) -> None:
         spec = self.orders.spec(parcel, stall=stall.number, draw=draw, step=stall.gd_step, age_s=stall.age_s)
         if self._ending.is_set():
             return
         status = self._reach(partial(self.client.solve, parcel.snapshot, spec))
-        layer = parcel.captured.block.layer.name
-        detail = f"layer {layer!r}, radius {parcel.radius:.4g}"
+        name = view.turn if view else parcel.captured.block.layer.name
+        detail = f"layer {name!r}, radius {parcel.radius:.4g}"
         self.journal.add("submitted", stall.number, job=status.id, detail=detail)
-        self._pending.append(_Pending(status.id, stall, parcel, time.monotonic(), self.journal.gd_step))
+        self._pending.append(_Pending(status.id, stall, parcel, view, time.monotonic(), self.journal.gd_step))
 
     def _poll(self) -> None:
         """Ask after each job in turn; a pool that does not answer is asked again, until patience ends."""
@@ -244,12 +268,13 @@ class Pilot:
             self._give_up(pending, status.error.detail if status.error else f"job {status.state}")
             return
         candidate = self._reach(partial(self.client.result, pending.job))
-        block = pending.parcel.captured.block
+        block, whole = pending.parcel.captured.block, pending.view is not None and pending.view.whole
         answer = Answer(
             stall=pending.stall,
             job=pending.job,
-            layer=block.layer.name,
-            hidden=bool(block.tail),
+            turn=pending.view.turn if pending.view else block.layer.name,
+            hidden=bool(block.tail) and not whole,
+            whole=whole,
             parameters=pending.parcel.unpack(candidate),
             result=candidate.result,
         )

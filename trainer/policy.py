@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trainer.errors import CaptureError
+from trainer.whole import MOST_COEFFICIENTS as MOST_WHOLE
 
 AUTO = "auto"
 """In place of a layer's name: the policy decides at every stall."""
@@ -23,8 +24,8 @@ class LayerView:
     `dead` and `nearly_dead` of its `units` have an activation whose slope is zero on all, or nearly all, samples:
     gradient descent cannot move the former at all. `gradient` is the norm of the latest gradient in units of the
     weights' own, None where there is none. `moving` weights times `outputs` is what one sample costs a job, `hidden`
-    says that other layers follow. `lift` is how far biases have to rise to bring every dead unit to life on half the
-    samples, 0 where none is dead.
+    says that other layers follow, `whole` that all of them move along. `lift` is how far biases have to rise to bring
+    every dead unit to life on half the samples, 0 where none is dead.
     """
 
     name: str
@@ -36,6 +37,12 @@ class LayerView:
     moving: int
     outputs: int
     lift: float = 0.0
+    whole: bool = False
+
+    @property
+    def turn(self) -> str:
+        """The name under which failures are counted."""
+        return f"{self.name} and all behind it" if self.whole else self.name
 
     @property
     def stuck(self) -> float:
@@ -46,6 +53,8 @@ class LayerView:
         """How many samples a job on this layer can have, at most `wanted`."""
         if not self.hidden:
             return wanted
+        if self.whole:
+            return min(wanted, MOST_WHOLE // self.moving)
         return min(wanted, MOST_COEFFICIENTS // (self.moving * self.outputs))
 
     def bias_radius(self, radius: float) -> float:
@@ -54,10 +63,11 @@ class LayerView:
 
 
 def choose(views: Sequence[LayerView], turns: Mapping[str, int]) -> LayerView:
-    """Choose among layers; `turns` counts the answers for each that did not help since one last did.
+    """Choose among layers; `turns` counts the stalls for each in which no answer helped since one last did.
 
-    Layers take turns, so that none is tried in vain again before the others have been. In between, those with more
-    dead units come first, then those where the gradient is smallest. Raises CaptureError if all are too large.
+    Layers take turns, so that none is tried in vain again before the others have been. In between, a whole network
+    comes first, then layers with more dead units, then those where the gradient is smallest. Raises CaptureError if
+    all are too large.
     """
     fitting = [view for view in views if view.samples(FEWEST_SAMPLES) == FEWEST_SAMPLES]
     if not fitting:
@@ -67,4 +77,4 @@ def choose(views: Sequence[LayerView], turns: Mapping[str, int]) -> LayerView:
             f"{FEWEST_SAMPLES * smallest.moving * smallest.outputs:,} coefficients for {FEWEST_SAMPLES} samples, "
             f"at most {MOST_COEFFICIENTS:,} are possible"
         )
-    return min(fitting, key=lambda view: (turns.get(view.name, 0), -view.stuck, view.gradient or 0.0))
+    return min(fitting, key=lambda view: (turns.get(view.turn, 0), not view.whole, -view.stuck, view.gradient or 0.0))

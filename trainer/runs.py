@@ -23,8 +23,9 @@ class Epoch:
 class Run:
     """One run of one method with one seed.
 
-    `selection`, `validation` and `test` are the metric of the reported weights on those parts; `seconds` is the whole
-    run with all waiting, `gd_seconds` GD alone. Event times count from the run's start.
+    `selection`, `validation` and `test` are the metric of the reported weights on those parts; `polished` says that the
+    last tunnel is in these weights. `seconds` is the whole run with all waiting, `gd_seconds` GD alone. Event times
+    count from the run's start.
     """
 
     task: str
@@ -41,6 +42,7 @@ class Run:
     weights_sha256: str
     events: tuple[Event, ...] = ()
     summary: Summary | None = None
+    polished: bool = False
     interrupted: bool = False
     target_reached: bool = False
 
@@ -52,9 +54,9 @@ class Run:
     @property
     def reported_after_adoption(self) -> bool:
         """Whether an adopted answer is in the reported weights: those of the best epoch, and the last tunnel's."""
+        if self.polished or not self.epochs:
+            return self.polished
         at = [epoch.number for epoch in self.epochs if epoch.adopted]
-        if self.adopted > len(at) or not self.epochs:
-            return self.adopted > 0
         sign = 1.0 if self.metric == "accuracy" else -1.0
         best = max(self.epochs, key=lambda epoch: (sign * epoch.score, -epoch.number))
         return any(number <= best.number for number in at)

@@ -1,6 +1,7 @@
 """Looks at every layer that could be tunnelled: its dead units, and how large a job on it would be."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from trainer.capture import activations_of
 from trainer.errors import CaptureError
 from trainer.policy import LayerView
 from trainer.samples import Source, choose_evenly
+from trainer.whole import MOST_WEIGHTS, weight_count
 
 SAMPLES = 500
 NEARLY = 0.02
@@ -25,15 +27,17 @@ def survey(
     *,
     gradients: Mapping[str, float],
     tail_moves: bool,
+    whole: bool,
 ) -> list[LayerView]:
     """View every layer of a model (a CPU copy in evaluation mode) that a tunnel could go through.
 
-    `gradients` are norms by layer name; `tail_moves` says that the last layer would move along with a hidden one.
-    Raises CaptureError when there is no such layer.
+    `gradients` are norms by layer name; `tail_moves` says that the last layer would move along with a hidden one. If
+    `whole`, a network of few weights is a view of its own, from its first such layer on. Raises CaptureError when there
+    is no such layer.
     """
     chosen = choose_evenly(source.size, SAMPLES, generator).positions
     probe, _ = source.fetch(chosen[:2].tolist())
-    views, why = [], "the model has no linear layer"
+    views, everything, why = list[LayerView](), list[LayerView](), "the model has no linear layer"
     for name in linear_layers(model):
         try:
             block = trace_block(model, name, probe)
@@ -41,9 +45,17 @@ def survey(
             why = str(error)
             continue
         views.append(_view(model, block, source, chosen, gradients.get(name), tail_moves=tail_moves))
+        if whole and block.tail and len(views) == 1:
+            everything = _whole(model, block, views[0])
     if not views:
         raise CaptureError(why)
-    return views
+    return [*everything, *views]
+
+
+def _whole(model: nn.Module, block: Block, view: LayerView) -> list[LayerView]:
+    """The view of a block with all layers behind it, if together they are small enough."""
+    count = weight_count(model, block)
+    return [replace(view, whole=True, moving=count)] if count <= MOST_WEIGHTS else []
 
 
 def relative_gradients(model: nn.Module) -> dict[str, float]:

@@ -47,6 +47,7 @@ class Tunneller:
     mode: whether lower ("min") or higher ("max") scores are better.
     layer: the linear layer to tunnel, by name or as a module; the last one by default. "auto": at every stall the
         policy chooses (dead units first, then each layer in turn), and the final layer follows a hidden one's success.
+        A network of at most 5,000 weights goes as a whole first, unless `radius` or `tail_radius` is given.
     tail: what follows a hidden `layer`, where that cannot be seen by watching its modules: layers by name or as
         modules, activations as modules.
     objective: what jobs minimise; ramp for classification and mae for regression by default.
@@ -102,10 +103,12 @@ class Tunneller:
         self._first_after = first_after
         self._layer = AUTO if layer == AUTO else find_layer(model, layer)
         self._turns: dict[str, int] = {}
+        self._settled: dict[str, int] = {}
         orders = Orders(
             plan=Plan(tail=_names(model, tail), samples=samples),
             objective=Objective(objective) if isinstance(objective, str) else objective,
             tail_radius=tail_radius,
+            whole=radius is None and tail_radius is None,
             time_s=time_s,
             fanout=fanout,
             run=run or f"run-{uuid.uuid4().hex[:12]}",
@@ -220,7 +223,7 @@ class Tunneller:
     def _decide(self, answer: Answer) -> bool:
         """Try every way to merge an answer on the validation data, and keep the best if it helps."""
         if not answer.result.improved:
-            self._turns[answer.layer] = self._turns.get(answer.layer, 0) + 1
+            self._failed(answer)
             self._conclude(answer, accepted=False, detail="the solver found nothing better in the box")
             return False
         original = copy_state(self._model)
@@ -231,13 +234,25 @@ class Tunneller:
         if accepted:
             write_state(self._model, way.state)
             self._forget(way.state)
-            self._radius.adopted()
-            self._turns[answer.layer] = 0
+            self._helped(answer)
         else:
-            self._radius.rejected()
-            self._turns[answer.layer] = self._turns.get(answer.layer, 0) + 1
+            self._failed(answer)
         self._conclude(answer, accepted=accepted, way=way.name, before=before, after=after)
         return accepted
+
+    def _helped(self, answer: Answer) -> None:
+        self._turns[answer.turn] = 0
+        self._settled[answer.turn] = answer.stall.number
+        if not answer.whole:
+            self._radius.adopted()
+
+    def _failed(self, answer: Answer) -> None:
+        """Count a failure, one a stall at most, and none where another answer to the same stall has helped."""
+        if answer.result.improved and not answer.whole:
+            self._radius.rejected()
+        if self._settled.get(answer.turn) != answer.stall.number:
+            self._turns[answer.turn] = self._turns.get(answer.turn, 0) + 1
+            self._settled[answer.turn] = answer.stall.number
 
     def _best_way(self, answer: Answer, original: State) -> tuple[Way, float]:
         tried = [

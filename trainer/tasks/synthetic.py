@@ -60,5 +60,5 @@ def synthetic(name: str, seed: int) -> Task:
             min_delta=1e-2,
             delta_mode="rel",
         ),
-        tunnel=Tunnel("mse", layer=AUTO, radius=3.0, time_s=1.0, samples=100, first_after=1),
+        tunnel=Tunnel("mse", layer=AUTO, time_s=1.0, samples=TRAIN, first_after=1),
     )

@@ -17,6 +17,18 @@ MISSING = frozenset({"", "?", "na", "n/a", "nan", "null", "none"})
 MOST_WORDS = 100
 """A text column with more different words than this is an identifier, not a feature."""
 HIDDEN = 32
+CLASSES = Defaults(epochs=60, batch_size=32, sgd_lr=0.05, adam_lr=2e-3, patience=4, min_delta=1e-3)
+NUMBERS = Defaults(
+    epochs=600,
+    until_stalled=60,
+    batch_size=32,
+    sgd_lr=0.05,
+    adam_lr=2e-3,
+    patience=5,
+    min_delta=1e-2,
+    delta_mode="rel",
+)
+"""A regression's error goes towards 0, so that gains are shares of it; it is trained until it has stalled for good."""
 Column = list[str]
 
 
@@ -57,8 +69,8 @@ def _task(path: Path, kind: Kind, rows: dict[SplitName, Split], features: NDArra
         kind=kind,
         **parts,
         model=lambda: nn.Sequential(nn.Linear(wide, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, width)),
-        defaults=Defaults(epochs=60, batch_size=32, sgd_lr=0.05, adam_lr=2e-3, patience=4, min_delta=1e-3),
-        tunnel=Tunnel("ramp" if kind == "classification" else "mae"),
+        defaults=CLASSES if kind == "classification" else NUMBERS,
+        tunnel=Tunnel("ramp") if kind == "classification" else Tunnel("mse", time_s=2.0, samples=5000),
     )
 
 

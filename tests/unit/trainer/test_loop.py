@@ -2,15 +2,20 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
-from tests.unit.trainer.fakes import FakePool, least_squares
+from shared.contracts import JobSpec
+from shared.snapshot import Snapshot
+from tests.unit.trainer.fakes import FakePool, Tensors, least_squares
+from trainer.at_stall import Renew
 from trainer.callbacks import Callback
 from trainer.loop import Settings, train, with_layer
 from trainer.methods import METHODS
-from trainer.runs import Epoch, Run
-from trainer.tasks import Request, Task, load_task
+from trainer.runs import Epoch, Run, fingerprint
+from trainer.stall import StallDetector
+from trainer.tasks import Request, Split, Task, load_task
 
 SHORT = Settings(epochs=8, polish_s=10)
 
@@ -58,6 +63,48 @@ def test_the_hybrid_adopts_and_says_so(task: Task) -> None:
     assert found.adopted >= 1
     assert {"stall", "submitted", "answered", "adopted"} <= {event.kind for event in found.events}
     assert found.weights_sha256 != run(task, "adam", Settings(epochs=2)).weights_sha256
+
+
+def test_selection_has_a_say_in_the_last_tunnel(task: Task) -> None:
+    """What validation has adopted at the end is not reported if it loses more on selection data than it gained."""
+
+    def always_zero(snapshot: Snapshot, spec: JobSpec) -> Tensors:
+        return {"weight": np.zeros_like(snapshot.weight), "bias": np.eye(1, 10, dtype=np.float32)[0]}
+
+    targets = (task.validation.targets + 1) % 10  # mostly wrong for a model that is right
+    targets[: int(0.6 * len(targets))] = 0
+    odd = dataclasses.replace(
+        task,
+        validation=Split(task.validation.inputs, targets),
+        defaults=dataclasses.replace(task.defaults, patience=50),
+        tunnel=dataclasses.replace(task.tunnel, radius=50.0),
+    )
+    found = run(odd, "hybrid", pool=FakePool(always_zero))
+    assert found.adopted == 1
+    assert not found.polished
+    assert found.weights_sha256 == run(odd, "adam").weights_sha256
+
+
+def test_lbfgs_begins_anew_and_validation_chooses_the_start(task: Task) -> None:
+    """A stall ends a start and draws new weights; in the end the model holds the start that validation prefers."""
+    model = task.model()
+    optimizer = torch.optim.LBFGS(model.parameters())
+    renew = Renew(task, model, optimizer, lambda: StallDetector(patience=1, min_delta=0.0))
+    starts = []
+    for score in (0.9, 0.1):
+        renew.step(score)
+        starts.append((task.score(model, task.validation), fingerprint(model)))
+        renew.step(score)
+    assert fingerprint(model) not in [print_ for _, print_ in starts]
+    renew.close(polish=True)
+    assert fingerprint(model) == max(starts)[1]
+
+
+def test_lbfgs_learns_and_is_reproducible(task: Task) -> None:
+    """An epoch is one call on all samples; the same seed gives the same weights."""
+    found = run(task, "lbfgs", Settings(epochs=3))
+    assert found.weights_sha256 == run(task, "lbfgs", Settings(epochs=3)).weights_sha256
+    assert found.selection > 0.6
 
 
 def test_the_target_metric_ends_a_run(task: Task) -> None:

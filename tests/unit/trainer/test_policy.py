@@ -72,7 +72,9 @@ def test_a_survey_counts_dead_and_nearly_dead_units() -> None:
         model[2].bias[0] = 50.0  # type: ignore[operator, index, union-attr]
     views = {
         found.name: found
-        for found in survey(model, open_source(data), np.random.default_rng(0), gradients={"0": 0.25}, tail_moves=True)
+        for found in survey(
+            model, open_source(data), np.random.default_rng(0), gradients={"0": 0.25}, tail_moves=True, whole=False
+        )
     }
     assert (views["0"].dead, views["0"].nearly_dead, views["2"].dead) == (2, 1, 1)
     assert [found.hidden for found in views.values()] == [True, True, False]
@@ -85,7 +87,7 @@ def test_a_model_without_any_layer_to_tunnel_says_why() -> None:
     """The reason is that of the last layer that was looked at."""
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2), nn.Tanh()).eval()
     with pytest.raises(CaptureError, match="what follows layer '2'"):
-        survey(model, open_source(network()[1]), np.random.default_rng(0), gradients={}, tail_moves=True)
+        survey(model, open_source(network()[1]), np.random.default_rng(0), gradients={}, tail_moves=True, whole=False)
 
 
 def test_gradients_are_in_units_of_the_weights() -> None:
