@@ -14,11 +14,13 @@ from solver_service.milp.core.problem import problem_of
 from solver_service.milp.heuristics.descent import Arms, descend
 from solver_service.milp.heuristics.discrete import Discrete
 from solver_service.milp.heuristics.line import Kinks, Line, losses_at, stretches
+from solver_service.milp.heuristics.polishing import Polishing
 from solver_service.milp.heuristics.schedule import Account, Schedule
 from solver_service.milp.heuristics.single_precision import SinglePrecision
-from solver_service.milp.heuristics.standins import slopes_of
+from solver_service.milp.heuristics.standins import losses_of, slopes_of
 from solver_service.milp.heuristics.tally import Tally
 from solver_service.milp.heuristics.walk import Walk
+from solver_service.milp.rounding.incumbents import Incumbents
 from solver_service.milp.rounding.into_box import weights_of
 from solver_service.milp.solve import solve
 
@@ -276,3 +278,42 @@ def test_samples_that_every_good_solution_gives_up_on_are_suspects() -> None:
     assert set(far.tolist()) <= {suspect.index for suspect in result.suspects}
     assert result.suspects[0].index in far
     assert all(suspect.margin < 0 and 0.8 <= suspect.share <= 1 for suspect in result.suspects)
+
+
+@pytest.mark.parametrize("objective", ["ramp", "zero_one", "outliers"])
+def test_slopes_are_those_of_the_losses(objective: str) -> None:
+    """What a long descent follows is the derivative of what it measures, away from the kinks."""
+    snapshot = blobs(7, samples=30)
+    if objective == "outliers":
+        values = (snapshot.inputs @ snapshot.weight.T + 0.5).astype(np.float32)
+        snapshot = replace(snapshot, task="regression", targets=values)
+    problem = problem_of(snapshot, job(objective, tolerance=0.2 if objective == "outliers" else None))
+    block, width = SinglePrecision.of(problem), np.array([1.0], dtype=np.float32)
+    losses, slopes = losses_of(problem, block.unit), slopes_of(problem, block.unit)
+    weights = np.ones((30, 1), dtype=np.float32)
+    outputs = block.outputs(np.zeros((1, *problem.radius.shape), dtype=np.float32))
+    found = slopes(outputs.copy(), np.arange(30), width, weights)
+    rng, shift, here, compared = np.random.default_rng(0), 1e-3, losses(outputs, width, weights), 0
+    for sample, unit in zip(rng.integers(30, size=40), rng.integers(3, size=40), strict=True):
+        moved = [outputs.copy(), outputs.copy()]
+        moved[0][sample, 0, unit] += shift
+        moved[1][sample, 0, unit] -= shift
+        ahead, behind = ((losses(values, width, weights) - here) / shift for values in moved)
+        if abs(ahead + behind) < 0.02:  # no kink in between
+            assert (ahead - behind) / 2 == pytest.approx(float(found[sample, 0, unit]), abs=0.02)
+            compared += 1
+    assert compared > 20
+
+
+def test_a_long_descent_gains_and_never_loses() -> None:
+    """Each run of the strategy leaves the incumbent as it was, or better."""
+    problem, control = problem_of(blobs(8, samples=300), job("ramp")), Control()
+    incumbents = Incumbents(problem, control)
+    rng = np.random.default_rng(0)
+    polishing = Polishing(problem, SinglePrecision.of(problem), incumbents, rng, reproducible=True)
+    values = [incumbents.best.objective]
+    for _ in range(3):
+        assert polishing.advance(Budget(control, 60.0, 10))
+        values.append(incumbents.best.objective)
+    assert values == sorted(values, reverse=True)
+    assert values[-1] < values[0] - 5
