@@ -31,7 +31,7 @@ def test_modules_that_a_page_names_are_there(page: str) -> None:
     """A module is named by a path, or the end of one, that exists."""
     known = [
         f"/{path.relative_to(ROOT)}"
-        for folder in ("benchmarks", "shared", "solver_service", "trainer")
+        for folder in ("benchmarks", "shared", "solver_service", "tests", "trainer")
         for path in (ROOT / folder).rglob("*.py")
     ] + ["/gdsolver.py"]
     named = set(MODULE.findall((ROOT / page).read_text()))
