@@ -15,7 +15,6 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
-from exactness import by_search
 from nasty_jobs import compressed, draw, faithful
 from oracle import ROOM, kept, optimum
 
@@ -147,7 +146,7 @@ def _one(drawn):
         return f"(refused: {error.field})", None
     try:
         solution = solve(*drawn.job)
-    except Exception as error:  # noqa: BLE001 (whatever it is, it is an offence)
+    except Exception as error:
         return "(error)", f"{error!r} at {traceback.extract_tb(error.__traceback__)[-1]}"
     try:
         found = known(drawn)

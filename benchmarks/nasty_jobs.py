@@ -7,7 +7,8 @@ is the drawn one's times a power of two. Units are decimal up to the next power 
 from dataclasses import dataclass, replace
 
 import numpy as np
-from drawn_jobs import ON_SAMPLES, quarters, wide_instance
+from drawn_jobs import quarters, wide_instance
+from oracle import ON_SAMPLES
 
 from shared.contracts import JobSpec
 from shared.snapshot import Snapshot

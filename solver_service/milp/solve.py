@@ -9,6 +9,7 @@ from solver_service.milp.core.units import brought, incumbent_back, scaled, solu
 from solver_service.milp.final_layer.solve import solve_final_layer
 from solver_service.milp.network.solve import solve_block
 from solver_service.milp.support import check_supported
+from solver_service.milp.tiers import far_apart, solve_by_tiers
 
 __all__ = ["Solution", "solve"]
 
@@ -24,6 +25,13 @@ def solve(snapshot: Snapshot, spec: JobSpec, control: Control | None = None, *, 
     control = control or Control()
     spec.check(snapshot)
     check_supported(snapshot, spec)
+    if far_apart(snapshot):
+        return solve_by_tiers(snapshot, spec, control, start, _in_own_units)
+    return _in_own_units(snapshot, spec, control, start)
+
+
+def _in_own_units(snapshot: Snapshot, spec: JobSpec, control: Control, start: Moved | None) -> Solution:
+    """Solve in units in which everything is near to 1."""
     units = units_of(snapshot, spec)
     if units.plain:
         return _solve(snapshot, spec, control, start)

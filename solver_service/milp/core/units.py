@@ -14,8 +14,8 @@ import numpy as np
 
 from shared.constraints import ON_SAMPLES
 from shared.contracts import Constraint, Incumbent, JobResult, JobSpec
-from shared.objectives import WORST, Objective, outputs, regression_targets
-from shared.snapshot import FloatArray, Snapshot
+from shared.objectives import WORST, Objective, outputs
+from shared.snapshot import FloatArray, Snapshot, regression_targets
 from solver_service.milp.core.control import IncumbentFound
 from solver_service.milp.core.moved import Moved
 from solver_service.milp.core.solution import Solution
