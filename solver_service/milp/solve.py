@@ -5,9 +5,11 @@ from shared.snapshot import Snapshot
 from solver_service.milp.core.control import Control
 from solver_service.milp.core.moved import Moved
 from solver_service.milp.core.solution import Solution
+from solver_service.milp.core.units import brought, incumbent_back, scaled, solution_back, units_of
 from solver_service.milp.final_layer.solve import solve_final_layer
 from solver_service.milp.network.solve import solve_block
 from solver_service.milp.support import check_supported
+from solver_service.milp.tiers import far_apart, solve_by_tiers
 
 __all__ = ["Solution", "solve"]
 
@@ -23,5 +25,23 @@ def solve(snapshot: Snapshot, spec: JobSpec, control: Control | None = None, *, 
     control = control or Control()
     spec.check(snapshot)
     check_supported(snapshot, spec)
+    if far_apart(snapshot):
+        return solve_by_tiers(snapshot, spec, control, start, _in_own_units)
+    return _in_own_units(snapshot, spec, control, start)
+
+
+def _in_own_units(snapshot: Snapshot, spec: JobSpec, control: Control, start: Moved | None) -> Solution:
+    """Solve in units in which everything is near to 1."""
+    units = units_of(snapshot, spec)
+    if units.plain:
+        return _solve(snapshot, spec, control, start)
+    there, layers = scaled(snapshot, spec, units), len(snapshot.tail)
+    listener = control.on_incumbent
+    within = control.heard_by(lambda found: listener(incumbent_back(found, units, tail=layers)))
+    begin = None if start is None else brought(start, units, tail=layers)
+    return solution_back(_solve(*there, within, begin), units, tail=layers)
+
+
+def _solve(snapshot: Snapshot, spec: JobSpec, control: Control, start: Moved | None) -> Solution:
     recipe = solve_final_layer if snapshot.is_final_identity else solve_block
     return recipe(snapshot, spec, control, start)

@@ -52,6 +52,8 @@ STATUS = {
     highspy.HighsModelStatus.kSolveError: LpStatus.FAILED,
 }
 PRIMAL, DUAL = 4, 1
+FEASIBLE = 2
+"""HiGHS's number for a solution that keeps everything; of an infeasible model it hands out zeros."""
 STATM = Path("/proc/self/statm")
 LP_OPTIONS: dict[str, bool | int | str] = {
     "threads": 1,
@@ -176,7 +178,7 @@ def solve(
     if full and status is SolveStatus.INTERRUPTED:
         status = SolveStatus.MEMORY_LIMIT
     info, solution = highs.getInfo(), np.asarray(highs.getSolution().col_value)
-    if solution.size:
+    if solution.size and info.primal_solution_status == FEASIBLE:
         on_solution(solution[: model.change_columns], float(info.mip_dual_bound), int(info.mip_node_count))
     return Outcome(
         status=status,

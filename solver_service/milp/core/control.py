@@ -4,7 +4,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
+from typing import Self
 
 from solver_service.milp.core.moved import Moved
 
@@ -31,7 +33,7 @@ class Control:
         self.on_incumbent = on_incumbent
         self._stopped = threading.Event()
         self._lock = threading.Lock()
-        self._interrupt: Callable[[], None] | None = None
+        self._interrupts: list[Callable[[], None]] = []
         self._began = time.monotonic()
 
     @property
@@ -48,18 +50,24 @@ class Control:
         """End the solve soon, keeping its incumbent."""
         self._stopped.set()
         with self._lock:
-            if self._interrupt is not None:
-                self._interrupt()
+            for interrupt in self._interrupts:
+                interrupt()
 
     @contextmanager
     def interruptible(self, interrupt: Callable[[], None]) -> Iterator[None]:
         """Register the solver's own interrupt while it runs; fires at once if a stop is already asked for."""
         with self._lock:
-            self._interrupt = interrupt
+            self._interrupts.append(interrupt)
             if self.stopped:
                 interrupt()
         try:
             yield
         finally:
             with self._lock:
-                self._interrupt = None
+                self._interrupts.remove(interrupt)
+
+    def heard_by(self, on_incumbent: Callable[[IncumbentFound], None]) -> Self:
+        """The same solve's control, stop and clock shared, with somebody else who takes incumbents."""
+        found = copy(self)
+        found.on_incumbent = on_incumbent
+        return found

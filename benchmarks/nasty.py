@@ -1,0 +1,159 @@
+"""Tiny jobs in odd units, of odd weights and with ties, against exhaustive search: honest, finite, and not far above.
+
+    python benchmarks/nasty.py --instances 3500 --seed 1
+
+An instance is drawn from its own numbers (seed, number); `--first NUMBER --instances 1` repeats one. What is looked at:
+no bound above the optimum, no `optimal` above it, every number finite, the same value up to scale as in plain units, no
+job that ends by itself more than 0.1 % above the optimum.
+"""
+
+import argparse
+import sys
+import time
+import traceback
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+from nasty_jobs import compressed, draw, faithful
+from oracle import ROOM, kept, optimum
+
+from shared.contracts import SolveStatus
+from shared.errors import SpecError
+from shared.objectives import sample_weights
+from solver_service.milp.solve import solve
+
+ABOVE = 1e-3
+"""How far above the optimum a job may end by itself."""
+NOTHING = 2e-5
+"""What is less than this share of the job's own scale is nothing: float32 weights leave as much."""
+PROVEN = 2e-5
+BOUND = 2e-6
+LIMITED = (SolveStatus.TIME_LIMIT, SolveStatus.MEMORY_LIMIT, SolveStatus.NODE_LIMIT, SolveStatus.INTERRUPTED)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What exhaustive search or other solutions know of the optimum: not above `most`, and not below `least`."""
+
+    most: float
+    roomy: float
+
+
+def known(drawn):
+    """The optimum in the job's own units; None when it is infeasible."""
+    if drawn.mixed:
+        return _of_other_weights(drawn)
+    true = optimum(*drawn.twin)
+    if true is None:
+        return None
+    roomy = optimum(*drawn.twin, room=ROOM)
+    return Known(true * drawn.factor, np.inf if roomy is None else roomy * drawn.factor)
+
+
+def _of_other_weights(drawn):
+    """The best value of solutions for weights that are nearer to each other: not below the optimum."""
+    snapshot, spec = drawn.twin
+    found = [
+        spec.value(snapshot, snapshot.weight, snapshot.bias)
+        if kept(*drawn.twin, snapshot.weight, snapshot.bias)
+        else np.inf
+    ]
+    for power in (0.0, 0.05, 0.2):
+        solution = solve(*compressed(snapshot, spec, power))
+        if kept(snapshot, spec, solution.weight, solution.bias):
+            found.append(spec.value(snapshot, solution.weight, solution.bias))
+    least = min(found) * drawn.factor
+    return Known(least, least) if np.isfinite(least) else None
+
+
+def fault(drawn, solution, found):
+    """What is wrong with a solution, in words; None when nothing is."""
+    (snapshot, spec), result = drawn.job, solution.result
+    report = result.objective
+    numbers = [report.start, report.final, report.bound, report.gap, *(one.objective for one in result.incumbents)]
+    if not np.isfinite([*numbers, *(one.bound for one in result.incumbents)]).all():
+        return f"not finite: {numbers}"
+    if not np.isfinite(solution.weight).all():
+        return "weights are not finite"
+    if result.status is SolveStatus.INFEASIBLE:
+        wrong = found is not None and np.isfinite(found.roomy)
+        return f"infeasible, but {found.roomy} can be had" if wrong else None
+    if found is None:
+        return None if drawn.mixed or not result.improved else f"infeasible, but the solver says {report.final}"
+    if report.final != spec.value(snapshot, solution.weight, solution.bias):
+        return "the value is not that of the weights"
+    unit = _unit(drawn, report)
+    if report.bound > found.most * (1 + BOUND) + BOUND * unit:
+        return f"the bound {report.bound} is above {found.most}"
+    if report.bound > report.final * (1 + BOUND):
+        return f"the bound {report.bound} is above the value {report.final}"
+    above = report.final - found.roomy
+    if result.status is SolveStatus.OPTIMAL and above > PROVEN * (found.roomy + unit):
+        return f"optimal at {report.final}, but {found.roomy} can be had"
+    if result.status not in LIMITED and above > ABOVE * found.roomy + NOTHING * unit:
+        return f"ended by itself ({result.status}) at {report.final}, but {found.roomy} can be had {result.notes}"
+    if not drawn.mixed and report.final < found.most - PROVEN * (found.most + unit):
+        return f"{report.final} is below the optimum {found.most}"
+    return None
+
+
+def _unit(drawn, report):
+    """The scale of the job's values: of mixed weights what it starts from says little, so the lightest one."""
+    if drawn.mixed:
+        return 0.0
+    weights = sample_weights(drawn.twin[0])
+    return drawn.factor * (float(weights.max()) if weights.max() > 1 else 1.0)
+
+
+def main():
+    """Draw, solve, compare, count."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--instances", type=int, default=3500)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--first", type=int, default=0, help="number of the first instance")
+    parser.add_argument("--time", type=float, default=5.0, help="limit of each job, in seconds")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after this long")
+    options = parser.parse_args()
+    began, counts, done, wrong = time.monotonic(), Counter(), 0, 0
+    for number in range(options.first, options.first + options.instances):
+        if time.monotonic() - began > options.seconds:
+            break
+        drawn = draw(options.seed, number, time_s=options.time)
+        kind, said = _one(drawn)
+        done += 1
+        counts[kind] += 1
+        if said:
+            wrong += 1
+            spec = drawn.job[1]
+            types = [one.type for one in spec.constraints]
+            print(f"instance {number}: {spec.objective} {types} {spec.solver.backend}{' mixed' * drawn.mixed}: {said}")
+            again = f"--seed {options.seed} --first {number} --instances 1 --time {options.time:g}"
+            print(f"  python benchmarks/nasty.py {again}", flush=True)
+    print(f"{done} instances, seed {options.seed}: {wrong} offenders, {time.monotonic() - began:.0f} s")
+    for name, count in sorted(counts.items()):
+        print(f"  {name:24} {count}")
+    return 1 if wrong else 0
+
+
+def _one(drawn):
+    if not faithful(drawn):
+        return "(below float32)", None
+    try:
+        drawn.job[1].check(drawn.job[0])
+        drawn.twin[1].check(drawn.twin[0])
+    except SpecError as error:
+        return f"(refused: {error.field})", None
+    try:
+        solution = solve(*drawn.job)
+    except Exception as error:
+        return "(error)", f"{error!r} at {traceback.extract_tb(error.__traceback__)[-1]}"
+    try:
+        found = known(drawn)
+    except AssertionError as error:
+        return "(no oracle)", None if "Model" in str(error) else repr(error)
+    return str(solution.result.status), fault(drawn, solution, found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,226 @@
+"""Samples whose weights are many decades apart: solved by tiers, the heaviest first, each in numbers near to 1.
+
+No solver that computes in float64 sees a weight of 1 beside one of 1e30. But where a value v can be had, a weight far
+above v counts as much as any other that is too much to lose: with weights cut to `cap`, a multiple of v, nothing gets
+worse, and what is lighter becomes visible. Cut weights make every value smaller, so that their bound holds for the job.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from shared.constraints import ON_SAMPLES
+from shared.contracts import Incumbent, JobSpec, SolveStatus, gap
+from shared.objectives import TRIMMED, WORST, sample_weights
+from shared.snapshot import FloatArray, Snapshot, label_targets
+from solver_service.milp.core.control import Control, IncumbentFound
+from solver_service.milp.core.moved import Moved
+from solver_service.milp.core.problem import MEANS, Mask, radii
+from solver_service.milp.core.solution import TOLERANCE, Solution
+
+APART = 2.0**30
+"""Weights that are farther apart than this are solved by tiers."""
+FIRST, RISE = 2.0**8, 2.0**8
+"""How far above the value weights are cut, and how much farther when heavy samples were lost at that."""
+ROUNDS = 16
+ROOM = 1e-6
+"""How much more margin is asked of heavy samples, per unit of what their scores add up, to outlive float32."""
+SMALLEST = float(np.finfo(np.float32).tiny)
+NOTE = "the samples' weights are far apart: solved by tiers, the heaviest first"
+WHOLE = ("max_error", *WORST, *TRIMMED)
+"""Objectives that cut weights would change in another way."""
+Solve = Callable[[Snapshot, JobSpec, Control, Moved | None], Solution]
+
+
+def far_apart(snapshot: Snapshot) -> bool:
+    """Whether weights of samples are so far apart that solvers lose the lighter ones."""
+    if snapshot.sample_weight is None:
+        return False
+    weights = snapshot.sample_weight[snapshot.sample_weight > 0]
+    return float(weights.max()) > APART * float(weights.min())
+
+
+def solve_by_tiers(snapshot: Snapshot, spec: JobSpec, control: Control, start: Moved | None, solve: Solve) -> Solution:
+    """Solve with weights cut lower and lower; the best weights of all, and the best of all bounds."""
+    job = _Tiers(snapshot, spec, control, start)
+    for cap, room in job.cuts():
+        job.take(*job.cut(cap, room), cap, room, solve)
+    return job.solution()
+
+
+@dataclass(eq=False)
+class _Tiers:
+    snapshot: Snapshot
+    spec: JobSpec
+    control: Control
+    best: Moved | None
+    value: float = math.inf
+    bound: float = 0.0
+    last: Solution | None = None
+    lost: bool = False
+    incumbents: list[Incumbent] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.weights = sample_weights(self.snapshot)
+        self.mean = self.spec.objective in MEANS
+        whole = self.spec.objective in WHOLE or any(one.type in ON_SAMPLES for one in self.spec.constraints)
+        self.rounds = 1 if whole else ROUNDS
+        self.start = self.spec.value(self.snapshot, self.snapshot.weight, self.snapshot.bias)
+
+    def cuts(self) -> Iterator[tuple[float, float]]:
+        """Where to cut, and the room for those that are cut: again with room, or higher, where that loses some."""
+        cap, above = _power_of_two(float(self.weights.max())), FIRST
+        yield cap, 0.0
+        for _ in range(self.rounds - 1):
+            before = self.value
+            if self.over or not math.isfinite(before):
+                return
+            lower = _power_of_two(
+                max(above * before * self._total / self._loss, float(self.weights[self.weights > 0].min()))
+            )
+            if lower >= cap:
+                return
+            yield lower, 0.0
+            if self.lost and not self.over and self.snapshot.task != "regression":
+                yield lower, ROOM
+            if self.value < before * (1 - TOLERANCE):
+                cap, above = lower * 2, FIRST
+            else:
+                above *= RISE
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to do."""
+        done = self.value <= self.bound * (1 + TOLERANCE)
+        return done or self.control.stopped or self.control.elapsed > 0.9 * self.spec.limits.time_s
+
+    @property
+    def _total(self) -> float:
+        """What a value is the share of: all weight for a mean, 1 for a sum."""
+        return float(self.weights.sum()) if self.mean else 1.0
+
+    @property
+    def _loss(self) -> float:
+        """About what a sample costs per unit of its weight."""
+        return _even(self.snapshot, self.spec) if self.mean else 1.0
+
+    def cut(self, cap: float, room: float) -> tuple[Snapshot, JobSpec, float]:
+        """The job with weights cut to the cap, in units of it; what its values are multiplied by in the job's own."""
+        weights = np.minimum(self.weights, cap) / cap
+        single = weights.astype(np.float32)
+        single = np.where(single > weights, np.nextafter(single, np.float32(0)), single)
+        single = np.where(weights > 0, np.maximum(single, np.float32(SMALLEST)), single).astype(np.float32)
+        factor = cap * (float(single.astype(np.float64).sum()) / float(self.weights.sum()) if self.mean else 1.0)
+        if self.spec.objective in WHOLE:
+            factor = 1.0
+        priced = [
+            one.model_copy(update={"value": one.value / factor}) if one.type == "movement_cost" else one
+            for one in self.spec.constraints
+        ]
+        limits = self.spec.limits
+        half = self.control.elapsed + 0.5 * max(0.0, limits.time_s - self.control.elapsed)
+        time_s = limits.time_s if self.rounds == 1 else half
+        update = {
+            "l2": self.spec.l2 / factor,
+            "constraints": priced,
+            "limits": limits.model_copy(update={"time_s": time_s}),
+        }
+        snapshot = replace(self.snapshot, sample_weight=single)
+        if room and snapshot.is_final_identity:
+            snapshot = replace(snapshot, offset=_with_room(snapshot, self.spec, self.weights > cap, room))
+        return snapshot, self.spec.model_copy(update=update), factor
+
+    def take(self, snapshot: Snapshot, spec: JobSpec, factor: float, cap: float, room: float, solve: Solve) -> None:
+        """Solve one, and keep what is better; values are counted with the job's own weights."""
+
+        def hear(found: IncumbentFound) -> None:
+            self._hear(found.moved, found.nodes)
+
+        within = self.control.heard_by(hear)
+        solution = solve(snapshot, spec, within, self.best)
+        self.last = solution if self.last is None or not room else self.last
+        feasible = solution.result.status is not SolveStatus.INFEASIBLE and math.isfinite(
+            solution.result.objective.final
+        )
+        if not room and feasible:
+            self.bound = max(self.bound, solution.result.objective.bound * factor * (1 - 1e-9))
+        value = self._hear(solution.moved, solution.result.nodes) if feasible else math.inf
+        self.lost = value > 2 * solution.result.objective.final * factor
+
+    def _hear(self, moved: Moved, nodes: int) -> float:
+        tail = self.snapshot.tail
+        if moved.tail:
+            tail = tuple(
+                replace(
+                    layer,
+                    weight=moved.tail.get(f"tail.{k}.weight", layer.weight),
+                    bias=moved.tail.get(f"tail.{k}.bias", layer.bias),
+                )
+                for k, layer in enumerate(tail)
+            )
+        value = self.spec.goal.value(self.snapshot, moved.weight, moved.bias, tail)
+        value += self.spec.value(self.snapshot, moved.weight, moved.bias) - self.spec.goal.value(
+            self.snapshot, moved.weight, moved.bias
+        )
+        if value < self.value:
+            self.best, self.value = moved, value
+            bound, elapsed = min(self.bound, value), self.control.elapsed
+            self.incumbents.append(Incumbent(t_s=elapsed, objective=value, bound=bound))
+            self.control.on_incumbent(IncumbentFound(elapsed, value, bound, nodes, moved))
+        return value
+
+    def solution(self) -> Solution:
+        """The result of all tiers together."""
+        last, best = self.last, self.best
+        assert last is not None, "the first cut is always solved"
+        assert best is not None, "whatever was solved was heard"
+        if last.result.status is SolveStatus.INFEASIBLE and not self.incumbents:
+            return last
+        final, bound = self.value, min(self.bound, self.value)
+        status = last.result.status
+        if final <= bound * (1 + 2 * TOLERANCE):
+            status = SolveStatus.OPTIMAL
+        elif status is SolveStatus.OPTIMAL:
+            status = SolveStatus.GAP_REACHED
+        report = last.result.objective.model_copy(
+            update={"start": self.start, "final": final, "bound": bound, "gap": gap(final, bound)}
+        )
+        result = last.result.model_copy(
+            update={
+                "objective": report,
+                "status": status,
+                "improved": last.result.improved or final < self.start,
+                "incumbents": self.incumbents,
+                "changed_weights": int(np.count_nonzero(best.weight != self.snapshot.weight)),
+                "notes": [NOTE, *last.result.notes],
+            }
+        )
+        return Solution(result, best.weight, best.bias, best.tail)
+
+
+def _power_of_two(value: float) -> float:
+    """The power of two that is not below a value > 0, within float64."""
+    return math.ldexp(1.0, math.frexp(value)[1]) if value < 1e300 else 1e300
+
+
+def _even(snapshot: Snapshot, spec: JobSpec) -> float:
+    """The objective at the start if all samples had the same weight; 1 where that is 0."""
+    return spec.goal.value(replace(snapshot, sample_weight=None), snapshot.weight, snapshot.bias) or 1.0
+
+
+def _with_room(snapshot: Snapshot, spec: JobSpec, heavy: Mask, room: float) -> FloatArray:
+    """The offsets [N, h] with the right side of heavy samples made harder to reach, more than rounding can undo."""
+    largest = np.abs(snapshot.weight) + radii(snapshot, spec)[:, :-1]
+    parts = np.abs(snapshot.inputs.astype(np.float64)) @ largest.T
+    offset = np.zeros(parts.shape) if snapshot.offset is None else snapshot.offset.astype(np.float64)
+    amount = (
+        heavy[:, None] * room * (parts + np.abs(offset) + (0.0 if snapshot.bias is None else np.abs(snapshot.bias)))
+    )
+    if snapshot.task == "classification":
+        rows = np.arange(snapshot.samples)
+        offset[rows, snapshot.targets] -= 2 * amount.max(axis=1)
+    else:
+        offset -= (2.0 * label_targets(snapshot) - 1.0) * amount
+    return offset.astype(np.float32)
