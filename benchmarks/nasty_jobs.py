@@ -127,7 +127,7 @@ def _units(rng, twin, mixed):
         scores = 0
     if rng.random() < 0.2:
         inputs = scores
-    return Units(inputs, scores, 0 if mixed or snapshot.sample_weight is None and rng.random() < 0.5 else weights)
+    return Units(inputs, scores, 0 if mixed or (snapshot.sample_weight is None and rng.random() < 0.5) else weights)
 
 
 def _in_units(twin, units, mixed):

@@ -10,7 +10,7 @@ from solver_service.milp.core.network import network_of
 from solver_service.milp.core.problem import problem_of
 from solver_service.milp.core.requirements import STYLES, requirements_of
 from solver_service.milp.formulation.compact import NO_CUTS, compact_model
-from solver_service.milp.formulation.constrained_model import constrained_model
+from solver_service.milp.formulation.constraints.constrained_model import constrained_model
 from solver_service.milp.formulation.model import LinearModel
 from solver_service.milp.formulation.reach import size_of
 from solver_service.milp.formulation.reference import reference_model

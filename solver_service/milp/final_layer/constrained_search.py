@@ -5,8 +5,8 @@ from collections.abc import Callable
 from solver_service.milp.backends.outcome import OnSolution
 from solver_service.milp.core.problem import Array, Problem
 from solver_service.milp.core.solution import TOLERANCE
-from solver_service.milp.formulation.constrained_model import ConstrainedModel
-from solver_service.milp.heuristics.polish import polish
+from solver_service.milp.formulation.constraints.constrained_model import ConstrainedModel
+from solver_service.milp.heuristics.programs.polish import polish
 from solver_service.milp.rounding.incumbents import Incumbents
 from solver_service.milp.rounding.into_box import change_of
 

@@ -8,14 +8,14 @@ from shared.contracts import JobSpec
 from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.control import Control
 from solver_service.milp.core.problem import Problem, Space
-from solver_service.milp.formulation.on_samples import shares_of
-from solver_service.milp.heuristics.descents import Descents
-from solver_service.milp.heuristics.kept_sets import KeptSets
-from solver_service.milp.heuristics.polishing import Polishing
+from solver_service.milp.formulation.constraints.on_samples import shares_of
+from solver_service.milp.heuristics.descents.long_descents import Polishing
+from solver_service.milp.heuristics.descents.rounds import Descents
+from solver_service.milp.heuristics.programs.kept_sets import KeptSets
 from solver_service.milp.heuristics.schedule import Account, Schedule
-from solver_service.milp.heuristics.tally import Tally
-from solver_service.milp.heuristics.walk import WALKED, Walk
-from solver_service.milp.heuristics.walking import Walking
+from solver_service.milp.heuristics.walks.tally import Tally
+from solver_service.milp.heuristics.walks.walk import WALKED, Walk
+from solver_service.milp.heuristics.walks.walking import Walking
 from solver_service.milp.presolve.screening import Screened
 from solver_service.milp.rounding.incumbents import Incumbents
 

@@ -14,10 +14,10 @@ from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.problem import Problem, problem_of
 from solver_service.milp.core.requirements import requirements_of
 from solver_service.milp.formulation.compact import NO_CUTS
-from solver_service.milp.formulation.constrained_model import constrained_model
+from solver_service.milp.formulation.constraints.constrained_model import constrained_model
+from solver_service.milp.formulation.constraints.on_samples import Shares, shares_of
+from solver_service.milp.formulation.constraints.on_weights import never_zero
 from solver_service.milp.formulation.model import LinearModel
-from solver_service.milp.formulation.on_samples import Shares, shares_of
-from solver_service.milp.formulation.on_weights import never_zero
 from solver_service.milp.presolve.screening import screen
 from solver_service.milp.rounding.snapping import grid_range, level_choices
 

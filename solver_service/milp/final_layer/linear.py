@@ -4,10 +4,10 @@ from dataclasses import replace
 
 from shared.contracts import Backend, SolveStatus
 from solver_service.milp.backends.registry import version
+from solver_service.milp.final_layer.convex.smoothed import SMOOTHED, descend_smoothed, is_large, time_for_program
 from solver_service.milp.final_layer.job import Job, allowance, ending_of, why
 from solver_service.milp.final_layer.report import Ending
-from solver_service.milp.final_layer.smoothed import SMOOTHED, descend_smoothed, is_large, time_for_program
-from solver_service.milp.heuristics.lazy_lp import LazyProgram
+from solver_service.milp.heuristics.programs.lazy_lp import LazyProgram
 
 SEARCHED_SHARE, PATIENCE_S = 0.3, 0.3
 """Of the time for descents before the linear program of a large problem, unless they stand still."""

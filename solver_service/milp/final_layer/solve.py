@@ -16,21 +16,21 @@ from solver_service.milp.core.problem import Array, Problem, problem_of
 from solver_service.milp.core.requirements import STYLES, Requirements, requirements_of
 from solver_service.milp.core.solution import TOLERANCE, Solution, is_integral, safe_bound
 from solver_service.milp.final_layer.bounding import bound_by_conflicts, bound_by_relaxation
+from solver_service.milp.final_layer.convex.least_squares import solve_least_squares
+from solver_service.milp.final_layer.convex.smooth import solve_smooth
+from solver_service.milp.final_layer.convex.smoothed import SMOOTHED
+from solver_service.milp.final_layer.convex.trimmed import solve_trimmed
 from solver_service.milp.final_layer.improving import Improver
 from solver_service.milp.final_layer.infeasible import contradictions
 from solver_service.milp.final_layer.job import ROUNDS, Job, budget_of, ending_of, honest, options_of, too_large, why
-from solver_service.milp.final_layer.least_squares import solve_least_squares
 from solver_service.milp.final_layer.linear import solve_linear
 from solver_service.milp.final_layer.report import Ending, solution_of
-from solver_service.milp.final_layer.smooth import solve_smooth
-from solver_service.milp.final_layer.smoothed import SMOOTHED
-from solver_service.milp.final_layer.trimmed import solve_trimmed
 from solver_service.milp.final_layer.under_constraints import solve_constrained
 from solver_service.milp.formulation.compact import columns_of, complete
 from solver_service.milp.formulation.model import LinearModel
 from solver_service.milp.formulation.reference import complete_reference, reference_model
 from solver_service.milp.formulation.rows import nonzeros
-from solver_service.milp.heuristics.push_off import finish_count
+from solver_service.milp.heuristics.programs.push_off import finish_count
 from solver_service.milp.presolve.aggregation import Aggregation, fold, not_aggregated
 from solver_service.milp.presolve.screening import Screened, screen
 from solver_service.milp.rounding.incumbents import Incumbents

@@ -16,7 +16,7 @@ from solver_service.milp.final_layer.job import ROUNDS, Job, allowance, ending_o
 from solver_service.milp.final_layer.linear import solve_linear
 from solver_service.milp.final_layer.report import Ending
 from solver_service.milp.formulation.compact import NO_CUTS, Cuts
-from solver_service.milp.formulation.constrained_model import constrained_model
+from solver_service.milp.formulation.constraints.constrained_model import constrained_model
 from solver_service.milp.formulation.model import LinearModel
 from solver_service.milp.formulation.rows import nonzeros
 

@@ -18,10 +18,10 @@ from solver_service.milp.core.solution import BYTES_PER_NONZERO, Solution, safe_
 from solver_service.milp.formulation.reach import size_of
 from solver_service.milp.formulation.relu_block import BlockModel, block_model
 from solver_service.milp.network.arms import Arms, relative_gain
-from solver_service.milp.network.descent_search import GAIN, Rounds, Search, search
-from solver_service.milp.network.joint_search import JointSearch
+from solver_service.milp.network.joint.search import JointSearch
 from solver_service.milp.network.keeping import Keeper
-from solver_service.milp.network.sequential import fits, refine, secure
+from solver_service.milp.network.programs.descent_search import GAIN, Rounds, Search, search
+from solver_service.milp.network.programs.sequential import fits, refine, secure
 from solver_service.milp.network.step_incumbents import BlockIncumbents
 
 FIRST_SHARE = 0.7

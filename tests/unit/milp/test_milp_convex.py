@@ -10,8 +10,8 @@ from shared.contracts import SolveStatus
 from shared.snapshot import Snapshot
 from solver_service.milp.core.control import Control
 from solver_service.milp.core.problem import problem_of
-from solver_service.milp.final_layer.convex import CLOSE, ConvexProgram
-from solver_service.milp.final_layer.smoothed import minima
+from solver_service.milp.final_layer.convex.program import CLOSE, ConvexProgram
+from solver_service.milp.final_layer.convex.smoothed import minima
 from solver_service.milp.solve import solve
 
 CASES = [

@@ -9,7 +9,7 @@ from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.control import Control
 from solver_service.milp.core.problem import problem_of
 from solver_service.milp.core.requirements import requirements_of
-from solver_service.milp.heuristics.kept_sets import improve
+from solver_service.milp.heuristics.programs.kept_sets import improve
 from solver_service.milp.presolve.screening import screen
 from solver_service.milp.rounding.incumbents import Incumbents
 from solver_service.milp.solve import solve

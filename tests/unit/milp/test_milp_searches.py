@@ -11,15 +11,15 @@ from shared.snapshot import Snapshot
 from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.control import Control
 from solver_service.milp.core.problem import problem_of
-from solver_service.milp.heuristics.descent import Arms, descend
-from solver_service.milp.heuristics.discrete import Discrete
-from solver_service.milp.heuristics.line import Kinks, Line, losses_at, stretches
-from solver_service.milp.heuristics.polishing import Polishing
+from solver_service.milp.heuristics.descents.adam import Arms, descend
+from solver_service.milp.heuristics.descents.long_descents import Polishing
+from solver_service.milp.heuristics.descents.single_precision import SinglePrecision
+from solver_service.milp.heuristics.descents.slopes import losses_of, slopes_of
 from solver_service.milp.heuristics.schedule import Account, Schedule
-from solver_service.milp.heuristics.single_precision import SinglePrecision
-from solver_service.milp.heuristics.standins import losses_of, slopes_of
-from solver_service.milp.heuristics.tally import Tally
-from solver_service.milp.heuristics.walk import Walk
+from solver_service.milp.heuristics.walks.discrete import Discrete
+from solver_service.milp.heuristics.walks.line import Kinks, Line, losses_at, stretches
+from solver_service.milp.heuristics.walks.tally import Tally
+from solver_service.milp.heuristics.walks.walk import Walk
 from solver_service.milp.rounding.incumbents import Incumbents
 from solver_service.milp.rounding.into_box import weights_of
 from solver_service.milp.solve import solve

@@ -15,14 +15,14 @@ from solver_service.milp.core.network import Network, network_of
 from solver_service.milp.core.problem import Array
 from solver_service.milp.core.solution import Solution
 from solver_service.milp.network.arms import Arms, relative_gain
-from solver_service.milp.network.descent import Descender
-from solver_service.milp.network.evaluator import Evaluator
-from solver_service.milp.network.gauss_newton import gauss_newton
-from solver_service.milp.network.initial import fresh
-from solver_service.milp.network.minibatches import Minibatches
-from solver_service.milp.network.replacement import replace_unit, replaceable
-from solver_service.milp.network.scaling import Scaling
-from solver_service.milp.network.stand_ins import stand_in
+from solver_service.milp.network.joint.descent import Descender
+from solver_service.milp.network.joint.evaluator import Evaluator
+from solver_service.milp.network.joint.gauss_newton import gauss_newton
+from solver_service.milp.network.joint.initial import fresh
+from solver_service.milp.network.joint.minibatches import Minibatches
+from solver_service.milp.network.joint.replacement import replace_unit, replaceable
+from solver_service.milp.network.joint.scaling import Scaling
+from solver_service.milp.network.joint.stand_ins import stand_in
 from solver_service.milp.solve import solve
 
 OBJECTIVES = ("mse", "mae", "max_error", "outliers", "zero_one", "ramp", "hinge")

@@ -1,0 +1,64 @@
+"""The recipe for mse, huber and log_loss: a convex program, and a search around it where constraints ask for more."""
+
+from dataclasses import replace
+
+import scipy
+
+from shared.constraints import ON_SAMPLES
+from shared.contracts import Backend, SolveStatus
+from solver_service.milp.final_layer.convex.branching import Branching
+from solver_service.milp.final_layer.convex.cutting_planes import search_by_tangents
+from solver_service.milp.final_layer.convex.program import ConvexProgram
+from solver_service.milp.final_layer.convex.right_samples import search_right_samples
+from solver_service.milp.final_layer.infeasible import blame
+from solver_service.milp.final_layer.job import Job, allowance, ending_of, why
+from solver_service.milp.final_layer.report import Ending
+from solver_service.milp.final_layer.under_constraints import solve_constrained
+from solver_service.milp.rounding.into_box import change_of
+
+PINNING = ("max_nonzero", "grid", "levels")
+"""Constraints that leave single weights a few values each."""
+ROOM_FOR_BOUND = 1e-9
+
+
+def solve_smooth(job: Job) -> Ending:
+    """Minimise, offer, and search where rounding to what constraints allow loses something."""
+    began, problem, incumbents, budget = job.control.elapsed, job.problem, job.incumbents, job.budget()
+    types = {constraint.type for constraint in problem.constraints}
+    program = ConvexProgram(problem)
+    branching = Branching(job, program) if types.intersection(PINNING) else None
+    lower, upper = branching.root if branching else program.box
+    start = change_of(problem, incumbents.best.weight, incumbents.best.bias)
+    least = program.minimise(lower, upper, start, lambda: budget.over)
+    incumbents.raise_bound(least.bound * (1 - ROOM_FOR_BOUND))
+    incumbents.offer(least.change)
+    on_samples = bool(types.intersection(ON_SAMPLES))
+    ending = replace(_ended(job, why(job)), solve_s=job.control.elapsed - began)
+    if branching is not None and on_samples:
+        branching.fit(least)
+    if on_samples and not _done(job):
+        if not incumbents.feasible:
+            ending = solve_constrained(job)
+        if incumbents.feasible:
+            search_right_samples(job, program, least)
+        if incumbents.feasible and not _done(job):
+            search_by_tangents(job, program, [least.change])
+    if branching is not None and not _done(job):
+        done = branching.run(least, certain=not on_samples)
+        if done and not (incumbents.feasible or on_samples):
+            notes = tuple(blame(problem.snapshot, job.spec, job.budget()))
+            return replace(_ended(job, SolveStatus.INFEASIBLE), notes=notes)
+        ending = replace(ending, nodes=branching.nodes, solve_s=job.control.elapsed - began)
+    if incumbents.feasible:
+        ending = replace(ending, status=why(job))
+    return replace(ending, allowance=_ended(job, why(job)).allowance)
+
+
+def _done(job: Job) -> bool:
+    """Whether the time is up, or the best value is as close to its bound as rounding lets it come."""
+    close = job.incumbents.feasible and job.incumbents.best.objective - job.incumbents.bound <= allowance(job)
+    return close or job.proven or job.budget().over
+
+
+def _ended(job: Job, status: SolveStatus) -> Ending:
+    return ending_of(job, status, backend=Backend(name="scipy", version=scipy.__version__))

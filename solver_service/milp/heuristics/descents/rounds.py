@@ -1,0 +1,185 @@
+"""Rounds of descents that learn from one another: the best rates, widths, weights and places breed the next ones."""
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from solver_service.milp.core.budget import Budget
+from solver_service.milp.core.problem import Array, Problem
+from solver_service.milp.heuristics.descents.adam import Arms, batch_size, descend
+from solver_service.milp.heuristics.descents.single_precision import SinglePrecision, Singles
+from solver_service.milp.heuristics.descents.slopes import natural_widths, slopes_of
+from solver_service.milp.heuristics.walks.tally import Tally
+from solver_service.milp.heuristics.walks.walk import Walk
+from solver_service.milp.rounding.incumbents import Incumbents
+
+RATES = (0.01, 0.4)
+FIRST_RATES = (0.1, 0.2, 0.05)
+EPOCHS = (12, 24, 48, 48)
+ELITE = 8
+PARENTS = 4
+FIRST_S = 0.15
+"""How long the first round takes at most, unless a dozen steps take longer."""
+FEWEST_STEPS = 12
+ROUND_SHARE = 0.3
+"""Of the time that is left, the most that a later round may take."""
+REPAIRS = 60
+"""Line searches that a descent's end gets to keep the constraints."""
+BREED, WARM = 0.6, 0.5
+"""How often an arm takes after a parent, and how often a round begins where parents ended."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ended:
+    """Where an arm ended, how good that is, and what it was told; `rate` is that of the arm's first ancestor."""
+
+    value: float
+    change: Singles
+    rate: float
+    width: float
+    weights: Singles
+
+
+@dataclass(eq=False)
+class Descents:
+    """A strategy of the schedule: each `advance` is one round of arms side by side, its best ends offered."""
+
+    problem: Problem
+    tally: Tally
+    incumbents: Incumbents
+    rng: np.random.Generator
+    reproducible: bool
+    walk: Walk
+    elite: list[Ended] = field(default_factory=list)
+    rounds: int = 0
+
+    def __post_init__(self) -> None:
+        self.block = SinglePrecision.of(self.problem)
+        self._slopes = slopes_of(self.problem, self.block.unit)
+        self._natural, *self._widths = natural_widths(self.problem)
+        cost = self.problem.cost
+        self._weights = (cost / cost.mean()).astype(np.float32)
+        self._epoch = -(-len(cost) // batch_size(len(cost)))
+        self._step_s = 0.0
+
+    def advance(self, budget: Budget) -> bool:
+        """Run one round; False when there is no time for another."""
+        warm = len(self.elite) >= PARENTS and self.rng.random() < WARM
+        steps = self._planned_steps(budget)
+        if steps < FEWEST_STEPS and self.rounds > 0:
+            return False
+        arms = self._arms(warm)
+        began = time.perf_counter()
+        ends = descend(
+            self.block,
+            self._slopes,
+            self._weights,
+            self.tally.cell,
+            arms,
+            steps=steps,
+            rng=self.rng,
+            should_stop=lambda: budget.over,
+        )
+        self._step_s = (time.perf_counter() - began) / steps
+        self._gather(arms, ends, warm, budget)
+        self.rounds += 1
+        return True
+
+    def _planned_steps(self, budget: Budget) -> int:
+        """As many epochs as a round is drawn to have, and as fit into the time."""
+        epochs = EPOCHS[0] if self.rounds < 2 else int(self.rng.choice(EPOCHS))
+        wanted = epochs * self._epoch
+        if self.reproducible:
+            return wanted
+        left = budget.until - budget.control.elapsed
+        if self.rounds == 0:
+            # Nothing is known of a step's time yet: two of them are tried.
+            return int(np.clip(FIRST_S / self._probed(), FEWEST_STEPS, wanted))
+        # A later round may have a share of what is left, but always time for two epochs.
+        longest = min(left, max(ROUND_SHARE * left, 4 * FIRST_S, 2 * self._epoch * self._step_s))
+        return int(min(wanted, longest / max(self._step_s, 1e-6)))
+
+    def _probed(self) -> float:
+        """How long a step of the first arms takes, in seconds."""
+        began = time.perf_counter()
+        arms = self._arms(warm=False)
+        descend(self.block, self._slopes, self._weights, self.tally.cell, arms, steps=2, rng=self.rng, should_stop=bool)
+        return (time.perf_counter() - began) / 2
+
+    def _arms(self, warm: bool) -> Arms:
+        """Draw the arms of a round: new ones, and ones that take after what has paid."""
+        count = 3 if self.rounds == 0 else 6
+        shape = self.problem.radius.shape
+        changes = np.zeros((count, *shape), dtype=np.float32)
+        rate, width = np.zeros(count), np.zeros(count)
+        weights = np.ones((count, self.tally.cells))
+        for arm in range(count):
+            rate[arm] = FIRST_RATES[arm] if self.rounds == 0 else _log_uniform(self.rng, *RATES)
+            width[arm] = self._natural if self.rounds == 0 else _log_uniform(self.rng, *self._widths)
+            if self.tally.asks:
+                # The rarer a cell, the more its samples have to count where shares of cells are asked for.
+                # A power drawn from [0, 1]: from all alike to every cell with the same total.
+                weights[arm] = self._rarity ** self.rng.random()
+            if self.elite and self.rounds > 0 and self.rng.random() < BREED:
+                parent = self._parent()
+                rate[arm] = parent.rate * np.exp(0.3 * self.rng.normal())
+                width[arm] = parent.width * np.exp(0.2 * self.rng.normal())
+                weights[arm] = parent.weights * np.exp(0.2 * self.rng.normal(size=self.tally.cells))
+            if warm:
+                changes[arm] = self._parent().change
+                rate[arm] *= self.rng.choice([0.1, 0.3, 1.0])
+        singles = [array.astype(np.float32) for array in (rate, width, weights)]
+        return Arms(changes, *singles)
+
+    @property
+    def _rarity(self) -> Array:
+        share = self.tally.total / self.tally.total.sum()
+        return np.asarray(1.0 / np.maximum(share * self.tally.cells, 1e-9))
+
+    def _parent(self) -> Ended:
+        return self.elite[int(self.rng.integers(min(PARENTS, len(self.elite))))]
+
+    def _gather(self, arms: Arms, ends: Singles, warm: bool, budget: Budget) -> None:
+        """Value the ends, offer the best, and keep the elite of all rounds."""
+        values = self._values(ends)
+        order = np.argsort(values, kind="stable")
+        for arm in order.tolist():
+            # A warm arm began where others ended, with a rate cut down for that; its parents' is what breeds.
+            rate = self._parent().rate if warm else float(arms.rate[arm])
+            self.elite.append(Ended(values[arm], ends[arm], rate, float(arms.width[arm]), arms.weights[arm]))
+        self._offer(ends[order[0]], budget)
+        self.elite.sort(key=lambda ended: ended.value)
+        del self.elite[ELITE:]
+
+    def _values(self, ends: Singles) -> list[float]:
+        """How good each end is; where constraints are asked for, with what they lack as a price."""
+        outputs = self.block.outputs(ends)
+        found = []
+        for arm in range(len(ends)):
+            # From [n, a, h] in units of `unit` to float64 scores [n, h].
+            scores = outputs[:, arm, :].astype(np.float64) * self.block.unit
+            if self.tally.asks:
+                found.append(self.walk.priced(scores))
+            else:
+                found.append(self.problem.loss(scores))
+        return found
+
+    def _offer(self, end: Singles, budget: Budget) -> None:
+        change = end.astype(np.float64)
+        if self.tally.asks:
+            change = self._repaired(change, budget)
+        self.incumbents.offer_whole(change)
+
+    def _repaired(self, change: Array, budget: Budget) -> Array:
+        """The change after some line searches, biases first, if it breaks constraints on samples."""
+        self.walk.goto(change)
+        for _ in range(REPAIRS):
+            if self.walk.rank.broken == 0 or budget.over:
+                break
+            self.walk.bias_step()
+        return self.walk.change
+
+
+def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))

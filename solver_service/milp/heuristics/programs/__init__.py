@@ -1,0 +1,1 @@
+"""Linear programs over kept samples, and what saves their solutions from rounding."""

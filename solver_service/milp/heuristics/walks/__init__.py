@@ -1,0 +1,1 @@
+"""Exact line searches: walks that keep constraints, for counts and for ramps."""

@@ -1,0 +1,245 @@
+"""A walk by exact line searches: constraints first, then the objective, never back; for counts and for ramps."""
+
+from copy import copy
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from solver_service.milp.core.problem import Array, Index, Mask, Problem
+from solver_service.milp.heuristics.walks.discrete import Discrete
+from solver_service.milp.heuristics.walks.line import Stretches, best_stretch, losses_at, stretches
+from solver_service.milp.heuristics.walks.margin_lines import MarginLines
+from solver_service.milp.heuristics.walks.tally import Tally
+
+COUNTED = ("zero_one", "outliers", "worst_class", "worst_group")
+WALKED = (*COUNTED, "ramp")
+"""Objectives whose exact value along a line is known here."""
+TO_THE_EDGE = 1e-9
+"""Steps shorter than this, in units of the box, are none."""
+FEW = 0.3
+"""Of the entries of a random row, how many move."""
+FIRST_PRICE, RISE, EVERY = 2.0, 1.5, 40
+"""What breaking constraints costs at first, as a multiple of all weight; it rises as long as that does not help."""
+
+
+@dataclass(frozen=True)
+class Rank:
+    """How good a state is: its objective and by how much constraints are broken; lower is better."""
+
+    broken: float
+    value: float
+
+    def at(self, price: float) -> float:
+        """One number for both: a price that is too low for a constraint is raised until it is kept."""
+        return self.value + (price * self.broken if self.broken else 0.0)
+
+
+class Walk:
+    """A state of an output layer that line searches improve.
+
+    `change` [h, d+1] is in units of the radius, `scores` [n, h] are those it leads to, `rank` is what they are worth.
+    """
+
+    def __init__(self, problem: Problem, tally: Tally, rng: np.random.Generator) -> None:
+        self._problem, self._tally, self._rng = problem, tally, rng
+        self._lines = MarginLines(problem, tally.cell)
+        self._weights = problem.weights
+        # A count is a weight, a worst rate a share: the price of a broken share is in the objective's own unit.
+        self._first_price = FIRST_PRICE * (1.0 if len(tally.judged) else float(self._weights.sum()))
+        self._price, self._waited = self._first_price, 0
+        self._discrete = Discrete.of(problem)
+        classes = problem.snapshot.task == "classification" and problem.objective.name == "zero_one"
+        self._pairs = classes and self._discrete is None
+        self.goto(np.zeros_like(problem.radius))
+
+    def fork(self) -> Self:
+        """Another walk from here, over the same samples."""
+        return copy(self)
+
+    def goto(self, change: Array) -> None:
+        """Go on from another change, or from the nearest one that keeps what is asked of single weights."""
+        self.change = np.clip(change, -1.0, 1.0)
+        self._free: Mask = self._problem.radius > 0
+        if self._discrete is not None:
+            self.change = self._discrete.settled(self.change)
+            self._free = self._discrete.free(self.change)
+        self.scores = self._problem.scores_at(self.change)
+        self.rank = self.rank_of(self.scores)
+
+    def cheapen(self, share: float) -> None:
+        """Let constraints cost a share of what they did at first; the price rises again while they are broken."""
+        self._price = share * self._first_price
+
+    def rank_of(self, scores: Array) -> Rank:
+        """The rank of a state with these scores [n, h]."""
+        guard = self._lines.guard
+        right = self._tally.gather(self._weights * self._lines.right(scores, guard))
+        broken = float(self._tally.broken(right))
+        if self._tally.gaps:
+            # A gap has two sides: it has to be kept whichever way samples close to the line are rounded.
+            loose = self._tally.gather(self._weights * self._lines.right(scores, -guard))
+            broken = max(broken, float(self._tally.broken(loose)))
+        match self._problem.objective.name:
+            case "ramp":
+                value = self._lines.ramp(scores)
+            case name if name in COUNTED:
+                value = float(self._tally.wrong(right))
+            case _:
+                value = 0.0  # the walk only serves to keep the constraints
+        return Rank(broken, value)
+
+    def priced(self, scores: Array) -> float:
+        """What other scores [n, h] are worth: their objective, and the price of what they break."""
+        return Rank(self.rank_of(scores).broken, self._problem.loss(scores)).at(self._price)
+
+    def bias_step(self) -> bool:
+        """One line search along a bias drawn at random, or now and then along any one entry; whether anything moved."""
+        self._raise_price()
+        units, width = self._problem.radius.shape
+        unit, last = int(self._rng.integers(units)), width - 1
+        if self._rng.random() < 0.7 and self._problem.radius[unit, last] > 0:
+            return self.single(unit, np.array([last]), np.ones(1))
+        return self.single(unit, self._rng.integers(width, size=1), np.ones(1))
+
+    def random_step(self) -> bool:
+        """One line search along a direction drawn at random; whether anything moved."""
+        self._raise_price()
+        rng, (units, width) = self._rng, self._problem.radius.shape
+        draw, unit = rng.random(), int(rng.integers(units))
+        if draw < 0.2:
+            return self.single(unit, np.array([width - 1]), np.ones(1))
+        if draw < 0.55:
+            return self.single(unit, rng.integers(width, size=1), np.ones(1))
+        if draw > 0.75 and self._pairs:
+            return self._towards_a_wrong_sample()
+        if draw > 0.75 and self._discrete is not None and not self._free.all():
+            return self._swap(self._discrete)
+        chosen = np.flatnonzero(rng.random(width) < FEW)
+        return self.single(unit, chosen, rng.normal(size=chosen.size))
+
+    def single(self, unit: int, entries: Index, amounts: Array) -> bool:
+        """Move some entries of one unit along a line, as far as is best; whether anything moved."""
+        stops: Array | None = None
+        if self._discrete is not None:
+            stepped = self._discrete.stepped[unit, entries]
+            if entries.size == 1 and stepped[0]:
+                now = float(self.change[unit, entries[0]])
+                # The only steps that lead to values which the entry may have.
+                stops = (self._discrete.choices(unit, int(entries[0]), now) - now) / amounts[0]
+            movable = self._free[unit, entries] & (~stepped if stops is None else True)
+            entries, amounts = entries[movable], amounts[movable]
+        least, most = _range(self.change[unit, entries], amounts)
+        if most - least <= TO_THE_EDGE or (stops is not None and stops.size == 0):
+            return False
+        # [n]: what a step of 1 adds to the unit's scores.
+        moved = self._problem.inputs[:, entries] @ (self._problem.radius[unit, entries] * amounts)
+        if not moved.any():
+            return False
+        found = stretches(self._lines.of_unit(self.scores, unit, moved), self._tally.cells, least, most)
+        if self._problem.objective.name == "ramp":
+            step, rank = self._by_ramp(unit, moved, found, stops)
+        else:
+            step, rank = self._by_count(found, stops)
+        if step == 0.0 or self._worse(rank):
+            return False
+        scores = self.scores.copy()
+        scores[:, unit] += step * moved
+        return self._take(scores, [(unit, entries, amounts)], step)
+
+    def _towards_a_wrong_sample(self) -> bool:
+        """Move a wrong sample's class along its inputs, and its rival's against them, as far as is best."""
+        problem, radius = self._problem, self._problem.radius
+        margin, rival = self._lines.margins(self.scores)
+        wrong = np.flatnonzero(margin < self._lines.guard)
+        sample = int(self._rng.choice(wrong)) if wrong.size else int(self._rng.integers(len(margin)))
+        up, down = int(problem.targets[sample]), int(rival[sample])
+        # g_n R: where the box is wide and the input large, this margin gains most.
+        amounts = [sign * problem.inputs[sample] * radius[unit] for unit, sign in ((up, 1.0), (down, -1.0))]
+        largest = max(float(np.abs(amount).max()) for amount in amounts)
+        if largest == 0:
+            return False
+        entries = np.flatnonzero(amounts[0])
+        # In units of the largest entry, so that a step of 1 crosses half of the box.
+        parts = [(unit, entries, amount[entries] / largest) for unit, amount in zip((up, down), amounts, strict=True)]
+        ranges = [_range(self.change[unit, chosen], amount) for unit, chosen, amount in parts]
+        least, most = max(first for first, _ in ranges), min(last for _, last in ranges)
+        if most - least <= TO_THE_EDGE:
+            return False
+        moved = np.zeros_like(self.scores)
+        for unit, chosen, amount in parts:
+            moved[:, unit] = problem.inputs[:, chosen] @ (radius[unit, chosen] * amount)
+        line = self._lines.of_all(self.scores, moved)
+        step, rank = self._by_count(stretches(line, self._tally.cells, least, most), None)
+        return not self._worse(rank) and self._take(self.scores + step * moved, parts, step)
+
+    def _swap(self, discrete: Discrete) -> bool:
+        """Where only so many weights may differ from 0: one becomes 0, another may move; undone if that is worse."""
+        fixed = np.argwhere(~self._free & (self._problem.radius > 0))
+        zeroable = np.argwhere(discrete.zeroable(self.change) & self._free)
+        if not len(fixed) or not len(zeroable):
+            return False
+        state = copy(self.__dict__)
+        (unit, entry), (off_unit, off_entry) = self._rng.choice(fixed), self._rng.choice(zeroable)
+        change = self.change.copy()
+        change[off_unit, off_entry] = discrete.zero[off_unit, off_entry]
+        self.goto(change)
+        self._free = self._free.copy()
+        self._free[unit, entry] = True
+        self.single(int(unit), np.array([entry]), np.ones(1))
+        before: Rank = state["rank"]
+        if (before.broken == 0 and self.rank.broken > 0) or self.rank.at(self._price) > before.at(self._price):
+            self.__dict__.update(state)
+            return False
+        self._free = discrete.free(self.change)
+        return True
+
+    def _worse(self, rank: Rank) -> bool:
+        """Whether a state is no place to go to; one that breaks constraints never is from one that keeps them."""
+        if self.rank.broken == 0 and rank.broken > 0:
+            return True
+        return rank.at(self._price) > self.rank.at(self._price)
+
+    def _raise_price(self) -> None:
+        self._waited = self._waited + 1 if self.rank.broken else 0
+        if self._waited >= EVERY:
+            self._price, self._waited = min(RISE * self._price, 1e12 * self._first_price), 0
+
+    def _take(self, scores: Array, parts: list[tuple[int, Index, Array]], step: float) -> bool:
+        """Go there, unless it is worse than what the line promised."""
+        rank = self.rank_of(scores)
+        if self._worse(rank):
+            return False
+        change = self.change.copy()
+        for unit, entries, amounts in parts:
+            change[unit, entries] = np.clip(change[unit, entries] + step * amounts, -1.0, 1.0)
+        self.change, self.scores, self.rank = change, scores, rank
+        return True
+
+    def _by_count(self, found: Stretches, stops: Array | None) -> tuple[float, Rank]:
+        counted = self._problem.objective.name in COUNTED
+        found = found if stops is None else found.at(stops)
+        broken, value, place = best_stretch(found, self._tally, self._price)
+        return float(found.middle[place]), Rank(broken, value if counted else 0.0)
+
+    def _by_ramp(self, unit: int, moved: Array, found: Stretches, stops: Array | None) -> tuple[float, Rank]:
+        """The best kink of the ramps, or of the steps that there are."""
+        least, most = found.middle[0] - found.width[0] / 2, found.middle[-1] + found.width[-1] / 2
+        # A piecewise linear sum is least at a kink or an end; under constraints a middle stands for its stretch.
+        kinks = self._lines.kinks(self.scores, unit, moved, least, most)
+        steps = np.sort(np.concatenate([kinks.begin, kinks.end, found.middle]) if stops is None else stops)
+        value, broken = losses_at(kinks, steps), np.zeros(len(steps))
+        if self._tally.asks:
+            broken = self._tally.broken(found.at(steps).right)
+        place = int((value + self._price * broken).argmin())
+        return float(steps[place]), Rank(float(broken[place]), float(value[place]))
+
+
+def _range(change: Array, amounts: Array) -> tuple[float, float]:
+    """The steps that keep `change + step amounts` in [-1, 1]."""
+    moving = amounts != 0
+    if not moving.any():
+        return 0.0, 0.0
+    # Each entry's two steps to its sides; the range is their intersection, and holds 0 up to rounding.
+    edges = np.sort(np.stack([-1.0 - change[moving], 1.0 - change[moving]]) / amounts[moving], axis=0)
+    return min(0.0, float(edges[0].max())), max(0.0, float(edges[1].min()))

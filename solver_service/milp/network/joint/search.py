@@ -1,0 +1,198 @@
+"""The search over a block and all tail layers that move: descents, fresh starts, unit replacement, and kicks."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from shared.objectives import WORST, Objective, sample_weights
+from solver_service.milp.core.budget import Budget
+from solver_service.milp.core.network import Network
+from solver_service.milp.core.problem import MEANS, Array
+from solver_service.milp.network.joint.descent import Descender, Descent
+from solver_service.milp.network.joint.evaluator import Evaluator
+from solver_service.milp.network.joint.fitting import fit
+from solver_service.milp.network.joint.initial import fresh, kicked
+from solver_service.milp.network.joint.minibatches import Minibatches
+from solver_service.milp.network.joint.replacement import replace_unit, replaceable
+from solver_service.milp.network.joint.scaling import Scaling
+from solver_service.milp.network.joint.stand_ins import SOFTNESS, stand_in
+from solver_service.milp.network.step_incumbents import BlockIncumbents
+
+GAIN = 1e-6
+"""An improvement by less than this part is none."""
+OPENING = (10, 30, 100, 300)
+"""Evaluations of the first descent, offered after each part, so that something good is there at once."""
+EFFORT, FRESH_EFFORT = 150, 200
+STALE, LOST = 8, 30
+"""Rounds of a valley without a gain after which it may get a little worse, and after which it is left."""
+REVISIT = 15
+"""Rounds that the best valley is tried again for, between fresh ones."""
+WORSE = 0.05
+MORE, MORE_STALE = 0.25, 0.5
+"""How often one more unit is replaced at once, in a valley that gains and in one that does not."""
+SHARPEST = 1e-4
+LARGE, TOO_LARGE = 20_000_000, 400_000_000
+"""Coefficients of a run from which minibatches come first, and from which nothing else comes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Valley:
+    """Where replacements begin: variables, the stand-in's value, and for how many rounds nothing was gained."""
+
+    variables: Array
+    value: float
+    stale: int = 0
+
+
+class JointSearch:
+    """One search, a round at a time."""
+
+    def __init__(
+        self,
+        network: Network,
+        goal: Objective,
+        incumbents: BlockIncumbents,
+        budget: Budget,
+        rng: np.random.Generator,
+    ) -> None:
+        self._network, self._goal, self._incumbents, self._rng = network, goal, incumbents, rng
+        self._keeper, self._budget = incumbents.keeper, budget
+        limits = (self._keeper.low, self._keeper.high) if self._keeper.constraints else None
+        margin = goal.margin if goal.name in ("ramp", "hinge") else 1.0
+        self._scaling = Scaling(network, limits, margin=margin)
+        self._capped = goal.name in ("ramp", "zero_one", *WORST)
+        self._softness, self._importance = SOFTNESS, np.ones(network.snapshot.samples)
+        self._best = self._valley = Valley(np.zeros(0), np.inf)
+        self._minibatches: Minibatches | None = None
+        if network.elements > LARGE:
+            self._minibatches = Minibatches(network, goal, self._scaling, rng)
+
+    @cached_property
+    def _whole(self) -> Evaluator:
+        """All samples at once; not made before it is used, as it may be large."""
+        snapshot, scaling = self._network.snapshot, self._scaling
+        whole = Evaluator(self._network, stand_in(self._goal, snapshot), scaling=scaling)
+        whole.l2 = self._goal.l2
+        prices = self._keeper.prices(scaling.weight_count)
+        if prices is not None:
+            # Stand-ins are means over samples and outputs, as mse and mae are; other objectives are sums.
+            mean = self._goal.name in (*MEANS, "max_error", *WORST)
+            total = 1.0 if mean else float(sample_weights(snapshot).sum())
+            whole.prices = prices[scaling.free] * scaling.unit / total
+        return whole
+
+    def open(self) -> None:
+        """Descend from the best step so far, and offer what comes of it early and often."""
+        begin = self._scaling.variables(self._incumbents.step)
+        if self._minibatches is not None:
+            begin = self._minibatches.descend(begin, self._show, self._over)
+        if self._network.elements > TOO_LARGE:
+            return
+        if self._capped:
+            begin = self._uncapped(begin)
+        descend = Descender(self._whole, self._over)
+        for effort in OPENING if descend.exact else (sum(OPENING),):
+            if self._over():
+                return
+            found = descend(begin, effort=effort, show=self._keep)
+            self._keep(found)
+            begin = found.variables
+        for _ in range(2):
+            if not self._over():
+                self._keep(self._descend(self._fresh(), FRESH_EFFORT, self._best.value))
+        self._follow_closer()
+
+    def round(self) -> None:
+        """Replace a unit, or kick where none can be, in the present valley; of large networks, a minibatch descent."""
+        if self._network.elements > TOO_LARGE or not self._valley.variables.size:
+            assert self._minibatches is not None
+            step = self._scaling.variables(self._incumbents.step)
+            begin = step if self._rng.random() < 0.7 else kicked(self._scaling, step, self._rng)
+            self._minibatches.descend(begin, self._show, self._over)
+            return
+        valley = self._valley
+        target = valley.value * (1 - GAIN)
+        if valley.stale >= STALE:
+            target = max(target, self._best.value * (1 + WORSE))
+        found = self._descend(self._altered(valley), EFFORT, target)
+        self._keep(found)
+        if found.value < target:
+            improved = found.value < valley.value * (1 - GAIN)
+            self._valley = Valley(found.variables, found.value, 0 if improved else valley.stale + 1)
+        else:
+            self._valley = replace(valley, stale=valley.stale + 1)
+        if self._valley.stale > LOST:
+            self._leave()
+
+    def _show(self, variables: Array) -> None:
+        """Offer variables as they are."""
+        self._incumbents.offer(self._scaling.step(variables))
+
+    def _uncapped(self, begin: Array) -> Array:
+        """Descend on a loss that gives up on no sample: from far away the objective's own slope leads nowhere."""
+        function = stand_in(self._goal, self._network.snapshot, capped=False)
+        found = Descender(self._whole.following(function), self._over)(begin, effort=OPENING[0] * 3)
+        self._show(found.variables)
+        return found.variables
+
+    def _fresh(self) -> Array:
+        begin = fresh(self._scaling, self._rng)
+        return self._uncapped(begin) if self._capped else begin
+
+    def _over(self) -> bool:
+        return self._budget.over
+
+    def _descend(self, begin: Array, effort: int, target: float = np.inf) -> Descent:
+        return Descender(self._whole, self._over)(begin, effort=effort, target=target)
+
+    def _altered(self, valley: Valley) -> Array:
+        """The valley with a unit replaced, or with some, the more likely the longer nothing was gained."""
+        if not replaceable(self._whole):
+            return kicked(self._scaling, valley.variables, self._rng)
+        again = MORE_STALE if valley.stale >= STALE else MORE
+        altered = replace_unit(self._whole, valley.variables, self._rng)
+        while self._rng.random() < again:
+            altered = replace_unit(self._whole, altered, self._rng)
+        return altered
+
+    def _leave(self) -> None:
+        """Go on in the best valley, or in a fresh one; follow the objective more closely from now on."""
+        self._follow_closer()
+        if self._valley.value > self._best.value * (1 + GAIN):
+            self._valley = replace(self._best, stale=LOST - REVISIT)
+            return
+        found = self._descend(self._fresh(), FRESH_EFFORT)
+        self._keep(found)
+        self._valley = Valley(found.variables, found.value)
+
+    def _keep(self, found: Descent) -> None:
+        """Offer what is better by the objective itself, and remember what is best by the stand-in."""
+        if found.value < self._best.value:
+            self._best = Valley(found.variables, found.value)
+            if self._valley.value > found.value:
+                self._valley = self._best
+        if self._keeper.rounds and found.value < self._incumbents.objective:
+            found = fit(self._whole, self._keeper, found, self._over)
+        outputs = self._whole.outputs(found.variables).T.astype(np.float64)
+        if self._keeper.on_samples and self._keeper.shortfall(outputs) > 0:
+            self._importance = self._keeper.importance(outputs, self._importance)
+            self._refresh()
+        elif self._goal.of_outputs(self._network.snapshot, outputs) < self._incumbents.objective:
+            self._incumbents.offer(self._scaling.step(found.variables))
+
+    def _follow_closer(self) -> None:
+        """Round the objective's kinks off less, now that the errors are smaller."""
+        if self._whole.stand_in.squares or not self._best.variables.size:
+            return
+        self._softness = max(SHARPEST, 0.5 * self._softness)
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """Follow the stand-in for the present softness and importance; values of before mean nothing any more."""
+        importance = self._importance if self._keeper.on_samples else None
+        snapshot = self._network.snapshot
+        changed = stand_in(self._goal, snapshot, softness=self._softness, importance=importance)
+        self._whole = self._whole.following(changed)
+        self._best = replace(self._best, value=self._whole.value(self._best.variables))
+        self._valley = replace(self._valley, value=self._whole.value(self._valley.variables))
