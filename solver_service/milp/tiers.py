@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from shared.constraints import ON_SAMPLES
+from shared.constraints import ON_SAMPLES, movement_cost, violations
 from shared.contracts import Incumbent, JobSpec, SolveStatus, gap
 from shared.objectives import TRIMMED, WORST, sample_weights
-from shared.snapshot import FloatArray, Snapshot, label_targets
+from shared.snapshot import FloatArray, Snapshot, TailLayer, label_targets
 from solver_service.milp.core.control import Control, IncumbentFound
 from solver_service.milp.core.moved import Moved
 from solver_service.milp.core.problem import MEANS, Mask, radii
@@ -149,21 +149,23 @@ class _Tiers:
         value = self._hear(solution.moved, solution.result.nodes) if feasible else math.inf
         self.lost = value > 2 * solution.result.objective.final * factor
 
-    def _hear(self, moved: Moved, nodes: int) -> float:
-        tail = self.snapshot.tail
-        if moved.tail:
-            tail = tuple(
-                replace(
-                    layer,
-                    weight=moved.tail.get(f"tail.{k}.weight", layer.weight),
-                    bias=moved.tail.get(f"tail.{k}.bias", layer.bias),
-                )
-                for k, layer in enumerate(tail)
+    def _feasible(self, moved: Moved) -> bool:
+        tail = self._tail(moved)
+        return not violations(self.spec.constraints, self.snapshot, moved.weight, moved.bias, tail)
+
+    def _tail(self, moved: Moved) -> tuple[TailLayer, ...]:
+        return tuple(
+            replace(
+                layer,
+                weight=moved.tail.get(f"tail.{index}.weight", layer.weight),
+                bias=moved.tail.get(f"tail.{index}.bias", layer.bias),
             )
-        value = self.spec.goal.value(self.snapshot, moved.weight, moved.bias, tail)
-        value += self.spec.value(self.snapshot, moved.weight, moved.bias) - self.spec.goal.value(
-            self.snapshot, moved.weight, moved.bias
+            for index, layer in enumerate(self.snapshot.tail)
         )
+
+    def _hear(self, moved: Moved, nodes: int) -> float:
+        value = self.spec.goal.value(self.snapshot, moved.weight, moved.bias, self._tail(moved))
+        value += movement_cost(self.spec.constraints, self.snapshot, moved.weight)
         if value < self.value:
             self.best, self.value = moved, value
             bound, elapsed = min(self.bound, value), self.control.elapsed
@@ -175,9 +177,10 @@ class _Tiers:
         """The result of all tiers together."""
         last, best = self.last, self.best
         assert last is not None, "the first cut is always solved"
-        assert best is not None, "whatever was solved was heard"
-        if last.result.status is SolveStatus.INFEASIBLE and not self.incumbents:
-            return last
+        if best is None or not math.isfinite(self.value):
+            nothing = {"start": self.start, "final": self.start, "bound": 0.0, "gap": gap(self.start, 0.0)}
+            report = last.result.objective.model_copy(update=nothing)
+            return replace(last, result=last.result.model_copy(update={"objective": report}))
         final, bound = self.value, min(self.bound, self.value)
         status = last.result.status
         if final <= bound * (1 + 2 * TOLERANCE):
