@@ -63,8 +63,34 @@ class Restart(Nothing):
         return False
 
 
+class Tunnels:
+    """A tunneller whose answers are judged on validation data, those of its last tunnel on selection data, too."""
+
+    def __init__(self, make: Callable[[Callable[[], float]], Tunneller], task: Task, model: nn.Module) -> None:
+        self._task, self._model, self._last = task, model, False
+        self._tunneller = make(self._validate)
+
+    @property
+    def history(self) -> tuple[Event, ...]:
+        """What happened so far."""
+        return self._tunneller.history
+
+    def step(self, score: float) -> bool:
+        """Take the newest score; True if an answer was adopted."""
+        return self._tunneller.step(score)
+
+    def close(self, polish: bool = False, timeout: float = 60.0) -> Summary:
+        """End, after a last tunnel if asked for."""
+        self._last = self._last or polish
+        return self._tunneller.close(polish=polish, timeout=timeout)
+
+    def _validate(self) -> float:
+        task, model = self._task, self._model
+        return task.score_on_both(model) if self._last else task.score(model, task.validation)
+
+
 class Renew:
-    """At a stall, begin anew from new weights; in the end validation chooses among all starts."""
+    """At a stall, begin anew from new weights; in the end selection and validation choose among all starts."""
 
     history: tuple[Event, ...] = ()
 
@@ -90,7 +116,7 @@ class Renew:
         return False
 
     def close(self, polish: bool = False, timeout: float = 60.0) -> None:
-        """Put the start that validation prefers into the model."""
+        """Put the start that both prefer into the model."""
         if polish:
             self._keep()
             sign = 1.0 if self._task.mode == "max" else -1.0
@@ -101,7 +127,7 @@ class Renew:
             return
         now = copy_state(self._model)
         write_state(self._model, self._state)
-        self._kept.append((self._task.score(self._model, self._task.validation), self._state))
+        self._kept.append((self._task.score_on_both(self._model), self._state))
         write_state(self._model, now)
 
 
@@ -129,11 +155,11 @@ def arrange(
         return Restart(optimizer, model.get_submodule(layer), detector())
     if client is None:
         raise ValueError(f"{method.name} needs a solver pool; give a client")
-    return Tunneller(
+    make = partial(
+        Tunneller,
         model,
         optimizer=optimizer,
         data=(task.train.inputs, task.train.targets),
-        validate=lambda: task.score(model, task.validation),
         client=client,
         mode=task.mode,
         patience=defaults.patience,
@@ -152,3 +178,4 @@ def arrange(
         run=run,
         seed=seed,
     )
+    return Tunnels(lambda validate: make(validate=validate), task, model)

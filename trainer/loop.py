@@ -86,7 +86,7 @@ def train(
                 break
         best.restore()
         callback.on_polish()
-        polished = _polish(task, best, at_stall, settings.polish_s)
+        polished = _polish(at_stall, settings.polish_s)
     except KeyboardInterrupt:
         interrupted = True
         best.restore()
@@ -143,10 +143,6 @@ class Best:
         else:
             self.waited += 1
 
-    def on_both(self) -> float:
-        """The model's mean metric on selection and validation, which agree on what is really better."""
-        return 0.5 * sum(self._task.score(self._model, part) for part in (self._task.selection, self._task.validation))
-
     def restore(self) -> None:
         """Put the best weights back."""
         self._model.load_state_dict(self._state)
@@ -156,18 +152,11 @@ class Best:
         return target is not None and improvement(target, self._score, self._task.mode) >= 0
 
 
-def _polish(task: Task, best: Best, at_stall: AtStall, timeout: float) -> bool:
-    """Tunnel the best weights once more; False if that brings nothing, or nothing that selection data can see.
-
-    What is adopted has been chosen on validation data among many answers, so part of its lead may be luck; data that
-    it was not chosen on have a say, too, before it is reported.
-    """
-    before, adopted = best.on_both(), _adopted(at_stall)
+def _polish(at_stall: AtStall, timeout: float) -> bool:
+    """Tunnel the best weights once more; True if that has brought something."""
+    before = _adopted(at_stall)
     at_stall.close(polish=True, timeout=timeout)
-    if improvement(before, best.on_both(), task.mode) < 0:
-        best.restore()
-        return False
-    return _adopted(at_stall) > adopted
+    return _adopted(at_stall) > before
 
 
 def _adopted(at_stall: AtStall) -> int:

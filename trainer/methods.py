@@ -40,7 +40,7 @@ METHODS = {
 """By name. The hybrid is `adam` plus tunnels, so `adam` is its twin: without an adoption both end bit for bit alike.
 
 `restart` is the hybrid with the solver left out: at the same stalls it drops the optimizer's state for the same layer.
-`lbfgs` begins anew at each stall, from new weights, and takes the start that is best on validation data.
+`lbfgs` begins anew at each stall, from new weights, and takes the start that is best on selection and validation data.
 """
 LBFGS_ITERATIONS = 20
 """In an epoch: about as many passes over the data as there are in so many epochs of the others."""

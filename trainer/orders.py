@@ -42,10 +42,11 @@ class Orders:
         """How long to wait for an answer, queueing included, before it is given up."""
         return 60.0 + 6.0 * self.time_s
 
-    def spec(self, parcel: Parcel, *, stall: int, draw: int, step: int, age_s: float) -> JobSpec:
+    def spec(self, parcel: Parcel, *, stall: int, draw: int, step: int, age_s: float, share: float = 1.0) -> JobSpec:
         """The job for one parcel; only a stall's first job supersedes older ones, or a fan-out would cancel itself.
 
         It gets no more time than training has had so far (`age_s`): early answers are of most use when they come early.
+        `share` is the part of that which it gets.
         """
         goal = self.objective or _default_objective(parcel.snapshot)
         tail_radius = self._tail_radius(parcel)
@@ -58,7 +59,7 @@ class Orders:
             radius=parcel.spec_radius,
             bias_radius=None if parcel.spec_radius is None else parcel.bias_radius,
             tail_radius=tail_radius,
-            limits=Limits(time_s=min(self.time_s, max(SHORTEST_S, age_s))),
+            limits=Limits(time_s=share * min(self.time_s, max(SHORTEST_S, age_s))),
             solver=SolverOptions(seed=(self.seed + JOBS_PER_STALL * stall + draw) % 2**31),
             run=self.run,
             step=step,

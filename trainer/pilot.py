@@ -24,7 +24,7 @@ from trainer.orders import Orders
 from trainer.policy import AUTO, LayerView, choose
 from trainer.samples import Source
 from trainer.survey import survey
-from trainer.whole import WIDTHS, boxes
+from trainer.whole import SHARES, WIDTHS, boxes
 
 Reply = TypeVar("Reply")
 logger = logging.getLogger("trainer.tunneller")
@@ -40,7 +40,7 @@ class Stall:
     """One stall: its number, the model's state then (on the CPU), the counters and the tunneller's age, and what to do.
 
     `radius_of` gives the half-width for a layer's mean |weight|. `layer` is the one to tunnel, or AUTO: then the policy
-    chooses by `turns` and the layers' relative `gradients`.
+    chooses by `turns` and the layers' relative `gradients`. `last` says that training is over.
     """
 
     number: int
@@ -50,6 +50,7 @@ class Stall:
     age_s: float
     radius_of: Callable[[float], float]
     layer: str
+    last: bool = False
     turns: Mapping[str, int] = field(default_factory=dict)
     gradients: Mapping[str, float] = field(default_factory=dict)
 
@@ -189,7 +190,7 @@ class Pilot:
         """Capture the stall and submit its jobs."""
         try:
             view = self._choose(stall)
-            for draw in range(self._jobs(view)):
+            for draw in range(self._jobs(view, stall)):
                 self._submit(stall, self._prepare(stall, view, draw), view, draw)
         except (CaptureError, ContractError) as error:
             self._failed(stall, f"no snapshot: {error}")
@@ -218,9 +219,11 @@ class Pilot:
         )
         return choose(views, stall.turns)
 
-    def _jobs(self, view: LayerView | None) -> int:
-        """How many jobs a stall gets: a whole network one for each width at least."""
-        return max(self.orders.fanout, len(WIDTHS)) if view and view.whole else self.orders.fanout
+    def _jobs(self, view: LayerView | None, stall: Stall) -> int:
+        """How many jobs a stall gets: a whole network one for each width at least, the last one for each share, too."""
+        if not (view and view.whole):
+            return self.orders.fanout
+        return max(self.orders.fanout, len(WIDTHS) * (len(SHARES) if stall.last else 1))
 
     def _prepare(self, stall: Stall, view: LayerView | None, draw: int) -> Parcel:
         """Capture a layer, and pack it up."""
@@ -236,7 +239,10 @@ class Pilot:
         return captured.pack(radius, note, bias_radius=view.bias_radius(radius) if view else None)
 
     def _submit(self, stall: Stall, parcel: Parcel, view: LayerView | None, draw: int) -> None:
-        spec = self.orders.spec(parcel, stall=stall.number, draw=draw, step=stall.gd_step, age_s=stall.age_s)
+        share = SHARES[draw // len(WIDTHS) % len(SHARES)] if view and view.whole else 1.0
+        spec = self.orders.spec(
+            parcel, stall=stall.number, draw=draw, step=stall.gd_step, age_s=stall.age_s, share=share
+        )
         if self._ending.is_set():
             return
         status = self._reach(partial(self.client.solve, parcel.snapshot, spec))

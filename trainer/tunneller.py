@@ -157,7 +157,7 @@ class Tunneller:
         self._pilot.abandon()
         if self._pilot.idle.wait(timeout):
             self._pilot.arrived()  # late answers to the old question: their jobs were made for another model
-            self._launch()
+            self._launch(last=True)
             self._adopt_all(until)
 
     @property
@@ -182,7 +182,7 @@ class Tunneller:
 
     # --- from stall to verdict ----------------------------------------------------------------------------------------
 
-    def _launch(self, layer: str | None = None) -> None:
+    def _launch(self, layer: str | None = None, *, last: bool = False) -> None:
         """Hand a copy of the model's state to the background; everything else happens there."""
         self._stalls += 1
         journal = self._journal
@@ -195,7 +195,8 @@ class Tunneller:
             age_s=journal.age_s,
             radius_of=self._radius.value,
             layer=layer or self._layer,
-            turns=dict(self._turns),
+            last=last,
+            turns={} if last else dict(self._turns),
             gradients=relative_gradients(self._model) if self._layer == AUTO else {},
         )
         self._pilot.launch(stall)

@@ -18,6 +18,13 @@ In the widest box a search can begin anywhere, the narrowest holds on to what gr
 fits the training samples so closely that a box is what there is against overfitting. Validation chooses.
 """
 
+SHARES = (1.0, 0.3, 0.1)
+"""Of a job's time, in the last tunnel: its jobs go through all widths for each share, with other seeds.
+
+A search that ends early fits the training samples less closely, as a descent does that is stopped early; and where
+there are fewer samples than weights, many answers fit them all, and only validation tells which is good elsewhere.
+"""
+
 
 def weight_count(model: nn.Module, block: Block) -> int:
     """How many weights and biases a block and the layers behind it have."""

@@ -68,7 +68,8 @@ class Task:
 
     The four parts share no sample. `train` is what GD and the solver see. `selection` is watched after each epoch, by
     every method: it says when training has stalled and which epoch's weights are reported. `validation` decides whether
-    an answer is adopted, so that what is selected and what is adopted are judged by different samples. `test` is
+    an answer is adopted, so that what is selected and what is adopted are judged by different samples; both together
+    judge what is done after the last epoch. `test` is
     looked at once, after training, and its labels are never falsified.
     """
 
@@ -102,6 +103,13 @@ class Task:
         if self.kind == "classification":
             return (outputs.argmax(dim=1) == split.targets).double().mean().item()
         return (outputs.double() - split.targets.double()).square().mean().item()
+
+    def score_on_both(self, model: nn.Module) -> float:
+        """The mean metric on selection and validation: the last word, when no epoch follows that could tell them apart.
+
+        What is the best of many on few samples is so partly by luck, and twice as many are harder to please.
+        """
+        return 0.5 * (self.score(model, self.selection) + self.score(model, self.validation))
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """What GD minimises: cross-entropy, or the mean squared error."""
