@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-containers check install chaos bench-abuse bench-exactness bench-headline bench-limits \
+.PHONY: demo test test-containers check install chaos bench-ablation bench-abuse bench-exactness bench-headline bench-limits \
 	bench-overlap bench-rivals bench-service bench-solver clean
 
 SNAPSHOTS ?= benchmarks/snapshots
@@ -27,6 +27,9 @@ check: $(READY)  ## style, types, import rules
 
 chaos: $(READY)  ## a pool that is broken on purpose, and what became of every job
 	$(BIN)/python benchmarks/chaos.py --jobs 300 --workers 4 --faults 40 --seed 1 --json benchmarks/results/chaos.json
+
+bench-ablation: $(READY)  ## what each search of the output layer buys; SNAPSHOTS=DIR
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/ablation.py $(SNAPSHOTS)
 
 bench-abuse: $(READY)  ## what abuse of a gateway gets, and what another client feels of it
 	$(BIN)/python benchmarks/abuse.py --json benchmarks/results/abuse.json
