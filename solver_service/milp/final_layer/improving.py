@@ -119,11 +119,13 @@ class Improver:
         problem, tally = self.problem, Tally.of(self.problem)
         walk = Walk(problem, tally, self.rng)
         descents = Descents(problem, tally, self.incumbents, self.rng, self.reproducible, walk.fork())
-        walking = Walking(problem, self.incumbents, walk, self.rng)
-        found = [Account("descents", descents, parts=2)]
+        follows = problem.objective.name == "ramp" or not tally.asks
+        walking = Walking(problem, self.incumbents, walk, self.rng, follows)
+        found = [Account("descents", descents, parts=1 if tally.asks else 2)]
         labels = problem.snapshot.task == "multilabel" and problem.units > 1
         if (problem.objective.name in WALKED or tally.asks) and not labels:
-            found.insert(0 if tally.asks else 1, Account("line searches", walking))
+            # Where shares of samples are asked for, lines are what knows them.
+            found.insert(0 if tally.asks else 1, Account("line searches", walking, parts=3 if tally.asks else 1))
         if problem.objective.name in POLISHED and not tally.asks:
             polishing = Polishing(problem, descents.block, self.incumbents, self.rng, self.reproducible)
             found.append(Account("long descents", polishing))

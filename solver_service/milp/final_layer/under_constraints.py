@@ -20,8 +20,10 @@ from solver_service.milp.formulation.constraints.constrained_model import constr
 from solver_service.milp.formulation.model import LinearModel
 from solver_service.milp.formulation.rows import nonzeros
 
-FEASIBLE_SHARE, CONSTRAINED_SHARE, PATIENCE_S = 0.3, 0.7, 1.5
-"""Of the time for searches until weights keep all constraints, and then for better ones, unless they stand still."""
+FEASIBLE_SHARE, CONSTRAINED_SHARE = 0.3, 0.85
+"""Of the time for searches until weights keep all constraints, and of what is left then for better ones."""
+SMALL, SMALL_SHARE, PATIENCE_S = 20_000, 0.7, 1.5
+"""A model of so few coefficients is branched on with success: searches end earlier there, or when they stand still."""
 MODELLED_PER_S = 150_000
 """A solver that branches gets nowhere with more coefficients than this for each second."""
 CONSTRAINED_ROUNDS = 5
@@ -60,15 +62,20 @@ def _improve(job: Job) -> None:
         return
     job.improver.run(job.budget().share(FEASIBLE_SHARE), enough=True)
     if job.incumbents.feasible:
-        whole = job.budget() if not _modelled(job) else job.budget().share(CONSTRAINED_SHARE)
-        job.improver.run(replace(whole, patience=PATIENCE_S if _modelled(job) else math.inf))
+        small = _modelled(job) and _size(job) <= SMALL
+        share = SMALL_SHARE if small else CONSTRAINED_SHARE if _modelled(job) else 1.0
+        job.improver.run(replace(job.budget().share(share), patience=PATIENCE_S if small else math.inf))
 
 
 def _modelled(job: Job) -> bool:
     """Whether the model fits the memory and the time."""
     left = job.deadline - job.control.elapsed
-    size = 3 * nonzeros(job.space, job.screened.requirements)
-    return not too_large(job) and (job.spec.limits.nodes is not None or size <= MODELLED_PER_S * left)
+    return not too_large(job) and (job.spec.limits.nodes is not None or _size(job) <= MODELLED_PER_S * left)
+
+
+def _size(job: Job) -> int:
+    """About how many coefficients the model with all constraints has."""
+    return 3 * nonzeros(job.space, job.screened.requirements)
 
 
 def _branch_under_constraints(job: Job, cuts: Cuts) -> Ending:

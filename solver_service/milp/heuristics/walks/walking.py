@@ -1,4 +1,4 @@
-"""The walk by line searches as a strategy of the schedule: it follows the incumbent, and kicks when it is stuck."""
+"""The walk by line searches as a strategy of the schedule: when it is stuck, it is kicked from the incumbent."""
 
 from dataclasses import dataclass
 
@@ -22,21 +22,26 @@ OFFER_EVERY_S = 0.05
 
 @dataclass(eq=False)
 class Walking:
-    """A strategy: `advance` takes some steps and offers what they gained."""
+    """A strategy: `advance` takes some steps and offers what they gained.
+
+    One that `follows` goes on from what other searches find. Counts under constraints are won on plateaus, where a walk
+    in good course is worth more than a better count in another place; it turns to the incumbent when it is stuck.
+    """
 
     problem: Problem
     incumbents: Incumbents
     walk: Walk
     rng: np.random.Generator
+    follows: bool = True
     _followed: float = np.inf
     _idle: int = 0
     _closest: tuple[float, float] = (np.inf, np.inf)
     _nearest: Array | None = None
 
     def advance(self, budget: Budget) -> bool:
-        """Take some steps; the walk goes on from the incumbent if another search has found a better one."""
+        """Take some steps, from the incumbent if the walk follows it and another search has found a better one."""
         best = self.incumbents.best.objective
-        if best < self._followed:
+        if self.follows and best < self._followed:
             self.walk.goto(self.incumbents.whole_change)
             self._followed, self._idle = best, 0
         began = budget.control.elapsed
