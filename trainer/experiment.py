@@ -110,5 +110,6 @@ def _adoptions(run: Run) -> str:
     if not run.adopted:
         return f"{run.method} seed {run.seed}: no tunnel was adopted; this is plain GD's own result"
     ways = [f"{event.way} {event.before:.4g} -> {event.after:.4g}" for event in run.events if event.kind == "adopted"]
-    words = f"{run.method} seed {run.seed}: {run.adopted} adopted ({'; '.join(ways)}, {run.metric} on validation)"
+    where = f"{run.metric} on validation{', in the last tunnel on selection, too' if run.polished else ''}"
+    words = f"{run.method} seed {run.seed}: {run.adopted} adopted ({'; '.join(ways)}, {where})"
     return words if run.reported_after_adoption else f"{words}; the reported epoch lies before them"

@@ -24,7 +24,7 @@ from trainer.orders import Orders
 from trainer.policy import AUTO, LayerView, choose
 from trainer.samples import Source
 from trainer.survey import survey
-from trainer.whole import SHARES, WIDTHS, boxes
+from trainer.whole import Draw, boxes, drawn_anew, draws
 
 Reply = TypeVar("Reply")
 logger = logging.getLogger("trainer.tunneller")
@@ -190,8 +190,9 @@ class Pilot:
         """Capture the stall and submit its jobs."""
         try:
             view = self._choose(stall)
-            for draw in range(self._jobs(view, stall)):
-                self._submit(stall, self._prepare(stall, view, draw), view, draw)
+            for number, draw in enumerate(self._draws(view, stall)):
+                parcel = self._prepare(stall, view, number, draw)
+                self._submit(stall, parcel, view, number, share=draw.share if draw else 1.0)
         except (CaptureError, ContractError) as error:
             self._failed(stall, f"no snapshot: {error}")
         except TrainerError as error:
@@ -219,29 +220,29 @@ class Pilot:
         )
         return choose(views, stall.turns)
 
-    def _jobs(self, view: LayerView | None, stall: Stall) -> int:
-        """How many jobs a stall gets: a whole network one for each width at least, the last one for each share, too."""
-        if not (view and view.whole):
-            return self.orders.fanout
-        return max(self.orders.fanout, len(WIDTHS) * (len(SHARES) if stall.last else 1))
+    def _draws(self, view: LayerView | None, stall: Stall) -> list[Draw | None]:
+        """The jobs of a stall; None where the radius says all about one."""
+        fanout = self.orders.fanout
+        return [*draws(last=stall.last, count=fanout)] if view and view.whole else [None] * fanout
 
-    def _prepare(self, stall: Stall, view: LayerView | None, draw: int) -> Parcel:
+    def _prepare(self, stall: Stall, view: LayerView | None, number: int, draw: Draw | None) -> Parcel:
         """Capture a layer, and pack it up."""
-        generator = np.random.default_rng([self.orders.seed, stall.number, draw])
+        generator = np.random.default_rng([self.orders.seed, stall.number, number])
         plan = replace(self.orders.plan, layer=view.name if view else stall.layer)
         if view:
             plan = replace(plan, samples=view.samples(plan.samples))
         captured = capture(self.shadow, self.source, plan, generator)
         note = {"run": self.orders.run, "stall": stall.number}
-        if view and view.whole:
-            return captured.pack_whole(boxes(captured.snapshot, WIDTHS[draw % len(WIDTHS)]), note)
-        radius = stall.radius_of(captured.mean_weight) * RADIUS_FACTORS[draw % len(RADIUS_FACTORS)]
+        if draw:
+            if draw.anew:
+                captured = replace(captured, snapshot=drawn_anew(captured.snapshot, generator))
+            return captured.pack_whole(boxes(captured.snapshot, draw.width), note)
+        radius = stall.radius_of(captured.mean_weight) * RADIUS_FACTORS[number % len(RADIUS_FACTORS)]
         return captured.pack(radius, note, bias_radius=view.bias_radius(radius) if view else None)
 
-    def _submit(self, stall: Stall, parcel: Parcel, view: LayerView | None, draw: int) -> None:
-        share = SHARES[draw // len(WIDTHS) % len(SHARES)] if view and view.whole else 1.0
+    def _submit(self, stall: Stall, parcel: Parcel, view: LayerView | None, number: int, *, share: float) -> None:
         spec = self.orders.spec(
-            parcel, stall=stall.number, draw=draw, step=stall.gd_step, age_s=stall.age_s, share=share
+            parcel, stall=stall.number, draw=number, step=stall.gd_step, age_s=stall.age_s, share=share
         )
         if self._ending.is_set():
             return

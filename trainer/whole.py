@@ -1,5 +1,7 @@
 """Small networks are tunnelled whole: every layer moves, in boxes wide enough to hold a network drawn anew."""
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
@@ -18,12 +20,49 @@ In the widest box a search can begin anywhere, the narrowest holds on to what gr
 fits the training samples so closely that a box is what there is against overfitting. Validation chooses.
 """
 
-SHARES = (1.0, 0.3, 0.1)
-"""Of a job's time, in the last tunnel: its jobs go through all widths for each share, with other seeds.
+ANEW = (4.0, 2.0) * 3
+"""The same for further jobs of the last tunnel, which begin from weights drawn anew.
 
-A search that ends early fits the training samples less closely, as a descent does that is stopped early; and where
-there are fewer samples than weights, many answers fit them all, and only validation tells which is good elsewhere.
+Where weights are about as many as samples, many answers fit all samples, and only validation tells which is good
+elsewhere: these are other ones, as restarts are.
 """
+SHORT = 0.3
+"""Of a job's time, for those: a search that ends early fits its samples less closely."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One job on a whole network: the width of its box, its share of the time, whether it begins from new weights."""
+
+    width: float
+    share: float = 1.0
+    anew: bool = False
+
+
+def draws(*, last: bool, count: int) -> list[Draw]:
+    """The jobs of a stall, of the last one if `last`; `count` of them, or as many as there have to be."""
+    found = [Draw(width) for width in WIDTHS]
+    if last:
+        found += [Draw(width, SHORT, anew=True) for width in ANEW]
+    further = range(len(found), count)
+    return [*found, *(Draw(WIDTHS[number % len(WIDTHS)]) for number in further)]
+
+
+def drawn_anew(snapshot: Snapshot, generator: np.random.Generator) -> Snapshot:
+    """The snapshot with new weights and biases in every layer, uniform in +-1 / sqrt(inputs) as torch draws them."""
+
+    def new(values: FloatArray, inputs: int) -> FloatArray:
+        return np.asarray(generator.uniform(-1, 1, values.shape) / np.sqrt(inputs), dtype=np.float32)
+
+    def bias(values: FloatArray | None, inputs: int) -> FloatArray | None:
+        return None if values is None else new(values, inputs)
+
+    tail = tuple(
+        replace(layer, weight=new(layer.weight, layer.weight.shape[1]), bias=bias(layer.bias, layer.weight.shape[1]))
+        for layer in snapshot.tail
+    )
+    inputs = snapshot.weight.shape[1]
+    return replace(snapshot, weight=new(snapshot.weight, inputs), bias=bias(snapshot.bias, inputs), tail=tail)
 
 
 def weight_count(model: nn.Module, block: Block) -> int:

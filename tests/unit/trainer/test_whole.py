@@ -15,7 +15,7 @@ from trainer.capture import Plan, capture
 from trainer.policy import LayerView, choose
 from trainer.samples import open_source
 from trainer.survey import survey
-from trainer.whole import MOST_COEFFICIENTS, MOST_WEIGHTS, WIDTHS, boxes, units
+from trainer.whole import ANEW, MOST_COEFFICIENTS, MOST_WEIGHTS, WIDTHS, boxes, drawn_anew, draws, units
 
 STALLED = 1.0
 
@@ -68,6 +68,20 @@ def test_boxes_are_in_the_units_of_new_weights() -> None:
     assert units(large)[:2] == units(small)[:2]
     assert units(large)[2] == pytest.approx(10 * units(small)[2], rel=1e-5)
     assert boxes(small, 3.0) == pytest.approx([3 * unit for unit in units(small)])
+
+
+def test_the_last_tunnel_also_begins_from_new_weights() -> None:
+    """Other weights for the same samples, of the size that new ones have; a stall in mid-run begins where GD is."""
+    snapshot = capture(network(), open_source(data()), Plan(layer="0"), np.random.default_rng(0)).snapshot
+    anew = drawn_anew(snapshot, np.random.default_rng(1))
+    assert np.array_equal(anew.inputs, snapshot.inputs)
+    for old, new in zip((snapshot, *snapshot.tail), (anew, *anew.tail), strict=True):
+        assert new.weight.shape == old.weight.shape
+        assert not np.array_equal(new.weight, old.weight)
+        assert np.abs(new.weight).max() <= old.weight.shape[1] ** -0.5
+    assert [draw.width for draw in draws(last=False, count=1)] == list(WIDTHS)
+    assert not any(draw.anew for draw in draws(last=False, count=5))
+    assert sum(draw.anew for draw in draws(last=True, count=1)) == len(ANEW)
 
 
 def tunneller(model: nn.Sequential, pool: FakePool, **options: Any) -> Tunneller:
