@@ -72,33 +72,31 @@ def fault(drawn, solution, found):
     (snapshot, spec), result = drawn.job, solution.result
     report = result.objective
     numbers = [report.start, report.final, report.bound, report.gap, *(one.objective for one in result.incumbents)]
-    if not np.isfinite([*numbers, *(one.bound for one in result.incumbents)]).all():
+    if not (np.isfinite(numbers).all() and np.isfinite(solution.weight).all()):
         return f"not finite: {numbers}"
-    if not np.isfinite(solution.weight).all():
-        return "weights are not finite"
     if result.status is SolveStatus.INFEASIBLE:
         wrong = found is not None and np.isfinite(found.roomy)
         return f"infeasible, but {found.roomy} can be had" if wrong else None
     if found is None:
         return None if drawn.mixed or not result.improved else f"infeasible, but the solver says {report.final}"
-    if report.final != spec.value(snapshot, solution.weight, solution.bias):
-        return "the value is not that of the weights"
-    unit = _unit(drawn, report)
-    if report.bound > found.most * (1 + BOUND) + BOUND * unit:
-        return f"the bound {report.bound} is above {found.most}"
-    if report.bound > report.final * (1 + BOUND):
-        return f"the bound {report.bound} is above the value {report.final}"
-    above = report.final - found.roomy
-    if result.status is SolveStatus.OPTIMAL and above > PROVEN * (found.roomy + unit):
-        return f"optimal at {report.final}, but {found.roomy} can be had"
-    if result.status not in LIMITED and above > ABOVE * found.roomy + NOTHING * unit:
-        return f"ended by itself ({result.status}) at {report.final}, but {found.roomy} can be had {result.notes}"
-    if not drawn.mixed and report.final < found.most - PROVEN * (found.most + unit):
-        return f"{report.final} is below the optimum {found.most}"
-    return None
+    unit, final, bound = _unit(drawn), report.final, report.bound
+    above = final - found.roomy
+    ended = result.status not in LIMITED
+    faults = {
+        "the value is not that of the weights": final != spec.value(snapshot, solution.weight, solution.bias),
+        f"the bound {bound} is above {found.most}": bound > found.most * (1 + BOUND) + BOUND * unit,
+        f"the bound {bound} is above the value {final}": bound > final,
+        f"optimal at {final}, but {found.roomy} can be had": result.status is SolveStatus.OPTIMAL
+        and above > PROVEN * (found.roomy + unit),
+        f"ended by itself ({result.status}) at {final}, but {found.roomy} can be had {result.notes}": ended
+        and above > ABOVE * found.roomy + NOTHING * unit,
+        f"{final} is below the optimum {found.most}": not drawn.mixed
+        and final < found.most - PROVEN * (found.most + unit),
+    }
+    return next((words for words, wrong in faults.items() if wrong), None)
 
 
-def _unit(drawn, report):
+def _unit(drawn):
     """The scale of the job's values: of mixed weights what it starts from says little, so the lightest one."""
     if drawn.mixed:
         return 0.0

@@ -1,7 +1,7 @@
 """Tiny jobs that numbers make hard: other units, weights over sixty decades, equal samples, empty columns, ties.
 
-A job is drawn well scaled and then put into other units by powers of two, which float32 follows exactly; so its optimum
-is the drawn one's times a power of two. Units are decimal up to the next power of two, too: the drawn job takes that up.
+A job is drawn well scaled and then put into other units by powers of two, which float32 follows exactly; so its
+optimum is the drawn one's times a power of two. What a decimal unit is more than that the drawn job takes up.
 """
 
 from dataclasses import dataclass, replace
@@ -120,8 +120,8 @@ def _decimal(rng, tensors, spec):
 def _units(rng, twin, mixed):
     """Any units that the objective has no word on; of some jobs only the samples' weights have another one."""
     decade = np.log2(10)
-    inputs, scores = (int(round(decade * rng.uniform(-DECADES, DECADES))) for _ in range(2))
-    weights = int(round(decade * rng.choice([0, rng.uniform(-DECADES, DECADES), rng.uniform(-20, 20)])))
+    inputs, scores = (round(decade * rng.uniform(-DECADES, DECADES)) for _ in range(2))
+    weights = round(decade * rng.choice([0, rng.uniform(-DECADES, DECADES), rng.uniform(-20, 20)]))
     snapshot, spec = twin
     if spec.objective in FIXED or any(one.type in ON_SAMPLES for one in spec.constraints):
         scores = 0
@@ -190,7 +190,7 @@ def _asked(one, weight, times):
 
 def faithful(drawn):
     """Whether the job's float32 numbers are the twin's, digit for digit."""
-    for name, values in drawn.job[0].tensors().items():
+    for values in drawn.job[0].tensors().values():
         if values.dtype == np.float32 and ((np.abs(values) < LOW_PRECISION) & (values != 0)).any():
             return False
     return True
