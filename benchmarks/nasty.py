@@ -29,6 +29,8 @@ NOTHING = 2e-5
 """What is less than this share of the job's own scale is nothing: float32 weights leave as much."""
 PROVEN = 2e-5
 BOUND = 2e-6
+POWERS = (0.0, 0.05, 0.2)
+"""To which weights of samples are raised for solutions from elsewhere."""
 LIMITED = (SolveStatus.TIME_LIMIT, SolveStatus.MEMORY_LIMIT, SolveStatus.NODE_LIMIT, SolveStatus.INTERRUPTED)
 
 
@@ -43,7 +45,7 @@ class Known:
 def known(drawn):
     """The optimum in the job's own units; None when it is infeasible."""
     if drawn.mixed:
-        return _of_other_weights(drawn)
+        return _of_other_solutions(drawn)
     true = optimum(*drawn.twin)
     if true is None:
         return None
@@ -51,19 +53,16 @@ def known(drawn):
     return Known(true * drawn.factor, np.inf if roomy is None else roomy * drawn.factor)
 
 
-def _of_other_weights(drawn):
-    """The best value of solutions for weights that are nearer to each other: not below the optimum."""
-    snapshot, spec = drawn.twin
-    found = [
-        spec.value(snapshot, snapshot.weight, snapshot.bias)
-        if kept(*drawn.twin, snapshot.weight, snapshot.bias)
-        else np.inf
-    ]
-    for power in (0.0, 0.05, 0.2):
-        solution = solve(*compressed(snapshot, spec, power))
-        if kept(snapshot, spec, solution.weight, solution.bias):
-            found.append(spec.value(snapshot, solution.weight, solution.bias))
-    least = min(found) * drawn.factor
+def _of_other_solutions(drawn):
+    """The best value of weights from elsewhere, such as those for weights of samples nearer to each other.
+
+    It is not below the optimum; no more is known where float64 is not enough, or where the job is not the twin's.
+    """
+    snapshot, spec = drawn.job
+    others = [] if snapshot.sample_weight is None else [compressed(snapshot, spec, power) for power in POWERS]
+    ways = [(snapshot.weight, snapshot.bias), *((one.weight, one.bias) for one in (solve(*job) for job in others))]
+    values = [spec.value(snapshot, *weights) for weights in ways if kept(snapshot, spec, *weights)]
+    least = min(values, default=np.inf)
     return Known(least, least) if np.isfinite(least) else None
 
 

@@ -2,7 +2,7 @@
 
 Inputs, scores (with targets, margins and biases) and sample weights are multiplied by powers of two, which float32 and
 float64 follow digit for digit. With inputs times 2^i and scores times 2^o the layer's weights and their box are times
-2^(o - i); a value is times 2^v. What comes out is taken back the same way.
+2^(o - i), those of a last layer behind it times 2^o; a value is times 2^v. What comes out is taken back the same way.
 """
 
 import math
@@ -42,11 +42,6 @@ class Units:
     scores: int = 0
     samples: int = 0
     values: int = 0
-
-    @property
-    def weight(self) -> int:
-        """The exponent of a layer's weights."""
-        return self.scores - self.inputs
 
     @property
     def plain(self) -> bool:
