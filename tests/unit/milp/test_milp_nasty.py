@@ -198,3 +198,24 @@ def test_a_block_in_other_units_is_as_good():
     plain, there = solve(snapshot, spec), solve(*_in_units(snapshot, spec, 40, 0))
     assert_honest(*_in_units(snapshot, spec, 40, 0), there)
     assert there.result.objective.final == pytest.approx(plain.result.objective.final, rel=1e-5)
+
+
+def test_highs_does_not_pass_a_start_off_as_the_optimum():
+    """A start that its presolve values at 1 costs 2 in the model; the optimum is 1, and so is what is handed out."""
+    rows = [[-0.6, 0.0, 0.86, 1.49, 0.0, 0.0], [0.0, 0.0, -0.86, 0.0, 0.0, 1.36]]
+    model = LinearModel(
+        objective=np.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0]),
+        constant=0.0,
+        matrix=sp.csr_array(rows),
+        row_lower=np.array([-1.4, -0.3]),
+        row_upper=np.full(2, np.inf),
+        lower=np.array([-1.0, -1, -1, 0, 0, 0]),
+        upper=np.ones(6),
+        integer=np.array([False, False, False, True, True, True]),
+        change_columns=6,
+        indicator=np.array([-1, -1]),
+    )
+    found = []
+    start = np.array([0.0, 0.0, 0.0, 0.0, 1.0, 1.0])
+    outcome = highs.solve(model, MilpOptions(10.0, 2000, None, 0.0, 0), Control(), lambda *one: found.append(one[0]), start)
+    assert outcome.bound == pytest.approx(float(model.objective @ found[-1]))

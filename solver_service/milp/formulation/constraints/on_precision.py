@@ -99,7 +99,7 @@ def _share_row(
     # -(1 - v) sum_own w z - v sum_open w u  >=  v (w of those always called c) - (1 - v) (w of own, not lost)
     counted = precision.own | precision.always
     counted[samples] = True
-    weights = problem.weights / problem.weights[counted].sum()
+    weights = problem.weights / (float(problem.weights[counted].sum()) or 1.0)
     own = np.flatnonzero(precision.own & (wrong >= 0))
     true = (1 - precision.share) * float(weights[precision.own & ~lost].sum())
     false = precision.share * float(weights[precision.always].sum())
