@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-containers check install chaos bench-ablation bench-abuse bench-exactness bench-headline bench-limits \
+.PHONY: demo test test-containers check install chaos bench-ablation bench-abuse bench-exactness bench-headline \
+	bench-limits bench-nasty \
 	bench-overlap bench-rivals bench-service bench-solver clean
 
 SNAPSHOTS ?= benchmarks/snapshots
@@ -43,6 +44,9 @@ bench-headline: $(READY)  ## what hidden layers are worth: the paper's regressio
 
 bench-limits: $(READY)  ## 500 random jobs: do they end by their limit and their cancel, and is every number finite
 	$(BIN)/python benchmarks/limits.py --jobs 500 --json benchmarks/results/limits.json
+
+bench-nasty: $(READY)  ## 3,500 tiny jobs in odd units, of odd weights, with ties and empty columns
+	$(BIN)/python benchmarks/nasty.py --instances 3500 --seed 1
 
 bench-overlap: $(READY)  ## what a slow pool costs the training loop
 	$(BIN)/python benchmarks/overlap.py

@@ -1,7 +1,7 @@
 """Tiny jobs that numbers make hard: other units, weights over sixty decades, equal samples, empty columns, ties.
 
-A job is drawn well scaled and then put into other units by powers of two, which float32 follows exactly; so its optimum
-is the drawn one's times a power of two. Units are decimal up to the next power of two, too: the drawn job takes that up.
+A job is drawn well scaled and then put into other units by powers of two, which float32 follows exactly; so its
+optimum is the drawn one's times a power of two. What a decimal unit is more than that the drawn job takes up.
 """
 
 from dataclasses import dataclass, replace
@@ -37,7 +37,8 @@ class Units:
 class Drawn:
     """A well-scaled job, the same one in other units, and what its values are multiplied by there.
 
-    Of `mixed` weights, which spread over sixty decades, no oracle that computes in float64 is to be trusted.
+    Of `mixed` jobs, whose weights spread over sixty decades or whose scores have a unit and are in another, no oracle
+    that computes in float64 is to be trusted.
     """
 
     twin: tuple[Snapshot, JobSpec]
@@ -66,7 +67,9 @@ def draw(seed, number, *, time_s):
         }
     )
     twin = (Snapshot(task=snapshot.task, **tensors), spec)
-    return _in_units(twin, _units(rng, twin, mixed), mixed)
+    odd = not mixed and _own_unit(spec) and rng.random() < 0.15
+    drawn = _in_units(twin, _units(rng, twin, mixed, odd), mixed or odd)
+    return _by_columns(rng, drawn) if rng.random() < 0.3 else drawn
 
 
 def _with_trouble(rng, snapshot, spec):
@@ -105,7 +108,7 @@ def _with_trouble(rng, snapshot, spec):
 def _decimal(rng, tensors, spec):
     """The rest of a decimal unit after the powers of two: a factor from 1 to 2, rounded to float32."""
     inputs, scores = rng.uniform(1.0, 2.0, 2)
-    if spec.objective in FIXED or any(one.type in ON_SAMPLES for one in spec.constraints):
+    if _own_unit(spec):
         scores = 1.0
     of = {"inputs": inputs, "weight": scores / inputs, "radius": scores / inputs, "bias": scores, "offset": scores}
     if tensors["targets"].dtype != np.int64:
@@ -117,13 +120,18 @@ def _decimal(rng, tensors, spec):
     return scaled, spec.model_copy(update=update)
 
 
-def _units(rng, twin, mixed):
+def _own_unit(spec):
+    """Whether scores have a unit already, so that a job in other units is another job."""
+    return spec.objective in FIXED or any(one.type in ON_SAMPLES for one in spec.constraints)
+
+
+def _units(rng, twin, mixed, odd):
     """Any units that the objective has no word on; of some jobs only the samples' weights have another one."""
     decade = np.log2(10)
-    inputs, scores = (int(round(decade * rng.uniform(-DECADES, DECADES))) for _ in range(2))
-    weights = int(round(decade * rng.choice([0, rng.uniform(-DECADES, DECADES), rng.uniform(-20, 20)])))
+    inputs, scores = (round(decade * rng.uniform(-DECADES, DECADES)) for _ in range(2))
+    weights = round(decade * rng.choice([0, rng.uniform(-DECADES, DECADES), rng.uniform(-20, 20)]))
     snapshot, spec = twin
-    if spec.objective in FIXED or any(one.type in ON_SAMPLES for one in spec.constraints):
+    if _own_unit(spec) and not odd:
         scores = 0
     if rng.random() < 0.2:
         inputs = scores
@@ -170,6 +178,30 @@ def _in_units(twin, units, mixed):
     return Drawn(twin, job, times, mixed)
 
 
+def _by_columns(rng, drawn):
+    """Inputs in units of their own, column by column, where nothing compares the weights of different columns."""
+    snapshot, spec = drawn.job
+    if spec.l2 or any(one.type in ("grid", "levels", "movement_cost") for one in spec.constraints):
+        return drawn
+    shape = snapshot.weight.shape
+    exponents = rng.integers(-20, 21, shape[1])
+    radius = np.full(shape, spec.radius) if snapshot.radius is None else np.broadcast_to(snapshot.radius, shape)
+    tensors = snapshot.tensors() | {
+        "inputs": np.ldexp(snapshot.inputs, exponents),
+        "weight": np.ldexp(snapshot.weight, -exponents),
+        "radius": np.ldexp(radius.astype(np.float32), -exponents),
+    }
+    if snapshot.bias is not None:
+        half = spec.bias_radius or spec.radius
+        tensors["bias_radius"] = np.full(shape[0], half) if snapshot.radius is None else snapshot.bias_radius
+    exact = all(v.dtype == np.int64 or np.isfinite(v).all() for v in tensors.values())
+    if spec.radius is not None and (np.float32(spec.radius) != spec.radius or not exact):
+        return drawn  # the box would be another one
+    tensors = {name: v if v.dtype == np.int64 else v.astype(np.float32) for name, v in tensors.items()}
+    spec = spec.model_copy(update={"radius": None, "bias_radius": None})
+    return replace(drawn, job=(Snapshot(task=snapshot.task, **tensors), spec))
+
+
 def _degree(spec):
     """With which power of the scores' unit the objective grows."""
     if spec.objective in (*FIXED, "ramp", "hinge", "outliers"):
@@ -190,7 +222,7 @@ def _asked(one, weight, times):
 
 def faithful(drawn):
     """Whether the job's float32 numbers are the twin's, digit for digit."""
-    for name, values in drawn.job[0].tensors().items():
+    for values in drawn.job[0].tensors().values():
         if values.dtype == np.float32 and ((np.abs(values) < LOW_PRECISION) & (values != 0)).any():
             return False
     return True

@@ -2,7 +2,7 @@
 
 Inputs, scores (with targets, margins and biases) and sample weights are multiplied by powers of two, which float32 and
 float64 follow digit for digit. With inputs times 2^i and scores times 2^o the layer's weights and their box are times
-2^(o - i); a value is times 2^v. What comes out is taken back the same way.
+2^(o - i), those of a last layer behind it times 2^o; a value is times 2^v. What comes out is taken back the same way.
 """
 
 import math
@@ -20,8 +20,10 @@ from solver_service.milp.core.control import IncumbentFound
 from solver_service.milp.core.moved import Moved
 from solver_service.milp.core.solution import Solution
 
-COMFORT = 10
-"""Numbers from 2^-10 to 2^10 are as good as 1: they stay, and large tensors are not copied."""
+COMFORT = 3
+"""Scores and weights of samples from 2^-3 to 2^3 are as good as 1, and stay."""
+INPUTS_COMFORT = 10
+"""The same for inputs, which solvers only see in units of the box; large tensors are not copied for nothing."""
 LOOKED_AT = 1000
 """About as many samples say how large errors are."""
 FINEST = 20
@@ -44,11 +46,6 @@ class Units:
     values: int = 0
 
     @property
-    def weight(self) -> int:
-        """The exponent of a layer's weights."""
-        return self.scores - self.inputs
-
-    @property
     def plain(self) -> bool:
         """Whether nothing changes."""
         return not (self.inputs or self.scores or self.samples)
@@ -56,7 +53,7 @@ class Units:
 
 def units_of(snapshot: Snapshot, spec: JobSpec) -> Units:
     """The units in which a job's numbers are near to 1; plain ones where they are so, or where digits would be lost."""
-    inputs = -_exponent(_largest(snapshot.inputs))
+    inputs = -_exponent(_largest(snapshot.inputs), INPUTS_COMFORT)
     scores = -_exponent(_size_of_scores(snapshot, spec)) if _scores_are_free(snapshot, spec) else 0
     samples = _of_samples(snapshot.sample_weight)
     for found in (Units(inputs, scores, samples), Units(0, 0, samples), Units(inputs, scores), Units()):
@@ -232,10 +229,10 @@ def _of_values(units: Units, goal: Objective) -> int:
     return (2 if goal.name in SQUARES else 1) * units.scores
 
 
-def _exponent(size: float) -> int:
+def _exponent(size: float, comfort: int = COMFORT) -> int:
     """The power of two of a size, 0 where it is none or as good as 1."""
     exponent = math.frexp(size)[1] if size > 0 and math.isfinite(size) else 0
-    return exponent if abs(exponent) > COMFORT else 0
+    return exponent if abs(exponent) > comfort else 0
 
 
 def _largest(array: np.ndarray[Any, Any]) -> float:

@@ -95,9 +95,11 @@ def precision_parts(problem: Problem, precision: Precision, wrong: Index, lost: 
 def _share_row(
     problem: Problem, precision: Precision, wrong: Index, lost: Mask, samples: Index, called: Index, total: int
 ) -> Part:
-    """The floor itself, in shares of the weight of all samples."""
+    """The floor itself, in shares of the weight of all samples that it may count."""
     # -(1 - v) sum_own w z - v sum_open w u  >=  v (w of those always called c) - (1 - v) (w of own, not lost)
-    weights = problem.weights / problem.weights.sum()
+    counted = precision.own | precision.always
+    counted[samples] = True
+    weights = problem.weights / (float(problem.weights[counted].sum()) or 1.0)
     own = np.flatnonzero(precision.own & (wrong >= 0))
     true = (1 - precision.share) * float(weights[precision.own & ~lost].sum())
     false = precision.share * float(weights[precision.always].sum())

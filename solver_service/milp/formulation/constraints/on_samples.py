@@ -20,6 +20,9 @@ from solver_service.milp.formulation.constraints.parts import Part, Rows, plain_
 from solver_service.milp.formulation.rows import change_rows
 from solver_service.milp.presolve.screening import Screened, screen
 
+WHOLE = 1e6
+"""Sums of whole weights up to this stay as they are in rows, which are the better for solvers."""
+
 
 @dataclass(frozen=True, eq=False)
 class Floor:
@@ -92,6 +95,12 @@ def _most_wrong(weights: Array, share: float) -> float:
     """The weight that may be wrong when a share has to be right; a whole number where the weights are."""
     most = float(weights.sum()) * (1 - share + SLACK)
     return float(np.floor(most)) if (weights == np.round(weights)).all() else most
+
+
+def _size(weights: Array) -> float:
+    """What a floor's row is divided by: its own weight, unless that is a whole number of moderate size already."""
+    total = float(weights.sum())
+    return 1.0 if (weights == np.round(weights)).all() and total <= WHOLE else total
 
 
 def share_parts(problem: Problem, shares: Shares, *, first: int, own: Index | None) -> list[Part]:
@@ -198,7 +207,8 @@ def _share_rows(problem: Problem, shares: Shares, wrong: Index, total: int) -> l
         lower.append(least - float(weights[lost].sum()))
 
     for floor in shares.floors:
-        add(-cost * floor.members, -floor.most)
+        size = _size(cost[floor.members])
+        add(-cost / size * floor.members, -floor.most / size)
     for balance in shares.balances:
         wrong_share = [cost * members / cost[members].sum() for members in (balance.first, balance.second)]
         # The difference of the wrong shares from above and from below.

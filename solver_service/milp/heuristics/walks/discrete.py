@@ -74,6 +74,8 @@ class Discrete:
     def choices(self, unit: int, entry: int, now: float) -> Array:
         """The changes that an entry on a grid or on levels may have; on a fine grid only those around `now`."""
         center, radius = self.problem.center[unit, entry], self.problem.radius[unit, entry]
+        if radius == 0:
+            return np.zeros(1)
         if self.steps[unit, entry] > 0:
             at = (center + radius * now) / self.steps[unit, entry]
             low = max(self.low[unit, entry], np.floor(at) - MOST_CHOICES)

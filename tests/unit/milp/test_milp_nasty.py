@@ -1,0 +1,221 @@
+"""Odd units, weights that are decades apart, and what a solver says of nothing: the same answers, finite and honest."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from milp_cases import assert_honest, job, tiny
+
+from shared.contracts import SolveStatus
+from shared.snapshot import Snapshot
+from solver_service.milp.core.control import Control
+from solver_service.milp.core.units import Units, scaled, units_of
+from solver_service.milp.solve import solve
+from solver_service.milp.tiers import far_apart
+
+FREE = ("ramp", "hinge", "mae", "mse", "max_error", "outliers", "huber", "quantile", "trimmed_mse", "trimmed_mae")
+DEGREE = {"ramp": 0, "hinge": 0, "outliers": 0, "mse": 2, "huber": 2, "trimmed_mse": 2}
+
+
+def _in_units(snapshot, spec, inputs, scores, samples=0):
+    """A snapshot without weights of samples and a spec, with numbers times powers of two."""
+    weights = np.ldexp(np.ones(snapshot.samples), samples).astype(np.float32)
+    return scaled(replace(snapshot, sample_weight=weights), spec, Units(inputs, scores, 0, 0))
+
+
+def _small(objective, **fields):
+    snapshot, spec = tiny(1, objective, n=4)[0], job(objective, limits={"nodes": 2, "time_s": 60}, **fields)
+    return snapshot, spec.model_copy(update={"tolerance": 0.5 if objective == "outliers" else None})
+
+
+@pytest.mark.parametrize("objective", FREE)
+@pytest.mark.parametrize("exponent", [-40, 40])
+def test_the_same_job_in_other_units_gives_the_same_weights_up_to_scale(objective, exponent):
+    """Units of 1e-12 or 1e12 for inputs and scores change no digit of the result."""
+    snapshot, spec = _small(objective)
+    plain = solve(snapshot, spec)
+    there = solve(*_in_units(snapshot, spec, -exponent, exponent))
+    factor = DEGREE.get(objective, 1) * exponent
+    np.testing.assert_allclose(np.ldexp(there.weight, -2 * exponent), plain.weight, rtol=1e-5, atol=1e-6)
+    assert there.result.status is plain.result.status
+    report, other = plain.result.objective, there.result.objective
+    assert np.ldexp(other.final, -factor) == pytest.approx(report.final, rel=1e-5, abs=1e-7)
+    assert np.ldexp(other.bound, -factor) == pytest.approx(report.bound, rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["scip", "highs"])
+@pytest.mark.parametrize("exponent", [-100, 100])
+def test_weights_of_samples_in_any_unit_scale_the_value_alone(backend, exponent):
+    """Weights of 1e30 or 1e-30 for all samples: the count is as many times that, and proven."""
+    snapshot, spec = tiny(2, "zero_one", n=12)[0], job("zero_one", solver={"backend": backend})
+    plain, there = solve(snapshot, spec), solve(*_in_units(snapshot, spec, 0, 0, exponent))
+    assert plain.result.status is there.result.status is SolveStatus.OPTIMAL
+    assert np.ldexp(there.result.objective.final, -exponent) == plain.result.objective.final
+
+
+@pytest.mark.parametrize("factor", [1e-12, 1e12])
+def test_decimal_units_give_the_same_value(factor):
+    """A factor that float32 has to round changes no more than its last digits."""
+    snapshot, spec = tiny(3, "mae", bias=False)
+    single = np.float32(factor)
+    targets, inputs = snapshot.targets * single, snapshot.inputs * single
+    there = solve(replace(snapshot, targets=targets, inputs=inputs), spec)
+    plain = solve(snapshot, spec)
+    assert there.result.objective.final / factor == pytest.approx(plain.result.objective.final, rel=1e-4)
+    assert there.result.status is SolveStatus.OPTIMAL
+
+
+def test_incumbents_and_a_start_are_in_the_jobs_own_units():
+    """What is reported on the way is the value of the weights that come with it; a start is taken as it is."""
+    plain, spec = tiny(1, "mae")
+    snapshot, spec = _in_units(plain, spec, -30, 20)
+    seen = []
+    solution = solve(snapshot, spec, Control(seen.append))
+    assert seen
+    for found in seen:
+        assert found.objective == spec.value(snapshot, found.moved.weight, found.moved.bias)
+    again = solve(snapshot, spec, start=solution.moved)
+    assert again.result.objective.final <= solution.result.objective.final
+
+
+def test_a_stop_reaches_a_solve_in_other_units():
+    """A control that somebody else listens to is stopped with the one that it was made from."""
+    control = Control()
+    other = control.heard_by(lambda _: None)
+    control.stop()
+    assert other.stopped
+
+
+def test_units_that_would_lose_digits_are_not_taken():
+    """Weights at the end of float32 stay where they are."""
+    snapshot, spec = tiny(1, "zero_one")
+    tiny_weights = replace(
+        snapshot, weight=snapshot.weight * np.float32(1e-36), inputs=snapshot.inputs * np.float32(1e-30)
+    )
+    assert units_of(tiny_weights, spec).inputs == 0
+
+
+def test_whole_weights_in_other_units_are_made_whole_again():
+    """Counts of samples that weigh 3 or 5 times 2^40 take whole values in the units that are chosen."""
+    snapshot, spec = tiny(1, "zero_one")
+    weights = np.ldexp(np.array([3, 5, 3, 5, 3, 5.0]), 40).astype(np.float32)
+    units = units_of(replace(snapshot, sample_weight=weights), spec)
+    assert units.samples == units.values == -40
+
+
+def _two_classes(weights, inputs=(-1.0, -0.9, 0.8, 1.0)):
+    """Four samples on a line, which one threshold tells apart; the start has all of them wrong."""
+    return Snapshot(
+        task="binary",
+        inputs=np.array(inputs, dtype=np.float32)[:, None],
+        targets=np.array([0, 0, 1, 1]),
+        weight=np.array([[-1.0]], dtype=np.float32),
+        bias=np.array([0.1], dtype=np.float32),
+        sample_weight=np.array(weights, dtype=np.float32),
+    )
+
+
+@pytest.mark.parametrize("backend", ["scip", "highs"])
+@pytest.mark.parametrize("objective", ["zero_one", "ramp", "hinge"])
+def test_nothing_is_lost_by_weights_that_are_decades_apart(objective, backend):
+    """Where every sample can be right, the lightest one is, too, and nothing is left."""
+    snapshot = _two_classes([1e30, 1e-30, 1.0, 1e12])
+    spec = job(objective, radius=4.0, margin=0.5, solver={"backend": backend})
+    solution = solve(snapshot, spec)
+    assert far_apart(snapshot)
+    assert solution.result.objective.final == 0.0
+    assert solution.result.status is SolveStatus.OPTIMAL
+
+
+@pytest.mark.parametrize("objective", ["zero_one", "ramp", "hinge"])
+def test_the_lightest_of_samples_decades_apart_is_the_one_given_up(objective):
+    """Of two equal samples of other classes the heavy one is right, and the value is what the light one costs."""
+    snapshot = _two_classes([1e30, 1e-20, 1.0, 1e12], inputs=(-1.0, 0.8, 0.8, 1.0))
+    spec = job(objective, radius=4.0, margin=0.5)
+    solution = solve(snapshot, spec)
+    costs = {"zero_one": 1e-20, "ramp": 1e-20, "hinge": 2e-20}
+    assert solution.result.objective.final == pytest.approx(costs[objective], rel=1e-3)
+    assert solution.result.objective.bound <= solution.result.objective.final
+
+
+def test_means_of_weights_that_are_decades_apart_fit_the_heavy_sample_first():
+    """One input decides about two samples: the heavy one is met, and the light one costs what it weighs."""
+    snapshot = Snapshot(
+        task="regression",
+        inputs=np.ones((2, 1), dtype=np.float32),
+        targets=np.array([[1.5], [0.0]], dtype=np.float32),
+        weight=np.array([[0.75]], dtype=np.float32),
+        sample_weight=np.array([1e20, 1e-10], dtype=np.float32),
+    )
+    solution = solve(snapshot, job("mae", radius=1.0))
+    assert solution.weight[0, 0] == 1.5
+    assert solution.result.objective.final == pytest.approx(1.5e-30, rel=1e-3)
+
+
+def test_constraints_that_nothing_keeps_are_infeasible_with_weights_decades_apart():
+    """Both of two equal samples of other classes cannot be right; the snapshot's own weights come back."""
+    snapshot = _two_classes([1e-20, 1e30, 1.0, 1e-12], inputs=(-1.0, 0.8, 0.8, 1.0))
+    spec = job("hinge", radius=4.0, time_s=3, constraints=[{"type": "recall_floor", "value": 1.0}])
+    solution = solve(snapshot, spec)
+    assert solution.result.status is SolveStatus.INFEASIBLE
+    assert (solution.weight == snapshot.weight).all()
+    assert np.isfinite(solution.result.objective.final)
+
+
+@pytest.mark.parametrize("backend", ["scip", "highs"])
+def test_zeros_of_an_infeasible_model_are_no_solution(backend):
+    """A grid whose multiples in the box break a floor: weights of 0, outside the box, are not handed out."""
+    snapshot = Snapshot(
+        task="binary",
+        inputs=np.array([[-0.24], [-0.37], [0.67], [-0.69]], dtype=np.float32),
+        targets=np.array([0, 0, 0, 1]),
+        weight=np.array([[0.555]], dtype=np.float32),
+        bias=np.array([-0.105], dtype=np.float32),
+        radius=np.array([[0.2]], dtype=np.float32),
+    )
+    asked = [{"type": "precision_floor", "value": 1.0, "classes": [1]}, {"type": "levels", "levels": [0.0, 0.55]}]
+    spec = job("hinge", radius=None, time_s=2, constraints=asked, solver={"backend": backend})
+    solution = solve(snapshot, spec)
+    assert np.abs(solution.weight - snapshot.weight).max() <= 0.2
+
+
+def test_a_block_in_other_units_is_as_good():
+    """Inputs of a hidden block times 1e12 and its weights by 1e-12: the same value."""
+    rng = np.random.default_rng(0)
+    snapshot = Snapshot.from_lists(
+        task="regression",
+        activation="relu",
+        tail=["identity"],
+        note={},
+        tensors={
+            "inputs": rng.normal(size=(5, 2)).tolist(),
+            "targets": rng.normal(size=(5, 1)).tolist(),
+            "weight": rng.normal(size=(2, 2)).tolist(),
+            "tail.0.weight": rng.normal(size=(1, 2)).tolist(),
+        },
+    )
+    spec = job("mae", radius=0.3)
+    plain, there = solve(snapshot, spec), solve(*_in_units(snapshot, spec, 40, 0))
+    assert_honest(*_in_units(snapshot, spec, 40, 0), there)
+    assert there.result.objective.final == pytest.approx(plain.result.objective.final, rel=1e-5)
+
+
+def test_highs_does_not_pass_a_start_off_as_the_optimum():
+    """A start that its presolve values at 1 costs 2 in the model; the optimum is 1, and so is what is handed out."""
+    rows = [[-0.6, 0.0, 0.86, 1.49, 0.0, 0.0], [0.0, 0.0, -0.86, 0.0, 0.0, 1.36]]
+    model = LinearModel(
+        objective=np.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0]),
+        constant=0.0,
+        matrix=sp.csr_array(rows),
+        row_lower=np.array([-1.4, -0.3]),
+        row_upper=np.full(2, np.inf),
+        lower=np.array([-1.0, -1, -1, 0, 0, 0]),
+        upper=np.ones(6),
+        integer=np.array([False, False, False, True, True, True]),
+        change_columns=6,
+        indicator=np.array([-1, -1]),
+    )
+    found = []
+    start = np.array([0.0, 0.0, 0.0, 0.0, 1.0, 1.0])
+    outcome = highs.solve(model, MilpOptions(10.0, 2000, None, 0.0, 0), Control(), lambda *one: found.append(one[0]), start)
+    assert outcome.bound == pytest.approx(float(model.objective @ found[-1]))
