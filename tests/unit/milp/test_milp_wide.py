@@ -10,7 +10,6 @@ from milp_cases import job, tiny
 
 from shared.activations import Activation
 from shared.contracts import SolveStatus
-from shared.errors import ErrorCode, SpecError
 from shared.snapshot import Snapshot
 from solver_service.milp.core.problem import problem_of
 from solver_service.milp.core.requirements import requirements_of
@@ -105,17 +104,15 @@ def test_the_mean_rate_bounds_the_worst_one():
     assert result.bound <= result.final + TOLERANCE
 
 
-@pytest.mark.parametrize(
-    ("fields", "field"),
-    [({"objective": "log_loss"}, "objective"), ({"objective": "worst_class"}, "objective")],
-)
-def test_hidden_blocks_refuse_what_they_do_not_know(fields, field):
-    """The refusal lists what they take."""
-    snapshot, _ = tiny(0, "zero_one")
+@pytest.mark.parametrize("objective", ["log_loss", "worst_class"])
+def test_hidden_blocks_take_the_new_objectives(objective):
+    """They are searched without a model, and a note says so."""
+    snapshot, _ = tiny(0, "zero_one", n=30)
     hidden = replace(snapshot, activation=Activation.parse("relu"))
-    with pytest.raises(SpecError, match="zero_one, ramp, hinge") as caught:
-        solve(hidden, job(**fields))
-    assert (caught.value.field, caught.value.code) == (field, ErrorCode.NOT_SUPPORTED)
+    result = solve(hidden, job(objective, radius=1.0, time_s=1.0)).result
+    assert result.objective.final <= result.objective.start
+    assert result.objective.bound == 0.0
+    assert any("no linear model" in note for note in result.notes)
 
 
 def test_no_level_within_reach_is_told_by_name():
