@@ -19,6 +19,7 @@ from solver_service.milp.core.control import Control, IncumbentFound
 from solver_service.milp.core.moved import Moved
 from solver_service.milp.core.problem import MEANS, Mask, radii
 from solver_service.milp.core.solution import TOLERANCE, Solution
+from solver_service.milp.core.units import MOST_PRICE
 
 APART = 2.0**30
 """Weights that are farther apart than this are solved by tiers."""
@@ -116,7 +117,9 @@ class _Tiers:
         if self.spec.objective in WHOLE:
             factor = 1.0
         priced = [
-            one.model_copy(update={"value": one.value / factor}) if one.type == "movement_cost" else one
+            one.model_copy(update={"value": min(one.value / factor, MOST_PRICE)})
+            if one.type == "movement_cost"
+            else one
             for one in self.spec.constraints
         ]
         limits = self.spec.limits
