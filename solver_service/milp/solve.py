@@ -1,9 +1,11 @@
 """One job from snapshot to result: checked, and handed to the recipe that fits; Celery and Redis are out of sight."""
 
-from shared.contracts import JobSpec
+from dataclasses import replace
+
+from shared.contracts import JobSpec, gap
 from shared.snapshot import Snapshot
 from solver_service.milp.core.control import Control
-from solver_service.milp.core.moved import Moved
+from solver_service.milp.core.moved import Moved, value_of
 from solver_service.milp.core.solution import Solution
 from solver_service.milp.core.units import brought, incumbent_back, scaled, solution_back, units_of
 from solver_service.milp.final_layer.solve import solve_final_layer
@@ -39,7 +41,20 @@ def _in_own_units(snapshot: Snapshot, spec: JobSpec, control: Control, start: Mo
     listener = control.on_incumbent
     within = control.heard_by(lambda found: listener(incumbent_back(found, units, tail=layers)))
     begin = None if start is None else brought(start, units, tail=layers)
-    return solution_back(_solve(*there, within, begin), units, tail=layers)
+    solution = solution_back(_solve(*there, within, begin), units, tail=layers)
+    return _recounted(solution, snapshot, spec)
+
+
+def _recounted(solution: Solution, snapshot: Snapshot, spec: JobSpec) -> Solution:
+    """The values of the weights that are returned, where prices of movement had to be lowered on the way."""
+    if not any(one.type == "movement_cost" for one in spec.constraints):
+        return solution
+    report, final = solution.result.objective, value_of(snapshot, spec, solution.moved)
+    if final == report.final:
+        return solution
+    bound = min(report.bound, final)
+    values = {"final": final, "bound": bound, "gap": gap(final, bound)}
+    return replace(solution, result=solution.result.model_copy(update={"objective": report.model_copy(update=values)}))
 
 
 def _solve(snapshot: Snapshot, spec: JobSpec, control: Control, start: Moved | None) -> Solution:

@@ -11,14 +11,15 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from shared.constraints import ON_SAMPLES, movement_cost, violations
+from shared.constraints import ON_SAMPLES, violations
 from shared.contracts import Incumbent, JobSpec, SolveStatus, gap
 from shared.objectives import TRIMMED, WORST, sample_weights
-from shared.snapshot import FloatArray, Snapshot, TailLayer, label_targets
+from shared.snapshot import FloatArray, Snapshot, label_targets
 from solver_service.milp.core.control import Control, IncumbentFound
-from solver_service.milp.core.moved import Moved
+from solver_service.milp.core.moved import Moved, tail_with, value_of
 from solver_service.milp.core.problem import MEANS, Mask, radii
 from solver_service.milp.core.solution import TOLERANCE, Solution
+from solver_service.milp.core.units import MOST_PRICE
 
 APART = 2.0**30
 """Weights that are farther apart than this are solved by tiers."""
@@ -116,7 +117,9 @@ class _Tiers:
         if self.spec.objective in WHOLE:
             factor = 1.0
         priced = [
-            one.model_copy(update={"value": one.value / factor}) if one.type == "movement_cost" else one
+            one.model_copy(update={"value": min(one.value / factor, MOST_PRICE)})
+            if one.type == "movement_cost"
+            else one
             for one in self.spec.constraints
         ]
         limits = self.spec.limits
@@ -150,22 +153,11 @@ class _Tiers:
         self.lost = value > 2 * solution.result.objective.final * factor
 
     def _feasible(self, moved: Moved) -> bool:
-        tail = self._tail(moved)
+        tail = tail_with(self.snapshot, moved)
         return not violations(self.spec.constraints, self.snapshot, moved.weight, moved.bias, tail)
 
-    def _tail(self, moved: Moved) -> tuple[TailLayer, ...]:
-        return tuple(
-            replace(
-                layer,
-                weight=moved.tail.get(f"tail.{index}.weight", layer.weight),
-                bias=moved.tail.get(f"tail.{index}.bias", layer.bias),
-            )
-            for index, layer in enumerate(self.snapshot.tail)
-        )
-
     def _hear(self, moved: Moved, nodes: int) -> float:
-        value = self.spec.goal.value(self.snapshot, moved.weight, moved.bias, self._tail(moved))
-        value += movement_cost(self.spec.constraints, self.snapshot, moved.weight)
+        value = value_of(self.snapshot, self.spec, moved)
         if value < self.value:
             self.best, self.value = moved, value
             bound, elapsed = min(self.bound, value), self.control.elapsed

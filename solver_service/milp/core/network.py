@@ -1,6 +1,6 @@
 """The pure float64 view of a block with its tail: what may move, what comes out, and how it changes."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -9,7 +9,7 @@ from shared.activations import Activation
 from shared.contracts import JobSpec
 from shared.snapshot import FloatArray, Snapshot, TailLayer
 from solver_service.milp.core.float32 import round_into_box
-from solver_service.milp.core.moved import Moved
+from solver_service.milp.core.moved import Moved, tail_with
 from solver_service.milp.core.problem import Array, radii
 
 
@@ -133,14 +133,7 @@ class Network:
 
     def tail_with(self, moved: Moved) -> tuple[TailLayer, ...]:
         """The snapshot's tail, with the layers that moved replaced."""
-        return tuple(
-            replace(
-                layer,
-                weight=moved.tail.get(f"tail.{index}.weight", layer.weight),
-                bias=moved.tail.get(f"tail.{index}.bias", layer.bias),
-            )
-            for index, layer in enumerate(self.snapshot.tail)
-        )
+        return tail_with(self.snapshot, moved)
 
     def step_to(self, moved: Moved) -> Array:
         """The step [size] that leads nearest to given weights; tail layers that they do not name stay as they are."""

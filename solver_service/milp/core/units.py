@@ -28,6 +28,8 @@ LOOKED_AT = 1000
 """About as many samples say how large errors are."""
 FINEST = 20
 """Weights whose digits go no deeper than 2^-20 of the largest become whole numbers, and counts whole values."""
+MOST_PRICE = 1e12
+"""A price beyond it is lowered to it: solvers take 1e20 for infinite, and at this one nothing moves, either."""
 HOMOGENEOUS = ("identity", "relu", "leaky_relu")
 """Activations through which a unit of scores can be moved."""
 BY_SUM = ("zero_one", "ramp", "hinge", "outliers")
@@ -172,7 +174,7 @@ def _constraint(one: Constraint, weight: int, values: int) -> Constraint:
         case "grid":
             return one.model_copy(update={"value": _shifted(one.value, weight)})
         case "movement_cost":
-            return one.model_copy(update={"value": _shifted(one.value, values - weight)})
+            return one.model_copy(update={"value": min(_shifted(one.value, values - weight), MOST_PRICE)})
         case "levels":
             return one.model_copy(update={"levels": [_shifted(level, weight) for level in one.levels or ()]})
     return one

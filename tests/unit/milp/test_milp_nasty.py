@@ -4,12 +4,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from milp_cases import assert_honest, job, tiny
 
 from shared.contracts import SolveStatus
 from shared.snapshot import Snapshot
+from solver_service.milp.backends import highs
+from solver_service.milp.backends.outcome import MilpOptions
 from solver_service.milp.core.control import Control
 from solver_service.milp.core.units import Units, scaled, units_of
+from solver_service.milp.formulation.model import LinearModel
 from solver_service.milp.solve import solve
 from solver_service.milp.tiers import far_apart
 
@@ -201,21 +205,34 @@ def test_a_block_in_other_units_is_as_good():
 
 
 def test_highs_does_not_pass_a_start_off_as_the_optimum():
-    """A start that its presolve values at 1 costs 2 in the model; the optimum is 1, and so is what is handed out."""
-    rows = [[-0.6, 0.0, 0.86, 1.49, 0.0, 0.0], [0.0, 0.0, -0.86, 0.0, 0.0, 1.36]]
+    """A binary that no row speaks of is 1 in the start; HiGHS's presolve takes it out, and would hand it back as 1."""
+    rows = [
+        [-0.16928028, -0.64578344, 0.86104459, 1.4887083, 0.0, 0.0, 0.0],
+        [0.16928028, 0.64578344, -0.86104459, 0.0, 0.0, 1.3637083, 0.0],
+        [0.0, 0.0, -0.86104459, 0.0, 0.0, 0.0, 1.36114459],
+    ]
     model = LinearModel(
-        objective=np.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0]),
+        objective=np.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0]),
         constant=0.0,
-        matrix=sp.csr_array(rows),
-        row_lower=np.array([-1.4, -0.3]),
-        row_upper=np.full(2, np.inf),
-        lower=np.array([-1.0, -1, -1, 0, 0, 0]),
-        upper=np.ones(6),
-        integer=np.array([False, False, False, True, True, True]),
-        change_columns=6,
-        indicator=np.array([-1, -1]),
+        matrix=sp.csr_array(np.array(rows)),
+        row_lower=np.array([-0.1874, -0.3124, -0.3124 - 0.1877]),
+        row_upper=np.full(3, np.inf),
+        lower=np.array([-1.0, -1.0, -1.0, 0.0, 0.0, 0.0, 0.0]),
+        upper=np.ones(7),
+        integer=np.arange(7) > 2,
+        change_columns=7,
+        indicator=np.full(3, -1),
     )
     found = []
-    start = np.array([0.0, 0.0, 0.0, 0.0, 1.0, 1.0])
-    outcome = highs.solve(model, MilpOptions(10.0, 2000, None, 0.0, 0), Control(), lambda *one: found.append(one[0]), start)
-    assert outcome.bound == pytest.approx(float(model.objective @ found[-1]))
+    start = np.array([0.999999911973435, -0.7494467473228275, -0.5819675450478062, 0.0, 1.0, 0.0, 0.0])
+    outcome = highs.solve(model, MilpOptions(10.0, 2000), Control(), lambda *one: found.append(one[0]), start)
+    assert outcome.bound == pytest.approx(float(model.objective @ found[-1]), abs=1e-6)
+
+
+def test_a_price_far_above_what_samples_weigh_is_solved():
+    """Movement costs 1e30 times what samples can gain by it; nothing moves, and every number is finite."""
+    snapshot = replace(_two_classes([1, 1, 1, 1]), sample_weight=np.full(4, 1e-30, dtype=np.float32))
+    spec = job("ramp", radius=1.0, time_s=3, constraints=[{"type": "movement_cost", "value": 1.0}])
+    solution = solve(snapshot, spec)
+    assert np.isfinite(solution.result.objective.final)
+    assert (solution.weight == snapshot.weight).all()
