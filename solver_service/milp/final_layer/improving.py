@@ -124,8 +124,9 @@ class Improver:
         found = [Account("descents", descents, parts=1 if tally.asks else 2)]
         labels = problem.snapshot.task == "multilabel" and problem.units > 1
         if (problem.objective.name in WALKED or tally.asks) and not labels:
-            # Where shares of samples are asked for, lines are what knows them.
-            found.insert(0 if tally.asks else 1, Account("line searches", walking, parts=3 if tally.asks else 1))
+            # Where shares of samples are asked for, lines are what knows them; most of all where errors are counted.
+            parts = 1 if not tally.asks else 3 if follows else 20
+            found.insert(0 if tally.asks else 1, Account("line searches", walking, parts=parts))
         if problem.objective.name in POLISHED and not tally.asks:
             polishing = Polishing(problem, descents.block, self.incumbents, self.rng, self.reproducible)
             found.append(Account("long descents", polishing))

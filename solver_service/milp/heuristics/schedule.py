@@ -10,6 +10,8 @@ from solver_service.milp.core.budget import Budget
 
 FADE = 0.7
 """How much of what a search paid before counts, slice by slice."""
+SMALL_PART = 10
+"""A search with less than one part in as many waits for its turn."""
 FIRST_SLICE_S, LONGEST_SLICE_S = 0.1, 1.0
 
 
@@ -86,15 +88,22 @@ class Schedule:
         return self.budget.control.elapsed - improved > max(self.budget.patience, improved - self.began)
 
     def _next(self) -> Account:
-        """Each search gets its parts of the time, because big gains are rare; one more goes to what pays best."""
+        """Each search gets its parts of the time, because big gains are rare; one more goes to what pays best.
+
+        All begin with a slice, but for those whose part is small: they wait until it covers one.
+        """
         alive = [account for account in self.accounts if account.alive]
-        fresh = [account for account in alive if np.isinf(account.rate)]
-        if fresh:
-            return fresh[0]
-        # One part of the time so far, if one more than all parts are handed out: that one is the best payer's.
-        part = sum(account.spent_s for account in self.accounts) / (sum(account.parts for account in alive) + 1)
-        neediest = min(alive, key=lambda account: account.spent_s / account.parts)
-        return neediest if neediest.spent_s < part * neediest.parts else max(alive, key=lambda account: account.rate)
+        parts = sum(account.parts for account in alive) + 1
+        part = sum(account.spent_s for account in self.accounts) / parts
+        due = [
+            account
+            for account in alive
+            if (np.isinf(account.rate) and SMALL_PART * account.parts >= parts)
+            or account.spent_s + (account.slice_s if SMALL_PART * account.parts < parts else 0.0) < part * account.parts
+        ]
+        if due:
+            return min(due, key=lambda account: account.spent_s / account.parts)
+        return max(alive, key=lambda account: account.rate if np.isfinite(account.rate) else -1.0)
 
     def _slice(self, account: Account) -> None:
         clock = self.budget.control
