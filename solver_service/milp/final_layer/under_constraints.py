@@ -22,8 +22,10 @@ from solver_service.milp.formulation.rows import nonzeros
 
 FEASIBLE_SHARE, CONSTRAINED_SHARE = 0.3, 0.85
 """Of the time for searches until weights keep all constraints, and of what is left then for better ones."""
-SMALL, SMALL_SHARE, PATIENCE_S = 20_000, 0.7, 1.5
-"""A model of so few coefficients is branched on with success: searches end earlier there, or when they stand still."""
+SMALL, SMALL_SHARE, SMALL_S = 20_000, 0.7, 1.5
+TINY, TINY_S = 2_000, 0.1
+"""A model of so few coefficients is branched on with success, and proven infeasible: searches that find nothing for so
+many seconds give way to it."""
 MODELLED_PER_S = 150_000
 """A solver that branches gets nowhere with more coefficients than this for each second."""
 CONSTRAINED_ROUNDS = 5
@@ -60,11 +62,16 @@ def _improve(job: Job) -> None:
     if job.spec.limits.nodes is not None:
         job.improver.run(replace(job.budget(), rounds=CONSTRAINED_ROUNDS))
         return
-    job.improver.run(job.budget().share(FEASIBLE_SHARE), enough=True)
+    small = _modelled(job) and _size(job) <= SMALL
+    tiny = small and _size(job) <= TINY
+    first = job.budget().share(FEASIBLE_SHARE)
+    if small:
+        first = replace(first, until=min(first.until, job.control.elapsed + (TINY_S if tiny else SMALL_S)))
+    job.improver.run(first, enough=True)
     if job.incumbents.feasible:
-        small = _modelled(job) and _size(job) <= SMALL
         share = SMALL_SHARE if small else CONSTRAINED_SHARE if _modelled(job) else 1.0
-        job.improver.run(replace(job.budget().share(share), patience=PATIENCE_S if small else math.inf))
+        patience = math.inf if not small else TINY_S if tiny else SMALL_S
+        job.improver.run(replace(job.budget().share(share), patience=patience))
 
 
 def _modelled(job: Job) -> bool:
