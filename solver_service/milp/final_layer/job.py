@@ -22,7 +22,7 @@ from solver_service.milp.rounding.into_box import rounding_errors
 
 MOST_ROUNDING = 1e-3
 """How much of a value rounding may excuse."""
-ROUNDS = 40
+ROUNDS = 12
 """Restarts in a row without an improvement, after which heuristics end where a node limit makes a run reproducible."""
 ROOT_ROUNDS = {"count": 5, "capped": 20, "linear": 5}
 """Rounds of SCIP's own cuts at the root, by measurement: the bounds of ramps gain by more of them."""

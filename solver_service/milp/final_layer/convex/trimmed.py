@@ -20,7 +20,7 @@ from solver_service.milp.final_layer.constrained_search import taker
 from solver_service.milp.final_layer.convex.branching import Branching
 from solver_service.milp.final_layer.convex.program import ConvexProgram
 from solver_service.milp.final_layer.convex.smoothed import is_large, minima
-from solver_service.milp.final_layer.job import ROUNDS, Job, ending_of, options_of, too_large, why
+from solver_service.milp.final_layer.job import Job, ending_of, options_of, too_large, why
 from solver_service.milp.final_layer.report import Ending
 from solver_service.milp.formulation.compact import NO_CUTS
 from solver_service.milp.formulation.constraints.constrained_model import constrained_model
@@ -28,6 +28,8 @@ from solver_service.milp.heuristics.programs.lazy_lp import LazyProgram
 from solver_service.milp.presolve.screening import screen
 from solver_service.milp.rounding.into_box import change_of
 
+STARTS = 40
+"""Starts in a row without an improvement after which there is no hope for one."""
 STEPS = 30
 """Concentration steps from one start, at most."""
 SMOOTHINGS = 2
@@ -49,7 +51,7 @@ def solve_trimmed(job: Job) -> Ending:
     if problem.objective.trim > 0 and not (job.proven or budget.over):
         _concentrate(job, fit, fit(everything, best))
     idle, reached = 0, job.incumbents.best.objective
-    while problem.objective.trim > 0 and idle < ROUNDS and not (job.proven or budget.over):
+    while problem.objective.trim > 0 and idle < STARTS and not (job.proven or budget.over):
         _concentrate(job, fit, fit(_few(problem, rng), best))
         improved = job.incumbents.best.objective < reached
         idle, reached = 0 if improved else idle + 1, job.incumbents.best.objective
