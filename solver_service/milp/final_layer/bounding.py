@@ -1,7 +1,7 @@
 """Which bounds are proven when: conflicts between samples, their relaxation to the end, and blocks of samples."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from solver_service.milp.bounds.block_bound import raise_by_blocks
 from solver_service.milp.bounds.pair_relaxation import PairRelaxation
@@ -10,9 +10,10 @@ from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.problem import Problem
 from solver_service.milp.core.solution import is_integral, safe_bound
 from solver_service.milp.final_layer.job import Job
-from solver_service.milp.formulation.compact import Cuts, cuts_model
+from solver_service.milp.formulation.compact import Cuts, compact_model, cuts_model
 from solver_service.milp.formulation.conflicts import pair_cuts
 from solver_service.milp.formulation.model import LinearModel
+from solver_service.milp.formulation.rows import nonzeros
 
 CONFLICTS_SHARE = 0.1
 """Of the time left, for what conflicts alone prove."""
@@ -20,6 +21,8 @@ RELAXATION_SHARE = 0.4
 """Of the time left, for the relaxation; it seldom needs as much."""
 FEW_CONFLICTS = 0.25
 """Pairs in conflict for each sample, below which blocks are no help."""
+PLAIN, PLAIN_SHARE = 1_000_000, 0.25
+"""Without conflicts a model of so few coefficients is built whole; of the time left, for its relaxation."""
 BLOCK_SHARE = {"count": 0.05, "capped": 0.7}
 """Of the time left after it, for blocks of samples; branching does better on counts."""
 
@@ -50,11 +53,24 @@ def bound_by_relaxation(job: Job, conflicts: Conflicts) -> LinearModel | None:
     A count's blocks are left to whoever has improved on its start first: they take seconds. Where hardly any samples
     are in conflict, the relaxation's duals say little, and a branching solver's own cuts do better.
     """
-    relaxation = relaxed(job, conflicts)
     paired = len(conflicts.pool.groups) >= FEW_CONFLICTS * job.screened.requirements.groups
-    if job.screened.requirements.style == "capped" and paired:
+    capped = job.screened.requirements.style == "capped"
+    if capped and not paired and nonzeros(job.space, job.screened.requirements) <= PLAIN:
+        return _plain(job, conflicts)
+    relaxation = relaxed(job, conflicts)
+    if capped:
         bound_by_blocks(job, relaxation)
     return model_of(job, relaxation)
+
+
+def _plain(job: Job, conflicts: Conflicts) -> LinearModel:
+    """The compact model with the cuts that their own relaxation took; the rows of its relaxation lead."""
+    requirements = job.screened.requirements
+    model = compact_model(job.space, requirements, constant=job.screened.cost, cuts=conflicts.used)
+    budget = job.budget().share(PLAIN_SHARE)
+    relaxation = relax(model, lambda: budget.over)
+    _teller(job)(relaxation.bound)
+    return replace(model, leading=relaxation.used)
 
 
 def relaxed(job: Job, conflicts: Conflicts) -> PairRelaxation:
