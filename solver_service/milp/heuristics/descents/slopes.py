@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from shared.objectives import EPSILON
 from solver_service.milp.core.problem import Index, Problem
 from solver_service.milp.heuristics.descents.single_precision import Singles
 
@@ -167,8 +166,3 @@ def natural_widths(problem: Problem) -> tuple[float, float, float]:
         case "outliers":
             return 1.0, 0.2, 3.0
     return 1.0, 0.1, 3.0
-
-
-def epsilon_in(unit: float) -> float:
-    """The margin at which a sample counts as right, in units of `unit`."""
-    return EPSILON / unit
