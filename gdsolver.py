@@ -38,7 +38,7 @@ def check_packages() -> None:
 
 def main() -> None:
     """Run `gdsolver`, the trainer's command."""
-    _start("trainer.cli", "trainer")
+    _start("trainer.lab.cli", "trainer")
 
 
 def pool() -> None:

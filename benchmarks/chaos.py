@@ -34,8 +34,8 @@ from stand_in import POISON
 
 from shared.contracts import JobEvent, JobSpec, JobStatus, State
 from shared.snapshot import Snapshot
-from trainer.client import SolverClient
 from trainer.errors import TrainerError
+from trainer.pool.client import SolverClient
 
 SOLVERS_AWAY_S = 15.0
 FAULTS = ("kill child", "kill worker", "stop worker", "kill redis", "restart gateway", "cut upload")

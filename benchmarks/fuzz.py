@@ -25,7 +25,7 @@ from own_pool import OwnPool, own_pool
 
 from shared.contracts import State
 from shared.snapshot import Snapshot
-from trainer.client import SolverClient
+from trainer.pool.client import SolverClient
 
 SLOWEST_S = 5.0
 GROWTH = 1.5

@@ -25,14 +25,14 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.headline_report import tables, write_plot
-from trainer.callbacks import Callback
-from trainer.client import SolverClient
-from trainer.embedded import embedded_pool
-from trainer.experiment import warm_up
-from trainer.loop import Settings, train
-from trainer.methods import METHODS
-from trainer.runs import Run
-from trainer.tasks import Request, Task, load_task
+from trainer.lab.callbacks import Callback
+from trainer.lab.experiment import warm_up
+from trainer.lab.loop import Settings, train
+from trainer.lab.methods import METHODS
+from trainer.lab.runs import Run
+from trainer.lab.tasks import Request, Task, load_task
+from trainer.pool.client import SolverClient
+from trainer.pool.embedded import embedded_pool
 
 ROOT = Path(__file__).resolve().parent.parent
 TASKS = ("identity", "affine", "polynomial", "formula")

@@ -20,9 +20,9 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests.unit.trainer.fakes import FakePool, least_squares
-from trainer.loop import Clock
-from trainer.report import write_json
-from trainer.tasks import Request, Task, load_task
+from trainer.lab.loop import Clock
+from trainer.lab.report import write_json
+from trainer.lab.tasks import Request, Task, load_task
 from trainer.tunneller import Tunneller
 
 

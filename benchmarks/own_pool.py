@@ -14,9 +14,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from solver_service.local import Child, ready, redis_command  # noqa: E402 (from a checkout, whatever is installed)
+from solver_service.pool.local import Child, ready, redis_command  # noqa: E402 (from a checkout, whatever is installed)
 
-LIFELINE = [sys.executable, "-m", "solver_service.lifeline"]
+LIFELINE = [sys.executable, "-m", "solver_service.pool.lifeline"]
 
 
 def until(condition: Callable[[], bool], within_s: float, what: str) -> None:

@@ -31,9 +31,9 @@ from stand_in import NOTHING, SLEEP
 
 from shared.contracts import JobSpec
 from shared.snapshot import Snapshot
-from solver_service.local import Child
 from solver_service.milp.solve import solve
-from trainer.client import SolverClient
+from solver_service.pool.local import Child
+from trainer.pool.client import SolverClient
 
 MEGABYTE = 1_000_000
 OCTETS = {"content-type": "application/octet-stream"}

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from trainer import SolverClient, Tunneller
-from trainer.embedded import embedded_pool
+from trainer.pool.embedded import embedded_pool
 
 mpl.use("agg")
 from matplotlib import pyplot as plt

@@ -13,8 +13,9 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from solver_service import logs, operate
+from solver_service import logs
 from solver_service.errors import ServiceError
+from solver_service.pool import operate
 from solver_service.settings import Settings
 
 app = typer.Typer(
@@ -55,7 +56,7 @@ def up(
 
     Example: gdsolver-pool up --workers 2 --port 8000 --data-dir ./pool
     """
-    from solver_service.local import EmbeddedPool  # noqa: PLC0415 (needs the `local` extra)
+    from solver_service.pool.local import EmbeddedPool  # noqa: PLC0415 (needs the `local` extra)
 
     logs.configure()
     settings = _settings(host=host, port=port)

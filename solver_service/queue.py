@@ -11,7 +11,7 @@ from kombu import Connection, Producer
 from kombu.transport import virtual
 from kombu.utils.json import dumps
 
-from solver_service.jobs import Job
+from solver_service.rules.jobs import Job
 
 TASK = "gdsolver.solve"
 MODEL_TASK = "gdsolver.write_model"

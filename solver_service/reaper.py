@@ -6,8 +6,8 @@ from functools import partial
 
 import structlog
 
-from solver_service import jobs
 from solver_service.errors import StoreUnavailableError
+from solver_service.rules import jobs
 from solver_service.store import Store
 
 log = structlog.get_logger()

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trainer.client import Candidate, SolverClient
     from trainer.errors import (
         CaptureError,
         PoolRefusedError,
@@ -19,7 +18,8 @@ if TYPE_CHECKING:
         WaitTimeoutError,
     )
     from trainer.events import Event, Summary
-    from trainer.stall import StallDetector
+    from trainer.pool.client import Candidate, SolverClient
+    from trainer.stalls.detector import StallDetector
     from trainer.tunneller import Tunneller
 
 __all__ = [
@@ -38,10 +38,10 @@ __all__ = [
 ]
 
 _HOMES = {
-    **dict.fromkeys(("Candidate", "SolverClient"), "client"),
+    **dict.fromkeys(("Candidate", "SolverClient"), "pool.client"),
     **dict.fromkeys(("Event", "Summary"), "events"),
     **dict.fromkeys([name for name in __all__ if name.endswith("Error")], "errors"),
-    "StallDetector": "stall",
+    "StallDetector": "stalls.detector",
     "Tunneller": "tunneller",
 }
 

@@ -14,21 +14,21 @@ from torch.optim import Optimizer
 
 from shared.contracts import Feedback
 from shared.objectives import Objective, ObjectiveName
-from trainer.blocks import find_layer
-from trainer.capture import Plan
-from trainer.client import SolverClient
+from trainer.adoption.candidates import MergeCandidate, State, merge_candidates
+from trainer.adoption.validation import Score, Validator, copy_state, read_score, write_state
 from trainer.errors import CaptureError
 from trainer.events import Event, Kind, Summary
-from trainer.guarding import Judge, Score, copy_state, read_score, write_state
 from trainer.journal import Journal
-from trainer.merge import State, Way, ways
-from trainer.orders import Orders
-from trainer.pilot import Answer, Pilot, Stall, Verdict
-from trainer.policy import AUTO
-from trainer.radius import AdaptiveRadius
-from trainer.samples import Data, open_source
-from trainer.stall import DeltaMode, Mode, StallDetector, improvement, least_gain
-from trainer.survey import relative_gradients
+from trainer.pool.background import Answer, BackgroundWorker, Stall, Verdict
+from trainer.pool.client import SolverClient
+from trainer.pool.job_template import JobTemplate
+from trainer.snapshots.blocks import find_layer
+from trainer.snapshots.capture import Plan
+from trainer.snapshots.samples import Data, open_source
+from trainer.stalls.detector import DeltaMode, Mode, StallDetector, improvement, least_gain
+from trainer.stalls.policy import AUTO
+from trainer.stalls.radius import AdaptiveRadius
+from trainer.stalls.survey import relative_gradients
 
 logger = logging.getLogger("trainer.tunneller")
 
@@ -96,7 +96,7 @@ class Tunneller:
         self._model, self._optimizer = model, optimizer
         self._mode, self._monitor, self._sync = mode, monitor, sync
         self._detector = StallDetector(patience, min_delta, cooldown, mode, delta_mode)
-        self._judge = Judge(model, validate, monitor)
+        self._validator = Validator(model, validate, monitor)
         self._radius = AdaptiveRadius(radius)
         self._stalls = 0
         self._closed = False
@@ -104,7 +104,7 @@ class Tunneller:
         self._layer = AUTO if layer == AUTO else find_layer(model, layer)
         self._turns: dict[str, int] = {}
         self._settled: dict[str, int] = {}
-        orders = Orders(
+        template = JobTemplate(
             plan=Plan(tail=_names(model, tail), samples=samples),
             objective=Objective(objective) if isinstance(objective, str) else objective,
             tail_radius=tail_radius,
@@ -116,23 +116,23 @@ class Tunneller:
         )
         source, shadow = open_source(data), _shadow(model)
         self._journal = Journal(optimizer)
-        self._pilot = Pilot(shadow, source, client, orders, self._journal)
-        self.run = orders.run
+        self._worker = BackgroundWorker(shadow, source, client, template, self._journal)
+        self.run = template.run
 
     def step(self, score: Score) -> bool:
         """Take the newest score; adopt what has arrived if it helps, or have a stall solved. True if adopted."""
-        begun, validated = time.perf_counter(), self._judge.seconds
+        begun, validated = time.perf_counter(), self._validator.seconds
         try:
             return self._step(read_score(score, self._monitor))
         finally:
-            own = time.perf_counter() - begun - (self._judge.seconds - validated)
+            own = time.perf_counter() - begun - (self._validator.seconds - validated)
             self._journal.longest_step_s = max(self._journal.longest_step_s, own)
 
     def _step(self, score: float) -> bool:
         self._journal.step += 1
         adopted = self._adopt_arrived()
         stalled = self._detector.update(score) or self._journal.step == self._first_after
-        if stalled and not adopted and not self._closed and self._pilot.idle.is_set():
+        if stalled and not adopted and not self._closed and self._worker.idle.is_set():
             self._launch()
             if self._sync:
                 adopted = self._adopt_all(math.inf)
@@ -148,15 +148,15 @@ class Tunneller:
             if polish:
                 self._polish(timeout)
             self._closed = True
-            self._pilot.close(timeout=min(timeout, 5.0))
+            self._worker.close(timeout=min(timeout, 5.0))
             self._journal.close()
         return self.summary()
 
     def _polish(self, timeout: float) -> None:
         until = time.monotonic() + timeout
-        self._pilot.abandon()
-        if self._pilot.idle.wait(timeout):
-            self._pilot.arrived()  # late answers to the old question: their jobs were made for another model
+        self._worker.abandon()
+        if self._worker.idle.wait(timeout):
+            self._worker.arrived()  # late answers to the old question: their jobs were made for another model
             self._launch(last=True)
             self._adopt_all(until)
 
@@ -172,7 +172,7 @@ class Tunneller:
 
     def summary(self) -> Summary:
         """The figures so far."""
-        return self._journal.summary(self._judge.seconds)
+        return self._journal.summary(self._validator.seconds)
 
     def __enter__(self) -> Self:
         return self
@@ -199,15 +199,15 @@ class Tunneller:
             turns={} if last else dict(self._turns),
             gradients=relative_gradients(self._model) if self._layer == AUTO else {},
         )
-        self._pilot.launch(stall)
+        self._worker.launch(stall)
 
     def _adopt_arrived(self, *, follow: bool = True) -> bool:
         """Decide on every answer that is there; True if one is adopted. The final layer follows a hidden one."""
-        answers = self._pilot.arrived()
+        answers = self._worker.arrived()
         adopted = [self._decide(answer) for answer in answers]
         if any(adopted):
             self._detector.rest()
-        if follow and self._layer == AUTO and any(answer.hidden for answer in answers) and self._pilot.idle.is_set():
+        if follow and self._layer == AUTO and any(answer.hidden for answer in answers) and self._worker.idle.is_set():
             self._launch(find_layer(self._model))
         return any(adopted)
 
@@ -216,9 +216,9 @@ class Tunneller:
         adopted = False
         while True:
             left = until - time.monotonic()
-            in_time = self._pilot.idle.wait(None if left == math.inf else max(0.0, left))
+            in_time = self._worker.idle.wait(None if left == math.inf else max(0.0, left))
             adopted |= self._adopt_arrived()
-            if not in_time or self._pilot.idle.is_set():
+            if not in_time or self._worker.idle.is_set():
                 return adopted
 
     def _decide(self, answer: Answer) -> bool:
@@ -228,7 +228,7 @@ class Tunneller:
             self._conclude(answer, accepted=False, detail="the solver found nothing better in the box")
             return False
         original = copy_state(self._model)
-        before = self._judge.score()
+        before = self._validator.score()
         way, after = self._best_way(answer, original)
         gained = improvement(before, after, self._mode)
         accepted = gained > 0 and gained >= least_gain(self._detector.min_delta, self._detector.delta_mode, before)
@@ -255,10 +255,10 @@ class Tunneller:
             self._turns[answer.turn] = self._turns.get(answer.turn, 0) + 1
             self._settled[answer.turn] = answer.stall.number
 
-    def _best_way(self, answer: Answer, original: State) -> tuple[Way, float]:
+    def _best_way(self, answer: Answer, original: State) -> tuple[MergeCandidate, float]:
         tried = [
-            (way, self._judge.score_with(way.state, original))
-            for way in ways(original, answer.stall.state, answer.parameters)
+            (way, self._validator.score_with(way.state, original))
+            for way in merge_candidates(original, answer.stall.state, answer.parameters)
         ]
         sign = 1.0 if self._mode == "max" else -1.0
         return max(tried, key=lambda pair: sign * pair[1] if pair[1] == pair[1] else float("-inf"))
@@ -287,7 +287,7 @@ class Tunneller:
         journal.add(kind, stall.number, job=answer.job, way=way, detail=detail, **figures)
         finite = {name: value for name, value in figures.items() if value is not None and math.isfinite(value)}
         feedback = Feedback.model_validate({"accepted": accepted, "metric": self._monitor, **finite})
-        self._pilot.report(Verdict(answer.job, feedback))
+        self._worker.report(Verdict(answer.job, feedback))
         logger.info("answer to stall %d %s: %s -> %s (%s)", stall.number, kind, before, after, way or detail)
 
 

@@ -9,10 +9,10 @@ from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
 
 from shared.errors import ErrorCode
-from solver_service import owners
 from solver_service.gateway.problems import ProblemError
 from solver_service.gateway.services import Services
-from solver_service.owners import ALL_SCOPES, KEYLESS_OWNER, Caller, Scope
+from solver_service.rules import owners
+from solver_service.rules.owners import ALL_SCOPES, KEYLESS_OWNER, Caller, Scope
 from solver_service.store.limits import LimitReachedError
 
 log = structlog.get_logger()

@@ -7,10 +7,10 @@ import structlog
 from shared.contracts import InlineSnapshot, JobSpec, SnapshotInfo
 from shared.errors import ErrorCode, SpecError
 from shared.snapshot import Snapshot, snapshot_id
-from solver_service import jobs
 from solver_service.gateway.problems import ProblemError
 from solver_service.gateway.services import Services
 from solver_service.milp.support import check_supported
+from solver_service.rules import jobs
 
 log = structlog.get_logger()
 

@@ -9,8 +9,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.registry import Collector
 
 from shared.contracts import State
-from solver_service.metrics import HISTOGRAMS
-from solver_service.owners import KEYLESS_OWNER
+from solver_service.rules.metrics import HISTOGRAMS
+from solver_service.rules.owners import KEYLESS_OWNER
 from solver_service.store import Store
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4

@@ -17,7 +17,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from solver_service.lifeline import no_core_dumps
+from solver_service.pool.lifeline import no_core_dumps
 from solver_service.settings import Settings
 
 MAX_DESCRIPTORS = 65_536

@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 
 from shared.contracts import MAX_WAIT_S
 from solver_service.errors import StoreUnavailableError
-from solver_service.jobs import Job
+from solver_service.rules.jobs import Job
 from solver_service.store import Store
 
 log = structlog.get_logger()

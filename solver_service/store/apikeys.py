@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import redis
 
-from solver_service.owners import ApiKey
+from solver_service.rules.owners import ApiKey
 from solver_service.store import keys
 from solver_service.store.connection import translated
 

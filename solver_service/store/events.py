@@ -9,8 +9,8 @@ import redis
 from redis.client import Pipeline
 
 from shared.contracts import JobEvent
-from solver_service.history import Happening
-from solver_service.jobs import Job
+from solver_service.rules.history import Happening
+from solver_service.rules.jobs import Job
 from solver_service.store import keys
 from solver_service.store.connection import translated
 

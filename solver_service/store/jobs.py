@@ -9,10 +9,10 @@ import redis
 from redis.client import Pipeline
 
 from shared.contracts import Priority, State
-from solver_service.history import happenings
-from solver_service.jobs import Job, patience_ends
-from solver_service.metrics import counted
 from solver_service.queue import Messages
+from solver_service.rules.history import happenings
+from solver_service.rules.jobs import Job, patience_ends
+from solver_service.rules.metrics import counted
 from solver_service.store import events, keys
 from solver_service.store.clock import Clock
 from solver_service.store.commit import Blob, Commit, NoRoomError, Room
@@ -268,7 +268,7 @@ class JobStore:
 
     @translated
     def counters(self) -> dict[str, float]:
-        """Everything that `solver_service.metrics` counts, since the store began."""
+        """Everything that `solver_service.rules.metrics` counts, since the store began."""
         found = self.redis.hgetall(keys.COUNTERS)
         return dict(zip(names(found.keys()), map(float, found.values()), strict=True))
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import redis
 
 from shared.errors import ErrorCode
-from solver_service.owners import KEYLESS_OWNER
+from solver_service.rules.owners import KEYLESS_OWNER
 from solver_service.store import keys
 from solver_service.store.connection import translated
 

@@ -6,8 +6,8 @@ import redis
 
 from shared.contracts import JobError
 from shared.errors import ErrorCode
-from solver_service.jobs import Job
 from solver_service.queue import Messages
+from solver_service.rules.jobs import Job
 from solver_service.store import keys
 from solver_service.store.connection import payload, translated
 

@@ -14,7 +14,7 @@ from celery.exceptions import SecurityWarning, TimeLimitExceeded, WorkerLostErro
 
 from solver_service import queue
 from solver_service.errors import StoreUnavailableError
-from solver_service.lifeline import die_with_parent, no_core_dumps
+from solver_service.pool.lifeline import die_with_parent, no_core_dumps
 from solver_service.queue import MODEL_TASK, QUEUES, TASK
 from solver_service.reaper import give_up
 from solver_service.settings import Settings

@@ -11,10 +11,11 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 from shared.contracts import JobError, JobResult, SolveStatus, State
 from shared.errors import ContractError, ErrorCode
 from shared.snapshot import Snapshot
-from solver_service import jobs, weights
+from solver_service import weights
 from solver_service.errors import ServiceError, StoreUnavailableError
 from solver_service.milp.core.moved import Moved
 from solver_service.milp.solve import Solution, solve
+from solver_service.rules import jobs
 from solver_service.settings import Settings
 from solver_service.store import Store
 from solver_service.worker.memory import affordable, bounded

@@ -9,9 +9,10 @@ from functools import partial
 import structlog
 
 from shared.contracts import Progress, gap
-from solver_service import jobs, weights
+from solver_service import weights
 from solver_service.errors import StoreUnavailableError
 from solver_service.milp.core.control import Control, IncumbentFound
+from solver_service.rules import jobs
 from solver_service.store import Store
 
 log = structlog.get_logger()

@@ -15,7 +15,7 @@ HOMES = {
     "pyscipopt": ("solver_service/milp/backends/scip.py",),
     "highspy": ("solver_service/milp/backends/highs.py",),
     "celery": ("solver_service/worker/", "solver_service/queue.py"),
-    "redis": ("solver_service/store/", "solver_service/local.py"),
+    "redis": ("solver_service/store/", "solver_service/pool/local.py"),
     "fastapi": ("solver_service/gateway/",),
     "prometheus_client": ("solver_service/gateway/",),
     "torch": ("trainer/",),
@@ -66,7 +66,7 @@ def test_each_vendor_is_imported_in_its_home_alone(vendor: str) -> None:
         ("solver_service.gateway.app", "torch pyscipopt highspy trainer"),
         ("solver_service.worker.app", "torch trainer fastapi"),
         ("trainer", "celery redis fastapi pyscipopt highspy solver_service"),
-        ("trainer.cli", "celery redis fastapi pyscipopt highspy solver_service"),
+        ("trainer.lab.cli", "celery redis fastapi pyscipopt highspy solver_service"),
         ("shared.contracts", "torch celery redis fastapi pyscipopt highspy httpx scipy"),
     ],
 )

@@ -8,10 +8,10 @@ from functools import partial
 import pytest
 
 from shared.contracts import JobSpec, State
-from solver_service import jobs
 from solver_service.errors import StoreUnavailableError
 from solver_service.queue import TASK, celery_app, hard_limit
 from solver_service.reaper import sweep
+from solver_service.rules import jobs
 from solver_service.settings import Settings
 from solver_service.store import Store, keys
 from solver_service.store.events import BEGINNING

@@ -9,12 +9,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from shared.contracts import Progress
-from solver_service import jobs
+from solver_service.rules import jobs
 from solver_service.settings import Settings
 from solver_service.store import keys
 from tests.conftest import wait_for
 from tests.integration.test_gateway import Gateway, assert_problem, finish, post, upload
-from trainer.client import read_events
+from trainer.pool.client import read_events
 
 PROGRESS = Progress(t_s=1, objective=2, bound=1, gap=0.5, nodes=3)
 

@@ -12,12 +12,13 @@ from starlette.testclient import TestClient
 
 from shared.contracts import JobError
 from shared.snapshot import snapshot_id
-from solver_service import jobs, weights
+from solver_service import weights
 from solver_service.gateway import intake
 from solver_service.gateway.app import create_app
 from solver_service.gateway.services import Services
 from solver_service.milp.core.moved import Moved
 from solver_service.queue import MODEL_TASK
+from solver_service.rules import jobs
 from solver_service.settings import Settings
 from solver_service.store import Store, keys
 from solver_service.worker.models import write_model

@@ -8,7 +8,7 @@ from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from solver_service.cli import app
-from solver_service.owners import Scope, create_key
+from solver_service.rules.owners import Scope, create_key
 from solver_service.settings import Settings
 from solver_service.store import Store
 from tests.conftest import small_snapshot

@@ -7,9 +7,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from solver_service import jobs
 from solver_service.gateway.app import create_app
 from solver_service.gateway.services import Services
+from solver_service.rules import jobs
 from solver_service.settings import Settings
 from tests.integration.test_gateway import LOCAL, Gateway, finish, post, upload
 

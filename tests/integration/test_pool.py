@@ -18,7 +18,7 @@ from shared.objectives import Objective
 from shared.snapshot import Snapshot, TailLayer
 from solver_service.cli import app
 from tests.conftest import RunningPool, small_snapshot, start_pool, wait_for
-from trainer.client import SolverClient
+from trainer.pool.client import SolverClient
 
 SPEC = {"objective": "zero_one", "radius": 0.3, "limits": {"time_s": 5}}
 OCTETS = {"content-type": "application/octet-stream"}

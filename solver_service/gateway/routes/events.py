@@ -16,7 +16,7 @@ from solver_service.gateway.documents import Responses, problems
 from solver_service.gateway.routes.jobs import JobId, owned
 from solver_service.gateway.services import Injected, Services
 from solver_service.gateway.waiting import Room, Waiter, WaitingRoom
-from solver_service.history import state_data
+from solver_service.rules.history import state_data
 from solver_service.store.events import BEGINNING
 
 router = APIRouter(prefix="/v1", tags=["jobs"])

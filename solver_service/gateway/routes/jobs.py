@@ -20,7 +20,7 @@ from solver_service.gateway.intake import cancel, store_snapshot, submit
 from solver_service.gateway.problems import ProblemError, validation_response
 from solver_service.gateway.services import Injected, Services
 from solver_service.gateway.waiting import Preferred, Room, WaitingRoom
-from solver_service.jobs import Job, judge
+from solver_service.rules.jobs import Job, judge
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 

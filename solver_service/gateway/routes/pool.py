@@ -10,7 +10,7 @@ from solver_service.gateway.auth import Admin, Monitor
 from solver_service.gateway.metrics import CONTENT_TYPE, render
 from solver_service.gateway.problems import RETRY_AFTER_S, problem_response
 from solver_service.gateway.services import Injected, Services
-from solver_service.jobs import Job
+from solver_service.rules.jobs import Job
 
 router = APIRouter()
 

@@ -1,8 +1,8 @@
 """What is counted when a job changes: once, and nothing that did not happen."""
 
 from shared.contracts import Feedback
-from solver_service import jobs
-from solver_service.metrics import counted
+from solver_service.rules import jobs
+from solver_service.rules.metrics import counted
 from tests.unit.service.test_jobs import ERROR, RESULT, queued, running
 
 

@@ -1,8 +1,8 @@
 """A job's events: each transition is told, once, with what a watcher needs."""
 
 from shared.contracts import Progress, State
-from solver_service import jobs
-from solver_service.history import happenings
+from solver_service.rules import jobs
+from solver_service.rules.history import happenings
 from tests.unit.service.test_jobs import ERROR, RESULT, queued, running
 
 

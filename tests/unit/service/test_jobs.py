@@ -15,7 +15,7 @@ from shared.contracts import (
     State,
     Timings,
 )
-from solver_service import jobs
+from solver_service.rules import jobs
 
 RESULT = JobResult(
     objective=ObjectiveReport(name="ramp", start=2, final=1, bound=0, gap=1),

@@ -4,7 +4,7 @@ import pytest
 
 from solver_service.errors import StoreUnavailableError
 from solver_service.gateway.door import Door, Failures
-from solver_service.owners import Scope, create_key, key_id, owner_of
+from solver_service.rules.owners import Scope, create_key, key_id, owner_of
 
 
 def test_nothing_that_is_kept_of_a_key_opens() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from solver_service.running import FolderTakenError, exclusive
+from solver_service.pool.running import FolderTakenError, exclusive
 
 
 def test_a_data_folder_serves_one_pool(tmp_path: Path) -> None:

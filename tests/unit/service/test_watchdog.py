@@ -8,10 +8,10 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from solver_service import jobs
 from solver_service.errors import StoreUnavailableError
 from solver_service.milp.core.control import IncumbentFound
 from solver_service.milp.core.moved import Moved
+from solver_service.rules import jobs
 from solver_service.store import Store
 from solver_service.worker.watchdog import Watchdog
 from tests.conftest import wait_for

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from shared.contracts import JobResult, JobSpec
 from shared.snapshot import Snapshot
-from trainer.client import SolverClient
+from trainer.pool.client import SolverClient
 
 Tensors = dict[str, NDArray[np.float32]]
 Solve = Callable[[Snapshot, JobSpec], Tensors]

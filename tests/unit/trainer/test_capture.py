@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from shared.objectives import outputs
-from trainer.blocks import find_layer, trace_block
-from trainer.capture import Plan, capture
 from trainer.errors import CaptureError
-from trainer.projection import clip_to_box, project
-from trainer.samples import open_source
+from trainer.snapshots.blocks import find_layer, trace_block
+from trainer.snapshots.capture import Plan, capture
+from trainer.snapshots.projection import clip_to_box, project
+from trainer.snapshots.samples import open_source
 
 
 class Functional(nn.Module):

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from shared.snapshot import Snapshot
 from tests.unit.trainer.fakes import FakePool, least_squares
-from trainer import cli
-from trainer.client import SolverClient
+from trainer.lab import cli
+from trainer.pool.client import SolverClient
 
 GATEWAY = ["--gateway", "http://pool.test"]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from trainer.embedded import embedded_pool
 from trainer.errors import EmbeddedPoolError
+from trainer.pool.embedded import embedded_pool
 
 GOOD = """
 import os, sys, time

@@ -9,13 +9,13 @@ import torch
 from shared.contracts import JobSpec
 from shared.snapshot import Snapshot
 from tests.unit.trainer.fakes import FakePool, Tensors, least_squares
-from trainer.at_stall import Renew
-from trainer.callbacks import Callback
-from trainer.loop import Settings, train, with_layer
-from trainer.methods import METHODS
-from trainer.runs import Epoch, Run, fingerprint
-from trainer.stall import StallDetector
-from trainer.tasks import Request, Split, Task, load_task
+from trainer.lab.at_stall import Renew
+from trainer.lab.callbacks import Callback
+from trainer.lab.loop import Settings, train, with_layer
+from trainer.lab.methods import METHODS
+from trainer.lab.runs import Epoch, Run, fingerprint
+from trainer.lab.tasks import Request, Split, Task, load_task
+from trainer.stalls.detector import StallDetector
 
 SHORT = Settings(epochs=8, polish_s=10)
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from trainer.errors import CaptureError
-from trainer.policy import FEWEST_SAMPLES, MOST_COEFFICIENTS, LayerView, choose
-from trainer.samples import open_source
-from trainer.survey import relative_gradients, survey
+from trainer.snapshots.samples import open_source
+from trainer.stalls.policy import FEWEST_SAMPLES, MOST_COEFFICIENTS, LayerView, choose
+from trainer.stalls.survey import relative_gradients, survey
 
 
 def view(name: str, **fields: object) -> LayerView:

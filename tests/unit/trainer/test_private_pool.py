@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.embedded import embedded_pool
+from trainer.pool.embedded import embedded_pool
 
 STUB = (
     "import os, sys; "

@@ -8,10 +8,10 @@ import pytest
 from rich.console import Console
 
 from trainer.events import Event, Summary
-from trainer.experiment import conclude, write_down
-from trainer.plots import job_spans
-from trainer.report import document, summarise, table
-from trainer.runs import Epoch, Run
+from trainer.lab.experiment import conclude, write_down
+from trainer.lab.plots import job_spans
+from trainer.lab.report import document, summarise, table
+from trainer.lab.runs import Epoch, Run
 
 SUMMARY = Summary(1, 1, 1, 1, 0, 0, False, 120, 3.5, 0.1)
 EVENTS = (

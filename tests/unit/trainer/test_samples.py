@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from trainer.errors import CaptureError
-from trainer.samples import choose_by_margin, choose_evenly, open_source
+from trainer.snapshots.samples import choose_by_margin, choose_evenly, open_source
 
 
 def pool(wrong: int, right: int) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from trainer.stall import StallDetector, improvement
+from trainer.stalls.detector import StallDetector, improvement
 
 
 def stalls(scores: list[float], **options: object) -> list[int]:

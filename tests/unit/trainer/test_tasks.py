@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from trainer.errors import TaskError
-from trainer.tasks import Request, Task, load_task
-from trainer.tasks.synthetic import FUNCTIONS
+from trainer.lab.tasks import Request, Task, load_task
+from trainer.lab.tasks.synthetic import FUNCTIONS
 
 PARTS = ("train", "selection", "validation", "test")
 

@@ -11,11 +11,20 @@ from shared.contracts import JobSpec
 from shared.snapshot import Snapshot
 from tests.unit.trainer.fakes import FakePool, Tensors
 from trainer import Tunneller
-from trainer.capture import Plan, capture
-from trainer.policy import LayerView, choose
-from trainer.samples import open_source
-from trainer.survey import survey
-from trainer.whole import ANEW, MOST_COEFFICIENTS, MOST_WEIGHTS, WIDTHS, boxes, drawn_anew, draws, units
+from trainer.snapshots.capture import Plan, capture
+from trainer.snapshots.samples import open_source
+from trainer.snapshots.whole_network import (
+    ANEW,
+    MOST_COEFFICIENTS,
+    MOST_WEIGHTS,
+    WIDTHS,
+    boxes,
+    drawn_anew,
+    draws,
+    units,
+)
+from trainer.stalls.policy import LayerView, choose
+from trainer.stalls.survey import survey
 
 STALLED = 1.0
 

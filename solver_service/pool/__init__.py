@@ -1,0 +1,1 @@
+"""The embedded stack, and what an operator runs."""

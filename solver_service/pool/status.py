@@ -1,0 +1,122 @@
+"""The whole pool at a glance, for whoever runs it: workers, queue, running jobs, last results."""
+
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from shared.contracts import WorkerInfo
+from solver_service.rules.jobs import Job
+from solver_service.store import Store
+
+LAST = 8
+"""So many ended jobs are shown."""
+NONE = "-"
+
+
+class Waiting(BaseModel):
+    """The queue of one priority."""
+
+    model_config = ConfigDict(frozen=True)
+
+    jobs: int
+    oldest_s: float
+
+
+class JobLine(BaseModel):
+    """What is shown of a job."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    state: str
+    run: str | None
+    objective: str
+    start: float | None = None
+    value: float | None = None
+    gap: float | None = None
+    status: str = ""
+    seconds: float = 0.0
+    attempt: int = 0
+    worker: str | None = None
+
+
+class PoolStatus(BaseModel):
+    """One look at the pool."""
+
+    model_config = ConfigDict(frozen=True)
+
+    seen: datetime
+    workers: list[WorkerInfo]
+    waiting: dict[str, Waiting]
+    running: list[JobLine]
+    last: list[JobLine]
+    finished: dict[str, int]
+    stored_bytes: int
+
+
+def look(store: Store) -> PoolStatus:
+    """Read everything that is shown."""
+    now = store.jobs.now()
+    counts = store.jobs.counts()
+    running = store.jobs.running()
+    at = {worker.name: [job.id for job in running if job.worker == worker.name] for worker in store.workers.alive()}
+    return PoolStatus(
+        seen=datetime.fromtimestamp(now).astimezone(),
+        workers=[worker.model_copy(update={"jobs": at.get(worker.name, [])}) for worker in store.workers.alive()],
+        waiting={name: Waiting(jobs=n, oldest_s=age) for name, (n, age) in store.jobs.waiting().items()},
+        running=[_line(job, now) for job in running],
+        last=[_line(job, now) for job in store.jobs.recent(LAST)],
+        finished={state: n for state, n in counts.items() if state not in ("queued", "running")},
+        stored_bytes=store.quota.used("")[1],
+    )
+
+
+def _line(job: Job, now: float) -> JobLine:
+    known = {
+        "id": job.id,
+        "state": job.state.value,
+        "run": job.spec.run,
+        "objective": job.spec.objective,
+        "seconds": (job.finished or now) - (job.started or job.created),
+        "attempt": job.attempt,
+        "worker": job.worker,
+        "status": job.error.code if job.error else "",
+    }
+    if job.result is not None:
+        found = job.result.objective
+        known |= {"start": found.start, "value": found.final, "gap": found.gap, "status": job.result.status.value}
+    elif job.progress is not None:
+        known |= {"value": job.progress.objective, "gap": job.progress.gap}
+    return JobLine.model_validate(known)
+
+
+def render(pool: PoolStatus) -> RenderableType:
+    """Draw it for a terminal."""
+    queue = ", ".join(
+        f"{name} {found.jobs}" + (f" (oldest {found.oldest_s:.0f} s)" if found.jobs else "")
+        for name, found in pool.waiting.items()
+    )
+    finished = ", ".join(f"{state} {n}" for state, n in pool.finished.items())
+    heading = f"queued: {queue}\nended: {finished}\nstored: {pool.stored_bytes / 1e6:,.1f} MB"
+    return Group(Text(heading), _workers(pool), _jobs("running", pool.running), _jobs("last results", pool.last))
+
+
+def _workers(pool: PoolStatus) -> Table:
+    table = Table("worker", "host", "slots", "at work", "solved", title=f"{len(pool.workers)} workers")
+    for worker in pool.workers:
+        table.add_row(worker.name, worker.host, str(worker.slots), str(len(worker.jobs)), str(worker.solved))
+    return table
+
+
+def _jobs(title: str, lines: list[JobLine]) -> Table:
+    table = Table("job", "run", "state", "objective", "start", "value", "gap", "seconds", "attempt", title=title)
+    for job in lines:
+        # Runs are named by clients: as plain text, so that no markup or control sequence reaches the terminal.
+        run = Text("".join(letter if letter.isprintable() else "?" for letter in job.run or NONE))
+        state = f"{job.state} {job.status}".strip()
+        figures = [NONE if value is None else f"{value:.4g}" for value in (job.start, job.value, job.gap)]
+        table.add_row(job.id[:12], run, state, job.objective, *figures, f"{job.seconds:.1f}", str(job.attempt))
+    return table

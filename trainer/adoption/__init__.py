@@ -1,0 +1,1 @@
+"""Bringing an answer into a model that has moved on, if it helps."""

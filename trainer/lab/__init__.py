@@ -1,0 +1,1 @@
+"""The laboratory: tasks, methods, experiments, plots and commands."""

@@ -1,0 +1,86 @@
+"""Jobs posted and followed by hand: from files and options to a spec, and from a job to words."""
+
+from pathlib import Path
+from typing import Any
+
+import pydantic
+from rich.console import Console
+
+from shared.contracts import JobEvent, JobSpec, JobStatus, State
+from shared.snapshot import Snapshot
+from trainer.errors import ResultUnavailableError, TaskError
+from trainer.pool.client import SolverClient
+
+
+def job_spec(data: bytes, file: Path | None, *, time_s: float | None, **given: Any) -> JobSpec:
+    """The job spec from a file, the options, and the snapshot's note, in rising order of modesty."""
+    snapshot = Snapshot.from_bytes(data)
+    fields: dict[str, Any] = {}
+    if snapshot.radius is None:
+        fields = {name: snapshot.note[name] for name in ("objective", "radius") if snapshot.note.get(name) is not None}
+    try:
+        if file is not None:
+            fields = JobSpec.model_validate_json(read_bytes(file)).model_dump(exclude_unset=True, mode="json")
+        fields |= {name: value for name, value in given.items() if value is not None}
+        if time_s is not None:
+            fields["limits"] = {**fields.get("limits", {}), "time_s": time_s}
+        spec = JobSpec.model_validate(fields)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "spec"
+        if not file and field == "objective" and first["type"] == "missing":
+            raise TaskError(
+                "the snapshot's note names none; give --objective and --radius", field="--objective"
+            ) from error
+        option = "--time" if field == "limits.time_s" else f"--{field}"
+        raise TaskError(f"{first['msg']}", field=f"--spec {file}: {field}" if file else option) from error
+    spec.check(snapshot)
+    return spec
+
+
+def follow(client: SolverClient, job_id: str, result: Path | None, *, out: Console, err: Console) -> JobStatus:
+    """Show a job's progress until it has ended; then its result, and write the weights if asked to."""
+    with err.status(f"{job_id}: waiting"):
+        for event in client.events(job_id):
+            if line := _told(event):
+                err.print(line)
+    job = client.wait(job_id)
+    if job.result is None:
+        why = f": {job.error.detail}" if job.error else ""
+        raise ResultUnavailableError(f"job {job_id} {job.state}{why}")
+    report = job.result.objective
+    out.print(
+        f"{job.state}, {job.result.status}: {report.name} {report.start:.6g} -> {report.final:.6g}, "
+        f"bound {report.bound:.6g}, {job.result.timings.total_s:.2f} s"
+    )
+    if result is not None:
+        result.write_bytes(client.result(job_id).data)
+        out.print(f"written: {result}")
+    return job
+
+
+def _told(event: JobEvent) -> str:
+    """An event in words; nothing for the last one, which the result tells."""
+    data = event.data
+    if event.kind == "incumbent":
+        return f"{data['t_s']:7.1f} s  objective {data['objective']:.6g}  bound {data['bound']:.6g}"
+    if event.kind == "log":
+        return str(data["message"])
+    if data["state"] == "running":
+        return f"attempt {data['attempt']} at {data['worker']}"
+    return "" if State(data["state"]).terminal else str(data["state"])
+
+
+def row(job: JobStatus) -> list[str]:
+    """A job as a row of the listing."""
+    goal = job.result.objective if job.result else None
+    figures = [f"{value:.6g}" for value in (goal.start, goal.final, goal.bound)] if goal else ["", "", ""]
+    return [job.id, str(job.state), job.run or "", job.spec.objective, *figures]
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's bytes; TaskError names it when it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise TaskError(f"cannot be read: {error.strerror}", field=str(path)) from error

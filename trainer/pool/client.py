@@ -1,0 +1,238 @@
+"""The REST interface of a solver pool as Python calls."""
+
+import contextlib
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self, TypeVar
+
+import httpx
+import numpy as np
+import pydantic
+import safetensors
+import safetensors.numpy
+
+from shared.contracts import (
+    MAX_WAIT_S,
+    Answer,
+    Feedback,
+    JobEvent,
+    JobList,
+    JobResult,
+    JobSpec,
+    JobStatus,
+    SnapshotInfo,
+    State,
+    Stats,
+    WorkerInfo,
+    WorkerList,
+)
+from shared.snapshot import FloatArray, Snapshot
+from trainer.errors import PoolRefusedError, PoolUnavailableError, ResultUnavailableError, WaitTimeoutError
+from trainer.pool.transport import Channel
+
+BINARY = "application/octet-stream"
+AnswerType = TypeVar("AnswerType", bound=Answer)
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A job's weights, before anybody decided about them: block weight [h, d] and bias [h], float32.
+
+    `tail` holds `tail.I.weight` and `tail.I.bias` for a tail layer that moved; `data` are the bytes as they came.
+    """
+
+    weight: FloatArray
+    bias: FloatArray | None
+    result: JobResult
+    tail: Mapping[str, FloatArray] = field(default_factory=dict)
+    data: bytes = b""
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Read a job's safetensors result; ResultUnavailableError if it is not one."""
+        try:
+            tensors = safetensors.numpy.load(data)
+            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+            result = JobResult.model_validate_json(header["__metadata__"]["result"])
+            weight = tensors.pop("weight")
+        except (safetensors.SafetensorError, ValueError, KeyError) as error:
+            raise ResultUnavailableError(f"the pool's result cannot be read: {error}") from error
+        if not all(np.isfinite(array).all() for array in (weight, *tensors.values())):
+            raise ResultUnavailableError("the pool's result holds NaN or infinity")
+        bias = tensors.pop("bias", None)
+        return cls(weight=weight, bias=bias, result=result, tail=tensors, data=data)
+
+
+class SolverClient:
+    """Talks to one gateway; safe to share between threads.
+
+    Every submission carries an idempotency key of its own, so a repeated try never makes a second job. All methods
+    raise PoolUnavailableError (may pass) or PoolRefusedError (will not).
+    """
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None = None,
+        *,
+        timeout: float = 30.0,
+        retries: int = 4,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._channel = Channel(
+            url, api_key=api_key, timeout=timeout, retries=retries, transport=transport, sleep=sleep
+        )
+
+    @property
+    def url(self) -> str:
+        """The gateway's address."""
+        return self._channel.url
+
+    def upload(self, snapshot: Snapshot | bytes) -> str:
+        """Store a snapshot and return its id (the SHA-256 of its bytes)."""
+        reply = self._channel.request(
+            "POST", "/v1/snapshots", content=_bytes(snapshot), headers={"Content-Type": BINARY}
+        )
+        return _read(SnapshotInfo, reply).id
+
+    def submit(self, spec: JobSpec) -> JobStatus:
+        """Queue a job for a stored or inline snapshot."""
+        headers = {"Content-Type": "application/json", "Idempotency-Key": uuid.uuid4().hex}
+        content = spec.model_dump_json(exclude_none=True).encode()
+        return _read(JobStatus, self._channel.request("POST", "/v1/jobs", content=content, headers=headers))
+
+    def solve(self, snapshot: Snapshot | bytes, spec: JobSpec) -> JobStatus:
+        """Upload a snapshot and queue a job for it in one call."""
+        reply = self._channel.request(
+            "POST",
+            "/v1/solve",
+            data={"spec": spec.model_dump_json(exclude_none=True)},
+            files={"snapshot": ("snapshot.safetensors", _bytes(snapshot), BINARY)},
+            headers={"Idempotency-Key": uuid.uuid4().hex},
+        )
+        return _read(JobStatus, reply)
+
+    def job(self, job_id: str, wait: float | None = None) -> JobStatus:
+        """A job's record; with `wait`, hold on for as many seconds (at most 60) for it to finish."""
+        held = 0.0 if wait is None else min(max(wait, 0.0), MAX_WAIT_S)
+        params = {"wait": held} if held else {}
+        return _read(JobStatus, self._channel.request("GET", f"/v1/jobs/{job_id}", patience_s=held, params=params))
+
+    def wait(self, job_id: str, timeout: float | None = None) -> JobStatus:
+        """Wait until a job has ended; WaitTimeoutError after `timeout` seconds (the job goes on)."""
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = MAX_WAIT_S if until is None else until - time.monotonic()
+            status = self.job(job_id, wait=max(left, 0.0))
+            if status.state.terminal:
+                return status
+            if until is not None and time.monotonic() >= until:
+                raise WaitTimeoutError(f"job {job_id} is still {status.state} after {timeout:g} s; it goes on")
+
+    def events(self, job_id: str, after: str | None = None) -> Iterator[JobEvent]:
+        """What happens to a job as it happens: `state`, `incumbent` and `log` events, until its terminal state.
+
+        Begins after the event with the id `after`, else at the beginning. A lost connection is resumed where it was;
+        raises PoolUnavailableError when that fails too often in a row.
+        """
+        failures = 0
+        while True:
+            lost: PoolUnavailableError | None = None
+            try:
+                headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
+                lines = self._channel.lines(f"/v1/jobs/{job_id}/events", headers)
+                if lines is None:
+                    return
+                with contextlib.closing(lines):
+                    for event in read_events(lines):
+                        failures, after = 0, event.id or after
+                        yield event
+                        if event.kind == "state" and State(event.data["state"]).terminal:
+                            return
+            except PoolUnavailableError as error:
+                lost = error
+            failures += 1
+            if not self._channel.rest(failures):
+                raise lost or PoolUnavailableError(f"the pool at {self.url} keeps ending the events of job {job_id}")
+
+    def result(self, job_id: str) -> Candidate:
+        """A finished job's weights; ResultUnavailableError while it is unfinished, has none, or has expired."""
+        try:
+            reply = self._channel.request("GET", f"/v1/jobs/{job_id}/result")
+        except PoolRefusedError as error:
+            if error.code in ("no_result", "not_finished", "gone"):
+                raise ResultUnavailableError(str(error)) from error
+            raise
+        return Candidate.from_bytes(reply.content)
+
+    def cancel(self, job_id: str) -> JobStatus | None:
+        """Ask for a job to end; a running one keeps its incumbent. Returns its record if the pool sends one."""
+        reply = self._channel.request("DELETE", f"/v1/jobs/{job_id}")
+        return _read(JobStatus, reply) if reply.content else None
+
+    def feedback(self, job_id: str, verdict: Feedback) -> None:
+        """Tell the pool what became of a job's weights."""
+        content = verdict.model_dump_json(exclude_none=True).encode()
+        headers = {"Content-Type": "application/json"}
+        self._channel.request("POST", f"/v1/jobs/{job_id}/feedback", content=content, headers=headers)
+
+    def jobs(self, run: str | None = None, state: State | str | None = None, limit: int = 20) -> list[JobStatus]:
+        """The newest jobs, of one run or in one state if given."""
+        wanted = {"run": run, "state": str(state) if state else None, "limit": limit}
+        params = {name: value for name, value in wanted.items() if value is not None}
+        return _read(JobList, self._channel.request("GET", "/v1/jobs", params=params)).jobs
+
+    def workers(self) -> list[WorkerInfo]:
+        """The pool's live solver workers."""
+        return _read(WorkerList, self._channel.request("GET", "/v1/workers")).workers
+
+    def stats(self) -> Stats:
+        """The pool at a glance."""
+        return _read(Stats, self._channel.request("GET", "/v1/stats"))
+
+    def ready(self) -> bool:
+        """True when the gateway says that jobs would be solved now; it is asked once, without retries."""
+        try:
+            self._channel.request("GET", "/readyz", tries=1)
+        except (PoolUnavailableError, PoolRefusedError):
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+def read_events(lines: Iterable[str]) -> Iterator[JobEvent]:
+    """Read server-sent events; comments, and events that nobody here knows, are left out."""
+    fields: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name:
+            fields[name] = value.removeprefix(" ")
+        elif not line:
+            with contextlib.suppress(KeyError, ValueError):
+                yield JobEvent(id=fields.get("id"), kind=fields["event"], data=json.loads(fields["data"]))
+            fields = {}
+
+
+def _bytes(snapshot: Snapshot | bytes) -> bytes:
+    return snapshot.to_bytes() if isinstance(snapshot, Snapshot) else snapshot
+
+
+def _read(kind: type[AnswerType], reply: httpx.Response) -> AnswerType:
+    try:
+        return kind.model_validate_json(reply.content)
+    except pydantic.ValidationError as error:
+        raise PoolUnavailableError(f"{reply.url} does not answer like a GDSolver pool: {error}") from error

@@ -1,0 +1,80 @@
+"""What a tunneller asks the pool for: the job that goes with a captured block."""
+
+from dataclasses import dataclass, field
+
+from shared.contracts import JobSpec, Limits, SolverOptions
+from shared.objectives import Objective
+from shared.snapshot import Snapshot
+from trainer.snapshots.capture import Parcel, Plan
+
+SHORTEST_S = 0.3
+"""Of a job's time, however young the run is."""
+JOBS_PER_STALL = 1000
+"""Seeds of different stalls are this far apart: what a search has missed, it would miss again with the same seed."""
+
+
+@dataclass(frozen=True)
+class JobTemplate:
+    """What every job of a tunneller asks for; `whole` says that small networks may be tunnelled whole."""
+
+    plan: Plan = field(default_factory=Plan)
+    objective: Objective | None = None
+    tail_radius: float | None = None
+    whole: bool = True
+    time_s: float = 10.0
+    fanout: int = 1
+    run: str = "run"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a setting that no job can have."""
+        if self.fanout < 1:
+            raise ValueError(f"fanout is {self.fanout}; use 1 or more jobs per stall")
+        if not self.time_s > 0:
+            raise ValueError(f"time_s is {self.time_s}; use more than 0 seconds")
+        if self.tail_radius is not None and not self.tail_radius >= 0:
+            raise ValueError(f"tail_radius is {self.tail_radius}; use 0 or more, in weight units")
+        if self.plan.samples < 1:
+            raise ValueError(f"samples is {self.plan.samples}; use 1 or more")
+
+    @property
+    def patience_s(self) -> float:
+        """How long to wait for an answer, queueing included, before it is given up."""
+        return 60.0 + 6.0 * self.time_s
+
+    def spec(self, parcel: Parcel, *, stall: int, draw: int, step: int, age_s: float, share: float = 1.0) -> JobSpec:
+        """The job for one parcel; only a stall's first job supersedes older ones, or a fan-out would cancel itself.
+
+        It gets no more time than training has had so far (`age_s`): early answers are of most use when they come early.
+        `share` is the part of that which it gets.
+        """
+        goal = self.objective or _default_objective(parcel.snapshot)
+        tail_radius = self._tail_radius(parcel)
+        if goal.name == "mse" and parcel.snapshot.tail and tail_radius == 0:
+            goal = Objective("mae")  # squared errors behind a kink have no linear model, absolute ones do
+        return JobSpec(
+            objective=goal.name,
+            margin=goal.margin,
+            tolerance=goal.tolerance,
+            radius=parcel.spec_radius,
+            bias_radius=None if parcel.spec_radius is None else parcel.bias_radius,
+            tail_radius=tail_radius,
+            limits=Limits(time_s=share * min(self.time_s, max(SHORTEST_S, age_s))),
+            solver=SolverOptions(seed=(self.seed + JOBS_PER_STALL * stall + draw) % 2**31),
+            run=self.run,
+            step=step,
+            supersede=draw == 0,
+            ttl_s=self.patience_s,
+        )
+
+    def _tail_radius(self, parcel: Parcel) -> float | list[float]:
+        """How far the last layer behind the block may move, or each of them."""
+        if parcel.tail_radii is not None:
+            return list(parcel.tail_radii)
+        if not parcel.snapshot.tail:
+            return 0.0
+        return parcel.radius if self.tail_radius is None else self.tail_radius
+
+
+def _default_objective(snapshot: Snapshot) -> Objective:
+    return Objective("mae" if snapshot.task == "regression" else "ramp")

@@ -1,0 +1,1 @@
+"""Model and samples to the wire, and answers back to parameters."""

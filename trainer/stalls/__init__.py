@@ -1,0 +1,1 @@
+"""When to call the solver, for which layer, and how wide a box."""
