@@ -40,6 +40,10 @@ class CaptureError(TrainerError):
     """A snapshot cannot be taken of this model, layer or data; the message says what would work."""
 
 
+class OptimizerError(TrainerError, TypeError):
+    """What was given as the optimizer is none, and wraps none; the message says what would work."""
+
+
 class TaskError(TrainerError):
     """A data set or an option does not fit; `field` names the option or column, the message the cure."""
 

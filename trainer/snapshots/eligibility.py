@@ -1,0 +1,280 @@
+"""Says which layers of a model may move, by looking at its parameters and its optimizer, without a forward pass."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+from torch.nn.utils.parametrize import is_parametrized
+from torch.optim import Optimizer
+
+from trainer.errors import CaptureError, OptimizerError
+
+Linear = nn.Linear | nn.Conv2d
+WRAPPERS = (DistributedDataParallel, nn.DataParallel)
+WRAPPER_NAMES = frozenset({"DeepSpeedEngine", "_FabricModule"})
+"""Wrappers of libraries that need not be there, by class name; they, too, keep the model as `module`."""
+UNMADE = (UninitializedParameter, UninitializedBuffer)
+INNER_OPTIMIZERS = ("optimizer", "opt", "_optimizer")
+"""Where Accelerate, Lightning and Apex (`optimizer`), fastai (`opt`) and others keep the optimizer they wrap."""
+SHARDING = frozenset({"FullyShardedDataParallel", "FSDPModule", "FlatParameter", "DTensor", "ShardedTensor"})
+"""Classes of modules and parameters that hold only a part of the weights, by name: importing them may be costly."""
+ANOTHER = "choose another layer"
+
+
+@dataclass(frozen=True)
+class Eligibility:
+    """Whether a linear layer may move; `why` is None if so, else the reason and the cure in one sentence.
+
+    `inputs` and `units` are the sizes of its weight matrix [units, inputs]; 0 where they are not known yet.
+    """
+
+    name: str
+    kind: str
+    units: int
+    inputs: int
+    why: str | None
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The module inside DistributedDataParallel, DataParallel, a compiled module, or wrappers of these."""
+    while True:
+        if isinstance(model, WRAPPERS) or type(model).__name__ in WRAPPER_NAMES:
+            inner = model._modules.get("module")
+        else:
+            inner = model._modules.get("_orig_mod")  # torch.compile's OptimizedModule
+        if inner is None:
+            return model
+        model = inner
+
+
+def unwrap_optimizer(optimizer: object) -> Optimizer:
+    """The torch optimizer inside what Accelerate, Lightning, fastai and others wrap around it.
+
+    Raises OptimizerError (also a TypeError) if there is none.
+    """
+    *_, last = _optimizers(optimizer)
+    if isinstance(last, Optimizer):
+        return last
+    raise OptimizerError(
+        f"optimizer is a {_class_name(optimizer)}, which neither is nor wraps a torch.optim.Optimizer; "
+        "give the torch optimizer whose step() changes the model (fastai: an OptimWrapper of one)"
+    )
+
+
+def refuse_ranks() -> None:
+    """Raise CaptureError where training runs on more than one rank: adopting on one alone would drive them apart."""
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+        raise CaptureError(
+            f"training runs on {distributed.get_world_size()} ranks, whose weights would drift apart when one of them "
+            "adopts an answer; for now, train on one rank, or tunnel a saved model on one"
+        )
+
+
+def eligible(model: nn.Module, optimizer: Optimizer) -> dict[str, Eligibility]:
+    """Every nn.Linear and nn.Conv2d of a model, by its name in the unwrapped model, and whether it may move.
+
+    A convolution passes if it is linear at one place (1 x 1), or would be if its kernel covered its whole input: which
+    it is, is seen in a forward pass. `model` and `optimizer` may be wrapped. Raises OptimizerError.
+    """
+    model = unwrap(model)
+    held = {id(part) for group in unwrap_optimizer(optimizer).param_groups for part in group["params"]}
+    whole = _refuses_all(model, optimizer, held)
+    shared = _shared(model)
+    found = {}
+    for name, module in model.named_modules():
+        if isinstance(module, Linear):
+            why = whole or _why_not(module) or _why_not_owned(name, module, held, shared)
+            found[name] = Eligibility(name, kind_of(module), *_shape(module), why)
+    return found
+
+
+def kind_of(module: nn.Module) -> str:
+    """A layer's class, and a convolution's kernel: `Linear`, `Conv2d 1x1`."""
+    name = type(module).__name__
+    return f"{name} {'x'.join(map(str, module.kernel_size))}" if isinstance(module, nn.Conv2d) else name
+
+
+# --- the model and the optimizer as a whole ---------------------------------------------------------------------------
+
+
+def _refuses_all(model: nn.Module, optimizer: object, held: set[int]) -> str | None:
+    """Why none of the layers may move, or None."""
+    for layer in _optimizers(optimizer):
+        if _owns_weights(layer):
+            return (
+                f"{_class_name(layer)} keeps weights of its own, from which it would undo the change; for now, "
+                "train with an optimizer that only steps, like Adam or SGD"
+            )
+    if any(SHARDING & _class_names(module) for module in model.modules()):
+        return "the model is sharded, so that no process has a whole layer; for now, train it unsharded on one device"
+    parameters = list(model.parameters())
+    if parameters and not any(id(part) in held for part in parameters):
+        return (
+            "the optimizer holds none of the model's parameters; make it from this model's parameters "
+            "after the model is in its final place and type"
+        )
+    return None
+
+
+def _optimizers(optimizer: object) -> Iterator[object]:
+    """An optimizer and what it wraps, from the outside in."""
+    seen: list[object] = []
+    while not any(optimizer is other for other in seen):
+        seen.append(optimizer)
+        # AcceleratedOptimizer is itself an Optimizer, but without hooks of its own: what is inside decides.
+        inner = (getattr(optimizer, name, None) for name in INNER_OPTIMIZERS)
+        optimizer = next((part for part in inner if part is not None), optimizer)
+    yield from seen
+
+
+def _owns_weights(optimizer: object) -> bool:
+    """Whether parameters are computed from the optimizer's state: schedule-free ones and Lookahead.
+
+    Those that are only passed on to (Accelerate's have train() and eval(), too) are judged when their turn comes.
+    """
+    groups = getattr(optimizer, "param_groups", [])
+    if any("train_mode" in group for group in groups) or "lookahead" in type(optimizer).__name__.lower():
+        return True
+    switches = all(callable(getattr(optimizer, name, None)) for name in ("train", "eval"))
+    return switches and not any(hasattr(optimizer, name) for name in INNER_OPTIMIZERS)
+
+
+# --- a layer by itself ------------------------------------------------------------------------------------------------
+
+
+def _why_not(module: Linear) -> str | None:
+    """What is odd about a layer's parameters or class, or None."""
+    if is_parametrized(module):
+        cure = "torch.nn.utils.parametrize.remove_parametrizations"
+        return f"it is parametrized; make that final with {cure}, or {ANOTHER}"
+    if "weight" not in module._parameters:
+        return (
+            "its weight is recomputed from other parameters (weight_norm, spectral_norm or pruning); make that final "
+            f"with torch.nn.utils.remove_weight_norm, remove_spectral_norm or prune.remove, or {ANOTHER}"
+        )
+    for part, parameter in module.named_parameters(recurse=False):
+        if why := _why_not_plain(part, parameter):
+            return why
+    return _why_not_class(module) or (_why_not_convolution(module) if isinstance(module, nn.Conv2d) else None)
+
+
+def _why_not_plain(part: str, parameter: nn.Parameter) -> str | None:
+    """Why a parameter is not simply an array of numbers, or None."""
+    if isinstance(parameter, UNMADE):
+        return "it has no shape yet; run one batch through the model before the Tunneller is made"
+    if SHARDING & _class_names(parameter) or hasattr(parameter, "ds_id") or hasattr(parameter, "_is_flat_param"):
+        return f"its {part} is sharded (FSDP, DTensor or DeepSpeed); for now, train it unsharded on one device"
+    if parameter.is_meta:
+        return f"its {part} is on the meta device and has no values; load the weights first"
+    return _why_not_numbers(part, parameter)
+
+
+def _why_not_numbers(part: str, parameter: nn.Parameter) -> str | None:
+    """Why a parameter's values are not floating-point numbers that can be read and written one by one, or None."""
+    if hasattr(parameter, "quant_state") or parameter.is_quantized or parameter.element_size() == 1:
+        return f"its {part} is quantized ({_dtype(parameter)}); tunnel the model before it is quantized, or {ANOTHER}"
+    if not parameter.is_floating_point():
+        return f"its {part} is of type {_dtype(parameter)}; use float32, float64, float16 or bfloat16"
+    if type(parameter) is not nn.Parameter:
+        return f"its {part} is a {_class_name(parameter)}, not a plain nn.Parameter; {ANOTHER}"
+    return None
+
+
+def _why_not_class(module: Linear) -> str | None:
+    """Why a layer's class computes something else than weight times input plus bias, or None."""
+    base = nn.Linear if isinstance(module, nn.Linear) else nn.Conv2d
+    if type(module).__name__ == "NonDynamicallyQuantizableLinear":
+        return f"nn.MultiheadAttention uses its weights without calling it; {ANOTHER}"
+    if type(module).forward is not base.forward:
+        return (
+            f"its class {_class_name(module)} has a forward() of its own, so that it need not be linear; "
+            f"use a plain nn.{base.__name__}, or {ANOTHER}"
+        )
+    return None
+
+
+def _why_not_convolution(module: nn.Conv2d) -> str | None:
+    """Why a convolution is not linear at one place, or None."""
+    if module.groups > 1:
+        return f"a convolution in groups has blocks of zeros that would be filled; use groups=1, or {ANOTHER}"
+    padding = module.padding if isinstance(module.padding, tuple) else (module.padding != "valid",)
+    if any(padding) and module.kernel_size != (1, 1):
+        return "a padded convolution shares its weights among overlapping places; " + ANOTHER
+    if any(padding):
+        return f"a 1 x 1 convolution with padding puts out places that have no input; use padding=0, or {ANOTHER}"
+    return None
+
+
+# --- a layer among others ---------------------------------------------------------------------------------------------
+
+
+def _why_not_owned(name: str, module: Linear, held: set[int], shared: dict[str, list[str]]) -> str | None:
+    """Why a layer's parameters belong to somebody else or to nobody, or None."""
+    for part, parameter in module.named_parameters(recurse=False):
+        full = f"{name}.{part}" if name else part
+        if not parameter.requires_grad:
+            return f"its {part} is frozen (requires_grad is False); unfreeze it, or {ANOTHER}"
+        if id(parameter) not in held:
+            return f"the optimizer does not hold its {part}; add it to the optimizer's parameters, or {ANOTHER}"
+        if others := shared.get(full):
+            return f"its {part} is tied to {', '.join(others)}, which would move, too; untie them, or {ANOTHER}"
+    return None
+
+
+def _shared(model: nn.Module) -> dict[str, list[str]]:
+    """For each parameter name whose memory another name reaches, too, those other names.
+
+    Neighbours in one flat buffer do not overlap and are no sharing.
+    """
+    spans: defaultdict[torch.device, list[tuple[int, int, str]]] = defaultdict(list)
+    for name, tensor in [*model.named_parameters(remove_duplicate=False), *model.named_buffers()]:
+        if (span := _span(tensor)) is not None:
+            spans[tensor.device].append((*span, name))
+    groups: list[set[str]] = []
+    for found in spans.values():
+        reached = 0
+        for start, end, name in sorted(found):
+            if start >= reached:
+                groups.append(set())
+            groups[-1].add(name)
+            reached = max(reached, end)
+    return {name: sorted(names - {name}) for names in groups for name in names if len(names) > 1}
+
+
+def _span(tensor: Tensor) -> tuple[int, int] | None:
+    """First byte of a tensor's values and the one behind its last; None if it has no memory that could be shared."""
+    if isinstance(tensor, UNMADE) or tensor.is_meta or tensor.layout != torch.strided or tensor.numel() == 0:
+        return None
+    try:
+        start = tensor.data_ptr()
+    except RuntimeError:  # a tensor subclass without storage of its own
+        return None
+    last = sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+    return (start, start + (last + 1) * tensor.element_size()) if start else None
+
+
+def _shape(module: Linear) -> tuple[int, int]:
+    """Units and inputs of a layer, by its own declaration: its weight may be sharded, packed or not there yet."""
+    if isinstance(module, nn.Linear):
+        return int(module.out_features), int(module.in_features)
+    rows, columns = module.kernel_size
+    return int(module.out_channels), int(module.in_channels // module.groups * rows * columns)
+
+
+def _class_names(value: object) -> set[str]:
+    return {kind.__name__ for kind in type(value).__mro__}
+
+
+def _class_name(value: object) -> str:
+    """Where a class is from, without the dull `builtins`."""
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__.split('.')[0]}'s {kind.__name__}"
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
