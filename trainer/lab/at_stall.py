@@ -119,6 +119,7 @@ class Renew:
         """Put the start that both prefer into the model."""
         if polish:
             self._keep()
+        if polish and self._kept:  # none, if every start diverged at once
             sign = 1.0 if self._task.mode == "max" else -1.0
             write_state(self._model, max(self._kept, key=lambda pair: sign * pair[0])[1])
 

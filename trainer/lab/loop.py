@@ -179,7 +179,7 @@ def _batches(task: Task, shuffle: torch.Generator, size: int) -> Iterator[Split]
 def _slope(task: Task, model: nn.Module, optimizer: Optimizer, batch: Split) -> float:
     """The loss on a batch, its gradient left in the parameters."""
     optimizer.zero_grad()
-    loss = task.loss(model(batch.inputs), batch.targets)
+    loss = task.loss(model(batch.inputs), batch.targets, batch.weights)
     loss.backward()  # type: ignore[no-untyped-call]
     return loss  # type: ignore[return-value]  # optimizers take what is like a number
 

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from shared.snapshot import Snapshot
 from tests.unit.trainer.fakes import FakePool, least_squares
 from trainer.lab import cli
+from trainer.lab.commands import surroundings
 from trainer.pool.client import SolverClient
 
 GATEWAY = ["--gateway", "http://pool.test"]
@@ -34,7 +35,7 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> FakePool:
     def connect(url: str, api_key: str | None = None, **options: Any) -> SolverClient:
         return SolverClient(url, api_key, transport=fake, retries=1, sleep=lambda _: None)
 
-    monkeypatch.setattr(cli, "SolverClient", connect)
+    monkeypatch.setattr(surroundings, "SolverClient", connect)
     for name in ("GDSOLVER_GATEWAY", "GDSOLVER_API_KEY", "GDSOLVER_DATA"):
         monkeypatch.delenv(name, raising=False)
     return fake

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -18,16 +19,21 @@ SplitName = Literal["train", "selection", "validation", "test"]
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Inputs [N, ...] float32 and targets, int64 [N] or float32 [N, k]."""
+    """Inputs [N, ...] float32, targets, int64 [N] or float32 [N, k], and weights float32 [N] (None: all alike).
+
+    Weights have mean 1 over the training samples, so that they leave learning rates as they are.
+    """
 
     inputs: Tensor
     targets: Tensor
+    weights: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     def __getitem__(self, chosen: Tensor) -> "Split":
-        return Split(self.inputs[chosen], self.targets[chosen])
+        weights = None if self.weights is None else self.weights[chosen]
+        return Split(self.inputs[chosen], self.targets[chosen], weights)
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,14 @@ class Task:
     tunnel: Tunnel
 
     @property
+    def outputs(self) -> int:
+        """How many numbers the model puts out for a sample: one a class, or one a target."""
+        if self.kind == "regression":
+            return self.train.targets.shape[1]
+        parts = (self.train, self.selection, self.validation, self.test)
+        return int(max(part.targets.max().item() for part in parts)) + 1
+
+    @property
     def metric(self) -> str:
         """The name of the metric: accuracy for classification, mse for regression."""
         return "accuracy" if self.kind == "classification" else "mse"
@@ -101,8 +115,10 @@ class Task:
             outputs = torch.cat([model(part) for part in torch.split(split.inputs, batch)])
         model.train(was_training)
         if self.kind == "classification":
-            return (outputs.argmax(dim=1) == split.targets).double().mean().item()
-        return (outputs.double() - split.targets.double()).square().mean().item()
+            scores = (outputs.argmax(dim=1) == split.targets).double()
+        else:
+            scores = (outputs.double() - split.targets.double()).square()
+        return _mean(scores, None if split.weights is None else split.weights.double()).item()
 
     def score_on_both(self, model: nn.Module) -> float:
         """The mean metric on selection and validation: the last word, when no epoch follows that could tell them apart.
@@ -111,11 +127,19 @@ class Task:
         """
         return 0.5 * (self.score(model, self.selection) + self.score(model, self.validation))
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """What GD minimises: cross-entropy, or the mean squared error."""
+    def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+        """What GD minimises: the mean of cross-entropy or squared error, each sample's times its weight."""
         if self.kind == "classification":
-            return nn.functional.cross_entropy(outputs, targets)
-        return nn.functional.mse_loss(outputs, targets)
+            losses = partial(nn.functional.cross_entropy, outputs, targets)
+        else:
+            losses = partial(nn.functional.mse_loss, outputs, targets)
+        # Divided by the number of samples, not by their weight: a batch of light samples is a small step.
+        return losses() if weights is None else (losses(reduction="none").T @ weights).mean() / len(weights)
+
+
+def _mean(values: Tensor, weights: Tensor | None) -> Tensor:
+    """The mean of values [N] or [N, k] over all, each sample's times its share of the weights [N]."""
+    return values.mean() if weights is None else (values.T @ weights).mean() / weights.sum()
 
 
 @dataclass(frozen=True)
@@ -147,14 +171,19 @@ def split(whole: Split, seed: int, shares: Shares, test: Split | None = None) ->
 
 def with_fraction(task: Task, fraction: float, seed: int) -> Task:
     """The task with only a part of its training samples, chosen at random."""
+    return replace(task, train=fraction_of(task.train, fraction, seed))
+
+
+def fraction_of(train: Split, fraction: float, seed: int) -> Split:
+    """A share of the training samples, chosen at random; TaskError unless it is more than 0 and at most 1."""
     if not 0 < fraction <= 1:
         raise TaskError(
             f"{fraction:g} is not a share of the training data; use more than 0 and at most 1", field="--fraction"
         )
     if fraction == 1:
-        return task
-    order = torch.randperm(len(task.train), generator=torch.Generator().manual_seed(seed))
-    return replace(task, train=task.train[order[: max(1, round(fraction * len(task.train)))]])
+        return train
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
+    return train[order[: max(1, round(fraction * len(train)))]]
 
 
 def with_label_noise(task: Task, probability: float, seed: int) -> Task:
@@ -169,13 +198,9 @@ def with_label_noise(task: Task, probability: float, seed: int) -> Task:
     parts: dict[str, Split] = {}
     for name in ("train", "selection", "validation"):
         part: Split = getattr(task, name)
-        parts[name] = Split(part.inputs, _falsified(part.targets, probability, generator, _classes(task)))
+        targets = _falsified(part.targets, probability, generator, task.outputs)
+        parts[name] = replace(part, targets=targets)
     return replace(task, **parts)  # type: ignore[arg-type]
-
-
-def _classes(task: Task) -> int:
-    parts = (task.train, task.selection, task.validation, task.test)
-    return int(max(part.targets.max().item() for part in parts)) + 1
 
 
 def _falsified(labels: Tensor, probability: float, generator: np.random.Generator, classes: int) -> Tensor:

@@ -1,21 +1,21 @@
-"""The user's own CSV table as a task: numbers standardised, words one-hot encoded, gaps filled, nothing guessed."""
+"""The user's own CSV table as a task: the column to predict, the others as inputs, nothing guessed in silence."""
 
-import csv
-import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from shared.snapshot import Task as Kind
 from trainer.errors import TaskError
-from trainer.lab.tasks.base import Defaults, Shares, Split, SplitName, Task, Tunnel, split
+from trainer.lab.tables.columns import decimal_marks, read_numbers, refuse_totals, word
+from trainer.lab.tables.features import MOST_WORDS, encode
+from trainer.lab.tables.numerals import NO_VALUE
+from trainer.lab.tables.reading import Column, Mark, Reading, read_table
+from trainer.lab.tasks.base import Defaults, Shares, Split, SplitName, Task, Tunnel, fraction_of, split
 
-MISSING = frozenset({"", "?", "na", "n/a", "nan", "null", "none"})
-MOST_WORDS = 100
-"""A text column with more different words than this is an identifier, not a feature."""
 HIDDEN = 32
 CLASSES = Defaults(epochs=60, batch_size=32, sgd_lr=0.05, adam_lr=2e-3, patience=4, min_delta=1e-3)
 NUMBERS = Defaults(
@@ -29,131 +29,130 @@ NUMBERS = Defaults(
     delta_mode="rel",
 )
 """A regression's error goes towards 0, so that gains are shares of it; it is trained until it has stalled for good."""
-Column = list[str]
+Parts = dict[SplitName, Split]
 
 
-def table(path: Path, target: str | None, kind: Kind | None, seed: int) -> Task:
+def table(
+    path: Path, target: str | None, kind: Kind | None, seed: int, reading: Reading, fraction: float = 1.0
+) -> Task:
     """A CSV file with a header line; `target` names the column to predict, every other column is an input.
 
-    A column of numbers is standardised, with gaps filled by the mean, both taken from the training part alone; any
-    other is one-hot encoded, a gap being a word of its own. Rows without a target are refused. Raises TaskError, which
-    names the option, file or column and the cure.
+    How cells are read is told in docs/tables.md. Every statistic comes from those training rows that are used
+    (`fraction` of them). Rows without a target are refused. Raises TaskError, which names the option, file, column or
+    cell and the cure.
     """
-    columns = _read(path)
-    if target is None:
-        raise TaskError(f"name the column to predict; {path.name} has: {', '.join(columns)}", field="--target")
-    if target not in columns:
-        hint = "; is it separated by something other than commas?" if len(columns) == 1 else ""
-        raise TaskError(f"{path.name} has no column {target!r}; it has: {', '.join(columns)}{hint}", field="--target")
-    if kind not in ("classification", "regression"):
-        raise TaskError("say classification or regression", field="--kind")
+    columns = read_table(path, reading)
+    _check(path, columns, target, kind)
+    assert target is not None
+    refuse_totals(columns.values())
+    decimals = decimal_marks(columns, reading.decimal)
     labels = columns.pop(target)
+    weights = columns.pop(reading.weights) if reading.weights else None
     if not columns:
         raise TaskError(f"{path.name} has no column besides the target", field=str(path))
-    targets, width = _targets(target, labels, kind)
-    rows = torch.arange(len(labels))
-    parts = split(Split(rows, targets), seed, Shares())
-    return _task(path, kind, parts, _features(columns, parts["train"].inputs.numpy()), width)
+    regression = kind == "regression"
+    targets, width = (_numbers(labels, decimals[target]), 1) if regression else _classes(labels, decimals[target])
+    rows = Split(torch.arange(len(labels.cells)), targets, _weights(weights, decimals) if weights else None)
+    parts = split(rows, seed, Shares())
+    parts["train"] = fraction_of(parts["train"], fraction, seed)
+    features = encode(columns, decimals, reading.words, parts["train"].inputs.numpy())
+    return table_task(f"csv:{path.name}", parts, features, width, regression=regression)
 
 
-def _task(path: Path, kind: Kind, rows: dict[SplitName, Split], features: NDArray[np.float32], width: int) -> Task:
-    """Put features in the place of row numbers; regression targets are standardised by the training part."""
+def table_task(name: str, rows: Parts, features: NDArray[np.float32], width: int, *, regression: bool) -> Task:
+    """A task of parts whose inputs are row numbers: `features` [rows, d] take their place.
+
+    Regression targets, float64 until then, are standardised and weights scaled by the training part.
+    """
     inputs = torch.from_numpy(features)
-    parts = {name: Split(inputs[part.inputs], part.targets) for name, part in rows.items()}
-    if kind == "regression":
-        mean, spread = parts["train"].targets.mean(), parts["train"].targets.std().clamp_min(1e-12)
-        parts = {name: Split(part.inputs, (part.targets - mean) / spread) for name, part in parts.items()}
+    parts = {part: replace(split_, inputs=inputs[split_.inputs]) for part, split_ in _weighed(rows).items()}
+    if regression:
+        parts = _standardised(parts)
     wide = inputs.shape[1]
     return Task(
-        name=f"csv:{path.name}",
-        kind=kind,
+        name=name,
+        kind="regression" if regression else "classification",
         **parts,
         model=lambda: nn.Sequential(nn.Linear(wide, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, width)),
-        defaults=CLASSES if kind == "classification" else NUMBERS,
-        tunnel=Tunnel("ramp") if kind == "classification" else Tunnel("mse", time_s=2.0, samples=5000),
+        defaults=NUMBERS if regression else CLASSES,
+        tunnel=Tunnel("mse", time_s=2.0, samples=5000) if regression else Tunnel("ramp"),
     )
 
 
-def _read(path: Path) -> dict[str, Column]:
-    """The columns by name, each as text; refuses ragged rows, duplicate names and empty files."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file, skipinitialspace=True) if row]
-    except FileNotFoundError as error:
-        raise TaskError("no such file", field=f"csv:{path}") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise TaskError(f"cannot be read as UTF-8 CSV: {error}", field=f"csv:{path}") from error
-    if len(rows) < 2:
-        raise TaskError("needs a header line and rows below it", field=f"csv:{path}")
-    header = [name.strip() for name in rows[0]]
-    for name in header:
-        if header.count(name) > 1:
-            raise TaskError(
-                f"column {name!r} is there {header.count(name)} times; rename all but one", field=f"csv:{path}"
-            )
-    for number, row in enumerate(rows[1:], 2):
-        if len(row) != len(header):
-            raise TaskError(f"row {number} has {len(row)} fields, the header {len(header)}", field=f"csv:{path}")
-    return {name: [row[place].strip() for row in rows[1:]] for place, name in enumerate(header)}
+def _check(path: Path, columns: dict[str, Column], target: str | None, kind: Kind | None) -> None:
+    """Raise TaskError unless the target is a column and its kind is told."""
+    if target is None:
+        raise TaskError(f"name the column to predict; {path.name} has: {', '.join(columns)}", field="--target")
+    if target not in columns:
+        hint = "; say how columns are separated with --separator" if len(columns) == 1 else ""
+        raise TaskError(f"{path.name} has no column {target!r}; it has: {', '.join(columns)}{hint}", field="--target")
+    if kind not in ("classification", "regression"):
+        raise TaskError("say classification or regression", field="--kind")
 
 
-def _targets(name: str, labels: Column, kind: Kind) -> tuple[torch.Tensor, int]:
-    """Targets as a tensor, and the width of the output layer."""
-    gaps = sum(_is_missing(label) for label in labels)
-    if gaps:
-        raise TaskError(f"{gaps} rows have no value here; remove them or fill them in", field=f"column {name!r}")
-    if kind == "regression":
-        numbers = _numbers(labels)
-        if numbers is None:
-            odd = next(label for label in labels if _number(label) is None)
-            raise TaskError(f"{odd!r} is not a number; use --kind classification for words", field=f"column {name!r}")
-        return torch.from_numpy(numbers.astype(np.float32)).reshape(-1, 1), 1
-    classes = sorted(set(labels))
+def _numbers(column: Column, decimal: Mark) -> Tensor:
+    """A regression's targets [N, 1], in float64."""
+    _refuse_gaps(column, np.array([cell.lower() in NO_VALUE for cell in column.cells]))
+    numbers = read_numbers(column, decimal)
+    _refuse_gaps(column, np.isnan(numbers))
+    return torch.from_numpy(numbers).reshape(-1, 1)
+
+
+def _classes(column: Column, decimal: Mark) -> tuple[Tensor, int]:
+    """A classification's targets [N] and how many classes there are; those that are numbers in order of size."""
+    labels = [word(cell, decimal) for cell in column.cells]
+    _refuse_gaps(column, np.array([label == "" for label in labels]))
+    classes = sorted(set(labels), key=_in_order)
     if not 2 <= len(classes) <= MOST_WORDS:
         cure = "use --kind regression for numbers" if len(classes) > MOST_WORDS else "there is nothing to tell apart"
-        raise TaskError(f"holds {len(classes)} different classes; {cure}", field=f"column {name!r}")
+        raise column.error(f"holds {len(classes)} different classes; {cure}")
     place = {label: index for index, label in enumerate(classes)}
     return torch.tensor([place[label] for label in labels]), len(classes)
 
 
-def _features(columns: dict[str, Column], train: NDArray[np.int64]) -> NDArray[np.float32]:
-    """All inputs as one matrix [N, d]; every statistic comes from the training rows."""
-    return np.hstack([_encoded(name, values, train) for name, values in columns.items()]).astype(np.float32)
-
-
-def _encoded(name: str, column: Column, train: NDArray[np.int64]) -> NDArray[np.float64]:
-    numbers = _numbers(column)
-    if numbers is not None:
-        known = numbers[train][np.isfinite(numbers[train])]
-        mean, spread = (known.mean(), known.std()) if len(known) else (0.0, 0.0)
-        filled = np.where(np.isnan(numbers), mean, numbers)
-        return ((filled - mean) / (spread or 1.0)).reshape(-1, 1)
-    words = ["" if _is_missing(value) else value for value in column]
-    known_words = sorted({words[row] for row in train})
-    if len(known_words) > MOST_WORDS:
-        raise TaskError(
-            f"holds {len(known_words)} different words, too many to one-hot encode; remove the column",
-            field=f"column {name!r}",
-        )
-    return np.array([[float(value == word) for word in known_words] for value in words])
-
-
-def _numbers(column: Column) -> NDArray[np.float64] | None:
-    """The column as numbers with NaN for gaps, or None if it holds words (or nothing but gaps)."""
-    parsed = [math.nan if _is_missing(value) else _number(value) for value in column]
-    numbers = [value for value in parsed if value is not None]
-    if len(numbers) < len(parsed) or all(map(math.isnan, numbers)):
-        return None
-    return np.array(numbers)
-
-
-def _number(text: str) -> float | None:
+def _in_order(label: str) -> tuple[bool, float, str]:
     try:
-        value = float(text)
+        return False, float(label), label
     except ValueError:
-        return None
-    return value if math.isfinite(value) else None
+        return True, 0.0, label
 
 
-def _is_missing(text: str) -> bool:
-    return text.lower() in MISSING
+def _weights(column: Column, decimals: dict[str, Mark]) -> Tensor:
+    """Sample weights [N] in float64: numbers of 0 and more, without gaps."""
+    weights = read_numbers(column, decimals[column.name])
+    _refuse_gaps(column, np.isnan(weights))
+    if (weights < 0).any():
+        place = int(np.flatnonzero(weights < 0)[0])
+        raise column.error(f"line {column.lines[place]} holds {column.cells[place]!r}; weights are 0 or more")
+    return torch.from_numpy(weights)
+
+
+def _refuse_gaps(column: Column, gaps: NDArray[np.bool_]) -> None:
+    if gaps.any():
+        line = column.lines[int(np.flatnonzero(gaps)[0])]
+        raise column.error(
+            f"{gaps.sum()} rows have no value here, the first in line {line}; remove them or fill them in"
+        )
+
+
+def _weighed(parts: Parts) -> Parts:
+    """The same parts with weights of mean 1 over the training part, in float32."""
+    train = parts["train"].weights
+    if train is None:
+        return parts
+    found: Parts = {}
+    for name, part in parts.items():
+        assert part.weights is not None
+        if not part.weights.sum() > 0:
+            raise TaskError(f"the weights of all {name} samples are 0; give more samples a weight", field="--weights")
+        found[name] = replace(part, weights=(part.weights / train.mean()).float())
+    return found
+
+
+def _standardised(parts: Parts) -> Parts:
+    """The same parts with targets of mean 0 and spread 1 over the training part, in float32 from then on."""
+    train = parts["train"].targets
+    mean, spread = train.mean(), train.std()
+    if not spread > 0:
+        raise TaskError("the target is the same in all training rows; there is nothing to predict", field="--target")
+    return {name: replace(part, targets=((part.targets - mean) / spread).float()) for name, part in parts.items()}

@@ -1,0 +1,135 @@
+"""The commands that speak to a solver pool by hand: submit, jobs, watch, cancel."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Column, Table
+
+from trainer.errors import TaskError
+from trainer.lab.commands.by_hand import follow, job_spec, read_bytes, row
+from trainer.lab.commands.options import ApiKey, Gateway, JobId, Json, Local, Run, Workers
+from trainer.lab.commands.surroundings import clear_words, err, existing_pool, out, pool_client, write
+
+
+def submit(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A snapshot (gdsolver.snapshot/1, safetensors).")],
+    *,
+    spec: Annotated[
+        Path | None, typer.Option("--spec", help="Job spec as JSON; the options below replace parts of it.")
+    ] = None,
+    objective: Annotated[
+        str | None, typer.Option("--objective", help="What to minimise; the snapshot's note by default.")
+    ] = None,
+    radius: Annotated[
+        float | None, typer.Option("--radius", help="Half-width of the box; the snapshot's note by default.")
+    ] = None,
+    l2: Annotated[float | None, typer.Option("--l2", help="Price of squared weights, for log_loss.")] = None,
+    delta: Annotated[float | None, typer.Option("--delta", help="Error at which huber turns linear.")] = None,
+    quantile: Annotated[float | None, typer.Option("--quantile", help="Which quantile, between 0 and 1.")] = None,
+    trim: Annotated[float | None, typer.Option("--trim", help="Share that trimmed_mse or trimmed_mae drops.")] = None,
+    time_s: Annotated[float | None, typer.Option("--time", help="Most seconds to solve.")] = None,
+    run: Run = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the result (always with --local).")] = False,
+    result: Annotated[
+        Path | None, typer.Option("--result", help="Wait, and write the new weights to this file.")
+    ] = None,
+    gateway: Gateway = None,
+    api_key: ApiKey = None,
+    local: Local = False,
+    workers: Workers = 1,
+    json_file: Json = None,
+) -> None:
+    """Post a snapshot and a spec as a job.
+
+    \b
+    Example:
+      gdsolver submit stall.safetensors --objective ramp --radius 0.1 --time 10 --result better.safetensors --local
+    """
+    with clear_words():
+        data = read_bytes(file)
+        numbers = {"radius": radius, "l2": l2, "delta": delta, "quantile": quantile, "trim": trim}
+        wanted = job_spec(data, spec, objective=objective, time_s=time_s, run=run, **numbers)
+        _check_folder_of(result)
+        with pool_client(gateway, api_key, local=local, workers=workers, folder=Path("runs"), needed=True) as client:
+            assert client is not None
+            job = client.solve(data, wanted)
+            out.print(job.id)
+            if wait or local or result:
+                job = follow(client, job.id, result, out=out, err=err)
+            write(json_file, job.model_dump(mode="json"))
+
+
+def jobs(
+    *,
+    run: Run = None,
+    state: Annotated[
+        str | None, typer.Option("--state", help="queued, running, succeeded, failed, cancelled or expired.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Most jobs to show.")] = 20,
+    gateway: Gateway = None,
+    api_key: ApiKey = None,
+    local: Local = False,
+    json_file: Json = None,
+) -> None:
+    """List the newest jobs.
+
+    \b
+    Example:
+      gdsolver jobs --state running --gateway http://gateway:8000
+    """
+    with clear_words(), existing_pool(gateway, api_key, local) as client:
+        found = client.jobs(run=run, state=state, limit=limit)
+        listing = Table(
+            Column("id", no_wrap=True, min_width=32), "state", "run", "objective", "start", "final", "bound"
+        )
+        for job in found:
+            listing.add_row(*row(job))
+        out.print(listing if found else "no jobs")
+        write(json_file, {"jobs": [job.model_dump(mode="json") for job in found]})
+
+
+def watch(
+    job_id: JobId,
+    *,
+    result: Annotated[Path | None, typer.Option("--result", help="Write the new weights to this file.")] = None,
+    gateway: Gateway = None,
+    api_key: ApiKey = None,
+    local: Local = False,
+    json_file: Json = None,
+) -> None:
+    """Follow a job until it has ended; Ctrl-C leaves the job running.
+
+    \b
+    Example:
+      gdsolver watch 01a20ac72ceb75967d3b0c8e21f4d9aa --result better.safetensors --gateway http://gateway:8000
+    """
+    with clear_words(), existing_pool(gateway, api_key, local) as client:
+        _check_folder_of(result)
+        write(json_file, follow(client, job_id, result, out=out, err=err).model_dump(mode="json"))
+
+
+def cancel(
+    job_id: JobId,
+    *,
+    gateway: Gateway = None,
+    api_key: ApiKey = None,
+    local: Local = False,
+    json_file: Json = None,
+) -> None:
+    """Ask for a job to end; a running one keeps its incumbent as the result.
+
+    \b
+    Example:
+      gdsolver cancel 01a20ac72ceb75967d3b0c8e21f4d9aa --gateway http://gateway:8000
+    """
+    with clear_words(), existing_pool(gateway, api_key, local) as client:
+        client.cancel(job_id)
+        job = client.job(job_id)
+        out.print(f"{job_id} is {job.state}" if job.state.terminal else f"{job_id} is being cancelled")
+        write(json_file, job.model_dump(mode="json"))
+
+
+def _check_folder_of(file: Path | None) -> None:
+    if file is not None and not file.parent.is_dir():
+        raise TaskError(f"there is no folder {file.parent}", field="--result")

@@ -1,0 +1,87 @@
+"""What all commands need around them: where to print, errors in clear words, a client of the right pool."""
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from shared.errors import ContractError
+from trainer.errors import PoolRefusedError, PoolUnavailableError, TaskError, TrainerError
+from trainer.pool.client import SolverClient
+from trainer.pool.embedded import embedded_pool
+
+# A pipe or file has no width of its own: wide enough for the table.
+out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 120)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+@contextlib.contextmanager
+def clear_words() -> Iterator[None]:
+    """Turn errors into one clear line: exit code 2 for wrong input, 1 for a failure, 130 for Ctrl-C."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="gdsolver: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        yield
+    except (TaskError, ContractError, ValueError) as error:
+        raise _exit(2, str(error)) from error
+    except PoolRefusedError as error:
+        raise _exit(2 if error.status in (404, 422) else 1, str(error)) from error
+    except TrainerError as error:
+        raise _exit(1, str(error)) from error
+    except OSError as error:
+        raise _exit(1, str(error)) from error
+    except KeyboardInterrupt as error:
+        raise _exit(130, "interrupted; nothing was kept here, and a job that was posted goes on") from error
+
+
+def _exit(code: int, message: str) -> typer.Exit:
+    err.print(f"gdsolver: {message}", markup=False)
+    return typer.Exit(code)
+
+
+@contextlib.contextmanager
+def pool_client(
+    gateway: str | None, api_key: str | None, *, local: bool, workers: int, folder: Path, needed: bool
+) -> Iterator[SolverClient | None]:
+    """A client of the pool that the options name, or of one's own; None if no pool is needed and none is named."""
+    if local:
+        err.print("starting a pool ...")
+        with embedded_pool(folder / "pool.log", workers) as url, SolverClient(url) as client:
+            yield client
+    elif gateway and needed:
+        with SolverClient(gateway, api_key) as client:
+            if client.ready():
+                with contextlib.suppress(PoolUnavailableError):
+                    client.jobs(limit=1)  # a key that opens nothing is told now, and not after a training
+            else:
+                err.print(f"gdsolver: the pool at {gateway} is not ready now", markup=False)
+            yield client
+    elif needed:
+        raise TaskError("name a pool's address, or start one of your own with --local", field="--gateway")
+    else:
+        yield None
+
+
+@contextlib.contextmanager
+def existing_pool(gateway: str | None, api_key: str | None, local: bool) -> Iterator[SolverClient]:
+    """A client of a pool that is there already; TaskError for --local, which would start an empty one."""
+    if local:
+        raise TaskError(
+            "a pool that starts now has no jobs yet; name the one that has them with --gateway", field="--local"
+        )
+    with pool_client(gateway, api_key, local=False, workers=1, folder=Path(), needed=True) as client:
+        assert client is not None
+        yield client
+
+
+def write(path: Path | None, content: dict[str, Any]) -> None:
+    """Write JSON where --json asks for it."""
+    if path is not None:
+        from trainer.lab.report import write_json  # noqa: PLC0415
+
+        write_json(path, content)

@@ -1,0 +1,176 @@
+"""The commands that train: one run of one method, or a comparison of methods over seeds."""
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from trainer.errors import TaskError
+from trainer.lab.commands import options as given
+from trainer.lab.commands.options import shared_options
+from trainer.lab.commands.surroundings import clear_words, err, out, pool_client
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of both commands, in the order in which --help lists them."""
+
+    gateway: given.Gateway = None
+    api_key: given.ApiKey = None
+    local: given.Local = False
+    workers: given.Workers = 1
+    target: given.Target = None
+    kind: given.KindOption = None
+    separator: given.Separator = None
+    decimal: given.Decimal = None
+    encoding: given.Encoding = None
+    drop: given.Drop = None
+    words: given.Words = None
+    weights: given.Weights = None
+    model: given.Model = None
+    hidden: given.Hidden = None
+    fraction: given.Fraction = 1.0
+    label_noise: given.Noise = 0.0
+    epochs: given.Epochs = None
+    target_metric: given.TargetMetric = None
+    until_stalled: given.UntilStalled = None
+    layer: given.LayerName = None
+    sync: given.Sync = False
+    fanout: given.Fanout = 1
+    out_dir: given.Out = None
+    json_file: given.Json = None
+    data_dir: given.DataDir = None
+    run: given.Run = None
+
+
+@shared_options(Options)
+def train(
+    task: given.TaskName,
+    *,
+    method: Annotated[
+        str, typer.Option("--method", help="hybrid, sgd, sgd-lrs, adam, adam-lrs, lbfgs or restart.")
+    ] = "hybrid",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")] = 0,
+    options: Options,
+) -> None:
+    """Train one model by one method, and say what the solver did for it.
+
+    \b
+    Example:
+      gdsolver train digits --local
+      gdsolver train csv:house.csv --target price --kind regression --gateway http://gateway:8000
+    """
+    _experiment("train", task, [method], (seed,), options)
+
+
+@shared_options(Options)
+def compare(
+    task: given.TaskName,
+    *,
+    methods: Annotated[
+        str, typer.Option("--methods", help="Separated by commas.")
+    ] = "sgd,sgd-lrs,adam,adam-lrs,lbfgs,restart,hybrid",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds, from 0.")] = 3,
+    options: Options,
+) -> None:
+    """Compare plain GD with the hybrid over several seeds: a table, plots, and JSON of everything.
+
+    \b
+    Example:
+      gdsolver compare digits --local
+      gdsolver compare mnist --fraction 0.1 --methods adam,hybrid --seeds 2 --gateway http://gateway:8000
+      gdsolver compare csv:wine.csv --target quality --kind regression --hidden 16,8 --local
+      gdsolver compare csv:wine.csv --target quality --kind regression --model package.module:factory --local
+    """
+    _experiment("compare", task, [name.strip() for name in methods.split(",")], tuple(range(seeds)), options)
+
+
+def _experiment(command: str, task: str, methods: list[str], seeds: tuple[int, ...], options: Options) -> None:
+    """Run and report an experiment."""
+    # Loaded here: torch takes seconds, and the other commands do without it.
+    from trainer.lab import experiment as lab  # noqa: PLC0415
+    from trainer.lab.report import summarise, table  # noqa: PLC0415
+
+    with clear_words():
+        plan = lab.Experiment(_request(task, options), lab.choose_methods(methods), seeds, _settings(options))
+        name = lab.check(plan).name
+        folder = (
+            options.out_dir or Path("runs") / f"{command}-{name.replace(':', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
+        )
+        _make_folder(folder)
+        with pool_client(
+            options.gateway,
+            options.api_key,
+            local=options.local and plan.needs_pool,
+            workers=options.workers,
+            folder=folder,
+            needed=plan.needs_pool,
+        ) as client:
+            runs = lab.run_all(plan, client, err)
+        told = {"command": command, "task": task, "methods": methods, "seeds": list(seeds), **_told(options)}
+        written = lab.write_down(runs, told, folder, options.json_file)
+        ran = ", ".join(map(str, sorted({run.seed for run in runs})))
+        out.print(table(summarise(runs), f"{name}: {runs[0].metric}, seeds {ran}"))
+        if command == "train":
+            out.print(f"weights sha256 {runs[-1].weights_sha256}")
+        out.print(f"written: {', '.join(map(str, written))}")
+        lab.conclude(runs, out.print)
+        if runs[-1].interrupted:
+            raise typer.Exit(130)
+
+
+def _request(task: str, options: Options) -> Any:
+    """Which task the options ask for (a trainer.lab.tasks.Request)."""
+    from trainer.lab.tasks import Reading, Request  # noqa: PLC0415
+
+    return Request(
+        task,
+        target=options.target,
+        kind=None if options.kind is None else options.kind.value,
+        fraction=options.fraction,
+        label_noise=options.label_noise,
+        data_dir=options.data_dir,
+        reading=Reading(
+            separator=options.separator,
+            decimal=None if options.decimal is None else options.decimal.value,
+            encoding=options.encoding,
+            drop=tuple(options.drop or ()),
+            words=tuple(options.words or ()),
+            weights=options.weights,
+        ),
+        model=options.model,
+        hidden=given.widths(options.hidden),
+    )
+
+
+def _settings(options: Options) -> Any:
+    """How the options say to run (a trainer.lab.loop.Settings)."""
+    from trainer.lab.loop import Settings  # noqa: PLC0415
+
+    return Settings(
+        epochs=options.epochs,
+        target_metric=options.target_metric,
+        until_stalled=options.until_stalled,
+        layer=options.layer,
+        sync=options.sync,
+        fanout=options.fanout,
+        run=options.run,
+    )
+
+
+def _told(options: Options) -> dict[str, Any]:
+    """The options as they go into the report: not the pool's address or key, nor where the report itself goes."""
+    left_out = {"gateway", "api_key", "local", "workers", "out_dir", "json_file"}
+    told = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+    return {name: str(v) if isinstance(v, Path) else v for name, v in told.items() if name not in left_out}
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the folder for what is to be written, before the work and not after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TaskError(f"{folder} cannot be made: {error.strerror}", field="--out") from error
