@@ -3,14 +3,17 @@
 import gzip
 import itertools
 import struct
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from trainer.errors import TaskError
-from trainer.lab.tasks import Request, Task, load_task
+from trainer.lab.tasks import Reading, Request, Task, load_task
 from trainer.lab.tasks.synthetic import FUNCTIONS
 
 PARTS = ("train", "selection", "validation", "test")
@@ -88,81 +91,6 @@ def test_mistakes_are_named(request_: Request, named: str) -> None:
         load_task(request_, 0)
 
 
-# --- tables -----------------------------------------------------------------------------------------------------------
-
-
-def write(path: Path, header: str, lines: list[str]) -> Request:
-    file = path / "table.csv"
-    file.write_text("\n".join([header, *lines]) + "\n")
-    return Request(f"csv:{file}", target="y", kind="classification")
-
-
-def test_a_table_of_numbers_and_words(tmp_path: Path) -> None:
-    """Numbers are standardised by the training part, words one-hot encoded, the target's classes found."""
-    lines = [f"{i},{'red' if i % 3 else 'blue'},{'yes' if i % 2 else 'no'}" for i in range(60)]
-    task = load_task(write(tmp_path, "x,colour,y", lines), 0)
-    assert task.kind == "classification"
-    assert task.train.inputs.shape[1] == 3
-    assert task.train.inputs[:, 0].mean().item() == pytest.approx(0, abs=1e-5)
-    assert set(task.train.inputs[:, 1:].unique().tolist()) == {0.0, 1.0}
-    assert set(task.train.targets.tolist()) == {0, 1}
-    assert task.model()(task.test.inputs).shape == (len(task.test), 2)
-
-
-def test_gaps_are_filled_from_the_training_part(tmp_path: Path) -> None:
-    """A missing number becomes the training mean (0 after standardising), a missing word a word of its own."""
-    lines = [f"{'' if i % 5 == 0 else i},{'?' if i % 4 == 0 else 'a'},{i % 2}" for i in range(60)]
-    task = load_task(write(tmp_path, "x,w,y", lines), 0)
-    everything = torch.cat([getattr(task, part).inputs for part in PARTS])
-    assert everything.shape[1] == 3
-    assert torch.isfinite(everything).all()
-    assert (everything[:, 0] == 0).sum() == 12
-    assert torch.equal(everything[:, 1:].sum(dim=1), torch.ones(60))
-
-
-def test_a_regression_s_target_is_standardised(tmp_path: Path) -> None:
-    """Regression targets are floats, of mean 0 and spread 1 on the training part."""
-    request = write(tmp_path, "x,y", [f"{i},{3 * i + 100}" for i in range(80)])
-    task = load_task(Request(request.name, target="y", kind="regression"), 0)
-    assert task.metric == "mse"
-    assert task.train.targets.shape[1] == 1
-    assert task.train.targets.std().item() == pytest.approx(1, abs=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("header", "line", "changes", "named"),
-    [
-        ("x,y", "{i},{i}", {"target": None}, "--target.*x, y"),
-        ("x,y", "{i},{i}", {"target": "z"}, "no column 'z'.*x, y"),
-        ("x,y", "{i},{i}", {"kind": None}, "--kind"),
-        ("x,y", "{i},one", {"kind": "regression"}, "column 'y'.*'one' is not a number"),
-        ("x,y", "{i},same", {}, "column 'y'.*1 different"),
-        ("x,y", "{i},", {}, "column 'y'.*60 rows have no value"),
-        ("x,x,y", "{i},1,a{i}", {}, "column 'x' is there 2 times"),
-        ("x,y", "{i}", {}, "row 2 has 1 fields, the header 2"),
-        ("y", "{i}", {"kind": "regression"}, "no column besides the target"),
-        ("x,name,y", "{i},n{i}{i},{i}", {"kind": "regression"}, None),
-    ],
-)
-def test_table_mistakes_name_the_column(
-    tmp_path: Path, header: str, line: str, changes: dict[str, str | None], named: str | None
-) -> None:
-    """Whatever is wrong with a table, the error names column or row and the cure."""
-    request = write(tmp_path, header, [line.format(i=i) for i in range(60)])
-    request = Request(request.name, **({"target": "y", "kind": "classification"} | changes))  # type: ignore[arg-type]
-    if named is None:
-        assert load_task(request, 0).train.inputs.shape[1] > 1
-        return
-    with pytest.raises(TaskError, match=named):
-        load_task(request, 0)
-
-
-def test_a_text_column_of_identifiers_is_refused(tmp_path: Path) -> None:
-    """Hundreds of different words are an identifier, not a feature."""
-    with pytest.raises(TaskError, match=r"column 'name'.*remove the column"):
-        load_task(write(tmp_path, "name,y", [f"n{i}x,{i % 2}" for i in range(400)]), 0)
-
-
 # --- image files ------------------------------------------------------------------------------------------------------
 
 
@@ -198,3 +126,124 @@ def test_a_broken_image_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "mnist" / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"\0\0\x08\x03\0\0"))
     with pytest.raises(TaskError, match="not a complete idx file"):
         load_task(Request("mnist", data_dir=tmp_path), 0)
+
+
+# --- UCI folders ------------------------------------------------------------------------------------------------------
+
+
+def write_uci(folder: Path) -> None:
+    """60 rows in the layout in which papers share these: y = 2 a - b, between two inputs."""
+    generator = np.random.default_rng(0)
+    inputs = generator.random((60, 2))
+    folder.mkdir(parents=True)
+    rows = [f"{a:.6f} \t{2 * a - b:.6f}  {b:.6f}" for a, b in inputs]
+    (folder / "data.txt").write_text("\n".join(rows) + "\n")
+    (folder / "index_features.txt").write_text("0\n2\n")
+    (folder / "index_target.txt").write_text("1")
+
+
+def test_a_uci_folder_is_a_regression(tmp_path: Path) -> None:
+    """Inputs and target by the folder's own index files, standardised by the training rows."""
+    write_uci(tmp_path / "uci" / "sums")
+    task = load_task(Request("uci:sums", data_dir=tmp_path), 0)
+    assert (task.name, task.metric) == ("uci:sums", "mse")
+    assert [len(getattr(task, part)) for part in PARTS] == [34, 7, 7, 12]
+    assert task.train.inputs.mean(dim=0).tolist() == pytest.approx([0, 0], abs=1e-6)
+    fitted = torch.linalg.lstsq(task.train.inputs, task.train.targets).solution
+    assert torch.allclose(task.test.inputs @ fitted, task.test.targets, atol=0.1)
+    half = load_task(Request("uci:sums", data_dir=tmp_path, fraction=0.5), 0)
+    assert half.train.inputs.mean(dim=0).tolist() == pytest.approx([0, 0], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"name": "uci:other"}, "there are: sums"),
+        ({"data_dir": None}, "set GDSOLVER_DATA"),
+        ({"file": "index_target.txt", "text": "7"}, "columns that data.txt does not have"),
+        ({"file": "data.txt", "text": "1 2\n3"}, "not a table of numbers"),
+        ({"file": "data.txt", "text": "1 2 nan"}, "not finite"),
+    ],
+)
+def test_what_is_wrong_with_a_uci_folder_is_named(tmp_path: Path, change: dict[str, str | None], named: str) -> None:
+    """A missing folder, a broken file or a wrong index is one clear error."""
+    write_uci(tmp_path / "uci" / "sums")
+    if "file" in change:
+        (tmp_path / "uci" / "sums" / str(change["file"])).write_text(str(change["text"]))
+    data_dir = None if "data_dir" in change else tmp_path
+    with pytest.raises(TaskError, match=named):
+        load_task(Request(change.get("name") or "uci:sums", data_dir=data_dir), 0)
+
+
+# --- other models -----------------------------------------------------------------------------------------------------
+
+
+def test_widths_of_the_hidden_layers_can_be_chosen() -> None:
+    """`hidden` makes a ReLU network of these widths for the task's inputs and outputs."""
+    model = load_task(Request("digits", hidden=(16, 8)), 0).model()
+    assert [tuple(part.shape) for part in model.parameters() if part.dim() == 2] == [(16, 64), (8, 16), (10, 8)]
+
+
+SHARED = nn.Linear(64, 10)
+FACTORIES = {
+    "fitting": lambda inputs, outputs: nn.Sequential(nn.Linear(inputs, 5), nn.ReLU(), nn.Linear(5, outputs)),
+    "without_arguments": lambda: nn.Linear(64, 10),
+    "the_same": lambda: SHARED,
+    "nothing": lambda: None,
+    "a_pair": lambda: (nn.Linear(64, 10), "optimizer"),
+    "too_narrow": lambda: nn.Linear(64, 3),
+    "other_inputs": lambda: nn.Linear(5, 10),
+    "demanding": lambda a, b, c: nn.Linear(64, 10),
+    "broken": lambda: 1 / 0,
+    "a_number": 3,
+}
+
+
+@pytest.fixture
+def factories(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module `models` with all of them."""
+    module = types.ModuleType("models")
+    vars(module).update(FACTORIES)
+    monkeypatch.setitem(sys.modules, "models", module)
+
+
+@pytest.mark.parametrize("name", ["fitting", "without_arguments"])
+def test_a_model_of_one_s_own_takes_the_place_of_the_task_s(factories: None, name: str) -> None:
+    """Its factory gets the numbers of inputs and outputs, or nothing; the global random state stays as it was."""
+    state = torch.get_rng_state()
+    task = load_task(Request("digits", model=f"models:{name}"), 0)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert task.model()(task.test.inputs).shape == (len(task.test), 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "named"),
+    [
+        ("models", "package.module:factory"),
+        ("nowhere:model", "no module 'nowhere'"),
+        ("models:missing", "models has no 'missing'"),
+        ("models:a_number", "int, not a function"),
+        ("models:nothing", "returned a NoneType"),
+        ("models:a_pair", "returned a tuple of 2"),
+        ("models:the_same", "the same model twice"),
+        ("models:too_narrow", r"puts out a tensor \[2, 3\] for two samples, not \[2, 10\]"),
+        ("models:other_inputs", r"cannot be applied to inputs \[2, 64\]"),
+        ("models:demanding", r"called with \(inputs, outputs\) or no arguments; it takes \(a, b, c\)"),
+        ("models:broken", "failed: ZeroDivisionError"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_named(factories: None, name: str, named: str) -> None:
+    """Whatever the name leads to, the error says what came of it and what is wanted."""
+    with pytest.raises(TaskError, match=f"--model: .*{named}"):
+        load_task(Request("digits", model=name), 0)
+
+
+def test_widths_and_models_that_exclude_each_other_are_named(tmp_path: Path, factories: None) -> None:
+    """Both at once, a width of 0, options of tables for a task that is none."""
+    for request, named in (
+        (Request("digits", model="models:fitting", hidden=(3,)), "--hidden or --model"),
+        (Request("digits", hidden=(3, 0)), "0 is no width"),
+        (Request("digits", reading=Reading(drop=("x",))), "digits is no table"),
+    ):
+        with pytest.raises(TaskError, match=named):
+            load_task(request, 0)

@@ -1,5 +1,6 @@
 """Decides what each column holds, numbers, times or words, and names the cell that speaks against what most say."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Context, Decimal
@@ -8,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.errors import TaskError
-from trainer.lab.tables.numerals import NO_VALUE, Number, read_number
+from trainer.lab.tables.numerals import MISSING, NO_VALUE, Number, read_number
 from trainer.lab.tables.reading import Column, Mark
 from trainer.lab.tables.times import AmbiguousError, read_times
 
@@ -23,15 +24,27 @@ OTHER_MARK: dict[Mark, Mark] = {".": ",", ",": "."}
 
 
 def decimal_marks(columns: Mapping[str, Column], told: Mark | None) -> dict[str, Mark]:
-    """The decimal mark of each column: the one told, or the one by which more of its cells are numbers.
+    """The decimal mark of each column: the one told, or the one that its cells, else those of the table, prove.
 
-    Where both do alike (`12`, `1,234`), it is a comma if other columns have it and none has a point; else a point.
+    `1,5` proves a comma, `1.5` and `1,234.5` a point; `12` and `1,234` prove nothing. A column has a mark of its own
+    if more than half of its cells prove it. Raises TaskError where a few cells prove a comma, and nothing proves
+    anything else.
     """
     if told is not None:
         return dict.fromkeys(columns, told)
-    found: dict[str, Mark | None] = {name: _evident_mark(column.cells) for name, column in columns.items()}
-    whole: Mark = "," if set(found.values()) - {None} == {","} else "."
-    return {name: mark or whole for name, mark in found.items()}
+    proofs = {name: _proofs(column) for name, column in columns.items()}
+    points = sum(len(proof["."]) for proof in proofs.values())
+    commas = sum(len(proof[","]) for proof in proofs.values())
+    marked = sum(len(proof["marked"]) for proof in proofs.values())
+    if points == 0 < commas < MOST_ODD * marked:
+        name = next(name for name, proof in proofs.items() if proof[","])
+        raise _unclear(columns[name], proofs[name][","][0])
+    whole: Mark = "," if commas > points else "."
+    found: dict[str, Mark] = {}
+    for name, column in columns.items():
+        own: Mark = "," if len(proofs[name][","]) > len(proofs[name]["."]) else "."
+        found[name] = own if 2 * len(proofs[name][own]) > len(column.cells) else whole
+    return found
 
 
 def read_column(column: Column, decimal: Mark, *, as_words: bool = False) -> Numbers | Words:
@@ -46,19 +59,25 @@ def read_column(column: Column, decimal: Mark, *, as_words: bool = False) -> Num
             return np.array([number.value for number in numbers if number is not None])
         if (times := _times(column)) is not None:
             return times
+        other = [read_number(cell, OTHER_MARK[decimal]) for cell in column.cells]
+        if _are_meant(other):
+            place = next(place for place, number in enumerate(numbers) if number is None)
+            raise _unclear(column, place)
     return [word(cell, decimal) for cell in column.cells]
 
 
 def read_numbers(column: Column, decimal: Mark) -> Numbers:
     """A column that has to hold numbers (or times); TaskError names the first cell that is none."""
     values = read_column(column, decimal)
-    if isinstance(values, list):
-        place = next(place for place, cell in enumerate(column.cells) if read_number(cell, decimal) is None)
-        raise column.error(
-            f"{column.cells[place]!r} is not a number (line {column.lines[place]}); a target of words needs "
-            f"--kind classification, one with decimal {_spoken(OTHER_MARK[decimal])} --decimal {OTHER_MARK[decimal]!r}"
-        )
-    return values
+    if not isinstance(values, list):
+        return values
+    odd = [place for place, cell in enumerate(column.cells) if read_number(cell, decimal) is None]
+    if not odd:  # nothing but gaps
+        return np.full(len(values), math.nan)
+    raise column.error(
+        f"{column.cells[odd[0]]!r} is not a number (line {column.lines[odd[0]]}); clean the cell, or use "
+        "--kind classification for a target of words"
+    )
 
 
 def word(cell: str, decimal: Mark) -> str:
@@ -90,15 +109,17 @@ def refuse_totals(columns: Iterable[Column]) -> None:
 # --- what most cells say ----------------------------------------------------------------------------------------------
 
 
-def _evident_mark(cells: Sequence[str]) -> Mark | None:
-    if not any("." in cell or "," in cell for cell in cells):
-        return None
-    numbers: dict[Mark, list[Number | None]] = {
-        mark: [read_number(cell, mark) for cell in cells] for mark in OTHER_MARK
-    }
-    point, comma = (sum(number is not None for number in numbers[mark]) for mark in OTHER_MARK)
-    better: Mark = "," if comma > point else "."
-    return better if comma != point and _are_meant(numbers[better]) else None
+def _proofs(column: Column) -> dict[str, list[int]]:
+    """The places of cells that are a number with one decimal mark alone, by that mark; and of all that have any."""
+    found: dict[str, list[int]] = {".": [], ",": [], "marked": []}
+    for place, cell in enumerate(column.cells):
+        if "." in cell or "," in cell:
+            fitting = [mark for mark in OTHER_MARK if (number := read_number(cell, mark)) and number is not MISSING]
+            if fitting:
+                found["marked"].append(place)
+            if len(fitting) == 1:
+                found[fitting[0]].append(place)
+    return found
 
 
 def _are_meant(numbers: Sequence[Number | None]) -> bool:
@@ -139,7 +160,7 @@ def _check_numbers(column: Column, numbers: Sequence[Number | None], decimal: Ma
     if odd:
         known = sum(number is not None and number.numeral != "nan" for number in numbers)
         other = OTHER_MARK[decimal]
-        as_other = read_number(column.cells[odd[0]], other) is not None
+        as_other = all(read_number(cell, other) is not None for cell in column.cells)
         hint = f", use --decimal {other!r}" if as_other else ""
         raise _odd(column, odd[0], f"{known} of {known + len(odd)} cells are numbers", hint)
     marks = [_unit(number) for number in numbers if number is not None]
@@ -163,13 +184,17 @@ def _odd(column: Column, place: int, but: str, hint: str = "") -> TaskError:
     )
 
 
+def _unclear(column: Column, place: int) -> TaskError:
+    """The one clear error where the decimal mark is not evident."""
+    return column.error(
+        f"line {column.lines[place]} holds {column.cells[place]!r}, and other cells look different; say how decimals "
+        f"are marked with --decimal . or --decimal , or clean the cell"
+    )
+
+
 def _drop(column: Column) -> str:
     return f"--drop {_quoted(column.name)}"
 
 
 def _quoted(name: str) -> str:
     return name if name.isidentifier() else repr(name)
-
-
-def _spoken(mark: Mark) -> str:
-    return "commas" if mark == "," else "points"

@@ -134,12 +134,16 @@ class Task:
         else:
             losses = partial(nn.functional.mse_loss, outputs, targets)
         # Divided by the number of samples, not by their weight: a batch of light samples is a small step.
-        return losses() if weights is None else (losses(reduction="none").T @ weights).mean() / len(weights)
+        if weights is None:
+            return losses()
+        return torch.tensordot(weights, losses(reduction="none"), dims=1).mean() / len(weights)
 
 
 def _mean(values: Tensor, weights: Tensor | None) -> Tensor:
     """The mean of values [N] or [N, k] over all, each sample's times its share of the weights [N]."""
-    return values.mean() if weights is None else (values.T @ weights).mean() / weights.sum()
+    if weights is None:
+        return values.mean()
+    return torch.tensordot(weights, values, dims=1).mean() / weights.sum()
 
 
 @dataclass(frozen=True)

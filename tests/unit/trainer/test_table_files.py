@@ -1,0 +1,112 @@
+"""Files of tables: separators, decimal marks and encodings as told or as evident, and the ways of other programs."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.unit.trainer.tables import TRAIN, TRUTH, A, B, Y, changed, fit_error, load, read, write
+from trainer.errors import TaskError
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("decimal", [".", ","])
+def test_separator_and_decimals_are_detected(tmp_path: Path, separator: str, decimal: str) -> None:
+    """Every mix gives the same numbers, also quoted commas between commas."""
+    rows = [[f"{float(cell):.2f}".replace(".", decimal) for cell in row] for row in TRUTH]
+    task = read(write(tmp_path, rows, separator=separator))
+    assert task.train.inputs.shape[1] == 2
+    assert fit_error(task) < 1e-5
+
+
+def test_the_example_of_the_readme_works(tmp_path: Path) -> None:
+    """wine.csv as UCI has it: semicolons, quoted names with blanks, points."""
+    rows = [f"{7 + a / 10:.1f};{3 + b / 10:.2f};{5 + i % 3}" for i, (a, b) in enumerate(zip(A, B, strict=True))]
+    (tmp_path / "wine.csv").write_text("\n".join(['"fixed acidity";"pH";"quality"', *rows]) + "\n")
+    task = read(f"csv:{tmp_path}/wine.csv", target="quality")
+    assert task.train.inputs.shape == (len(TRAIN), 2)
+
+
+def test_thousands_do_not_prove_a_decimal_mark(tmp_path: Path) -> None:
+    """`1,234` beside `950` is a thousand; where another column has decimal commas, `1.234` is."""
+    american = [[f"{1000 * a:,.0f}", f"{b:.2f}", f"{y:.2f}"] for a, b, y in zip(A, B, Y, strict=True)]
+    assert fit_error(load(tmp_path, american)) < 1e-4
+    german = [[cell.translate({44: ".", 46: ","}) for cell in row] for row in american]
+    assert fit_error(read(write(tmp_path, german, separator=";"))) < 1e-4
+
+
+def test_each_column_may_have_its_own_mark(tmp_path: Path) -> None:
+    """Where most cells of a column prove it."""
+    rows = [[f"{a:.1f}".replace(".", ","), *row[1:]] for a, row in zip(A, TRUTH, strict=True)]
+    assert load(tmp_path, rows).train.inputs.shape[1] == 2
+
+
+def test_a_decimal_mark_that_is_not_clear_is_asked_for(tmp_path: Path) -> None:
+    """One decimal comma among three digits behind points might make all of them thousands."""
+    with pytest.raises(TaskError, match=r"line 17 holds '5,5'.*--decimal"):
+        load(tmp_path, changed("5,5"))
+    with pytest.raises(TaskError, match="line 17 holds '5,5', but 119 of 120 cells are numbers"):
+        load(tmp_path, changed("5,5"), decimal=".")
+
+
+def test_a_wrong_decimal_mark_is_named(tmp_path: Path) -> None:
+    """Told to take points, a column of decimal commas is not turned into words."""
+    rows = [[f"{a:.1f}".replace(".", ","), *row[1:]] for a, row in zip(A, TRUTH, strict=True)]
+    with pytest.raises(TaskError, match=r"column 'a': line 2 holds .*--decimal"):
+        read(write(tmp_path, rows, separator=";"), decimal=".")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1", "cp1252", "utf-16", "utf-16-le", "utf-32"])
+def test_encodings_are_detected(tmp_path: Path, encoding: str) -> None:
+    """The column's name and its words come out as they are, whatever wrote the file."""
+    rows = [["süß" if i % 2 else "bitter", *row[1:]] for i, row in enumerate(TRUTH)]
+    name = write(tmp_path, rows, header="Größe,b,y", encoding=encoding)
+    assert read(name, drop=("Größe",)).train.inputs.shape[1] == 1
+    assert read(name).train.inputs.shape[1] == 3
+
+
+def test_separator_and_encoding_can_be_told(tmp_path: Path) -> None:
+    """By name or as they are."""
+    rows = [[row[0], "ж" if i % 2 else "д", row[2]] for i, row in enumerate(TRUTH)]
+    name = write(tmp_path, rows, header="a,ширина,y", separator=" ", encoding="koi8-r")
+    for separator in ("space", " "):
+        task = read(name, separator=separator, encoding="koi8-r", drop=("ширина",))
+        assert task.train.inputs.shape[1] == 1
+
+
+@pytest.mark.parametrize(
+    ("reading", "named"),
+    [
+        ({"separator": "::"}, "--separator: '::' is not one character"),
+        ({"encoding": "klingon"}, "--encoding: 'klingon' is no encoding"),
+        ({"encoding": "ascii"}, r"--encoding: table\.csv is not ascii"),
+        ({"separator": ";"}, r"--target: table\.csv has no column 'y'.*--separator"),
+    ],
+)
+def test_what_is_told_wrongly_is_named(tmp_path: Path, reading: dict[str, str], named: str) -> None:
+    """An option that does not fit names itself."""
+    name = write(tmp_path, TRUTH, header="a,größe,y")
+    with pytest.raises(TaskError, match=named):
+        read(name, **reading)
+
+
+def test_excel_s_ways_are_understood(tmp_path: Path) -> None:
+    """A first line that tells the separator, an empty last column, empty lines at the end."""
+    lines = ["sep=;", "a;b;y;", *(";".join([*row, ""]) for row in TRUTH), ";;;", ""]
+    (tmp_path / "table.csv").write_text("\r\n".join(lines))
+    assert fit_error(read(f"csv:{tmp_path}/table.csv")) < 1e-6
+
+
+def test_row_numbers_without_a_name_are_refused(tmp_path: Path) -> None:
+    """pandas writes them as a first column, and they often give the order of the classes away."""
+    name = write(tmp_path, [[str(i), *row] for i, row in enumerate(TRUTH)], header=",a,b,y")
+    with pytest.raises(TaskError, match=r"column 1: has no name.*--drop 'column 1'"):
+        read(name)
+    assert read(name, drop=("column 1",)).train.inputs.shape[1] == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"a,b,y\n", b"\xff\xfe", b"\x00\x01\x02", b'a,b,y\n"1,2,3\n'])
+def test_what_is_no_table_is_named(tmp_path: Path, content: bytes) -> None:
+    """Empty, cut off, or something else: one error that names the file."""
+    (tmp_path / "table.csv").write_bytes(content)
+    with pytest.raises(TaskError, match=r"table\.csv"):
+        read(f"csv:{tmp_path}/table.csv")
