@@ -28,8 +28,9 @@ def load_factory(name: str, field: str) -> Factory:
         for part in attribute.split("."):
             found = getattr(found, part)
     except ModuleNotFoundError as error:
-        cure = "is it misspelt, or is the current folder another one?" if module.startswith(error.name or "") else ""
-        raise TaskError(f"there is no module {error.name!r} {cure}".rstrip(), field=field) from error
+        own = module.startswith(error.name or module)
+        cure = "; is it misspelt, or is the current folder another one?" if own else f", which {module} imports"
+        raise TaskError(f"there is no module {error.name!r}{cure}", field=field) from error
     except AttributeError as error:
         raise TaskError(f"{module} has no {attribute!r}", field=field) from error
     except Exception as error:
@@ -48,7 +49,8 @@ def call_factory(factory: Factory, name: str, field: str, inputs: int | None, ou
     if inputs is not None and outputs is not None and _takes(factory, inputs, outputs):
         given = (inputs, outputs)
     elif not _takes(factory):
-        ways = "(inputs, outputs) or no arguments" if inputs is not None else "no arguments"
+        known = inputs is not None and outputs is not None
+        ways = "(inputs, outputs) or no arguments" if known else "no arguments, or two where --inputs and --outputs are"
         raise TaskError(f"{name} is called with {ways}; it takes {_signature(factory)}", field=field)
     try:
         return factory(*given)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from torch import nn
+from torch.nn.utils.parametrize import ParametrizationList
 from torch.optim import SGD
 
 from trainer.errors import TaskError
@@ -32,7 +33,7 @@ def survey(name: str, inputs: int | None, outputs: int | None) -> list[Eligibili
     others = {
         module_name: Eligibility(module_name, type(module).__name__, 0, 0, NOT_LINEAR)
         for module_name, module in unwrap(model).named_modules()
-        if next(module.parameters(recurse=False), None) is not None
+        if next(module.parameters(recurse=False), None) is not None and not isinstance(module, ParametrizationList)
     }
     return list((others | linear).values())
 

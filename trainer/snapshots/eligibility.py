@@ -95,7 +95,7 @@ def eligible(model: nn.Module, optimizer: Optimizer) -> dict[str, Eligibility]:
 
 def kind_of(module: nn.Module) -> str:
     """A layer's class, and a convolution's kernel: `Linear`, `Conv2d 1x1`."""
-    name = type(module).__name__
+    name = type(module).__name__.removeprefix("Parametrized")
     return f"{name} {'x'.join(map(str, module.kernel_size))}" if isinstance(module, nn.Conv2d) else name
 
 

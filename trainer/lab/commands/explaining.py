@@ -3,7 +3,7 @@
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from trainer.lab.commands.options import Json
 from trainer.lab.commands.surroundings import clear_words, out, write
@@ -34,7 +34,7 @@ def explain(
         from trainer.lab.layers import survey  # noqa: PLC0415
 
         layers = survey(factory, inputs, outputs)
-        table = Table("layer", "kind", "units", "inputs", "tunnel?", "why not", title=factory)
+        table = Table("layer", "kind", "units", "inputs", "tunnel?", Column("why not", overflow="fold"))
         for layer in layers:
             sizes = (str(size) if size else "" for size in (layer.units, layer.inputs))
             table.add_row(layer.name or "(model)", layer.kind, *sizes, "no" if layer.why else "yes", layer.why or "")

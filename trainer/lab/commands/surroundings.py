@@ -16,8 +16,8 @@ from trainer.pool.client import SolverClient
 from trainer.pool.embedded import embedded_pool
 
 # A pipe or file has no width of its own: wide enough for the table.
-out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 120)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
+out = Console(soft_wrap=True, highlight=False, emoji=False, width=None if sys.stdout.isatty() else 120)
+err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 
 @contextlib.contextmanager

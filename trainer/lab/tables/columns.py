@@ -19,6 +19,8 @@ MOST_ODD = 0.1
 """A column in which fewer cells than this share are odd is meant as numbers (or times)."""
 MANY_VALUES = 20
 """So is one with more different numbers than this, if more than half of its cells are numbers."""
+PROBE = 1000
+"""About so many cells of a column are searched for a proof of its decimal mark."""
 TOTALS = frozenset({"total", "totals", "grand total", "subtotal", "sum", "average", "mean", "gesamt", "summe"})
 OTHER_MARK: dict[Mark, Mark] = {".": ",", ",": "."}
 
@@ -43,7 +45,7 @@ def decimal_marks(columns: Mapping[str, Column], told: Mark | None) -> dict[str,
     found: dict[str, Mark] = {}
     for name, column in columns.items():
         own: Mark = "," if len(proofs[name][","]) > len(proofs[name]["."]) else "."
-        found[name] = own if 2 * len(proofs[name][own]) > len(column.cells) else whole
+        found[name] = own if 2 * len(proofs[name][own]) > len(_probed(column)) else whole
     return found
 
 
@@ -112,7 +114,8 @@ def refuse_totals(columns: Iterable[Column]) -> None:
 def _proofs(column: Column) -> dict[str, list[int]]:
     """The places of cells that are a number with one decimal mark alone, by that mark; and of all that have any."""
     found: dict[str, list[int]] = {".": [], ",": [], "marked": []}
-    for place, cell in enumerate(column.cells):
+    for place in _probed(column):
+        cell = column.cells[place]
         if "." in cell or "," in cell:
             fitting = [mark for mark in OTHER_MARK if (number := read_number(cell, mark)) and number is not MISSING]
             if fitting:
@@ -120,6 +123,11 @@ def _proofs(column: Column) -> dict[str, list[int]]:
             if len(fitting) == 1:
                 found[fitting[0]].append(place)
     return found
+
+
+def _probed(column: Column) -> range:
+    """Places of some cells, from the first to the last, by which the decimal mark is found."""
+    return range(0, len(column.cells), max(1, len(column.cells) // PROBE))
 
 
 def _are_meant(numbers: Sequence[Number | None]) -> bool:

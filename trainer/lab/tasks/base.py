@@ -136,14 +136,14 @@ class Task:
         # Divided by the number of samples, not by their weight: a batch of light samples is a small step.
         if weights is None:
             return losses()
-        return torch.tensordot(weights, losses(reduction="none"), dims=1).mean() / len(weights)
+        return (weights @ losses(reduction="none")).mean() / len(weights)
 
 
 def _mean(values: Tensor, weights: Tensor | None) -> Tensor:
     """The mean of values [N] or [N, k] over all, each sample's times its share of the weights [N]."""
     if weights is None:
         return values.mean()
-    return torch.tensordot(weights, values, dims=1).mean() / weights.sum()
+    return (weights @ values).mean() / weights.sum()
 
 
 @dataclass(frozen=True)
