@@ -1,6 +1,9 @@
 """The command line: help with examples, mistakes in one line, and commands that do what they say."""
 
 import json
+import subprocess
+import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from typer.testing import CliRunner
 
 from shared.snapshot import Snapshot
@@ -83,6 +87,10 @@ def test_every_command_s_help_has_an_example(command: str) -> None:
         (["train", "digits", "--method", "adam", "--epochs", "0"], "--epochs"),
         (["compare", "digits", "--fraction", "7", *GATEWAY], "--fraction"),
         (["train", "csv:missing.csv", "--method", "adam"], "csv:missing.csv: no such file"),
+        (["train", "digits", "--method", "adam", "--hidden", "16;8"], "--hidden: '16;8' is not a list of widths"),
+        (["train", "digits", "--method", "adam", "--model", "nowhere:f"], "--model: there is no module 'nowhere'"),
+        (["train", "digits", "--method", "adam", "--drop", "x"], "TASK: digits is no table"),
+        (["explain", "nowhere:f"], "MODULE:FACTORY: there is no module 'nowhere'"),
         (["submit", "missing.safetensors", *GATEWAY], "missing.safetensors: cannot be read"),
         (["jobs", "--local"], "--local: a pool that starts now has no jobs yet"),
         (["watch", "job-9", *GATEWAY], "no such thing"),
@@ -212,3 +220,84 @@ def test_numbers_of_an_objective_are_options(pool: FakePool, tmp_path: Path) -> 
     code, output = call("submit", file, *options, "--quantile", 2)
     assert code != 0
     assert "--quantile" in output
+
+
+def test_a_table_and_a_model_of_one_s_own_are_compared(pool: FakePool, tmp_path: Path, models: None) -> None:
+    """The options for tables, models and widths reach the task, and the report tells them."""
+    rows = [f"{i};{(7 * i) % 11},5;{2 * i},5;{'x' * (i % 3)};{1 + i % 2}" for i in range(90)]
+    (tmp_path / "table.csv").write_text("\n".join(["a;b;y;note;w", *rows]), encoding="utf-16")
+    table = [f"csv:{tmp_path}/table.csv", "--target", "y", "--kind", "regression", "--drop", "note", "--weights", "w"]
+    table += ["--separator", ";", "--decimal", ",", "--encoding", "utf-16", "--words", "b"]
+    for options in (["--model", "models:net"], ["--hidden", "5,4"]):
+        code, said = call(
+            "compare", *table, *options, "--methods", "adam,lbfgs", "--seeds", 1, "--epochs", 2, "--out", tmp_path
+        )
+        assert code == 0, said
+    command = json.loads((tmp_path / "report.json").read_text())["command"]
+    wanted = {"drop": ["note"], "words": ["b"], "weights": "w", "decimal": ",", "hidden": "5,4", "kind": "regression"}
+    assert {name: command[name] for name in wanted} == wanted
+    assert "api_key" not in command
+
+
+# --- explain ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module `models` of factories."""
+
+    def tied() -> tuple[nn.Module, torch.optim.Optimizer]:
+        model = nn.ModuleDict({"embedding": nn.Embedding(5, 4), "body": nn.Linear(4, 4), "head": nn.Linear(4, 5)})
+        model["head"].weight = model["embedding"].weight
+        return model, torch.optim.Adam(model["head"].parameters())
+
+    module = types.ModuleType("models")
+    module.net = nn.Linear  # type: ignore[attr-defined]
+    module.tied = tied  # type: ignore[attr-defined]
+    module.nothing = lambda: "a model"  # type: ignore[attr-defined]
+    module.empty = nn.ReLU  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "models", module)
+
+
+def test_explain_shows_every_layer(models: None, tmp_path: Path) -> None:
+    """Which can be tunnelled, and why the others cannot: by their own nature, and by the optimizer's."""
+    code, said = call("explain", "models:tied", "--json", tmp_path / "layers.json")
+    assert code == 0, said
+    layers = {layer["name"]: layer for layer in json.loads((tmp_path / "layers.json").read_text())["layers"]}
+    assert list(layers) == ["embedding", "body", "head"]
+    assert "only nn.Linear" in layers["embedding"]["why"]
+    assert "optimizer does not hold its weight" in layers["body"]["why"]
+    assert "tied to embedding.weight" in layers["head"]["why"]
+    assert "0 of 3 layers can be tunnelled" in said
+
+
+def test_explain_without_an_optimizer_takes_every_parameter_as_held(models: None) -> None:
+    """A factory of (inputs, outputs) is called with the numbers given."""
+    code, said = call("explain", "models:net", "--inputs", 3, "--outputs", 2)
+    assert code == 0, said
+    assert "1 of 1 layers can be tunnelled" in said
+    assert "(model)" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "named"),
+    [
+        ("models:net", "--inputs and --outputs"),
+        ("models:nothing", "returned str; it has to return a torch.nn.Module"),
+        ("models:empty", "has no parameters"),
+        ("models", "not of the form package.module:factory"),
+    ],
+)
+def test_explain_names_what_it_cannot_use(models: None, name: str, named: str) -> None:
+    """One line with the cure, and exit code 2."""
+    code, said = call("explain", name)
+    assert code == 2
+    assert named in said
+    assert len(said.strip().splitlines()) == 1
+
+
+def test_help_and_jobs_do_without_torch() -> None:
+    """The command's own modules load torch only where they train or look at a model."""
+    code = "import sys; from trainer.lab import cli; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -99,6 +99,16 @@ def test_lbfgs_begins_anew_and_the_best_start_is_kept(task: Task) -> None:
     assert fingerprint(model) == max(starts)[1]
 
 
+def test_lbfgs_without_any_finite_start_keeps_its_model(task: Task) -> None:
+    """If every score was NaN there is nothing to choose from, and nothing fails."""
+    model = task.model()
+    renew = Renew(task, model, torch.optim.LBFGS(model.parameters()), lambda: StallDetector(patience=1))
+    renew.step(float("nan"))
+    before = fingerprint(model)
+    renew.close(polish=True)
+    assert fingerprint(model) == before
+
+
 def test_lbfgs_learns_and_is_reproducible(task: Task) -> None:
     """An epoch is one call on all samples; the same seed gives the same weights."""
     found = run(task, "lbfgs", Settings(epochs=3))
