@@ -1,9 +1,46 @@
-"""Starts both commands, after making sure that `trainer`, `solver_service` and `shared` are GDSolver's own."""
+"""The public face: `from gdsolver import Tunneller, SolverClient`, and the start of both commands.
+
+Everything begins by making sure that `trainer`, `solver_service` and `shared` are GDSolver's own: common names.
+"""
 
 import importlib.metadata
 import importlib.util
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trainer import (
+        Candidate,
+        CaptureError,
+        DataError,
+        Event,
+        PoolRefusedError,
+        PoolUnavailableError,
+        ResultUnavailableError,
+        SolverClient,
+        StallDetector,
+        Summary,
+        TrainerError,
+        Tunneller,
+        WaitTimeoutError,
+    )
+
+__all__ = [
+    "Candidate",
+    "CaptureError",
+    "DataError",
+    "Event",
+    "PoolRefusedError",
+    "PoolUnavailableError",
+    "ResultUnavailableError",
+    "SolverClient",
+    "StallDetector",
+    "Summary",
+    "TrainerError",
+    "Tunneller",
+    "WaitTimeoutError",
+]
 
 PACKAGES = ("shared", "trainer", "solver_service")
 _HOME = Path(__file__).resolve().parent
@@ -11,6 +48,14 @@ _HOME = Path(__file__).resolve().parent
 
 class ForeignPackageError(ImportError):
     """Another distribution's package stands where one of GDSolver's should be, or is mixed into it."""
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first asked for; ForeignPackageError, with the cure, if it cannot be ours."""
+    if name not in __all__:
+        raise AttributeError(f"module 'gdsolver' has no attribute {name!r}")
+    check_packages()
+    return getattr(importlib.import_module("trainer"), name)
 
 
 def check_packages() -> None:

@@ -1,107 +1,152 @@
-"""Shows that training never waits: a pool that delays every answer, and what step() and GD do meanwhile.
+"""What tunnelling costs the training loop: trainer on one core, solver on another, a job always in flight.
 
-usage: python benchmarks/overlap.py [--delay 30] [--seconds 70] [--json FILE]
+usage: python benchmarks/overlap.py [--task mnist] [--data-dir DIR] [--seconds 20] [--rounds 3] [--json FILE]
 
-The fake pool answers each job after `--delay` seconds. Printed are the longest step() less the user's own validate(),
-the GD steps done while a job was out, and GD's speed with and without the tunneller.
+In turns, `--rounds` times: plain GD; GD with a tunneller whose jobs of `--time` seconds follow one another, so that
+one is always out; and the paper's way, in which GD waits for each job. Printed are GD steps per second (median over
+the rounds, and as a share of plain GD's), the longest step() with everything it does, and what that is of an epoch.
 """
 
 import argparse
+import contextlib
+import os
+import statistics
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import torch
 from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tests.unit.trainer.fakes import FakePool, least_squares
 from trainer.lab.loop import Clock
 from trainer.lab.report import write_json
 from trainer.lab.tasks import Request, Task, load_task
+from trainer.pool.client import SolverClient
+from trainer.pool.embedded import embedded_pool
 from trainer.tunneller import Tunneller
 
-
-class SlowPool(FakePool):
-    """Finishes a job `delay` seconds after it was posted."""
-
-    def __init__(self, delay: float) -> None:
-        super().__init__(least_squares)
-        self._delay = delay
-        self._due = 0.0
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Hold a job back until it is due; a long poll is held back with it."""
-        if request.url.path == "/v1/solve":
-            self._due = time.monotonic() + self._delay
-            self.release.clear()
-        wait = min(float(request.url.params.get("wait", 0)), max(0.0, self._due - time.monotonic()))
-        time.sleep(wait)
-        if time.monotonic() >= self._due:
-            self.release.set()
-        return super().handle_request(request)
+WAYS = ("plain GD", "tunneller", "waiting for each job")
+BATCH = 16
 
 
-def train(task: Task, seconds: float, pool: FakePool | None) -> dict[str, Any]:
-    """Train for a fixed time, with a tunneller if there is a pool, and measure."""
+@contextlib.contextmanager
+def on_core(core: int) -> Iterator[None]:
+    """Keep this process, and what it starts meanwhile, on one core (where the system can)."""
+    before = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else None
+    if before is not None and len(before) > 1:
+        os.sched_setaffinity(0, {sorted(before)[core % len(before)]})
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.sched_setaffinity(0, before)
+
+
+def train(task: Task, way: str, client: SolverClient, *, seconds: float, time_s: float) -> dict[str, Any]:
+    """Train for a fixed time in one of the ways, and measure."""
     torch.manual_seed(0)
     model = task.model()
     optimizer = torch.optim.Adam(model.parameters(), lr=task.defaults.adam_lr)
     tunneller = None
-    if pool is not None:
+    if way != WAYS[0]:
         tunneller = Tunneller(
             model,
             optimizer=optimizer,
-            data=(task.train.inputs, task.train.targets),
             validate=lambda: task.score(model, task.validation),
-            client=pool.client(),
-            mode="max",
-            patience=2,
-            min_delta=1e-3,
+            mode=task.mode,
+            client=client,
+            patience=1,
+            cooldown=0,
+            min_delta=1.0,  # every check is a stall, and no answer is adopted: all ways train the same model
+            first_after=1,
+            time_s=time_s,
+            sync=way == WAYS[2],
         )
-    clock, steps = Clock(), 0
+    clock, steps, epochs = Clock(), 0, 0
     while clock.seconds() < seconds:
-        for chosen in torch.split(torch.randperm(len(task.train)), 16):
+        for chosen in torch.split(torch.randperm(len(task.train)), BATCH):
+            inputs, targets = task.train.inputs[chosen], task.train.targets[chosen]
+            if tunneller:
+                tunneller.observe(inputs, targets)
             optimizer.zero_grad()
-            task.loss(model(task.train.inputs[chosen]), task.train.targets[chosen]).backward()
+            task.loss(model(inputs), targets).backward()
             optimizer.step()
             steps += 1
+            if clock.seconds() >= seconds:
+                break
+        epochs += 1
         score = task.score(model, task.selection)
         if tunneller:
             tunneller.step(score)
-    found: dict[str, Any] = {"gd_steps": steps, "gd_steps_per_s": steps / clock.seconds()}
+    wall = clock.seconds()
+    epoch_s = wall * (len(task.train) / BATCH) / steps
+    found: dict[str, Any] = {"gd_steps": steps, "gd_steps_per_s": steps / wall, "epoch_s": epoch_s}
     if tunneller:
-        summary = tunneller.close()
+        summary = tunneller.close(timeout=time_s + 10)
         found |= {
+            "jobs": summary.jobs,
             "answers": summary.answers,
-            "adopted": summary.adopted,
-            "gd_steps_during_jobs": summary.gd_steps_during_jobs,
+            "share_of_steps_while_a_job_was_out": summary.gd_steps_during_jobs / steps,
             "longest_step_ms": summary.longest_step_ms,
+            "longest_step_share_of_epoch": summary.longest_step_ms / 1000 / epoch_s,
+            "capture_s": summary.capture_s,
+            "trial_s": summary.trial_s,
+            "validate_s": summary.validate_s,
+            "observe_s": summary.observe_s,
         }
+    return found
+
+
+def medians(rounds: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str, float]]:
+    """Each figure's median over the rounds, and the speed as a share of plain GD's in the same round."""
+    found = {way: {name: statistics.median(r[way][name] for r in rounds) for name in rounds[0][way]} for way in WAYS}
+    for way in WAYS:
+        speeds = [r[way]["gd_steps_per_s"] / r[WAYS[0]]["gd_steps_per_s"] for r in rounds]
+        found[way]["share_of_plain_speed"] = statistics.median(speeds)
     return found
 
 
 def main() -> None:
     """Measure, print a table, and write JSON."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--delay", type=float, default=30.0, help="seconds until each answer")
-    options.add_argument("--seconds", type=float, default=70.0, help="how long to train with the tunneller")
+    options.add_argument("--task", default="mnist")
+    options.add_argument("--data-dir", type=Path, default=os.environ.get("GDSOLVER_DATA"))
+    options.add_argument("--seconds", type=float, default=20.0, help="of each way in each round")
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--time", type=float, default=5.0, help="seconds of a job")
     options.add_argument("--json", type=Path, default=Path("runs/bench-overlap.json"))
     chosen = options.parse_args()
     torch.set_num_threads(1)
-    task = load_task(Request("digits"), seed=0)
-    plain = train(task, min(10.0, chosen.seconds), None)
-    tunnelled = train(task, chosen.seconds, SlowPool(chosen.delay))
-    table = Table("figure", "plain GD", f"answers after {chosen.delay:g} s", title="overlap")
-    for name in tunnelled:
-        shown = [f"{found[name]:,.2f}".removesuffix(".00") if name in found else "" for found in (plain, tunnelled)]
-        table.add_row(name.replace("_", " "), *shown)
+    data_dir = Path(chosen.data_dir) if chosen.data_dir else None
+    task = load_task(Request(chosen.task, data_dir=data_dir), seed=0)
+    rounds = []
+    with contextlib.ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        with on_core(1):
+            url = stack.enter_context(embedded_pool(scratch / "pool.log"))
+        client = stack.enter_context(SolverClient(url))
+        stack.enter_context(on_core(0))
+        train(task, WAYS[0], client, seconds=2.0, time_s=chosen.time)  # what is slow once
+        for _ in range(chosen.rounds):
+            measured = {}
+            for way in WAYS:
+                measured[way] = train(task, way, client, seconds=chosen.seconds, time_s=chosen.time)
+                time.sleep(0.5)
+            rounds.append(measured)
+    found = medians(rounds)
+    table = Table("figure", *WAYS, title=f"{chosen.task}, jobs of {chosen.time:g} s, {os.cpu_count()} cores")
+    for name in dict.fromkeys(name for way in WAYS for name in found[way]):
+        table.add_row(
+            name.replace("_", " "), *(f"{found[way][name]:,.4g}" if name in found[way] else "" for way in WAYS)
+        )
     Console().print(table)
-    write_json(chosen.json, {"delay_s": chosen.delay, "plain": plain, "tunnelled": tunnelled})
+    write_json(chosen.json, {"task": chosen.task, "time_s": chosen.time, "medians": found, "rounds": rounds})
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import matplotlib as mpl
 import torch
 from torch import nn
 
-from trainer import SolverClient, Tunneller
+from gdsolver import SolverClient, Tunneller
 from trainer.pool.embedded import embedded_pool
 
 mpl.use("agg")
@@ -83,6 +83,7 @@ def main() -> None:
             optimizer=optimizer,
             data=train,
             validate=lambda: error(freed, validation),
+            mode="min",
             client=stack.enter_context(SolverClient(url)),
             layer="auto",  # the policy sees the dead units, and lets their biases rise
             objective="mse",

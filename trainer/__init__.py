@@ -1,6 +1,6 @@
-"""Everything beside the user's training loop: stall detection, capture, client, adoption.
+"""Everything beside the user's training loop: samples, stalls, the pool, adoption; and the laboratory.
 
-from trainer import SolverClient, Tunneller
+Users import from `gdsolver`, which makes sure that `trainer` is this package.
 """
 
 import importlib
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trainer.errors import (
         CaptureError,
+        DataError,
         PoolRefusedError,
         PoolUnavailableError,
         ResultUnavailableError,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Candidate",
     "CaptureError",
+    "DataError",
     "Event",
     "PoolRefusedError",
     "PoolUnavailableError",

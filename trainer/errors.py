@@ -40,6 +40,10 @@ class CaptureError(TrainerError):
     """A snapshot cannot be taken of this model, layer or data; the message says what would work."""
 
 
+class DataError(TrainerError):
+    """A batch, targets or weights are not of a form that is understood; the message says what would be."""
+
+
 class OptimizerError(TrainerError, TypeError):
     """What was given as the optimizer is none, and wraps none; the message says what would work."""
 

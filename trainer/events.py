@@ -1,9 +1,10 @@
 """The record of a tunneller's life: what happened, when, and to which effect."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
-Kind = Literal["stall", "submitted", "answered", "failed", "cancelled", "adopted", "rejected"]
+Kind = Literal["stall", "submitted", "answered", "failed", "cancelled", "adopted", "rejected", "refused"]
 
 
 @dataclass(frozen=True)
@@ -12,7 +13,8 @@ class Event:
 
     `t_s` counts from the tunneller's start, `step` its `step()` calls and `gd_step` the optimizer's steps up to then.
     `before` and `after` are validation scores (adopted, rejected), or the objective (answered). `way` says how
-    an answer was merged, `seconds` and `gd_steps` how long and how many optimizer steps a job took (at its end).
+    an answer was merged, `seconds` and `gd_steps` how long and how many optimizer steps a job took (at its end), or
+    the pass over the samples (stall). `refused`: the live model does not do what the job promised.
     """
 
     kind: Kind
@@ -32,7 +34,13 @@ class Event:
 
 @dataclass(frozen=True)
 class Summary:
-    """A tunneller's life in figures; times in seconds except where the name says otherwise."""
+    """A tunneller's life in figures; times in seconds except where the name says otherwise.
+
+    `longest_step_ms` is the longest `step()` with everything it did: the pass over the samples, validations, trials.
+    Of all calls together, `capture_s` went to passes, `trial_s` to trying answers on the kept samples, `validate_s`
+    to the user's `validate` (in `validations` calls), and `observe_s` to keeping samples. `gained` is what adoptions
+    changed the score by; `declined` says why answers and jobs came to nothing, `advice` what to try.
+    """
 
     stalls: int
     jobs: int
@@ -44,3 +52,23 @@ class Summary:
     gd_steps_during_jobs: int
     longest_step_ms: float
     validate_s: float
+    refused: int = 0
+    capture_s: float = 0.0
+    trial_s: float = 0.0
+    observe_s: float = 0.0
+    validations: int = 0
+    gained: float = 0.0
+    declined: Mapping[str, int] = field(default_factory=dict)
+    advice: str = ""
+
+    def __str__(self) -> str:
+        """The story in a few lines."""
+        lines = [
+            f"{self.stalls} stalls, {self.jobs} jobs, {self.answers} answers: {self.adopted} adopted"
+            + (f", which gained {self.gained:.4g} on validation" if self.adopted else ""),
+            *(f"  {count} x {reason}" for reason, count in self.declined.items()),
+            f"{self.gd_steps_during_jobs:,} GD steps while jobs were out; longest step() {self.longest_step_ms:.3g} ms"
+            f"; validation {self.validate_s:.3g} s in {self.validations} calls, passes {self.capture_s:.3g} s, "
+            f"trials {self.trial_s:.3g} s",
+        ]
+        return "\n".join([*lines, *([f"try: {self.advice}"] if self.advice else [])])

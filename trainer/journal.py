@@ -6,6 +6,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from trainer import story
 from trainer.events import Event, Kind, Summary
 
 ENDS = ("answered", "failed", "cancelled")
@@ -20,6 +21,9 @@ class Journal:
         self.gd_step = 0
         self.pool_lost = False
         self.longest_step_s = 0.0
+        self.capture_s = 0.0
+        self.trial_s = 0.0
+        self.observe_s = 0.0
         self._begun = time.monotonic()
         self._events: list[Event] = []
         self._lock = threading.Lock()
@@ -44,7 +48,7 @@ class Journal:
         with self._lock:
             return tuple(self._events)
 
-    def summary(self, validate_s: float) -> Summary:
+    def summary(self, validate_s: float, validations: int) -> Summary:
         """The figures so far."""
         events = self.events
         kinds = [event.kind for event in events]
@@ -54,11 +58,19 @@ class Journal:
             answers=kinds.count("answered"),
             adopted=kinds.count("adopted"),
             rejected=kinds.count("rejected"),
+            refused=kinds.count("refused"),
             failed=kinds.count("failed"),
             pool_lost=self.pool_lost,
             gd_steps_during_jobs=_steps_during_jobs(events),
             longest_step_ms=1000 * self.longest_step_s,
+            capture_s=self.capture_s,
+            trial_s=self.trial_s,
             validate_s=validate_s,
+            validations=validations,
+            observe_s=self.observe_s,
+            gained=story.gained(events),
+            declined=story.declined(events),
+            advice=story.advice(events, pool_lost=self.pool_lost),
         )
 
     def close(self) -> None:

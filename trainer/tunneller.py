@@ -1,56 +1,71 @@
-"""The public face: notices a stall, has it solved in the background, and adopts an answer only if it helps."""
+"""The public face: keeps samples, notices a stall, has it solved in the background, and adopts an answer that helps."""
 
-import copy
-import logging
 import math
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from torch import nn
-from torch.optim import Optimizer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
-from shared.contracts import Feedback
 from shared.objectives import Objective, ObjectiveName
-from trainer.adoption.candidates import MergeCandidate, State, merge_candidates
-from trainer.adoption.validation import Score, Validator, copy_state, read_score, write_state
-from trainer.errors import CaptureError
-from trainer.events import Event, Kind, Summary
+from shared.snapshot import Task
+from trainer.adoption import parameters
+from trainer.adoption.adopter import Adopter
+from trainer.adoption.decision import Court, Threshold
+from trainer.adoption.validation import Score, ScoreTrust, Validator, direction, read_score
+from trainer.errors import CaptureError, DataError
+from trainer.events import Event, Summary
+from trainer.explain import Explanation, explain
 from trainer.journal import Journal
-from trainer.pool.background import Answer, BackgroundWorker, Stall, Verdict
+from trainer.pool.background import BackgroundWorker, Stall
 from trainer.pool.client import SolverClient
 from trainer.pool.job_template import JobTemplate
-from trainer.snapshots.blocks import find_layer
 from trainer.snapshots.capture import Plan
-from trainer.snapshots.samples import Data, open_source
-from trainer.stalls.detector import DeltaMode, Mode, StallDetector, improvement, least_gain
-from trainer.stalls.policy import AUTO
+from trainer.snapshots.eligibility import eligible, refuse_ranks, unwrap, unwrap_optimizer
+from trainer.snapshots.reservoir import Reservoir, Split
+from trainer.snapshots.whole_network import draws
+from trainer.speaking import logger, speak_up
+from trainer.stalls.detector import DeltaMode, Mode, StallDetector
+from trainer.stalls.inspection import DRY_ROWS, Inspector
+from trainer.stalls.layers import AUTO, candidates, names_of
 from trainer.stalls.radius import AdaptiveRadius
-from trainer.stalls.survey import relative_gradients
+from trainer.stalls.turns import Turns
+from trainer.watching import Watched
 
-logger = logging.getLogger("trainer.tunneller")
+CAPTURE_SHARE = 0.01
+"""Of the time since the last stall, for the pass over the samples."""
+LEAST_CAPTURE_S = 0.02
+OBSERVE_SHARE = 0.005
+"""Of all the time, for keeping samples: where it takes more, some epochs pass unseen."""
+STATE = "gdsolver.tunneller/1"
+Data = TensorDataset | tuple[Tensor | tuple[Tensor, ...], Tensor]
 
 
 class Tunneller:
     """Tunnels a model out of local minima with the help of a solver pool.
 
-    Call `step(score)` after each epoch (or every few batches) and `close()` at the end. `step` never waits for the
-    pool; module modes, random state, gradients and `requires_grad` are as before, and until the first adoption a run
-    is bit for bit what it would be without the tunneller.
+    Hand the loop's batches over with `watch(loader)` (or `observe(...)`), call `step(score)` after each epoch (or every
+    few batches) and `close()` at the end. `step` never waits for the pool and uses no network. Module modes, random
+    state, gradients and `requires_grad` are as before; until the first adoption a run is bit for bit what it would be
+    without the tunneller. No copy of the model is ever made, and the background thread sees arrays alone.
 
-    model, optimizer: what is being trained, on any device.
-    data: training samples: a DataLoader (its data set is read directly), a map-style data set, or (inputs, targets).
-        Integer targets mean classification, floating-point ones regression. Items should not be augmented at random.
+    model, optimizer: what is trained, on any device. Only parameters that are trainable and in the optimizer move.
     validate: scores the model as it is, on data that it is not trained on; a number, or a dict with `monitor` as key.
-    mode: whether lower ("min") or higher ("max") scores are better.
+    mode: whether lower ("min") or higher ("max") scores are better; may be left out where `monitor` says so.
+    data: training samples in memory, (inputs, targets), instead of `watch` or `observe`.
+    split: turns a batch of the loader into (args, kwargs, targets[, weights]), where its form does not say.
+    screen: a cheap score of the same direction: the candidates for `validate` are chosen by it.
     layer: the linear layer to tunnel, by name or as a module; the last one by default. "auto": at every stall the
         policy chooses (dead units first, then each layer in turn), and the final layer follows a hidden one's success.
         A network of at most 5,000 weights goes as a whole first, unless `radius` or `tail_radius` is given.
-    tail: what follows a hidden `layer`, where that cannot be seen by watching its modules: layers by name or as
-        modules, activations as modules.
-    objective: what jobs minimise; ramp for classification and mae for regression by default.
+    tail: what follows a hidden `layer`, where that cannot be seen by watching it: layers by name or as modules,
+        activations as modules.
+    task: "classification", "binary" (one logit), "multilabel" or "regression"; None: by the targets, where they say.
+    objective: what jobs minimise; ramp for classes and labels, mae for regression by default.
+    ignore_index, class_weight: as in torch's cross entropy.
     radius: half-width of the box around the weights; None: a quarter of the layer's mean |weight|, then adapted.
     tail_radius: how far the last of the layers behind a hidden block may move with it; None: as far as the block,
         0: not at all, and then the solver can prove how good its answer is.
@@ -59,28 +74,35 @@ class Tunneller:
     first_after: tunnel after so many checks for a first time, whether GD has stalled by then or not.
     time_s, samples: the budget of a job, and how many training samples it sees; while training is younger than
         `time_s`, jobs get as much time as training has had.
+    keep, keep_mb: how many of the loop's samples are kept on the host, and the most bytes.
+    capture_s: most seconds of a pass over the samples; None: 1 % of the time since the last stall.
     fanout: jobs per stall, with different radii, samples and seeds.
     sync: wait for the answer inside `step`, as the paper does.
 
-    Raises CaptureError if the model cannot be copied or the data cannot be read at random, ValueError for a setting
-    that makes no sense.
+    Raises CaptureError or DataError for what cannot be tunnelled, ValueError for a setting that makes no sense; each
+    says what would work. What only shows in the first batch is said then.
     """
 
     def __init__(
         self,
         model: nn.Module,
         *,
-        optimizer: Optimizer,
-        data: Data,
+        optimizer: object,
         validate: Callable[[], Score],
         client: SolverClient,
+        mode: Mode | None = None,
+        data: Data | None = None,
+        split: Split | None = None,
+        screen: Callable[[], float] | None = None,
         layer: str | nn.Module | None = None,
         tail: Sequence[str | nn.Module] | None = None,
+        task: Task | None = None,
         objective: ObjectiveName | Objective | None = None,
+        ignore_index: int = -100,
+        class_weight: Sequence[float] | None = None,
         radius: float | None = None,
         tail_radius: float | None = None,
         monitor: str | None = None,
-        mode: Mode = "min",
         patience: int = 5,
         min_delta: float = 1e-4,
         delta_mode: DeltaMode = "abs",
@@ -88,24 +110,38 @@ class Tunneller:
         first_after: int | None = None,
         time_s: float = 10.0,
         samples: int = 1000,
+        keep: int = 4000,
+        keep_mb: float = 256.0,
+        capture_s: float | None = None,
         fanout: int = 1,
         sync: bool = False,
         run: str | None = None,
         seed: int = 0,
     ) -> None:
-        self._model, self._optimizer = model, optimizer
-        self._mode, self._monitor, self._sync = mode, monitor, sync
+        refuse_ranks()
+        self._model, self._optimizer = unwrap(model), unwrap_optimizer(optimizer)
+        mode = mode or direction(monitor)
+        if mode is None:
+            raise ValueError("mode is missing; use 'min' if lower scores are better, 'max' if higher ones are")
+        if capture_s is not None and not capture_s > 0:
+            raise ValueError(f"capture_s is {capture_s}; use more than 0 seconds, or None for 1 % of the time")
+        self._monitor, self._sync, self._capture_s = monitor, sync, capture_s
         self._detector = StallDetector(patience, min_delta, cooldown, mode, delta_mode)
-        self._validator = Validator(model, validate, monitor)
-        self._radius = AdaptiveRadius(radius)
-        self._stalls = 0
-        self._closed = False
-        self._first_after = first_after
-        self._layer = AUTO if layer == AUTO else find_layer(model, layer)
-        self._turns: dict[str, int] = {}
-        self._settled: dict[str, int] = {}
-        template = JobTemplate(
-            plan=Plan(tail=_names(model, tail), samples=samples),
+        self._radius, self._turns = AdaptiveRadius(radius), Turns()
+        self._validator = Validator(self._model, validate, monitor)
+        self._trust = ScoreTrust()
+        court = Court(self._model, self._optimizer, self._validator, Threshold(mode, min_delta, delta_mode), screen)
+        self._eligible = eligible(self._model, self._optimizer)
+        self._layers = candidates(self._model, self._eligible, layer)
+        self._auto = layer == AUTO
+        self._template = JobTemplate(
+            plan=Plan(
+                task=task,
+                tail=names_of(self._model, tail),
+                samples=samples,
+                ignore_index=ignore_index,
+                class_weight=None if class_weight is None else tuple(float(weight) for weight in class_weight),
+            ),
             objective=Objective(objective) if isinstance(objective, str) else objective,
             tail_radius=tail_radius,
             whole=radius is None and tail_radius is None,
@@ -114,28 +150,89 @@ class Tunneller:
             run=run or f"run-{uuid.uuid4().hex[:12]}",
             seed=seed,
         )
-        source, shadow = open_source(data), _shadow(model)
-        self._journal = Journal(optimizer)
-        self._worker = BackgroundWorker(shadow, source, client, template, self._journal)
-        self.run = template.run
+        self._stalls, self._closed, self._checked, self._resting = 0, False, False, False
+        self._first_after = first_after
+        self._reservoir = _reservoir(data, split, keep=keep, keep_mb=keep_mb, seed=seed)
+        self._journal = Journal(self._optimizer)
+        self._inspector = Inspector(
+            self._model, self._reservoir, self._template, self._journal, self._radius, self._turns, auto=self._auto
+        )
+        self._last_stall = time.monotonic()
+        speak_up()
+        self._worker = BackgroundWorker(client, self._template, self._journal)
+        self._adopter = Adopter(court, self._turns, self._radius, self._journal, self._worker, monitor)
+        self.plan = "no samples were seen yet"
+        if data is not None:
+            self._check()
+        self._worker.look_at_pool()
+
+    @property
+    def run(self) -> str:
+        """The name under which the pool lists the jobs."""
+        return self._template.run
+
+    # --- samples ------------------------------------------------------------------------------------------------------
+
+    def watch(self, loader: Iterable[Any]) -> Watched:
+        """The loader's batches, untouched; a bounded sample of them is kept for the next stall."""
+        return Watched(loader, self._begin, self._observe)
+
+    def _begin(self) -> None:
+        self._rest_or_not()
+        if not self._resting:
+            self._reservoir.begin()
+
+    def _rest_or_not(self) -> None:
+        """Keep no new samples until the next check while that has taken more than its share of the time."""
+        enough = self._reservoir.seen >= self._reservoir.size > 0
+        self._resting = enough and self._journal.observe_s > OBSERVE_SHARE * self._journal.age_s
+
+    def observe(self, *batch: Any) -> None:
+        """Keep a bounded sample of one batch: `observe(inputs, targets)`, or the batch as the loader yields it."""
+        self._observe(batch[0] if len(batch) == 1 else batch)
+
+    def _observe(self, batch: Any) -> None:
+        if self._closed or self._resting:
+            return
+        begun = time.perf_counter()
+        self._reservoir.observe(batch)
+        self._journal.observe_s += time.perf_counter() - begun
+        if not self._checked:
+            self._check()
+
+    def _check(self) -> None:
+        """The dry run on the first samples: say what will be tunnelled; what the caller got wrong is raised."""
+        self._checked = True
+        try:
+            self.plan = self._inspector.plan(self._layers)
+        except CaptureError as error:
+            self.plan = f"nothing can be tunnelled: {error}"
+            self._worker.warn(self.plan)
+        else:
+            logger.info("%s", self.plan)
+
+    # --- the loop's calls ---------------------------------------------------------------------------------------------
 
     def step(self, score: Score) -> bool:
         """Take the newest score; adopt what has arrived if it helps, or have a stall solved. True if adopted."""
-        begun, validated = time.perf_counter(), self._validator.seconds
+        begun = time.perf_counter()
         try:
             return self._step(read_score(score, self._monitor))
         finally:
-            own = time.perf_counter() - begun - (self._validator.seconds - validated)
-            self._journal.longest_step_s = max(self._journal.longest_step_s, own)
+            self._journal.longest_step_s = max(self._journal.longest_step_s, time.perf_counter() - begun)
 
     def _step(self, score: float) -> bool:
         self._journal.step += 1
-        adopted = self._adopt_arrived()
+        self._reservoir.mark()
+        self._rest_or_not()
+        if self._journal.step == 1 and not self._closed:
+            self._trust.compare(score, self._validator.score())  # a validation that fails had better fail now
+        adopted = self._adopt_arrived(score)
         stalled = self._detector.update(score) or self._journal.step == self._first_after
         if stalled and not adopted and not self._closed and self._worker.idle.is_set():
-            self._launch()
+            self._launch(self._layers)
             if self._sync:
-                adopted = self._adopt_all(math.inf)
+                adopted = self._adopt_all(math.inf, score)
         return adopted
 
     def close(self, polish: bool = False, timeout: float = 60.0) -> Summary:
@@ -144,21 +241,41 @@ class Tunneller:
         Waits at most about `timeout` seconds for the polish, and a few more for the pool to be told.
         """
         if not self._closed:
-            self._adopt_arrived(follow=False)
+            self._adopt_arrived(None, follow=False)
             if polish:
                 self._polish(timeout)
-            self._closed = True
-            self._worker.close(timeout=min(timeout, 5.0))
-            self._journal.close()
+            self._end(timeout)
         return self.summary()
+
+    def _end(self, timeout: float) -> None:
+        self._closed = True
+        self._worker.close(timeout=min(timeout, 5.0))
+        self._journal.close()
 
     def _polish(self, timeout: float) -> None:
         until = time.monotonic() + timeout
         self._worker.abandon()
         if self._worker.idle.wait(timeout):
             self._worker.arrived()  # late answers to the old question: their jobs were made for another model
-            self._launch(last=True)
-            self._adopt_all(until)
+            self._launch(self._layers, last=True)
+            self._adopt_all(until, None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Close; while an exception unwinds, the model is left as it is."""
+        if error is None:
+            self.close()
+        elif not self._closed:
+            self._end(5.0)
+
+    # --- what is known ------------------------------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """True after `close()`."""
+        return self._closed
 
     @property
     def history(self) -> tuple[Event, ...]:
@@ -172,141 +289,120 @@ class Tunneller:
 
     def summary(self) -> Summary:
         """The figures so far."""
-        return self._journal.summary(self._validator.seconds)
+        return self._journal.summary(self._validator.seconds, self._validator.calls)
 
-    def __enter__(self) -> Self:
-        return self
+    def explain(self) -> Explanation:
+        """What can be tunnelled, layer by layer, and why not where not; with samples, which units are dead."""
+        names = [name for name, found in self._eligible.items() if found.why is None]
+        seen = self._inspector.look(names, self._stalls, most=DRY_ROWS) if self._reservoir.size and names else None
+        return explain(self._eligible, seen, self._turns.distrusted)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run has to know: patience, radii, turns, counters. Samples are seen again, jobs are not."""
+        return {
+            "format": STATE,
+            "run": self.run,
+            "detector": self._detector.state_dict(),
+            "radii": dict(self._radius.scales),
+            "failures": dict(self._turns.failures),
+            "distrusted": dict(self._turns.distrusted),
+            "stalls": self._stalls,
+            "step": self._journal.step,
+            "gd_step": self._journal.gd_step,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict()` was taken; ValueError for what is not one."""
+        if state.get("format") != STATE:
+            raise ValueError(
+                f"state has format {state.get('format')!r}; use what Tunneller.state_dict() gave ({STATE})"
+            )
+        self._template = self._worker.template = self._template.renamed(state["run"])
+        self._detector.load_state_dict(state["detector"])
+        self._radius.scales = dict(state["radii"])
+        self._turns.failures, self._turns.distrusted = dict(state["failures"]), dict(state["distrusted"])
+        self._stalls = int(state["stalls"])
+        self._journal.step, self._journal.gd_step = int(state["step"]), int(state["gd_step"])
 
     # --- from stall to verdict ----------------------------------------------------------------------------------------
 
-    def _launch(self, layer: str | None = None, *, last: bool = False) -> None:
-        """Hand a copy of the model's state to the background; everything else happens there."""
+    def _launch(self, layers: Sequence[str], *, last: bool = False) -> None:
+        """Pass the kept samples through the live model once, choose a layer, and hand arrays to the background."""
         self._stalls += 1
-        journal = self._journal
-        journal.add("stall", self._stalls)
-        stall = Stall(
-            number=self._stalls,
-            state=copy_state(self._model, "cpu"),
-            step=journal.step,
-            gd_step=journal.gd_step,
-            age_s=journal.age_s,
-            radius_of=self._radius.value,
-            layer=layer or self._layer,
-            last=last,
-            turns={} if last else dict(self._turns),
-            gradients=relative_gradients(self._model) if self._layer == AUTO else {},
+        budget_s = self._budget()
+        self._last_stall = time.monotonic()
+        try:
+            found = self._inspector.inspect(layers, self._stalls, budget_s=budget_s, last=last)
+        except (CaptureError, DataError) as error:
+            self._journal.add("failed", self._stalls, detail=f"no snapshot: {error}")
+            self._worker.warn(f"no snapshot: {error}")
+            return
+        self._journal.add("stall", self._stalls, seconds=found.seconds, detail=f"{found.samples} samples")
+        captured, view = found.captured, found.view
+        count = self._template.fanout
+        self._worker.launch(
+            Stall(
+                number=self._stalls,
+                step=self._journal.step,
+                gd_step=self._journal.gd_step,
+                age_s=self._journal.age_s,
+                captured=captured,
+                view=view,
+                start=parameters.read(self._model, captured.block.parameters().values()),
+                radius=self._radius.value(view.name, captured.mean_weight),
+                draws=draws(last=last, count=count) if view.whole else [None] * count,
+            )
         )
-        self._worker.launch(stall)
 
-    def _adopt_arrived(self, *, follow: bool = True) -> bool:
-        """Decide on every answer that is there; True if one is adopted. The final layer follows a hidden one."""
-        answers = self._worker.arrived()
-        adopted = [self._decide(answer) for answer in answers]
-        if any(adopted):
+    def _budget(self) -> float:
+        """Seconds for a pass over the samples; with `sync` as many as it takes, so that a run can be repeated."""
+        if self._sync:
+            return math.inf
+        if self._capture_s is not None:
+            return self._capture_s
+        return max(LEAST_CAPTURE_S, CAPTURE_SHARE * (time.monotonic() - self._last_stall))
+
+    def _adopt_arrived(self, score: float | None, *, follow: bool = True) -> bool:
+        """Decide on every answer that is there; True if one is adopted. The final layer follows a hidden one.
+
+        `score` is the model's as the loop gave it, None where it is not known.
+        """
+        answers, adopted = self._worker.arrived(), False
+        for answer in answers:
+            known = None if score is None else self._trust.use(score)
+            decision = self._adopter.consider(answer, known, self._budget())
+            if score is not None and known is None and decision.before is not None:
+                self._trust.compare(score, decision.before)
+            if decision.accepted:
+                adopted, score = True, None
+        if adopted:
             self._detector.rest()
-        if follow and self._layer == AUTO and any(answer.hidden for answer in answers) and self._worker.idle.is_set():
-            self._launch(find_layer(self._model))
-        return any(adopted)
+        hidden = any(answer.stall.view.hidden and not answer.stall.view.whole for answer in answers)
+        if follow and self._auto and hidden and self._worker.idle.is_set():
+            self._launch(self._layers[-1:])
+        return adopted
 
-    def _adopt_all(self, until: float) -> bool:
+    def _adopt_all(self, until: float, score: float | None) -> bool:
         """Wait for all that is out, and for what follows it, but not beyond `until` (monotonic seconds)."""
         adopted = False
         while True:
             left = until - time.monotonic()
             in_time = self._worker.idle.wait(None if left == math.inf else max(0.0, left))
-            adopted |= self._adopt_arrived()
+            adopted |= self._adopt_arrived(None if adopted else score)
             if not in_time or self._worker.idle.is_set():
                 return adopted
 
-    def _decide(self, answer: Answer) -> bool:
-        """Try every way to merge an answer on the validation data, and keep the best if it helps."""
-        if not answer.result.improved:
-            self._failed(answer)
-            self._conclude(answer, accepted=False, detail="the solver found nothing better in the box")
-            return False
-        original = copy_state(self._model)
-        before = self._validator.score()
-        way, after = self._best_way(answer, original)
-        gained = improvement(before, after, self._mode)
-        accepted = gained > 0 and gained >= least_gain(self._detector.min_delta, self._detector.delta_mode, before)
-        if accepted:
-            write_state(self._model, way.state)
-            self._forget(way.state)
-            self._helped(answer)
-        else:
-            self._failed(answer)
-        self._conclude(answer, accepted=accepted, way=way.name, before=before, after=after)
-        return accepted
 
-    def _helped(self, answer: Answer) -> None:
-        self._turns[answer.turn] = 0
-        self._settled[answer.turn] = answer.stall.number
-        if not answer.whole:
-            self._radius.adopted()
-
-    def _failed(self, answer: Answer) -> None:
-        """Count a failure, one a stall at most, and none where another answer to the same stall has helped."""
-        if answer.result.improved and not answer.whole:
-            self._radius.rejected()
-        if self._settled.get(answer.turn) != answer.stall.number:
-            self._turns[answer.turn] = self._turns.get(answer.turn, 0) + 1
-            self._settled[answer.turn] = answer.stall.number
-
-    def _best_way(self, answer: Answer, original: State) -> tuple[MergeCandidate, float]:
-        tried = [
-            (way, self._validator.score_with(way.state, original))
-            for way in merge_candidates(original, answer.stall.state, answer.parameters)
-        ]
-        sign = 1.0 if self._mode == "max" else -1.0
-        return max(tried, key=lambda pair: sign * pair[1] if pair[1] == pair[1] else float("-inf"))
-
-    def _forget(self, changed: State) -> None:
-        """Drop the optimizer's state (momentum, moments) for the parameters that were changed."""
-        for name, parameter in self._model.named_parameters():
-            if name in changed:
-                self._optimizer.state.pop(parameter, None)
-
-    def _conclude(
-        self,
-        answer: Answer,
-        *,
-        accepted: bool,
-        way: str | None = None,
-        before: float | None = None,
-        after: float | None = None,
-        detail: str | None = None,
-    ) -> None:
-        """Note the verdict, and have the pool told."""
-        journal, stall = self._journal, answer.stall
-        stale = journal.gd_step - stall.gd_step
-        figures = {"before": before, "after": after, "staleness_steps": stale}
-        kind: Kind = "adopted" if accepted else "rejected"
-        journal.add(kind, stall.number, job=answer.job, way=way, detail=detail, **figures)
-        finite = {name: value for name, value in figures.items() if value is not None and math.isfinite(value)}
-        feedback = Feedback.model_validate({"accepted": accepted, "metric": self._monitor, **finite})
-        self._worker.report(Verdict(answer.job, feedback))
-        logger.info("answer to stall %d %s: %s -> %s (%s)", stall.number, kind, before, after, way or detail)
-
-
-def _names(model: nn.Module, tail: Sequence[str | nn.Module] | None) -> tuple[str | nn.Module, ...] | None:
-    """The tail with its layers by name, so that it describes a copy of the model, too."""
-    if tail is None:
-        return None
-    return tuple(find_layer(model, part) if isinstance(part, str | nn.Linear | nn.Conv2d) else part for part in tail)
-
-
-def _shadow(model: nn.Module) -> nn.Module:
-    """A copy of the model on the CPU, in evaluation mode and without the user's hooks, for the background thread."""
-    try:
-        shadow = copy.deepcopy(model).cpu().eval()
-    except Exception as error:
-        raise CaptureError(f"the model cannot be copied: {type(error).__name__}: {error}") from error
-    for module in shadow.modules():
-        module._forward_hooks.clear()
-        for key, hook in list(module._forward_pre_hooks.items()):
-            if not type(hook).__module__.startswith("torch."):
-                del module._forward_pre_hooks[key]
-    return shadow
+def _reservoir(data: Data | None, split: Split | None, *, keep: int, keep_mb: float, seed: int) -> Reservoir:
+    """Where samples come from: the tensors given, or the batches to come."""
+    if data is None:
+        return Reservoir(keep=keep, keep_mb=keep_mb, split=split, seed=seed)
+    if isinstance(data, TensorDataset) and len(data.tensors) in (2, 3):
+        return Reservoir.of_tensors(*data.tensors, keep=keep, keep_mb=keep_mb, seed=seed)
+    if isinstance(data, tuple) and len(data) in (2, 3) and isinstance(data[1], Tensor):
+        return Reservoir.of_tensors(*data, keep=keep, keep_mb=keep_mb, seed=seed)
+    kind = "a DataLoader" if isinstance(data, DataLoader) else f"a {type(data).__name__}"
+    raise DataError(
+        f"data is {kind}; give tensors (inputs, targets), or leave it out and loop over tunneller.watch(loader): "
+        "then jobs see what the loop trains on"
+    )

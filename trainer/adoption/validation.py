@@ -1,5 +1,6 @@
 """Runs the user's own scoring in the middle of training so that nothing about the run shows that it happened."""
 
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -7,9 +8,13 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from trainer.stalls.detector import Mode
 
 Score = float | Mapping[str, float]
+UPWARDS = ("acc", "auc", "f1", "precision", "recall", "r2", "score", "iou", "dice", "map", "bleu", "rouge")
+DOWNWARDS = ("loss", "error", "err", "mse", "rmse", "mae", "nll", "perplexity", "ppl", "wer", "cer")
 
 
 def read_score(score: object, monitor: str | None) -> float:
@@ -26,18 +31,18 @@ def read_score(score: object, monitor: str | None) -> float:
     return float(score[monitor])
 
 
-def copy_state(model: nn.Module, device: str | None = None) -> dict[str, Tensor]:
-    """A copy of all parameters and persistent buffers, on `device` or where they are."""
-    state = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
-    return {name: value.detach().to(device or value.device, copy=True) for name, value in state.items()}
+def direction(monitor: str | None) -> Mode | None:
+    """Whether a metric of this name is better when it is lower ("min") or higher ("max"); None where that is not known.
 
-
-def write_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Write values into the model's own tensors, in place and bit by bit."""
-    own = model.state_dict()
-    with torch.no_grad():
-        for name, value in state.items():
-            own[name].copy_(value)
+    A name counts by its last part that is known: `val_loss`, `eval_accuracy`, `test/f1`.
+    """
+    parts = (monitor or "").lower().replace("/", "_").replace("-", "_").replace(" ", "_").split("_")
+    for part in reversed(parts):
+        if part in DOWNWARDS:
+            return "min"
+        if part in UPWARDS or part == "accuracy":
+            return "max"
+    return None
 
 
 @contextmanager
@@ -63,25 +68,49 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 
 class Validator:
-    """The user's `validate()`, guarded and timed: `seconds` counts what it took in all."""
+    """The user's `validate()`, guarded and timed: `seconds` and `calls` count what it took in all."""
 
     def __init__(self, model: nn.Module, validate: Callable[[], object], monitor: str | None) -> None:
         self._model, self._validate, self._monitor = model, validate, monitor
         self.seconds = 0.0
+        self.calls = 0
 
     def score(self) -> float:
         """Score the model as it is."""
+        self.calls += 1
+        return self.quick(self._validate)
+
+    def quick(self, score: Callable[[], object]) -> float:
+        """Score the model by another function, guarded and timed alike."""
         with undisturbed(self._model):
             begun = time.perf_counter()
             try:
-                return read_score(self._validate(), self._monitor)
+                return read_score(score(), self._monitor)
             finally:
                 self.seconds += time.perf_counter() - begun
 
-    def score_with(self, state: Mapping[str, Tensor], original: Mapping[str, Tensor]) -> float:
-        """Score the model with `state` written in, and put `original` (its whole state) back, whatever happens."""
-        try:
-            write_state(self._model, state)
-            return self.score()
-        finally:
-            write_state(self._model, original)
+
+class ScoreTrust:
+    """Whether `step` is given what `validate` gives: then the score of the model as it is need not be computed again.
+
+    Two scores may agree by chance, and a loop may score other data than `validate` does. So they have to have agreed
+    three times in a row, and are compared again after every third use.
+    """
+
+    ENOUGH = 3
+
+    def __init__(self) -> None:
+        self._agreed, self._used = 0, 0
+
+    def use(self, score: float) -> float | None:
+        """The score, if it may stand for `validate()`; else None."""
+        if self._agreed < self.ENOUGH or self._used >= self.ENOUGH:
+            self._used = 0
+            return None
+        self._used += 1
+        return score
+
+    def compare(self, score: float, validated: float) -> None:
+        """Note what both gave for the same weights."""
+        same = math.isclose(score, validated, rel_tol=1e-9) or (math.isnan(score) and math.isnan(validated))
+        self._agreed = self._agreed + 1 if same else 0

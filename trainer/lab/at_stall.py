@@ -8,10 +8,9 @@ from typing import Protocol
 from torch import nn
 from torch.optim import Optimizer
 
-from trainer.adoption.candidates import State
-from trainer.adoption.validation import copy_state, write_state
 from trainer.events import Event, Summary
 from trainer.lab.methods import Method
+from trainer.lab.states import State, copy_state, write_state
 from trainer.lab.tasks import Task
 from trainer.pool.client import SolverClient
 from trainer.snapshots.blocks import find_layer

@@ -1,73 +1,76 @@
-"""The background thread: takes a stalled model to the pool and brings the answers back, while training goes on."""
+"""The background worker: takes a stall's samples to the pool and brings the answers back, while training goes on.
+
+Its thread handles arrays alone. It never sees the model, its data or a tensor: a data loader that forks while this
+thread holds one of torch's locks would hang.
+"""
 
 import contextlib
 import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
-from torch import Tensor, nn
 
-from shared.contracts import Feedback, JobResult, JobStatus
+from shared.contracts import Feedback, JobResult, JobSpec, JobStatus
 from shared.errors import ContractError
-from trainer.adoption.validation import write_state
+from shared.objectives import Objective
+from trainer.adoption.candidates import Values
 from trainer.errors import CaptureError, PoolRefusedError, PoolUnavailableError, ResultUnavailableError, TrainerError
 from trainer.journal import Journal
-from trainer.pool.client import SolverClient
+from trainer.pool.client import Candidate, SolverClient
 from trainer.pool.job_template import JobTemplate
-from trainer.snapshots.capture import Parcel, capture
-from trainer.snapshots.samples import Source
-from trainer.snapshots.whole_network import Draw, boxes, drawn_anew, draws
-from trainer.stalls.policy import AUTO, LayerView, choose
-from trainer.stalls.survey import survey
+from trainer.snapshots.capture import Captured, Parcel
+from trainer.snapshots.whole_network import Draw, boxes, drawn_anew
+from trainer.stalls.policy import LayerView
 
 Reply = TypeVar("Reply")
-logger = logging.getLogger("trainer.tunneller")
+logger = logging.getLogger("gdsolver")
 
 LONG_POLL_S = 1.0
 SHORTEST_POLL_S = 0.05
 RADIUS_FACTORS = (1.0, 2.0, 0.5, 4.0, 0.25)
 """Of the jobs that one stall fans out into; they take turns."""
+AGREEMENT = 1e-4
+"""A result's own figure and the one recomputed here differ by no more than this share."""
 
 
 @dataclass(frozen=True, eq=False)
 class Stall:
-    """One stall: its number, the model's state then (on the CPU), the counters and the tunneller's age, and what to do.
+    """One stall: its number, the counters and the tunneller's age then, and what was captured of one layer.
 
-    `radius_of` gives the half-width for a layer's mean |weight|. `layer` is the one to tunnel, or AUTO: then the policy
-    chooses by `turns` and the layers' relative `gradients`. `last` says that training is over.
+    `start` are the block's parameters in the model's own units, `radius` is the half-width of the first job's box,
+    `draws` say what the jobs are (None: the radius says all about one).
     """
 
     number: int
-    state: dict[str, Tensor]
     step: int
     gd_step: int
     age_s: float
-    radius_of: Callable[[float], float]
-    layer: str
-    last: bool = False
-    turns: Mapping[str, int] = field(default_factory=dict)
-    gradients: Mapping[str, float] = field(default_factory=dict)
+    captured: Captured
+    view: LayerView
+    start: Values
+    radius: float
+    draws: Sequence[Draw | None]
+
+    @property
+    def turn(self) -> str:
+        """The name under which its failure counts."""
+        return self.view.turn
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """A job's answer as parameters of the model, by name.
-
-    `turn` is the name under which its failure counts; `hidden` says that the final layer is still to be solved.
-    """
+    """A job's answer as parameters of the model, by name, and what the job minimised."""
 
     stall: Stall
     job: str
-    turn: str
-    hidden: bool
-    whole: bool
-    parameters: dict[str, Tensor]
+    parameters: Values
+    objective: Objective
     result: JobResult
 
 
@@ -89,7 +92,12 @@ class _Abandon:
     pass
 
 
-Command = Stall | Verdict | _Abandon | _Stop
+@dataclass(frozen=True)
+class _LookAtPool:
+    pass
+
+
+Command = Stall | Verdict | _Abandon | _LookAtPool | _Stop
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,17 +105,15 @@ class _Pending:
     job: str
     stall: Stall
     parcel: Parcel
-    view: LayerView | None
+    spec: JobSpec
     since: float
     gd_step: int
 
 
 @dataclass
 class BackgroundWorker:
-    """Flies one stall at a time; everything that may wait, fail or compute happens on its daemon thread."""
+    """Flies one stall at a time; everything that may wait or fail happens on its daemon thread."""
 
-    shadow: nn.Module
-    source: Source
     client: SolverClient
     template: JobTemplate
     journal: Journal
@@ -137,6 +143,10 @@ class BackgroundWorker:
         """Send a verdict when there is time."""
         self._commands.put(verdict)
 
+    def look_at_pool(self) -> None:
+        """See whether the pool is there, and say so if it is not."""
+        self._commands.put(_LookAtPool())
+
     def arrived(self) -> list[Answer]:
         """The answers that came since the last call."""
         answers: list[Answer] = []
@@ -155,6 +165,14 @@ class BackgroundWorker:
         self._ending.set()
         self._commands.put(_Stop())
         self._thread.join(timeout)
+
+    def warn(self, reason: str) -> None:
+        """Say once that something does not work; later only to those who debug."""
+        if self._warned:
+            logger.debug("tunnelling failed again: %s", reason)
+        else:
+            logger.warning("training goes on without a tunnel; later stalls will try again: %s", reason)
+        self._warned = True
 
     # --- on the background thread -------------------------------------------------------------------------------------
 
@@ -181,76 +199,50 @@ class BackgroundWorker:
                 self._poll()
             case Stall():
                 self._fly(command)
+            case _LookAtPool():
+                self._look_at_pool()
             case Verdict():
                 self._contact(partial(self.client.feedback, command.job, command.feedback))
             case _:
                 self._cancel_all()
 
+    def _look_at_pool(self) -> None:
+        if not self.client.ready():
+            self.warn(f"no pool is ready at {self.client.url}; start one with `gdsolver-pool up`, or name its address")
+
     def _fly(self, stall: Stall) -> None:
-        """Capture the stall and submit its jobs."""
+        """Pack a stall's samples, and submit its jobs."""
         try:
-            view = self._choose(stall)
-            for number, draw in enumerate(self._draws(view, stall)):
-                parcel = self._prepare(stall, view, number, draw)
-                self._submit(stall, parcel, view, number, share=draw.share if draw else 1.0)
+            for number, draw in enumerate(stall.draws):
+                self._submit(stall, self._pack(stall, number, draw), number, share=draw.share if draw else 1.0)
         except (CaptureError, ContractError) as error:
             self._failed(stall, f"no snapshot: {error}")
         except TrainerError as error:
             self._failed(stall, str(error))
-        except Exception as error:  # the user's data set or model may raise anything; training has to go on
-            self._failed(stall, f"no snapshot: {type(error).__name__}: {error}")
         finally:
             self._flown = stall.number
             self._land()
 
-    def _choose(self, stall: Stall) -> LayerView | None:
-        """What to tunnel by the policy; None where the layer is given."""
-        write_state(self.shadow, stall.state)
-        if stall.layer != AUTO:
-            return None
-        generator = np.random.default_rng([self.template.seed, stall.number])
-        template = self.template
-        views = survey(
-            self.shadow,
-            self.source,
-            generator,
-            gradients=stall.gradients,
-            tail_moves=template.tail_radius != 0,
-            whole=template.whole,
-        )
-        return choose(views, stall.turns)
+    def _pack(self, stall: Stall, number: int, draw: Draw | None) -> Parcel:
+        captured, note = stall.captured, {"run": self.template.run, "stall": stall.number}
+        if draw is None:
+            radius = stall.radius * RADIUS_FACTORS[number % len(RADIUS_FACTORS)]
+            return captured.pack(radius, note, bias_radius=stall.view.bias_radius(radius))
+        if draw.anew:
+            generator = np.random.default_rng([self.template.seed, stall.number, number])
+            captured = captured.with_snapshot(drawn_anew(captured.snapshot, generator))
+        return captured.pack_whole(boxes(captured.snapshot, draw.width), note)
 
-    def _draws(self, view: LayerView | None, stall: Stall) -> list[Draw | None]:
-        """The jobs of a stall; None where the radius says all about one."""
-        fanout = self.template.fanout
-        return [*draws(last=stall.last, count=fanout)] if view and view.whole else [None] * fanout
-
-    def _prepare(self, stall: Stall, view: LayerView | None, number: int, draw: Draw | None) -> Parcel:
-        """Capture a layer, and pack it up."""
-        generator = np.random.default_rng([self.template.seed, stall.number, number])
-        plan = replace(self.template.plan, layer=view.name if view else stall.layer)
-        if view:
-            plan = replace(plan, samples=view.samples(plan.samples))
-        captured = capture(self.shadow, self.source, plan, generator)
-        note = {"run": self.template.run, "stall": stall.number}
-        if draw:
-            if draw.anew:
-                captured = replace(captured, snapshot=drawn_anew(captured.snapshot, generator))
-            return captured.pack_whole(boxes(captured.snapshot, draw.width), note)
-        radius = stall.radius_of(captured.mean_weight) * RADIUS_FACTORS[number % len(RADIUS_FACTORS)]
-        return captured.pack(radius, note, bias_radius=view.bias_radius(radius) if view else None)
-
-    def _submit(self, stall: Stall, parcel: Parcel, view: LayerView | None, number: int, *, share: float) -> None:
+    def _submit(self, stall: Stall, parcel: Parcel, number: int, *, share: float) -> None:
         spec = self.template.spec(
             parcel, stall=stall.number, draw=number, step=stall.gd_step, age_s=stall.age_s, share=share
         )
         if self._ending.is_set():
             return
         status = self._reach(partial(self.client.solve, parcel.snapshot, spec))
-        name = view.turn if view else parcel.captured.block.layer.name
-        detail = f"layer {name!r}, radius {parcel.radius:.4g}"
+        detail = f"layer {stall.turn!r}, radius {parcel.radius:.4g}"
         self.journal.add("submitted", stall.number, job=status.id, detail=detail)
-        self._pending.append(_Pending(status.id, stall, parcel, view, time.monotonic(), self.journal.gd_step))
+        self._pending.append(_Pending(status.id, stall, parcel, spec, time.monotonic(), self.journal.gd_step))
 
     def _poll(self) -> None:
         """Ask after each job in turn; a pool that does not answer is asked again, until patience ends."""
@@ -275,28 +267,22 @@ class BackgroundWorker:
             self._give_up(pending, status.error.detail if status.error else f"job {status.state}")
             return
         candidate = self._reach(partial(self.client.result, pending.job))
-        block, whole = pending.parcel.captured.block, pending.view is not None and pending.view.whole
-        answer = Answer(
-            stall=pending.stall,
-            job=pending.job,
-            turn=pending.view.turn if pending.view else block.layer.name,
-            hidden=bool(block.tail) and not whole,
-            whole=whole,
-            parameters=pending.parcel.unpack(candidate),
-            result=candidate.result,
-        )
+        values, found = pending.parcel.unpack(candidate), _recomputed(pending, candidate)
         report = candidate.result.objective
         self._pending.remove(pending)
+        doubt = (
+            "" if _agree(found, report.final) else f"; the job says {report.final:.6g}, its weights give {found:.6g}"
+        )
         self.journal.add(
             "answered",
             pending.stall.number,
             job=pending.job,
             before=report.start,
-            after=report.final,
-            detail=f"{report.name}, {candidate.result.status}",
+            after=found,
+            detail=f"{report.name}, {candidate.result.status}{doubt}",
             **self._time_out(pending),
         )
-        self._arrived.put(answer)
+        self._arrived.put(Answer(pending.stall, pending.job, values, pending.spec.goal, candidate.result))
 
     def _time_out(self, pending: _Pending) -> dict[str, Any]:
         """How long a job has been out: seconds, and optimizer steps meanwhile."""
@@ -312,7 +298,7 @@ class BackgroundWorker:
 
     def _failed(self, stall: Stall, reason: str, job: str | None = None) -> None:
         self.journal.add("failed", stall.number, job=job, detail=reason)
-        self._warn(reason)
+        self.warn(reason)
 
     def _reach(self, call: Callable[[], Reply]) -> Reply:
         """Make a call to the pool, and note whether it could be reached."""
@@ -320,7 +306,7 @@ class BackgroundWorker:
             answer = call()
         except PoolUnavailableError as error:
             self.journal.pool_lost = True
-            self._warn(str(error))
+            self.warn(str(error))
             raise
         except (PoolRefusedError, ResultUnavailableError):
             self.journal.pool_lost = False
@@ -335,13 +321,6 @@ class BackgroundWorker:
         except TrainerError as error:
             logger.debug("not delivered: %s", error)
 
-    def _warn(self, reason: str) -> None:
-        if self._warned:
-            logger.debug("tunnelling failed again: %s", reason)
-        else:
-            logger.warning("training goes on without a tunnel; later stalls will try again: %s", reason)
-        self._warned = True
-
     def _cancel_all(self) -> None:
         for pending in self._pending:
             self._contact(partial(self.client.cancel, pending.job))
@@ -352,10 +331,20 @@ class BackgroundWorker:
     def _drop_all(self, reason: str) -> None:
         for pending in tuple(self._pending):
             self._give_up(pending, reason)
-        self._warn(reason)
+        self.warn(reason)
         self._land()
 
     def _land(self) -> None:
         """Say that nothing is out any more, unless a stall is still waiting for its flight."""
         if not self._pending and self._flown == self._launched:
             self.idle.set()
+
+
+def _recomputed(pending: _Pending, candidate: Candidate) -> float:
+    """What the answer's weights give on the job's samples: computed here, not believed."""
+    tail = pending.parcel.moved_tail(candidate)
+    return pending.spec.goal.value(pending.parcel.snapshot, candidate.weight, candidate.bias, tail)
+
+
+def _agree(found: float, told: float) -> bool:
+    return abs(found - told) <= AGREEMENT * max(1.0, abs(told))

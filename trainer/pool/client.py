@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -34,6 +35,7 @@ from shared.snapshot import FloatArray, Snapshot
 from trainer.errors import PoolRefusedError, PoolUnavailableError, ResultUnavailableError, WaitTimeoutError
 from trainer.pool.transport import Channel
 
+DEFAULT_URL = "http://127.0.0.1:8000"
 BINARY = "application/octet-stream"
 AnswerType = TypeVar("AnswerType", bound=Answer)
 
@@ -70,13 +72,14 @@ class Candidate:
 class SolverClient:
     """Talks to one gateway; safe to share between threads.
 
-    Every submission carries an idempotency key of its own, so a repeated try never makes a second job. All methods
-    raise PoolUnavailableError (may pass) or PoolRefusedError (will not).
+    `url` and `api_key` are, where left out, GDSOLVER_GATEWAY and GDSOLVER_API_KEY, as for the command line, and else
+    the pool that `gdsolver-pool up` starts on this machine. Every submission carries an idempotency key, so a repeated
+    try never makes a second job. All methods raise PoolUnavailableError (may pass) or PoolRefusedError (will not).
     """
 
     def __init__(
         self,
-        url: str,
+        url: str | None = None,
         api_key: str | None = None,
         *,
         timeout: float = 30.0,
@@ -84,6 +87,9 @@ class SolverClient:
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        if url is None:
+            url = os.environ.get("GDSOLVER_GATEWAY") or DEFAULT_URL
+        api_key = api_key or os.environ.get("GDSOLVER_API_KEY") or None
         self._channel = Channel(
             url, api_key=api_key, timeout=timeout, retries=retries, transport=transport, sleep=sleep
         )
@@ -106,14 +112,14 @@ class SolverClient:
         content = spec.model_dump_json(exclude_none=True).encode()
         return _read(JobStatus, self._channel.request("POST", "/v1/jobs", content=content, headers=headers))
 
-    def solve(self, snapshot: Snapshot | bytes, spec: JobSpec) -> JobStatus:
-        """Upload a snapshot and queue a job for it in one call."""
+    def solve(self, snapshot: Snapshot | bytes, spec: JobSpec, key: str | None = None) -> JobStatus:
+        """Upload a snapshot and queue a job for it in one call; the same `key` finds the same job again."""
         reply = self._channel.request(
             "POST",
             "/v1/solve",
             data={"spec": spec.model_dump_json(exclude_none=True)},
             files={"snapshot": ("snapshot.safetensors", _bytes(snapshot), BINARY)},
-            headers={"Idempotency-Key": uuid.uuid4().hex},
+            headers={"Idempotency-Key": key or uuid.uuid4().hex},
         )
         return _read(JobStatus, reply)
 

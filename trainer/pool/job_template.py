@@ -1,12 +1,16 @@
 """What a tunneller asks the pool for: the job that goes with a captured block."""
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
+from typing import get_args
 
 from shared.contracts import JobSpec, Limits, SolverOptions
-from shared.objectives import Objective
+from shared.objectives import OF_TASK, Objective, ObjectiveName
 from shared.snapshot import Snapshot
 from trainer.snapshots.capture import Parcel, Plan
 
+MAX_TIME_S = 600.0
+"""Of a job, by the pool's contract."""
 SHORTEST_S = 0.3
 """Of a job's time, however young the run is."""
 JOBS_PER_STALL = 1000
@@ -30,17 +34,37 @@ class JobTemplate:
         """Raise ValueError for a setting that no job can have."""
         if self.fanout < 1:
             raise ValueError(f"fanout is {self.fanout}; use 1 or more jobs per stall")
-        if not self.time_s > 0:
-            raise ValueError(f"time_s is {self.time_s}; use more than 0 seconds")
-        if self.tail_radius is not None and not self.tail_radius >= 0:
+        if not 0 < self.time_s <= MAX_TIME_S:
+            raise ValueError(f"time_s is {self.time_s}; use more than 0 and at most {MAX_TIME_S:g} seconds")
+        if self.tail_radius is not None and not 0 <= self.tail_radius < math.inf:
             raise ValueError(f"tail_radius is {self.tail_radius}; use 0 or more, in weight units")
         if self.plan.samples < 1:
             raise ValueError(f"samples is {self.plan.samples}; use 1 or more")
+        if self.objective is not None:
+            self._check_objective(self.objective)
+
+    def _check_objective(self, objective: Objective) -> None:
+        known = get_args(ObjectiveName)
+        if objective.name not in known:
+            raise ValueError(f"objective is {objective.name!r}; use one of {', '.join(known)}")
+        if objective.name == "outliers" and objective.tolerance is None:
+            raise ValueError("objective is 'outliers'; give Objective('outliers', tolerance=...) in the targets' units")
+        task = self.plan.task
+        if task is not None and objective.name not in OF_TASK[task]:
+            raise ValueError(f"objective is {objective.name!r}, task {task!r}; use one of {', '.join(OF_TASK[task])}")
+
+    def renamed(self, run: str) -> "JobTemplate":
+        """The same for a run of another name."""
+        return replace(self, run=run)
 
     @property
     def patience_s(self) -> float:
         """How long to wait for an answer, queueing included, before it is given up."""
         return 60.0 + 6.0 * self.time_s
+
+    def goal(self, snapshot: Snapshot) -> Objective:
+        """What a job on this snapshot minimises."""
+        return self.objective or Objective("mae" if snapshot.task == "regression" else "ramp")
 
     def spec(self, parcel: Parcel, *, stall: int, draw: int, step: int, age_s: float, share: float = 1.0) -> JobSpec:
         """The job for one parcel; only a stall's first job supersedes older ones, or a fan-out would cancel itself.
@@ -48,7 +72,7 @@ class JobTemplate:
         It gets no more time than training has had so far (`age_s`): early answers are of most use when they come early.
         `share` is the part of that which it gets.
         """
-        goal = self.objective or _default_objective(parcel.snapshot)
+        goal = self.goal(parcel.snapshot)
         tail_radius = self._tail_radius(parcel)
         if goal.name == "mse" and parcel.snapshot.tail and tail_radius == 0:
             goal = Objective("mae")  # squared errors behind a kink have no linear model, absolute ones do
@@ -56,6 +80,10 @@ class JobTemplate:
             objective=goal.name,
             margin=goal.margin,
             tolerance=goal.tolerance,
+            l2=goal.l2,
+            delta=goal.delta,
+            quantile=goal.quantile,
+            trim=goal.trim,
             radius=parcel.spec_radius,
             bias_radius=None if parcel.spec_radius is None else parcel.bias_radius,
             tail_radius=tail_radius,
@@ -71,10 +99,6 @@ class JobTemplate:
         """How far the last layer behind the block may move, or each of them."""
         if parcel.tail_radii is not None:
             return list(parcel.tail_radii)
-        if not parcel.snapshot.tail:
+        if not parcel.snapshot.tail or not parcel.last_moves:
             return 0.0
         return parcel.radius if self.tail_radius is None else self.tail_radius
-
-
-def _default_objective(snapshot: Snapshot) -> Objective:
-    return Objective("mae" if snapshot.task == "regression" else "ramp")

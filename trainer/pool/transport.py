@@ -57,11 +57,12 @@ class Channel:
         self._retries = retries
         self._sleep = sleep
         self._random = random.SystemRandom()
+        self._local = parts.hostname in LOOPBACK
         self._client = httpx.Client(
             base_url=self.url,
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
             transport=transport,
-            trust_env=parts.hostname not in LOOPBACK,  # a proxy cannot reach this machine's own loopback
+            trust_env=not self._local,  # a proxy cannot reach this machine's own loopback
         )
 
     def request(
@@ -87,7 +88,11 @@ class Channel:
         try:
             response = self._client.request(method, path, timeout=timeout, **content)
         except httpx.TransportError as error:
-            raise _PassingError(f"no answer from the pool at {self.url}: {error or type(error).__name__}") from error
+            hint = (
+                "; start one with `gdsolver-pool up`" if self._local and isinstance(error, httpx.ConnectError) else ""
+            )
+            said = f"no answer from the pool at {self.url}: {error or type(error).__name__}{hint}"
+            raise _PassingError(said) from error
         except httpx.HTTPError as error:
             raise PoolUnavailableError(f"no readable answer from the pool at {self.url}: {error}") from error
         if response.is_success:

@@ -1,200 +1,210 @@
-"""Takes a stall snapshot of a copied model, and turns the job's answer back into the model's own parameters."""
+"""Looks at the layers of the live model in one short pass at a stall, and hands them on as arrays."""
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from shared.objectives import margins, outputs
-from shared.snapshot import FloatArray, IntArray, Snapshot, TailLayer, Task
-from trainer.errors import CaptureError
-from trainer.pool.client import Candidate
-from trainer.snapshots.blocks import Block, find_layer, trace_block
-from trainer.snapshots.projection import Projection, clip_to_box, project
-from trainer.snapshots.samples import Choice, Source, choose_by_margin, choose_evenly
+from shared.errors import SnapshotError
+from shared.snapshot import FloatArray, IntArray
+from trainer.errors import CaptureError, DataError
+from trainer.snapshots.assembly import as_snapshot, choose, subset
+from trainer.snapshots.blocks import Block, linear_layers
+from trainer.snapshots.captured import Captured, Origin
+from trainer.snapshots.folding import fold, recorded_for, with_offsets
+from trainer.snapshots.heads import wire_targets
+from trainer.snapshots.live import live
+from trainer.snapshots.parcel import Parcel
+from trainer.snapshots.reservoir import Rows
+from trainer.snapshots.scene import FEWEST_ROWS, Plan, Scene, read_scene, unfit
+from trainer.snapshots.trial import Trial, try_out
+from trainer.snapshots.verify import Examiner, explains
+from trainer.snapshots.watch import Recording, Watcher, at_random
 
-BATCH = 256
+__all__ = ["Captured", "Look", "Parcel", "Plan", "Trial", "look", "try_out"]
+
+FEW_POSITIONS = 256
+"""Positions of those rows that are compared."""
 POOL_FACTOR = 4
 """A snapshot's samples are chosen among this many times as many."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to capture: the layer (and what follows it, if that is not plain to see), how many samples, and when and to
-    how many directions to project."""
-
-    layer: str | nn.Module | None = None
-    tail: tuple[str | nn.Module, ...] | None = None
-    samples: int = 1000
-    project_above: int = 512
-    directions: int = 64
+MOST_ENTRIES = 16_000_000
+"""Of any recorded matrix: positions x units."""
+MOST_PRODUCTS = 2_000_000_000
+"""Positions x weights behind them: what comparing the chain with the model may cost."""
+EXAMINING = 0.6
+"""The share of the budget after which no further layer is examined."""
 
 
 @dataclass(frozen=True, eq=False)
-class Captured:
-    """A stalled block with its inputs, ready to be posted with any radius.
+class Look:
+    """What a look at the model gave: the layers that can be tunnelled, in the model's order, and why others cannot.
 
-    `inputs` [N, d], `weight` [h, d], `bias` [h] or None are the layer's own, before any projection.
+    `seconds` it took in all; `samples` are the positions that were seen.
     """
 
-    block: Block
-    snapshot: Snapshot
-    directions: int | None
-
-    @property
-    def mean_weight(self) -> float:
-        """The layer's mean |weight|, the scale of its radius."""
-        return float(np.abs(self.snapshot.weight).mean())
-
-    def pack_whole(self, boxes: Sequence[float], note: Mapping[str, Any] | None = None) -> "Parcel":
-        """The snapshot for a job in which every layer moves: `boxes` are half-widths for the block and each behind."""
-        radius, *tail = boxes
-        return Parcel(self, _annotated(self.snapshot, note), radius, radius, None, tuple(tail))
-
-    def pack(
-        self, radius: float, note: Mapping[str, Any] | None = None, *, bias_radius: float | None = None
-    ) -> "Parcel":
-        """The snapshot as it is posted, for a box of half-width `radius` (biases: `bias_radius`, or as much): as it is,
-        or projected."""
-        plain, for_biases = self.snapshot, bias_radius or radius
-        if self.directions is None:
-            return Parcel(self, _annotated(plain, note), radius, for_biases, None)
-        projection = project(plain.inputs, self.directions, radius)
-        return Parcel(self, _annotated(_projected(plain, projection, for_biases), note), radius, for_biases, projection)
+    seconds: float
+    samples: int
+    captured: Mapping[str, Captured]
+    refused: Mapping[str, str]
 
 
-@dataclass(frozen=True, eq=False)
-class Parcel:
-    """One snapshot on its way to the pool, and the way back from an answer to the model's parameters.
+def look(
+    model: nn.Module,
+    rows: Rows,
+    plan: Plan,
+    *,
+    layers: Sequence[str],
+    radius_of: Callable[[str, float], float],
+    budget_s: float,
+    generator: np.random.Generator,
+    movable: Collection[str] | None = None,
+) -> Look:
+    """Look at layers of the live model: one pass over as many rows as the budget allows (at least 64, or all).
 
-    `tail_radii` say how far each layer behind the block may move, None where the job's own setting does.
+    Before it each layer is moved on a few rows, by `radius_of(name, mean |weight|)` among others, to see whether what
+    follows it is what it seems. `movable` names the layers that may move behind a block (None: all). Modes, random
+    state, gradients, parameters and buffers are as before. Layers that there was no time for are refused, too.
+
+    Raises CaptureError or DataError where the model cannot be run on the rows or targets do not fit.
     """
+    begun = time.perf_counter()
+    if len(rows) == 0:
+        raise DataError("no batch has been observed yet; there is nothing to look at")
 
-    captured: Captured
-    snapshot: Snapshot
-    radius: float
-    bias_radius: float
-    projection: Projection | None = None
-    tail_radii: tuple[float, ...] | None = None
+    def left() -> float:
+        return budget_s - (time.perf_counter() - begun)
 
-    @property
-    def spec_radius(self) -> float | None:
-        """The spec's `radius`: None when the snapshot brings its own per-direction radii."""
-        return None if self.projection else self.radius
+    with live(model) as inner:
+        scene = read_scene(inner, rows, plan)
+        refused = {name: why for name in layers if (why := unfit(inner, name, scene)) is not None}
+        watcher = Watcher(inner, scene.reader)
+        some = rows.take(range(min(FEWEST_ROWS, len(rows))))
+        share = FEW_POSITIONS / max(1.0, scene.per_row * len(some))
+        base = watcher.run(some, at_random(share, generator), inputs=scene.eligible, outputs=scene.eligible)
+        examiner = Examiner(
+            inner,
+            watcher,
+            scene.calls,
+            scene.reader.view.task,
+            scene.precision,
+            scene.tolerance,
+            some,
+            base,
+            radius_of,
+            generator,
+            movable,
+        )
+        blocks: dict[str, Block] = {}
+        for name in (name for name in layers if name not in refused):
+            if blocks and left() < (1.0 - EXAMINING) * budget_s:
+                refused[name] = f"layer {name!r} was not looked at: the budget of {budget_s:.3g} s was used up"
+                continue
+            try:
+                blocks[name] = examiner.examine(name, plan.tail)
+            except CaptureError as error:
+                refused[name] = str(error)
+        if not blocks:
+            return Look(time.perf_counter() - begun, len(base.row), {}, refused)
+        seen = _record(watcher, rows, list(blocks.values()), scene, plan, base, left, generator)
+        captured = _captured(inner, blocks, seen, rows, scene, plan, refused, generator)
+    order = [name for name in linear_layers(model) if name in captured]
+    return Look(time.perf_counter() - begun, len(seen.row), {name: captured[name] for name in order}, refused)
 
-    def unpack(self, candidate: Candidate) -> dict[str, Tensor]:
-        """The answer as parameters of the model by name, inside the box; CaptureError if the shapes differ."""
-        if candidate.weight.shape != self.snapshot.weight.shape:
-            raise CaptureError(
-                f"the answer's weight is {list(candidate.weight.shape)}, not {list(self.snapshot.weight.shape)}"
+
+def _record(
+    watcher: Watcher,
+    rows: Rows,
+    blocks: Sequence[Block],
+    scene: Scene,
+    plan: Plan,
+    base: Recording,
+    left: Callable[[], float],
+    generator: np.random.Generator,
+) -> Recording:
+    """The pass over as many rows as there is time for."""
+    inputs, outputs = set[str](), set[str]()
+    for block in blocks:
+        taken_in, put_out = recorded_for(block)
+        inputs, outputs = inputs | taken_in, outputs | put_out
+    per_s = base.rows / max(base.seconds, 1e-9)
+    count = int(min(len(rows), max(FEWEST_ROWS, left() * per_s)))
+    widths = [call.taken_in for call in scene.calls if call.name in inputs] + [scene.classes]
+    weights = [call.taken_in * call.put_out for call in scene.calls if call.name in scene.eligible]
+    most = min(POOL_FACTOR * plan.samples, MOST_ENTRIES // max(widths), MOST_PRODUCTS // max(1, *weights))
+    share = max(1, most) / max(1.0, scene.per_row * count)
+    return watcher.run(
+        rows.take(range(count)),
+        at_random(share, generator),
+        inputs=sorted(inputs),
+        outputs=sorted(outputs),
+        until=lambda done, seconds: done >= FEWEST_ROWS and left() <= 0,
+    )
+
+
+def _captured(
+    model: nn.Module,
+    blocks: Mapping[str, Block],
+    seen: Recording,
+    rows: Rows,
+    scene: Scene,
+    plan: Plan,
+    refused: dict[str, str],
+    generator: np.random.Generator,
+) -> dict[str, Captured]:
+    """The layers whose chain explains all that was seen; the others are added to `refused`."""
+    view = scene.reader.view
+    targets = wire_targets(view, seen.targets, scene.classes)
+    weights = _weights(seen, targets, plan)
+    found = {}
+    for name, block in blocks.items():
+        layers = with_offsets(fold(model, block), block, seen)
+        if not explains(block, layers, seen, scene.tolerance):
+            refused[name] = (
+                f"what follows layer {name!r} was understood on a few samples, but not on all; choose a later layer"
             )
-        own = self.captured.snapshot
-        moved = candidate.weight if self.projection is None else own.weight + self.projection.lift(candidate.weight)
-        wire: dict[str, FloatArray] = {"weight": clip_to_box(moved, own.weight, self.radius)}
-        if candidate.bias is not None and own.bias is not None:
-            bias = candidate.bias if self.projection is None else own.bias + candidate.bias.astype(np.float64)
-            wire["bias"] = clip_to_box(bias, own.bias, self.bias_radius)
-        wire |= dict(candidate.tail)
-        names = self.captured.block.parameters()
-        return {names[name]: torch.from_numpy(np.array(values)) for name, values in wire.items() if name in names}
+            continue
+        try:
+            whole = as_snapshot(
+                layers, task=view.task, inputs=seen.taken_in[name], targets=targets, sample_weight=weights
+            )
+        except SnapshotError as error:
+            refused[name] = f"layer {name!r}: {error}"
+            continue
+        wide = not block.tail and layers[0].scale is None and whole.inputs.shape[1] > plan.project_above
+        chosen, undone = choose(whole, plan.samples, generator)
+        found[name] = Captured(
+            block=block,
+            snapshot=subset(whole, chosen, undone),
+            whole=whole,
+            origin=Origin(rows, seen.row, seen.place),
+            chosen=chosen,
+            reader=scene.reader,
+            precision=scene.precision,
+            shapes=_shapes(model, block),
+            directions=plan.directions if wide else None,
+            own=None if layers[0].scale is None else block.layer.matrix(model),
+            scale=layers[0].scale,
+        )
+    return found
 
 
-def capture(model: nn.Module, source: Source, plan: Plan, generator: np.random.Generator) -> Captured:
-    """Take a snapshot of a model (a CPU copy in evaluation mode; it is only run forward).
-
-    Samples are drawn by `generator` alone. Raises CaptureError when the layer, what follows it, or the data do not
-    fit (`nn.Linear` used once, a piecewise-linear chain behind it, (input, target) pairs).
-    """
-    name = find_layer(model, plan.layer)
-    pool = choose_evenly(source.size, POOL_FACTOR * plan.samples, generator).positions
-    probe, _ = source.fetch(pool[:2].tolist())
-    block = trace_block(model, name, probe, plan.tail)
-    inputs, targets = activations_of(model, name, source, pool)
-    whole = _snapshot(model, block, inputs, targets)
-    choice = _choose(whole, plan.samples, generator)
-    wide = plan.directions if whole.inputs.shape[1] > plan.project_above and block.tail == () else None
-    return Captured(block, _subset(whole, choice), wide)
+def _weights(seen: Recording, targets: FloatArray | IntArray, plan: Plan) -> FloatArray | None:
+    """Sample weights times class weights [P], or None where all weigh the same; DataError for what is no weight."""
+    weights = None if seen.weights is None else seen.weights.numpy()
+    if plan.class_weight is not None and targets.dtype == np.int64 and targets.ndim == 1:
+        by_class = np.asarray(plan.class_weight, np.float32)
+        if int(targets.max(initial=0)) >= len(by_class):
+            raise DataError(
+                f"class_weight has {len(by_class)} entries for class {int(targets.max())}; give one a class"
+            )
+        weights = by_class[targets] if weights is None else weights * by_class[targets]
+    if weights is not None and (not np.isfinite(weights).all() or (weights < 0).any() or not weights.any()):
+        raise DataError("sample weights have to be finite, 0 or more, and not all 0")
+    return weights
 
 
-def activations_of(
-    model: nn.Module, name: str, source: Source, chosen: NDArray[np.int64]
-) -> tuple[FloatArray, FloatArray | IntArray]:
-    """Run chosen samples forward; what enters the layer [N, d], and the targets."""
-    seen: list[Tensor] = []
-    labels: list[Tensor] = []
-    layer = model.get_submodule(name)
-    hook = layer.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach().float().flatten(1)))
-    try:
-        with torch.no_grad():
-            for start in range(0, len(chosen), BATCH):
-                batch, targets = source.fetch(chosen[start : start + BATCH].tolist())
-                model(batch)
-                labels.append(targets)
-    finally:
-        hook.remove()
-    values = torch.cat(labels)
-    wanted = torch.float32 if values.is_floating_point() else torch.int64
-    return torch.cat(seen).numpy(), values.to(wanted).numpy()
-
-
-def _snapshot(model: nn.Module, block: Block, inputs: FloatArray, targets: FloatArray | IntArray) -> Snapshot:
-    weight, bias = block.layer.matrix(model)
-    task: Task = "regression" if targets.dtype.kind == "f" else "classification"
-    tail = [TailLayer(*layer.matrix(model), layer.activation) for layer in block.tail]
-    if task == "classification" and (tail[-1].weight if tail else weight).shape[0] < 2:
-        raise CaptureError("a classification needs one output per class; a single logit cannot be tunnelled")
-    return Snapshot(
-        task=task,
-        inputs=inputs,
-        targets=targets,
-        weight=weight,
-        bias=bias,
-        activation=block.layer.activation,
-        tail=tuple(tail),
-    )
-
-
-def _choose(whole: Snapshot, samples: int, generator: np.random.Generator) -> Choice:
-    if whole.task == "regression":
-        return choose_evenly(whole.samples, samples, generator)
-    scores = outputs(whole, whole.weight, whole.bias)
-    return choose_by_margin(margins(scores, whole.targets), whole.targets.astype(np.int64), samples, generator)
-
-
-def _subset(whole: Snapshot, choice: Choice) -> Snapshot:
-    fields = {name: getattr(whole, name) for name in ("task", "weight", "bias", "activation", "tail", "note")}
-    return Snapshot(
-        **fields,
-        inputs=np.ascontiguousarray(whole.inputs[choice.positions]),
-        targets=whole.targets[choice.positions],
-        sample_weight=choice.weights,
-    )
-
-
-def _projected(plain: Snapshot, projection: Projection, bias_radius: float) -> Snapshot:
-    """The snapshot along the directions only: weight 0, the present scores as offset, a radius per direction."""
-    units = plain.weight.shape[0]
-    scores = plain.inputs.astype(np.float64) @ plain.weight.astype(np.float64).T
-    return Snapshot(
-        task=plain.task,
-        inputs=(plain.inputs.astype(np.float64) @ projection.directions).astype(np.float32),
-        targets=plain.targets,
-        weight=np.zeros((units, projection.directions.shape[1]), np.float32),
-        bias=None if plain.bias is None else np.zeros(units, np.float32),
-        activation=plain.activation,
-        offset=(scores + (0 if plain.bias is None else plain.bias)).astype(np.float32),
-        sample_weight=plain.sample_weight,
-        radius=np.tile(projection.radii.astype(np.float32), (units, 1)),
-        bias_radius=None if plain.bias is None else np.full(units, bias_radius, np.float32),
-    )
-
-
-def _annotated(snapshot: Snapshot, note: Mapping[str, Any] | None) -> Snapshot:
-    if not note:
-        return snapshot
-    fields = {name: getattr(snapshot, name) for name in snapshot.__dataclass_fields__}
-    return Snapshot(**(fields | {"note": dict(note)}))
+def _shapes(model: nn.Module, block: Block) -> dict[str, tuple[int, ...]]:
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    return {name: tuple(parameters[name].shape) for name in block.parameters().values() if name in parameters}

@@ -1,75 +1,20 @@
-"""Chooses which training samples a snapshot holds, and fetches them without touching the training run's own loader."""
+"""Chooses which of the samples that were seen a snapshot holds, and weighs them so that they speak for all."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset, default_collate
-
-from trainer.errors import CaptureError
 
 WRONG_SHARE, NEAR_SHARE = 0.4, 0.3
 """Shares of a snapshot for misclassified samples and for those nearest the margin; easy ones to guard get the rest."""
-
-
-class _Indexed(Protocol):
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> Any: ...
-
-
-Data = DataLoader[Any] | _Indexed | tuple[Tensor, Tensor]
-"""What a tunneller takes samples from: a loader (only its data set is used), a data set, or (inputs, targets)."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """Random access to training samples: `fetch(indices)` gives (inputs, targets), and draws no random numbers."""
-
-    size: int
-    fetch: Callable[[Sequence[int]], tuple[Any, Tensor]]
-
-
-def open_source(data: Data) -> Source:
-    """Make a Source of what the user has.
-
-    A data set whose items are random (augmentation) would draw from the global random state in the background: give
-    a version without augmentation. Raises CaptureError for data without length or random access.
-    """
-    if isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, Tensor) for part in data):
-        inputs, targets = data
-        return Source(len(inputs), lambda chosen: (inputs[list(chosen)].cpu(), targets[list(chosen)].cpu()))
-    if isinstance(data, TensorDataset) and len(data.tensors) == 2:
-        return open_source((data.tensors[0], data.tensors[1]))
-    if isinstance(data, DataLoader):
-        plain = isinstance(data.dataset, TensorDataset) and data.collate_fn is default_collate
-        return open_source(data.dataset) if plain else _from_dataset(data.dataset, data.collate_fn)  # type: ignore[arg-type]
-    return _from_dataset(data, default_collate)
-
-
-def _from_dataset(dataset: Any, collate: Callable[[list[Any]], Any]) -> Source:
-    if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
-        raise CaptureError("the data has no length or no random access; give a map-style data set or (inputs, targets)")
-
-    def fetch(chosen: Sequence[int]) -> tuple[Any, Tensor]:
-        batch = collate([dataset[index] for index in chosen])
-        if not isinstance(batch, list | tuple) or len(batch) != 2:
-            raise CaptureError("the data's items must be (input, target) pairs")
-        inputs = batch[0].cpu() if isinstance(batch[0], Tensor) else batch[0]
-        return inputs, torch.as_tensor(batch[1]).cpu()
-
-    return Source(len(dataset), fetch)
 
 
 @dataclass(frozen=True)
 class Choice:
     """Chosen samples: positions in the pool, and each one's weight [n], or None when all weigh the same.
 
-    The hard samples are over-represented; the weights undo that, so that a job's objective still speaks for the
-    training data as a whole, and easy samples are not traded for hard ones.
+    Hard samples and rare classes are over-represented; the weights undo both, so that a job's objective still speaks
+    for the training data as a whole, and easy samples are not traded for hard ones.
     """
 
     positions: NDArray[np.int64]
@@ -112,10 +57,18 @@ def _draw(
             continue
         drawn = _balanced(members, classes[members], count, generator)
         positions.append(drawn)
-        weights.append(np.full(count, len(members) / count))
+        weights.append(_shares(classes[members], classes[drawn]))
     order = np.argsort(chosen := np.concatenate(positions), kind="stable")
     raw = np.concatenate(weights)[order]
     return Choice(chosen[order], (raw / raw.mean()).astype(np.float32))
+
+
+def _shares(there: NDArray[np.int64], drawn: NDArray[np.int64]) -> NDArray[np.float64]:
+    """How many of a kind each drawn sample stands for, by class; classes of which none was drawn by all together."""
+    most = int(there.max()) + 1
+    members, count = np.bincount(there, minlength=most), np.bincount(drawn, minlength=most)
+    shares = members[drawn] / count[drawn]
+    return np.asarray(shares * (len(there) / shares.sum()))
 
 
 def _balanced(

@@ -4,10 +4,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from shared.snapshot import FloatArray, Snapshot, regression_targets
-from trainer.snapshots.blocks import Block
 
 MOST_WEIGHTS = 5_000
 """Of a network that goes whole."""
@@ -65,9 +63,9 @@ def drawn_anew(snapshot: Snapshot, generator: np.random.Generator) -> Snapshot:
     return replace(snapshot, weight=new(snapshot.weight, inputs), bias=bias(snapshot.bias, inputs), tail=tail)
 
 
-def weight_count(model: nn.Module, block: Block) -> int:
+def weight_count(snapshot: Snapshot) -> int:
     """How many weights and biases a block and the layers behind it have."""
-    pairs = [layer.matrix(model) for layer in (block.layer, *block.tail)]
+    pairs = [(snapshot.weight, snapshot.bias), *((layer.weight, layer.bias) for layer in snapshot.tail)]
     return sum(weight.size + (0 if bias is None else bias.size) for weight, bias in pairs)
 
 

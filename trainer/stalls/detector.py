@@ -1,6 +1,7 @@
 """Notices when gradient descent has stopped getting anywhere, which is the moment to call the solver."""
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 Mode = Literal["min", "max"]
@@ -73,3 +74,11 @@ class StallDetector:
     def rest(self) -> None:
         """Start waiting afresh, for example after the weights were changed from outside; the best score stays."""
         self._waited, self._cooling = 0, self.cooldown
+
+    def state_dict(self) -> dict[str, float]:
+        """What it has seen so far."""
+        return {"best": self.best, "waited": self._waited, "cooling": self._cooling}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Go on from there."""
+        self.best, self._waited, self._cooling = float(state["best"]), int(state["waited"]), int(state["cooling"])

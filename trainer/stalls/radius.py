@@ -1,35 +1,40 @@
 """Chooses how far a job may move the weights: half-widths of the box, adapted by what became of earlier answers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 GROW, SHRINK = 1.5, 0.6
 SMALLEST, LARGEST = 0.02, 4.0
+LEAST_WEIGHT = 1e-3
 
 
 @dataclass
 class AdaptiveRadius:
-    """A half-width as a multiple of the layer's mean |weight|: wider after an adoption, narrower after a rejection.
+    """Half-widths as multiples of a layer's mean |weight|: wider after an adoption, narrower after a rejection.
 
-    Small boxes generalise and suit a model that has moved on meanwhile, large ones leave deeper minima. `fixed`
-    (in weight units) switches adaptation off.
+    Each layer has its own. Small boxes generalise and suit a model that has moved on meanwhile, large ones leave deeper
+    minima. `fixed` (in weight units) switches adaptation off.
     """
 
     fixed: float | None = None
-    scale: float = 0.25
+    first: float = 0.25
+    scales: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise ValueError for a box without an inside."""
-        if self.fixed is not None and not self.fixed > 0:
+        if self.fixed is not None and not 0 < self.fixed < float("inf"):
             raise ValueError(f"radius is {self.fixed}; use more than 0, in weight units, or None to have it adapted")
 
-    def value(self, mean_weight: float) -> float:
+    def value(self, layer: str, mean_weight: float) -> float:
         """The half-width now, in weight units, for a layer whose mean |weight| is given."""
-        return self.fixed if self.fixed is not None else self.scale * max(mean_weight, 1e-3)
+        return self.fixed if self.fixed is not None else self._scale(layer) * max(mean_weight, LEAST_WEIGHT)
 
-    def adopted(self) -> None:
+    def adopted(self, layer: str) -> None:
         """Note that an answer helped."""
-        self.scale = min(LARGEST, self.scale * GROW)
+        self.scales[layer] = min(LARGEST, self._scale(layer) * GROW)
 
-    def rejected(self) -> None:
+    def rejected(self, layer: str) -> None:
         """Note that an answer did not help."""
-        self.scale = max(SMALLEST, self.scale * SHRINK)
+        self.scales[layer] = max(SMALLEST, self._scale(layer) * SHRINK)
+
+    def _scale(self, layer: str) -> float:
+        return self.scales.get(layer, self.first)

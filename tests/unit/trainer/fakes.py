@@ -39,7 +39,8 @@ def least_squares(snapshot: Snapshot, spec: JobSpec) -> Tensors:
     weight = np.clip(solution[:, :-1], snapshot.weight - box, snapshot.weight + box)
     answer = {"weight": weight.astype(np.float32)}
     if snapshot.bias is not None:
-        answer["bias"] = snapshot.bias
+        wide = box if snapshot.bias_radius is None else snapshot.bias_radius
+        answer["bias"] = np.clip(solution[:, -1], snapshot.bias - wide, snapshot.bias + wide).astype(np.float32)
     return answer
 
 

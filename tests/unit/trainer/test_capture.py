@@ -1,157 +1,352 @@
-"""Snapshots of real models: what is found behind a layer, and the way back into the model."""
+"""Captured layers of live models: arrays that score as the model does, the way back, and no trace left."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from shared.objectives import outputs
-from trainer.errors import CaptureError
-from trainer.snapshots.blocks import find_layer, trace_block
-from trainer.snapshots.capture import Plan, capture
+from shared.objectives import Objective, outputs
+from shared.snapshot import Snapshot, TailLayer
+from tests.unit.trainer.models import Made, classes, kept, seen, state, used
+from trainer.errors import CaptureError, DataError
+from trainer.snapshots.blocks import find_layer
+from trainer.snapshots.capture import Captured, Parcel, Plan, look, try_out
 from trainer.snapshots.projection import clip_to_box, project
-from trainer.snapshots.samples import open_source
 
-
-class Functional(nn.Module):
-    """The paper's shape: the ReLU is a function call and leaves no module."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.last = nn.Linear(3, 2), nn.Linear(2, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.last(nn.functional.relu(self.first(x)))
+F = nn.functional
+RAMP = Objective("ramp")
+Arrays = Mapping[str, NDArray[np.float32]]
 
 
 def mlp(width: int = 8) -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(6, width), nn.ReLU(), nn.Dropout(0.5), nn.Linear(width, 4)).eval()
+    return nn.Sequential(nn.Linear(6, width), nn.ReLU(), nn.Dropout(0.5), nn.Linear(width, 4))
 
 
-def classes(count: int = 40) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn(count, 6, generator=generator), torch.arange(count) % 4
+def residual_net(net: Any, x: Tensor) -> Tensor:
+    hidden = F.relu(net.a(x))
+    out: Tensor = net.d(hidden + net.c(F.silu(net.b(hidden))))
+    return out
 
 
-def test_the_last_linear_layer_is_the_default() -> None:
-    """Without a choice, the paper's case: the final layer; a name or a module chooses another."""
-    model = mlp()
-    assert find_layer(model) == "3"
-    assert find_layer(model, "0") == find_layer(model, model[0]) == "0"
+def architectures() -> dict[str, tuple[nn.Module, Tensor, Tensor]]:
+    """Models of different kinds with inputs and targets."""
+    torch.manual_seed(0)
+    flat, targets = classes()
+    tokens = torch.randn(60, 5, 6), torch.randint(0, 4, (60, 5))
+    images = torch.randn(40, 3, 5, 5), torch.randint(0, 4, (40, 5, 5))
+    norm, end = nn.BatchNorm1d(8), [nn.Linear(8, 4)]
+    four = {"a": nn.Linear(6, 8), "b": nn.Linear(8, 8), "c": nn.Linear(8, 8), "d": nn.Linear(8, 4)}
+    conv = [nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 5, 1), nn.BatchNorm2d(5), nn.ReLU()]
+    return {
+        "mlp": (mlp(), flat, targets),
+        "in place": (nn.Sequential(nn.Linear(6, 8), nn.LeakyReLU(0.1, inplace=True), nn.Linear(8, 4)), flat, targets),
+        "functional": (Made(residual_net, **four), flat, targets),
+        "normalised": (
+            used(nn.Sequential(nn.Linear(6, 8, bias=False), norm, nn.ReLU(), nn.Linear(8, 4))),
+            flat,
+            targets,
+        ),
+        "normalised behind": (used(nn.Sequential(nn.Linear(6, 8), nn.GELU(), norm, *end)), flat, targets),
+        "tokens": (
+            nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 8), nn.ELU(), nn.Linear(8, 4)),
+            *tokens,
+        ),
+        "pixels": (used(nn.Sequential(*conv, nn.Conv2d(5, 4, 1))), *images),
+        "bf16": (mlp(32).bfloat16(), flat.bfloat16(), targets),
+        "probabilities": (nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 4), nn.Softmax(1)), flat, targets),
+        "compiled": (torch.compile(mlp(), backend="eager"), flat, targets),  # type: ignore[dict-item]
+    }
 
 
-def test_a_model_without_linear_layers_is_refused() -> None:
-    """The error says what is needed; a wrong name is answered with the names there are."""
-    with pytest.raises(CaptureError, match=r"no nn\.Linear"):
-        find_layer(nn.Sequential(nn.Conv2d(1, 1, 1)))
-    with pytest.raises(CaptureError, match="it has: 0, 3"):
-        find_layer(mlp(), "9")
+def somewhere(parcel: Parcel, generator: np.random.Generator) -> tuple[SimpleNamespace, tuple[TailLayer, ...]]:
+    """An answer at random inside the box, its last layer moved where it may; and the tail that goes with it."""
+    sent, tail = parcel.snapshot, parcel.snapshot.tail
+    wide = parcel.radius if sent.radius is None else sent.radius
+    weight = sent.weight + generator.uniform(-1, 1, sent.weight.shape) * wide
+    bias = None
+    if sent.bias is not None:
+        bias = sent.bias + generator.uniform(-1, 1, sent.bias.shape) * (
+            parcel.bias_radius if sent.bias_radius is None else sent.bias_radius
+        )
+    moved: dict[str, NDArray[np.float32]] = {}
+    if tail and parcel.captured.movable[-1]:
+        last = (tail[-1].weight + generator.uniform(-0.1, 0.1, tail[-1].weight.shape)).astype(np.float32)
+        moved, tail = {f"tail.{len(tail) - 1}.weight": last}, (*tail[:-1], replace(tail[-1], weight=last))
+    single = None if bias is None else bias.astype(np.float32)
+    return SimpleNamespace(weight=weight.astype(np.float32), bias=single, tail=moved), tail
 
 
-def test_a_snapshot_scores_like_the_model() -> None:
-    """For every layer that can be the block, the snapshot's outputs are the model's."""
-    model, data = mlp(), classes()
-    for layer in ("0", "3"):
-        taken = capture(model, open_source(data), Plan(layer), np.random.default_rng(0)).snapshot
-        with torch.no_grad():
-            expected = model(data[0]).double().numpy()
-        np.testing.assert_allclose(outputs(taken, taken.weight, taken.bias), expected, atol=1e-5)
-
-
-def test_functional_relus_are_inferred_and_checked() -> None:
-    """A ReLU that is only a function call is found by comparing outputs."""
-    block = trace_block(Functional().eval(), "first", torch.rand(5, 3))
-    assert str(block.layer.activation) == "relu"
-    assert [layer.name for layer in block.tail] == ["last"]
-
-
-@pytest.mark.parametrize(
-    ("behind", "named"),
-    [(nn.LeakyReLU(0.1), "leaky_relu:0.1"), (nn.Hardtanh(), "hardtanh"), (nn.Identity(), "identity")],
-)
-def test_activations_are_read(behind: nn.Module, named: str) -> None:
-    """Piecewise-linear activations travel under their wire names."""
-    model = nn.Sequential(nn.Linear(3, 4), behind, nn.Linear(4, 2)).eval()
-    assert str(trace_block(model, "0", torch.rand(5, 3)).layer.activation) == named
-
-
-def test_a_softmax_at_the_end_does_not_matter() -> None:
-    """Log-probabilities have the same winners as the scores before them."""
-    model = nn.Sequential(nn.Linear(3, 4), nn.LogSoftmax(dim=1)).eval()
-    assert trace_block(model, "0", torch.rand(5, 3)).tail == ()
-
-
-@pytest.mark.parametrize("behind", [nn.Sigmoid(), nn.BatchNorm1d(4), nn.Hardtanh(0, 1)])
-def test_other_layers_behind_the_block_are_refused(behind: nn.Module) -> None:
-    """What the solver cannot model exactly is not modelled at all."""
-    model = nn.Sequential(nn.Linear(3, 4), behind, nn.Linear(4, 2)).eval()
-    with pytest.raises(CaptureError, match="choose a later layer"):
-        trace_block(model, "0", torch.randn(50, 3))
-
-
-def test_a_layer_used_twice_is_refused() -> None:
-    """Shared layers would change in two places at once."""
-    shared = nn.Linear(3, 3)
-    with pytest.raises(CaptureError, match="used 2 times"):
-        trace_block(nn.Sequential(shared, shared).eval(), "0", torch.rand(4, 3))
-
-
-def test_capturing_leaves_no_trace_on_the_model() -> None:
-    """Hooks are removed and parameters unchanged."""
-    model = mlp()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    capture(model, open_source(classes()), Plan(), np.random.default_rng(0))
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+@pytest.mark.parametrize("kind", architectures())
+def test_the_live_model_does_what_a_job_promises(kind: str) -> None:
+    """For every layer and random answers inside the box: same objective, no refusal, and the model as it was."""
+    model, inputs, targets = architectures()[kind]
+    before, generator = state(model), np.random.default_rng(0)
+    taken = seen(model, inputs, targets).captured
+    assert taken
+    for captured in taken.values():
+        parcel = captured.pack(0.25 * captured.mean_weight, tail_radius=0.1 if captured.block.tail else None)
+        answers = [somewhere(parcel, generator) for _ in range(3)]
+        promised = [RAMP.value(parcel.snapshot, it.weight, it.bias, tail) for it, tail in answers]
+        value, trials = try_out(model, captured, RAMP, [parcel.unpack(it) for it, _ in answers], budget_s=30)  # type: ignore[arg-type]
+        exact = 1e-2 if kind == "bf16" else 1e-4
+        start = captured.snapshot
+        assert value == pytest.approx(RAMP.value(start, start.weight, start.bias), rel=exact)
+        assert [trial.why for trial in trials] == [None] * 3
+        assert [trial.value for trial in trials] == pytest.approx(promised, rel=exact)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
-def test_regression_targets_stay_floats() -> None:
-    """Floating-point targets make a regression snapshot."""
-    inputs, _ = classes()
-    taken = capture(mlp(), open_source((inputs, torch.rand(40, 4))), Plan(samples=20), np.random.default_rng(0))
-    assert taken.snapshot.task == "regression"
-    assert taken.snapshot.samples == 20
+class Counting(nn.Module):
+    """A model that writes into its buffers in evaluation mode, and cannot be copied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = used(
+            nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 4))
+        )
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("last", torch.zeros(4))
+
+    def __deepcopy__(self, memo: object) -> "Counting":
+        raise AssertionError("a copy of the model was made")
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.inner(x)
+        self.calls += 1
+        self.last = out.detach().mean(0)
+        return out
 
 
-def answer(weight: np.ndarray, bias: np.ndarray | None, **tail: np.ndarray) -> SimpleNamespace:
-    return SimpleNamespace(weight=weight, bias=bias, tail={name.replace("_", "."): v for name, v in tail.items()})
+def train(*, looking: bool) -> Mapping[str, Tensor]:
+    """Some steps with dropout and momentum, with looks and trials in between or without."""
+    torch.manual_seed(3)
+    model, (inputs, targets) = Counting(), classes()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for step in range(6):
+        chosen = torch.randperm(len(inputs))[:64]
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(inputs[chosen]), targets[chosen])
+        if looking:  # even between forward and backward pass
+            taken = seen(model, inputs, targets).captured["inner.4"]
+            answer = {"inner.4.weight": taken.weight + 1, "inner.4.bias": np.full(4, np.nan, np.float32)}
+            try_out(model, taken, RAMP, [answer, {"inner.4.weight": taken.weight + step}], budget_s=1)
+        loss.backward()
+        optimizer.step()
+    return state(model) | {
+        name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None
+    }
+
+
+def test_training_is_bit_for_bit_what_it_would_be_without() -> None:
+    """Parameters, buffers, gradients, dropout and graphs in flight: nothing shows that there were looks and trials."""
+    plain, looked_at = train(looking=False), train(looking=True)
+    assert plain.keys() == looked_at.keys()
+    assert all(torch.equal(plain[name], looked_at[name]) for name in plain)
+
+
+def test_looking_leaves_no_hook_and_no_mode_behind() -> None:
+    """Modes may differ from module to module; frozen parameters stay frozen; a failing model is put back, too."""
+    model = mlp().train()
+    model[2].eval()
+    model[0].weight.requires_grad_(False)
+    for inputs in (classes()[0], torch.randn(300, 5)):
+        modes = [module.training for module in model.modules()]
+        before, randomness = state(model), torch.get_rng_state()
+        try:
+            seen(model, inputs, classes()[1])
+        except CaptureError as error:
+            assert "observe what the model itself is given" in str(error)  # noqa: PT017
+        assert modes == [module.training for module in model.modules()]
+        assert [parameter.requires_grad for parameter in model.parameters()] == [False, True, True, True]
+        assert torch.equal(randomness, torch.get_rng_state())
+        assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+        assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_candidate_that_the_model_does_not_follow_is_refused() -> None:
+    """A model that has become another since the stall, wrong shapes, and NaN: each with its reason."""
+    model, (inputs, targets) = mlp(), classes()
+    taken = seen(model, inputs, targets).captured["0"]
+    better = {"0.weight": taken.weight * 1.1}
+    odd: list[Arrays] = [
+        {"0.weight": taken.weight * np.nan},
+        {"0.weight": taken.weight[:2]},
+        {"9.weight": taken.weight},
+    ]
+    _, trials = try_out(model, taken, RAMP, [better, *odd], budget_s=10)
+    assert trials[0].why is None
+    assert [trial.why is not None for trial in trials[1:]] == [True] * 3
+    model[1] = nn.ReLU6()  # nothing shows until a candidate reaches beyond 6
+    _, [same, beyond] = try_out(model, taken, RAMP, [better, {"0.weight": taken.weight * 100}], budget_s=10)
+    assert same.why is None
+    assert "does not do what the job says" in str(beyond.why)
+    model[1] = nn.Tanh()
+    _, [changed] = try_out(model, taken, RAMP, [better], budget_s=10)
+    assert "no longer what it was" in str(changed.why)
+
+
+def test_trials_keep_to_their_budget() -> None:
+    """With no time at all, a few rows are run; the objective is that of those."""
+    model, (inputs, targets) = mlp(), classes()
+    taken = seen(model, inputs, targets).captured["3"]
+    whole, _ = try_out(model, taken, RAMP, [], budget_s=30)
+    part, _ = try_out(model, taken, RAMP, [{"3.bias": np.zeros(4, np.float32)}], budget_s=0)
+    assert 0 < part < whole / 2
+
+
+def test_a_look_keeps_to_its_budget() -> None:
+    """Without time one layer is looked at on 64 rows, and the others are named; what it took is told."""
+    model, (inputs, targets) = mlp(), classes()
+    found = seen(model, inputs, targets, budget_s=1e-9)
+    assert found.samples == 64
+    assert list(found.captured) == ["0"]
+    assert "the budget of 1e-09 s was used up" in found.refused["3"]
+    assert found.seconds > 0
+
+
+def test_an_empty_reservoir_is_named() -> None:
+    """Before the first batch there is nothing to look at."""
+    options: dict[str, Any] = {"radius_of": lambda _, mean: mean, "generator": np.random.default_rng(0)}
+    with pytest.raises(DataError, match="no batch has been observed"):
+        look(mlp(), kept(*classes(0)), Plan(), layers=["0"], budget_s=1, **options)
+
+
+def test_the_last_linear_layer_is_the_default() -> None:
+    """Without a choice, the paper's case: the final layer; a name or a module chooses another, others are refused."""
+    model = mlp()
+    assert find_layer(model) == "3"
+    assert find_layer(model, "0") == find_layer(model, model[0]) == "0"
+    with pytest.raises(CaptureError, match=r"no nn\.Linear"):
+        find_layer(nn.Sequential(nn.Conv2d(1, 1, 1)))
+    with pytest.raises(CaptureError, match="it has: 0, 3"):
+        find_layer(model, "9")
+
+
+def test_only_layers_that_may_move_do() -> None:
+    """A layer behind the block that the optimizer does not own is seen as fixed; an answer may not move it."""
+    taken = seen(mlp(), *classes(), movable=["0"]).captured["0"]
+    assert taken.movable == (False,)
+    moved = {"tail.0.weight": taken.snapshot.tail[0].weight + 1}
+    parcel = taken.pack(0.1)
+    with pytest.raises(CaptureError, match="cannot move"):
+        unpacked(parcel, taken.weight, taken.bias, moved)
+    with pytest.raises(CaptureError, match="cannot move as a whole"):
+        taken.pack_whole([1.0, 1.0])
+
+
+def unpacked(parcel: Parcel, weight: Any, bias: Any, tail: Any = None) -> dict[str, NDArray[np.float32]]:
+    return parcel.unpack(SimpleNamespace(weight=weight, bias=bias, tail=tail or {}))  # type: ignore[arg-type]
 
 
 def test_an_answer_lands_on_the_parameters_inside_the_box() -> None:
-    """Weights outside the radius are clipped; names are the model's own; a moved tail comes along."""
-    taken = capture(mlp(), open_source(classes()), Plan("0"), np.random.default_rng(0))
-    parcel = taken.pack(0.1)
-    own = taken.snapshot.weight
-    moved = parcel.unpack(answer(own + 5, taken.snapshot.bias, tail_0_weight=np.ones((4, 8), np.float32)))  # type: ignore[arg-type]
+    """Weights outside the radius are clipped, a moved tail as well; names are the model's own."""
+    taken = seen(mlp(), *classes()).captured["0"]
+    tail = {"tail.0.weight": taken.snapshot.tail[0].weight + 5}
+    moved = unpacked(taken.pack(0.1, tail_radius=0.2), taken.weight + 5, taken.bias, tail)
     assert set(moved) == {"0.weight", "0.bias", "3.weight"}
-    assert np.abs(moved["0.weight"].numpy().astype(np.float64) - own).max() <= 0.1
+    assert np.abs(moved["0.weight"].astype(np.float64) - taken.weight).max() <= 0.1
+    assert np.abs(moved["3.weight"].astype(np.float64) - taken.snapshot.tail[0].weight).max() <= 0.2
+
+
+@pytest.mark.parametrize("name", ["weight", "bias", "tail"])
+def test_what_is_no_answer_is_refused(name: str) -> None:
+    """Wrong shapes, tensors that nobody asked for, and NaN are named."""
+    taken = seen(mlp(), *classes()).captured["0"]
+    right = {"weight": taken.weight, "bias": taken.bias, "tail": {}}
+    wrong: list[Any] = [
+        np.full(3, 1.0, np.float32),
+        np.full_like(taken.weight if name == "weight" else taken.bias, np.nan),
+    ]
+    if name == "tail":
+        wrong = [{"tail.0.weight": wrong[0]}, {"tail.7.weight": taken.weight}, {"tail.0.odd": taken.weight}]
+    for value in wrong:
+        with pytest.raises(CaptureError, match="the answer's"):
+            unpacked(taken.pack(0.1), **(right | {name: value}))
+
+
+def test_a_normalised_layer_has_its_box_in_its_own_units() -> None:
+    """Radii are scaled with the weights; a unit whose scale is 0 stays; a layer without bias gets none."""
+    norm = nn.BatchNorm1d(8)
+    model = used(nn.Sequential(nn.Linear(6, 8, bias=False), norm, nn.ReLU(), nn.Linear(8, 4)))
+    norm.weight.data[2] = 0.0
+    taken = seen(model, *classes()).captured["0"]
+    parcel = taken.pack(0.1)
+    assert parcel.spec_radius is None
+    sent = parcel.snapshot
+    assert sent.radius is not None
+    assert sent.bias_radius is not None
+    assert not sent.bias_radius.any()
+    assert np.array_equal(taken.weight, model[0].weight.detach().numpy())
+    moved = unpacked(parcel, sent.weight + sent.radius, sent.bias)
+    assert set(moved) == {"0.weight"}
+    change = np.abs(moved["0.weight"].astype(np.float64) - taken.weight)
+    assert change.max() <= 0.1
+    assert change[[0, 1, 3]].min() == pytest.approx(0.1, rel=1e-3)
+    assert not change[2].any()
 
 
 def test_a_projected_answer_stays_in_the_box_and_round_trips() -> None:
     """A wide layer travels as a few directions; any answer within their radii keeps every weight in its box."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(6, 200), nn.ReLU(), nn.Linear(200, 4)).eval()
-    taken = capture(model, open_source(classes(60)), Plan(project_above=100, directions=10), np.random.default_rng(0))
+    model = nn.Sequential(nn.Linear(6, 200), nn.ReLU(), nn.Linear(200, 4))
+    taken = seen(model, *classes(60), Plan(project_above=100, directions=10)).captured["2"]
     parcel = taken.pack(0.05)
     sent = parcel.snapshot
     assert sent.inputs.shape == (60, 10)
     assert parcel.spec_radius is None
     assert sent.radius is not None
-    corner = sent.radius * np.random.default_rng(0).choice([-1.0, 1.0], sent.radius.shape)
+    corner = (sent.radius * np.random.default_rng(0).choice([-1.0, 1.0], sent.radius.shape)).astype(np.float32)
     bias = np.full(4, 0.05, np.float32)
-    moved = parcel.unpack(answer(corner.astype(np.float32), bias))  # type: ignore[arg-type]
-    change = moved["2.weight"].numpy().astype(np.float64) - taken.snapshot.weight
-    assert 0 < np.abs(change).max() <= 0.05
-    new = {**model.state_dict(), **moved}
-    model.load_state_dict(new)
-    with torch.no_grad():
-        scores = model(classes(60)[0]).double().numpy()
-    np.testing.assert_allclose(outputs(sent, corner.astype(np.float32), bias), scores, atol=1e-4)
+    moved = unpacked(parcel, corner, bias)
+    assert 0 < np.abs(moved["2.weight"].astype(np.float64) - taken.weight).max() <= 0.05
+    value, [trial] = try_out(model, taken, RAMP, [moved], budget_s=10)
+    assert trial.why is None
+    assert trial.value == pytest.approx(RAMP.value(sent, corner, bias), rel=1e-4)
+    assert value != trial.value
+
+
+def test_samples_can_be_chosen_anew() -> None:
+    """Fewer samples for a dear job, among all that were seen; their weights still speak for all."""
+    taken = seen(mlp(), *classes(2000), Plan(samples=400)).captured["3"]
+    assert taken.whole.samples == pytest.approx(1600, abs=5)
+    few = taken.with_samples(100, np.random.default_rng(1))
+    assert (taken.snapshot.samples, few.snapshot.samples) == (400, 100)
+    assert few.snapshot.sample_weight is not None
+    assert float(few.snapshot.sample_weight.mean()) == pytest.approx(1.0, rel=1e-5)
+    assert try_out(mlp(), few, RAMP, [], budget_s=10)[0] > 0
+
+
+def dead(taken: Captured) -> list[bool]:
+    return [bool(share == 0) for share in taken.active]
+
+
+def test_dead_units_are_told_with_what_would_revive_them() -> None:
+    """A unit that is never active is dead; its bias has to rise by as much as it is below zero."""
+    model = mlp()
+    model[0].weight.data[1], model[0].bias.data[1] = 0.0, -3.0
+    taken = seen(model, *classes()).captured["0"]
+    assert dead(taken)[1]
+    assert sum(dead(taken)) == 1
+    assert taken.lift == pytest.approx(3.0, rel=1e-5)
+    assert seen(mlp(), *classes()).captured["3"].lift == 0.0
+
+
+def test_every_snapshot_can_travel() -> None:
+    """What is captured of each kind of model survives the wire."""
+    for model, inputs, targets in architectures().values():
+        for captured in seen(model, inputs, targets).captured.values():
+            sent = captured.pack(0.1, {"run": "r"}).snapshot
+            back = Snapshot.from_bytes(sent.to_bytes())
+            np.testing.assert_array_equal(outputs(back, back.weight, back.bias), outputs(sent, sent.weight, sent.bias))
 
 
 @settings(max_examples=25, deadline=None)
@@ -171,54 +366,3 @@ def test_clipping_is_exact(centre: float, radius: float, pull: float) -> None:
     middle = np.array([centre], np.float32)
     clipped = clip_to_box(middle + pull * radius, middle, radius).astype(np.float64)
     assert abs(clipped[0] - float(middle[0])) <= radius
-
-
-def test_a_single_logit_is_refused() -> None:
-    """One output per class is needed; a lone logit is explained, not guessed at."""
-    model = nn.Sequential(nn.Linear(6, 1)).eval()
-    with pytest.raises(CaptureError, match="one output per class"):
-        capture(model, open_source((classes()[0], torch.arange(40) % 2)), Plan(), np.random.default_rng(0))
-
-
-class Leaky(nn.Module):
-    """An activation that only the user can describe: a function with a slope of its own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.last = nn.Linear(6, 5), nn.Linear(5, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.last(nn.functional.leaky_relu(self.first(x), 0.2))
-
-
-def test_what_follows_a_layer_can_be_described() -> None:
-    """A tail given by the user stands for what watching cannot show; a wrong one is found out."""
-    torch.manual_seed(0)
-    model, data = Leaky().eval(), classes()
-    with pytest.raises(CaptureError, match="describe what follows with `tail`"):
-        trace_block(model, "first", data[0])
-    tail = (nn.LeakyReLU(0.2), "last")
-    taken = capture(model, open_source(data), Plan("first", tail=tail), np.random.default_rng(0)).snapshot
-    np.testing.assert_allclose(
-        outputs(taken, taken.weight, taken.bias), model(data[0]).detach().double().numpy(), atol=1e-5
-    )
-    with pytest.raises(CaptureError, match="does not lead to the model's output"):
-        trace_block(model, "first", data[0], [nn.ReLU(), "last"])
-
-
-def test_a_convolution_over_its_whole_input_is_a_linear_layer() -> None:
-    """Its kernels are rows. One at many places is too large, and says so; padding is not linear, either."""
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(2, 3, 4), nn.ReLU(), nn.Flatten(), nn.Linear(3, 4)).eval()
-    images = torch.randn(40, 2, 4, 4)
-    source = open_source((images, torch.arange(40) % 4))
-    taken = capture(model, source, Plan("0"), np.random.default_rng(0))
-    assert taken.snapshot.weight.shape == (3, 32)
-    expected = model(images).detach().double().numpy()
-    np.testing.assert_allclose(outputs(taken.snapshot, taken.snapshot.weight, taken.snapshot.bias), expected, atol=1e-5)
-    wide = nn.Sequential(nn.Conv2d(2, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(27, 4)).eval()
-    with pytest.raises(CaptureError, match="too large: a convolution at 9 places has 27 units"):
-        trace_block(wide, "0", images)
-    padded = nn.Sequential(nn.Conv2d(2, 3, 6, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(3, 4)).eval()
-    with pytest.raises(CaptureError, match="groups or padding"):
-        trace_block(padded, "0", images)

@@ -2,11 +2,8 @@
 
 import numpy as np
 import pytest
-import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from trainer.errors import CaptureError
-from trainer.snapshots.samples import choose_by_margin, choose_evenly, open_source
+from trainer.snapshots.samples import choose_by_margin, choose_evenly
 
 
 def pool(wrong: int, right: int) -> tuple[np.ndarray, np.ndarray]:
@@ -62,37 +59,24 @@ def test_the_same_seed_chooses_the_same_samples() -> None:
     assert len(set(choose_evenly(100, 30, np.random.default_rng(1)).positions)) == 30
 
 
-class _Pairs(Dataset[object]):
-    def __len__(self) -> int:
-        return 7
-
-    def __getitem__(self, index: int) -> object:
-        return torch.full((2,), float(index)), index % 3
-
-
-def test_every_kind_of_data_is_read_at_random() -> None:
-    """A tensor pair, a data set and a loader all give the same samples, without the loader's shuffling."""
-    inputs, targets = torch.stack([_Pairs()[i][0] for i in range(7)]), torch.arange(7) % 3  # type: ignore[index]
-    for data in (
-        (inputs, targets),
-        TensorDataset(inputs, targets),
-        _Pairs(),
-        DataLoader(_Pairs(), batch_size=2, shuffle=True),
-        DataLoader(TensorDataset(inputs, targets), batch_size=2, shuffle=True),
-    ):
-        source = open_source(data)  # type: ignore[arg-type]
-        got, labels = source.fetch([4, 1])
-        assert source.size == 7
-        assert torch.equal(got, inputs[[4, 1]])
-        assert torch.equal(labels, targets[[4, 1]])
+def test_rare_classes_weigh_what_they_are() -> None:
+    """A class is drawn more often than it is there, and each of its samples counts for as much less."""
+    margins = np.full(1000, -1.0)
+    classes = np.where(np.arange(1000) < 950, 0, 1)
+    choice = choose_by_margin(margins, classes, 60, np.random.default_rng(0))
+    assert choice.weights is not None
+    rare = classes[choice.positions] == 1
+    assert choice.weights[rare].sum() / choice.weights.sum() == pytest.approx(0.05, abs=1e-6)
 
 
-def test_data_without_random_access_is_refused() -> None:
-    """A stream cannot be sampled; the message says what can."""
-
-    class Stream(IterableDataset[object]):
-        def __iter__(self):  # type: ignore[no-untyped-def]
-            return iter(())
-
-    with pytest.raises(CaptureError, match="map-style"):
-        open_source(Stream())  # type: ignore[arg-type]
+def test_the_weighted_choice_is_unbiased() -> None:
+    """Over many draws the weighted mean of anything is that of the whole pool."""
+    rng = np.random.default_rng(0)
+    margins, classes = rng.normal(1, 1, 2000), (rng.random(2000) ** 3 * 4).astype(np.int64)
+    value = margins**2 + classes
+    found = []
+    for seed in range(200):
+        choice = choose_by_margin(margins, classes, 200, np.random.default_rng(seed))
+        assert choice.weights is not None
+        found.append(np.average(value[choice.positions], weights=choice.weights))
+    assert np.mean(found) == pytest.approx(value.mean(), rel=0.01)

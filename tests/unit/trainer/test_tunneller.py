@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from shared.contracts import JobSpec
 from shared.snapshot import Snapshot
 from tests.unit.trainer.fakes import FakePool, Tensors, least_squares, unchanged
-from trainer import CaptureError, Tunneller
-from trainer.errors import PoolUnavailableError
+from trainer import Tunneller
+from trainer.errors import DataError, PoolUnavailableError
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,7 @@ class Run:
 
     def tunneller(self, pool: FakePool, **options: Any) -> Tunneller:
         settings: dict[str, Any] = {"patience": 1, "min_delta": 0.0, "cooldown": 0, "radius": 100.0}
-        settings |= {"data": self.loader, "validate": self.errors} | options
+        settings |= {"data": data(), "validate": self.errors, "mode": "min"} | options
         return Tunneller(self.model, optimizer=self.optimizer, client=pool.client(), **settings)
 
     def bits(self) -> list[bytes]:
@@ -192,8 +192,9 @@ def test_answers_that_improve_nothing_are_not_even_tried() -> None:
     tunneller = run.tunneller(pool, sync=True, validate=lambda: float(len(calls)) or calls.append(1) or 0.0)
     for _ in range(3):
         tunneller.step(STALLED)
-    assert calls == []
     tunneller.close()
+    assert tunneller.summary().answers > 0
+    assert calls == [1], "the one of the first step alone"
 
 
 def test_step_returns_while_the_pool_holds_the_request() -> None:
@@ -218,31 +219,155 @@ def test_step_returns_while_the_pool_holds_the_request() -> None:
     tunneller.close()
 
 
-def test_the_snapshot_is_taken_on_the_background_thread() -> None:
-    """The data set is read by the tunneller's own thread only, never in step()."""
-    readers: set[str] = set()
+def test_the_background_thread_runs_no_torch_operator() -> None:
+    """It handles arrays alone: a loader that forks while it holds one of torch's locks would hang."""
+    called: list[str] = []
 
-    class Watched(TensorDataset):
-        def __getitem__(self, index: int) -> Any:
-            readers.add(threading.current_thread().name)
-            return super().__getitem__(index)
+    def note(frame: Any, kind: str, function: Any) -> None:
+        if kind == "c_call" and threading.current_thread().name == "gdsolver-tunneller":
+            owner = getattr(function, "__self__", None)
+            called.append(f"{getattr(function, '__module__', None)} {type(owner).__module__} {function!r}")
 
-    class Subset(torch.utils.data.Dataset[Any]):
-        inner = Watched(*data())
-
-        def __len__(self) -> int:
-            return len(self.inner)
-
-        def __getitem__(self, index: int) -> Any:
-            return self.inner[index]
-
-    run, pool = Run.start(), FakePool()
-    tunneller = run.tunneller(pool, data=Subset())
+    run, pool = Run.start(), FakePool(least_squares)
+    threading.setprofile(note)
+    try:
+        tunneller = run.tunneller(pool, sync=True)
+    finally:
+        threading.setprofile(None)
     for _ in range(3):
         tunneller.step(STALLED)
-    assert pool.submitted.wait(20)
     tunneller.close()
-    assert readers == {"gdsolver-tunneller"}
+    assert "answered" in kinds(tunneller)
+    assert called
+    assert [call for call in called if "torch" in call] == []
+
+
+def test_batches_pass_through_untouched_and_are_what_jobs_see() -> None:
+    """The loop gets its own batches in their order; the snapshot holds the rows that the loop drew, and no others."""
+    run, pool = Run.start(), FakePool()
+    inputs, targets = data()
+    train = torch.utils.data.SubsetRandomSampler(range(60))
+    loader = DataLoader(TensorDataset(inputs, targets), batch_size=20, sampler=train)
+    tunneller = run.tunneller(pool, data=None, sync=True, layer="0")
+    watched = tunneller.watch(loader)
+    assert len(watched) == 3
+    torch.manual_seed(7)
+    seen = [batch for batch, _ in watched]
+    torch.manual_seed(7)
+    assert all(torch.equal(mine, theirs) for mine, (theirs, _) in zip(seen, loader, strict=True))
+    tunneller.step(STALLED)
+    tunneller.step(STALLED)
+    tunneller.close()
+    known = {row.tobytes() for row in inputs[:60].numpy()}
+    assert pool.snapshots[0].samples == 60
+    assert {row.tobytes() for row in pool.snapshots[0].inputs} == known
+
+
+def test_a_loop_that_shows_no_samples_is_told_how(caplog: pytest.LogCaptureFixture) -> None:
+    """Without `watch`, `observe` or `data` there is nothing to solve; training goes on all the same."""
+    run = Run.start()
+    tunneller = run.tunneller(FakePool(), data=None, sync=True)
+    for _ in range(4):
+        tunneller.step(STALLED)
+    tunneller.close()
+    assert "tunneller.watch(loader)" in caplog.text
+
+
+def test_a_loader_as_data_is_refused_with_the_cure() -> None:
+    """Its data set need not be what the loop trains on: samplers, collation and splits are the loop's own."""
+    run = Run.start()
+    with pytest.raises(DataError, match=r"tunneller\.watch"):
+        run.tunneller(FakePool(), data=run.loader)
+
+
+def test_a_direction_is_never_guessed() -> None:
+    """With accuracy and a default of "min" every answer would make the model worse."""
+    run = Run.start()
+    with pytest.raises(ValueError, match="mode is missing"):
+        run.tunneller(FakePool(), mode=None)
+    assert run.tunneller(FakePool(), mode=None, monitor="val_acc")._detector.mode == "max"
+    assert run.tunneller(FakePool(), mode=None, monitor="val_loss")._detector.mode == "min"
+
+
+def test_an_exception_in_the_loop_adopts_nothing() -> None:
+    """While an error unwinds, the model is left as it is."""
+    run, pool = Run.start(), FakePool(least_squares, held=True)
+    tunneller = run.tunneller(pool)
+    before = run.bits()
+
+    def loop() -> None:
+        with tunneller:
+            tunneller.step(STALLED)
+            tunneller.step(STALLED)
+            assert pool.submitted.wait(20)
+            pool.release.set()
+            eventually(lambda: "answered" in kinds(tunneller))
+            raise RuntimeError("the user's own")
+
+    with pytest.raises(RuntimeError, match="user"):
+        loop()
+    assert run.bits() == before
+    assert "adopted" not in kinds(tunneller)
+
+
+def test_a_validation_that_does_not_hear_the_weights_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    """One that scores an EMA copy gives the same number before and after: said once, with the cure."""
+    run = Run.start()
+    tunneller = run.tunneller(FakePool(least_squares), sync=True, validate=lambda: 0.5)
+    for _ in range(6):
+        tunneller.step(0.5)
+    tunneller.close()
+    assert caplog.text.count("averaged (EMA) copy") == 1
+
+
+def test_an_answer_costs_two_validations_at_most() -> None:
+    """The known score is not computed again, and candidates are chosen on the kept samples first."""
+    run, pool = Run.start(), FakePool(least_squares, held=True)
+    tunneller = run.tunneller(pool)
+    for _ in range(3):
+        run.epoch()
+        tunneller.step(STALLED)
+    assert pool.submitted.wait(20)
+    run.epoch()
+    pool.release.set()
+    eventually(lambda: "answered" in kinds(tunneller))
+    before = tunneller.summary().validations
+    tunneller.step(run.errors())
+    verdict = next(event for event in tunneller.history if event.kind in ("adopted", "rejected"))
+    assert 1 <= tunneller.summary().validations - before <= 2
+    assert verdict.staleness_steps
+    tunneller.close()
+
+
+def test_a_resumed_run_goes_on_where_it_was() -> None:
+    """Patience, radii, turns and counters survive in `state_dict`."""
+    run, pool = Run.start(), FakePool(least_squares)
+    tunneller = run.tunneller(pool, sync=True, radius=None, validate=lambda: 0.5, patience=2)
+    for _ in range(6):
+        tunneller.step(STALLED)
+    state = tunneller.state_dict()
+    tunneller.close()
+    resumed = run.tunneller(FakePool(), radius=None, patience=2)
+    resumed.load_state_dict(state)
+    assert resumed.state_dict() == state
+    assert state["radii"]["4"] < 0.25
+    with pytest.raises(ValueError, match="format"):
+        resumed.load_state_dict({})
+    resumed.close()
+
+
+def test_a_model_explains_itself() -> None:
+    """Layer by layer: units, dead ones, and why not where not."""
+    run = Run.start()
+    run.model[0].weight.requires_grad_(False)  # type: ignore[index, union-attr]
+    with torch.no_grad():
+        run.model[0].bias[2] = -100.0  # type: ignore[index, union-attr]
+    tunneller = run.tunneller(FakePool())
+    told = tunneller.explain()
+    assert [layer.why is None for layer in told.layers] == [False, True]
+    assert "trainable" in str(told) or "requires_grad" in str(told)
+    assert "tunnels '4' (classification, ramp)" in tunneller.plan
+    tunneller.close()
 
 
 def test_step_leaves_everything_as_it_found_it() -> None:
@@ -330,18 +455,25 @@ def test_a_restart_between_polls_loses_nothing() -> None:
 def test_a_model_that_cannot_be_captured_goes_on_training(caplog: pytest.LogCaptureFixture) -> None:
     """Unsuitable layers are reported once, and never break the run."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(5, 3), nn.Sigmoid())
+    model = nn.Sequential(nn.Linear(5, 3), nn.LayerNorm(3))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     pool = FakePool()
     tunneller = Tunneller(
-        model, optimizer=optimizer, data=data(), validate=lambda: 1.0, client=pool.client(), patience=1, sync=True
+        model,
+        optimizer=optimizer,
+        data=data(),
+        validate=lambda: 1.0,
+        client=pool.client(),
+        mode="min",
+        patience=1,
+        sync=True,
     )
     for _ in range(5):
         tunneller.step(STALLED)
     tunneller.close()
-    assert pool.requests == []
+    assert pool.specs == []
     assert len(caplog.records) == 1
-    assert "no snapshot" in caplog.text
+    assert "what follows layer '0'" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -410,29 +542,6 @@ def test_the_radius_adapts() -> None:
     assert radii[0] > radii[1]  # type: ignore[operator]
 
 
-def test_a_stale_answer_can_be_merged_as_a_change() -> None:
-    """While training goes on, the ways include the change, parts of it, and the snapshot's own model."""
-    run, pool = Run.start(), FakePool(least_squares, held=True)
-    tried: list[float] = []
-
-    def validate() -> float:
-        tried.append(run.errors())
-        return tried[-1]
-
-    tunneller = run.tunneller(pool, validate=validate)
-    tunneller.step(STALLED)
-    tunneller.step(STALLED)
-    assert pool.submitted.wait(20)
-    run.epoch()
-    pool.release.set()
-    eventually(lambda: "answered" in kinds(tunneller))
-    tunneller.step(STALLED)
-    tunneller.close()
-    assert len(tried) == 1 + 5
-    verdict = next(event for event in tunneller.history if event.kind in ("adopted", "rejected"))
-    assert verdict.staleness_steps == 6
-
-
 def test_a_dict_of_scores_needs_a_monitor() -> None:
     """With several scores, the one to watch is named; a wrong name is answered with the right ones."""
     run = Run.start()
@@ -441,15 +550,6 @@ def test_a_dict_of_scores_needs_a_monitor() -> None:
     with pytest.raises(ValueError, match="accuracy"):
         tunneller.step({"accuracy": 0.5, "other": 1.0})
     tunneller.close()
-
-
-def test_a_model_that_cannot_be_copied_is_refused_at_once() -> None:
-    """The one error that is not deferred to the background: it would never work."""
-    model = nn.Linear(2, 2)
-    model.extra = threading.Lock()  # type: ignore[assignment]
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with pytest.raises(CaptureError, match="cannot be copied"):
-        Tunneller(model, optimizer=optimizer, data=data(), validate=lambda: 0.0, client=FakePool().client())
 
 
 def test_a_hidden_block_brings_its_tail_along() -> None:
@@ -472,6 +572,7 @@ def test_a_hidden_block_brings_its_tail_along() -> None:
         optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
         data=(inputs, targets),
         validate=size,
+        mode="min",
         client=FakePool(both).client(),
         layer="0",
         tail_radius=2.0,
@@ -492,7 +593,15 @@ def two_layers() -> nn.Sequential:
 def on_its_own(model: nn.Sequential, pool: FakePool, **options: Any) -> Tunneller:
     """A tunneller that chooses the layer itself and waits for answers."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    settings: dict[str, Any] = {"layer": "auto", "sync": True, "patience": 1, "radius": 1.0, "data": data()} | options
+    settings: dict[str, Any] = {
+        "layer": "auto",
+        "sync": True,
+        "patience": 1,
+        "radius": 1.0,
+        "data": data(),
+        "mode": "min",
+    }
+    settings |= options
     return Tunneller(model, optimizer=optimizer, validate=lambda: STALLED, client=pool.client(), **settings)
 
 

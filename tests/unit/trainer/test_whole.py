@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from shared.contracts import JobSpec
 from shared.snapshot import Snapshot
 from tests.unit.trainer.fakes import FakePool, Tensors
+from tests.unit.trainer.looking import seen
 from trainer import Tunneller
-from trainer.snapshots.capture import Plan, capture
-from trainer.snapshots.samples import open_source
 from trainer.snapshots.whole_network import (
     ANEW,
     MOST_COEFFICIENTS,
@@ -42,7 +41,7 @@ def data(scale: float = 1.0) -> tuple[Tensor, Tensor]:
 
 def views(model: nn.Sequential, *, whole: bool = True) -> list[LayerView]:
     given: dict[str, Any] = {"gradients": {}, "tail_moves": True, "whole": whole}
-    return survey(model, open_source(data()), np.random.default_rng(0), **given)
+    return survey(seen(model, *data()), **given)
 
 
 def test_a_small_network_is_a_view_of_its_own() -> None:
@@ -70,9 +69,8 @@ def test_a_whole_network_gets_as_many_samples_as_its_descents_bear() -> None:
 
 def test_boxes_are_in_the_units_of_new_weights() -> None:
     """Larger inputs make the block's unit smaller, larger targets the last layer's larger; widths multiply all."""
-    plan, rng = Plan(layer="0"), np.random.default_rng(0)
-    small = capture(network(), open_source(data()), plan, rng).snapshot
-    large = capture(network(), open_source(data(scale=10.0)), plan, rng).snapshot
+    small = seen(network(), *data()).captured["0"].snapshot
+    large = seen(network(), *data(scale=10.0)).captured["0"].snapshot
     assert units(small)[1] == pytest.approx(6**-0.5)
     assert units(large)[:2] == units(small)[:2]
     assert units(large)[2] == pytest.approx(10 * units(small)[2], rel=1e-5)
@@ -81,7 +79,7 @@ def test_boxes_are_in_the_units_of_new_weights() -> None:
 
 def test_the_last_tunnel_also_begins_from_new_weights() -> None:
     """Other weights for the same samples, of the size that new ones have; a stall in mid-run begins where GD is."""
-    snapshot = capture(network(), open_source(data()), Plan(layer="0"), np.random.default_rng(0)).snapshot
+    snapshot = seen(network(), *data()).captured["0"].snapshot
     anew = drawn_anew(snapshot, np.random.default_rng(1))
     assert np.array_equal(anew.inputs, snapshot.inputs)
     for old, new in zip((snapshot, *snapshot.tail), (anew, *anew.tail), strict=True):
@@ -95,7 +93,7 @@ def test_the_last_tunnel_also_begins_from_new_weights() -> None:
 
 def tunneller(model: nn.Sequential, pool: FakePool, **options: Any) -> Tunneller:
     settings: dict[str, Any] = {"layer": "auto", "sync": True, "patience": 1, "cooldown": 0, "objective": "mse"}
-    settings |= {"data": data(), "validate": lambda: size(model)} | options
+    settings |= {"data": data(), "validate": lambda: size(model), "mode": "min"} | options
     return Tunneller(model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), client=pool.client(), **settings)
 
 
@@ -124,12 +122,13 @@ def test_an_answer_moves_every_layer() -> None:
         return {"weight": np.zeros_like(snapshot.weight)} | tail
 
     model = network()
+    before = {name: values.clone() for name, values in model.state_dict().items()}
     with tunneller(model, FakePool(nothing)) as tunnels:
         tunnels.step(STALLED)
         assert tunnels.step(STALLED)
-    weights = [values for name, values in model.state_dict().items() if name.endswith("weight")]
+    weights = {name: values for name, values in model.state_dict().items() if name.endswith("weight")}
     assert len(weights) == 3
-    assert not any(values.any() for values in weights)
+    assert not any(torch.equal(values, before[name]) for name, values in weights.items())
 
 
 def test_several_failures_of_one_stall_count_once() -> None:

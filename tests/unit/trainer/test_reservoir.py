@@ -1,0 +1,209 @@
+"""What is kept of the batches that a loop draws: a fair sample, in bounds, as it was, and nothing else noticed."""
+
+from collections import UserDict
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
+
+from trainer.errors import DataError, TrainerError
+from trainer.snapshots.reservoir import Batch, Reservoir, Rows
+
+CPU = torch.device("cpu")
+
+
+def numbered(count: int, start: int = 0) -> tuple[Tensor, Tensor]:
+    """Samples that can be told apart: the input is the number."""
+    numbers = torch.arange(start, start + count)
+    return numbers.float()[:, None], numbers
+
+
+def numbers_of(rows: Rows) -> list[int]:
+    """Which of the numbered samples these are."""
+    return sorted(int(target) for _, batch in rows.batches(100, CPU) for target in batch.targets)
+
+
+def drawn(reservoir: Reservoir, most: int = 10_000) -> list[int]:
+    return numbers_of(reservoir.rows(most, np.random.default_rng(0)))
+
+
+def test_every_sample_has_the_same_chance() -> None:
+    """Over 400 seeds each of 200 samples is kept about equally often, wherever in the epoch it came."""
+    counts = np.zeros(200)
+    for seed in range(400):
+        reservoir = Reservoir(keep=40, seed=seed)
+        for start in range(0, 200, 4):
+            reservoir.observe(numbered(4, start))
+        assert 0 < reservoir.size <= 40
+        counts[drawn(reservoir)] += 1
+    mean = counts.mean()
+    assert abs(counts[:40].mean() - mean) < 0.15 * mean
+    assert abs(counts[-40:].mean() - mean) < 0.15 * mean
+
+
+def test_it_keeps_to_its_limits() -> None:
+    """At most `keep` samples and `keep_mb` MiB; where rows grow, some are dropped."""
+    reservoir = Reservoir(keep=50, keep_mb=0.01)
+    for size in (10, 100, 1000):
+        reservoir.observe((torch.zeros(64, size), torch.arange(64)))
+    kept = reservoir.rows(1000, np.random.default_rng(0))
+    total = sum(tensor.nbytes for _, batch in kept.batches(10, CPU) for tensor in (batch.args[0], batch.targets))
+    assert 0 < total <= 0.01 * 2**20
+    assert reservoir.seen == 192
+
+
+def test_the_same_seed_keeps_the_same_samples_and_no_global_state_is_touched() -> None:
+    """The choice has a generator of its own."""
+    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[union-attr]
+    reservoirs = [Reservoir(keep=10, seed=3) for _ in range(2)]
+    for reservoir in reservoirs:
+        reservoir.observe(numbered(100))
+    assert drawn(reservoirs[0]) == drawn(reservoirs[1])
+    assert torch.equal(before, torch.get_rng_state())
+    assert np.array_equal(numpy_before, np.random.get_state()[1])  # type: ignore[arg-type]
+
+
+def test_batches_are_copied_and_left_as_they_are() -> None:
+    """A loop may change its batch in place afterwards; dtypes are kept."""
+    inputs, targets = torch.ones(4, 3, dtype=torch.bfloat16), torch.arange(4)
+    reservoir = Reservoir()
+    reservoir.observe((inputs, targets))
+    inputs.zero_()
+    _, batch = next(reservoir.rows(4, np.random.default_rng(0)).batches(4, CPU))
+    assert batch.args[0].dtype == torch.bfloat16
+    assert batch.args[0].float().sum() == 12
+
+
+def test_an_epochs_rows_stay_until_the_next_has_as_many() -> None:
+    """There is always a sample, and after an epoch none of its rows is older than that."""
+    reservoir = Reservoir(keep=30)
+    reservoir.begin()
+    reservoir.observe(numbered(30))
+    reservoir.begin()
+    reservoir.observe(numbered(20, 100))
+    assert max(drawn(reservoir)) < 30
+    reservoir.observe(numbered(10, 120))
+    assert min(drawn(reservoir)) >= 100
+    assert reservoir.size == 30
+
+
+def test_equal_rows_count_once_where_epochs_are_not_announced() -> None:
+    """Several epochs by hand are one sample; a loop that announces epochs and draws twice means it."""
+    by_hand, announced = Reservoir(), Reservoir()
+    announced.begin()
+    for _ in range(3):
+        by_hand.observe(numbered(10))
+        announced.observe(numbered(10))
+    assert drawn(by_hand) == list(range(10))
+    assert len(drawn(announced)) == 30
+
+
+def test_a_full_sample_by_hand_is_followed_by_a_new_one() -> None:
+    """`mark` ends what is full; what is not goes on."""
+    reservoir = Reservoir(keep=10)
+    reservoir.observe(numbered(5))
+    reservoir.mark()
+    reservoir.observe(numbered(5, 5))
+    reservoir.mark()
+    reservoir.observe(numbered(10, 100))
+    assert drawn(reservoir) == list(range(100, 110))
+
+
+class _Stream(IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        return iter([(torch.tensor([float(n)]), n) for n in range(8)])
+
+
+class _Dicts(Dataset[Any]):
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"input_ids": torch.full((3,), index), "attention_mask": torch.ones(3), "labels": index}
+
+
+def test_only_what_the_loader_draws_is_seen() -> None:
+    """A sampler's other rows, streams and dictionaries: the batches say it all."""
+    inputs, targets = numbered(40)
+    loaders: list[tuple[Any, list[int]]] = [
+        (DataLoader(TensorDataset(inputs, targets), 4, sampler=SubsetRandomSampler(range(20))), list(range(20))),
+        (DataLoader(_Stream(), 4), list(range(8))),
+        (DataLoader(_Dicts(), 4), list(range(8))),
+    ]
+    for loader, expected in loaders:
+        reservoir = Reservoir()
+        for batch in loader:
+            reservoir.observe(batch)
+        assert drawn(reservoir) == expected
+
+
+def only(reservoir: Reservoir) -> Batch:
+    return next(reservoir.rows(100, np.random.default_rng(0)).batches(100, CPU))[1]
+
+
+def test_batches_of_every_form_are_split() -> None:
+    """Weights, several inputs, mappings by Hugging Face's convention, and one's own `split`."""
+    inputs, targets = numbered(6)
+    weights, flags = torch.rand(6), {"return_dict": True, "past": None}
+    cases: list[tuple[Any, Any, int, set[str]]] = [
+        ((inputs, targets, weights), None, 1, set()),
+        ([(inputs, inputs), targets], None, 2, set()),
+        ({"input_ids": inputs, "mask": inputs, "labels": targets}, None, 0, {"input_ids", "mask"}),
+        (UserDict({"x": inputs, "y": targets}), None, 1, set()),
+        ((inputs.numpy(), targets.numpy()), None, 1, set()),
+        ("odd", lambda _: ((inputs,), flags, targets, weights), 1, set(flags)),
+        ("odd", lambda _: Batch((inputs,), {}, targets), 1, set()),
+    ]
+    for batch, split, args, kwargs in cases:
+        reservoir = Reservoir(split=split)
+        reservoir.observe(batch)
+        seen = only(reservoir)
+        assert (len(seen.args), set(seen.kwargs)) == (args, kwargs)
+        assert sorted(seen.targets.tolist()) == list(range(6))
+    assert seen.weights is None
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        torch.zeros(3, 2),
+        (1, 2, 3, 4),
+        {"a": torch.zeros(3)},
+        {"x": torch.zeros(3), "label": torch.zeros(3), "y": torch.zeros(3)},
+        (torch.zeros(5, 2), torch.zeros(3)),
+        ("text", torch.zeros(3)),
+        (torch.zeros(3, 2), "text"),
+    ],
+)
+def test_what_cannot_be_split_is_refused_with_the_cure(batch: Any) -> None:
+    """Nothing is guessed; the error is the trainer's own and names `split`."""
+    with pytest.raises(DataError, match="split=lambda batch"):
+        Reservoir().observe(batch)
+    assert issubclass(DataError, TrainerError)
+
+
+def test_rows_of_different_lengths_are_grouped() -> None:
+    """Batches hold equal shapes; row numbers say where each belongs, and the order is always the same."""
+    reservoir = Reservoir()
+    for length in (3, 5, 3):
+        reservoir.observe((torch.zeros(4, length), torch.full((4,), length)))
+    rows = reservoir.rows(100, np.random.default_rng(0))
+    batches = list(rows.batches(3, CPU))
+    assert sorted(np.concatenate([numbers for numbers, _ in batches]).tolist()) == list(range(len(rows)))
+    for numbers, batch in batches:
+        assert batch.args[0].shape[1] == batch.targets[0]
+        again = next(rows.take(numbers).batches(100, CPU))[1]
+        assert torch.equal(again.targets, batch.targets)
+
+
+def test_tensors_in_memory_are_sampled_without_batches() -> None:
+    """The whole data is there at once; at most `keep` of it are kept, with their weights."""
+    inputs, targets = numbered(100)
+    reservoir = Reservoir.of_tensors((inputs, inputs), targets, targets.float(), keep=30, keep_mb=1, seed=1)
+    assert (reservoir.size, reservoir.seen) == (30, 100)
+    batch = only(reservoir)
+    assert batch.weights is not None
+    assert torch.equal(batch.args[1][:, 0], batch.weights)

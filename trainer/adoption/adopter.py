@@ -1,0 +1,82 @@
+"""What follows an answer: it is decided on, learned from, noted down, and the pool is told."""
+
+import math
+import time
+from dataclasses import dataclass, field
+
+from shared.contracts import Feedback
+from trainer.adoption.decision import Court, Decision
+from trainer.events import Kind
+from trainer.journal import Journal
+from trainer.pool.background import Answer, BackgroundWorker, Verdict
+from trainer.speaking import logger
+from trainer.stalls.radius import AdaptiveRadius
+from trainer.stalls.turns import Turns
+from trainer.story import NOTHING_BETTER
+
+
+@dataclass
+class Adopter:
+    """Deals with the answers of one tunneller, one by one; `monitor` is the name of the score."""
+
+    court: Court
+    turns: Turns
+    radius: AdaptiveRadius
+    journal: Journal
+    worker: BackgroundWorker
+    monitor: str | None
+    _warned: bool = field(default=False, init=False)
+
+    def consider(self, answer: Answer, known: float | None, budget_s: float) -> Decision:
+        """Adopt an answer if it helps; `known` is the score of the model as it is, where it is known."""
+        begun, validated = time.perf_counter(), self.court.validator.seconds
+        decision = self._decide(answer, known, budget_s)
+        self.journal.trial_s += time.perf_counter() - begun - (self.court.validator.seconds - validated)
+        self._learn(answer, decision)
+        self._conclude(answer, decision)
+        return decision
+
+    def _decide(self, answer: Answer, known: float | None, budget_s: float) -> Decision:
+        if not answer.result.improved:
+            return Decision(accepted=False, detail=NOTHING_BETTER)
+        if (why := self.turns.distrusted.get(answer.stall.view.name)) is not None:
+            return Decision(accepted=False, refused=why)
+        stall = answer.stall
+        return self.court.decide(
+            stall.captured, answer.objective, stall.start, answer.parameters, known=known, budget_s=budget_s
+        )
+
+    def _learn(self, answer: Answer, decision: Decision) -> None:
+        """Adapt radius and turns; a layer whose model does not do what its job promised is not tried again."""
+        view, number = answer.stall.view, answer.stall.number
+        if decision.accepted:
+            self.turns.helped(view.turn, number)
+            if not view.whole:
+                self.radius.adopted(view.name)
+            return
+        self.turns.failed(view.turn, number)
+        if decision.refused is not None:
+            self.turns.distrusted[view.name] = decision.refused
+        elif answer.result.improved and not view.whole:
+            self.radius.rejected(view.name)
+
+    def _conclude(self, answer: Answer, decision: Decision) -> None:
+        """Note the verdict, have the pool told, and say what the user should know."""
+        stall = answer.stall
+        stale = self.journal.gd_step - stall.gd_step
+        figures = {"before": decision.before, "after": decision.after, "staleness_steps": stale}
+        kind: Kind = "adopted" if decision.accepted else "rejected" if decision.refused is None else "refused"
+        detail = decision.refused or decision.detail
+        self.journal.add(kind, stall.number, job=answer.job, way=decision.way, detail=detail, **figures)
+        finite = {name: value for name, value in figures.items() if value is not None and math.isfinite(value)}
+        feedback = Feedback.model_validate({"accepted": decision.accepted, "metric": self.monitor, **finite})
+        self.worker.report(Verdict(answer.job, feedback))
+        told = decision.way if detail is None else detail
+        logger.info("stall %d: answer %s, %s -> %s (%s)", stall.number, kind, decision.before, decision.after, told)
+        if decision.deaf and not self._warned:
+            self._warned = True
+            logger.warning(
+                "validate() gave %.6g before and after the weights were changed: if it scores an averaged (EMA) copy "
+                "or caches its score, no answer can ever be adopted; let it score the model that is trained",
+                decision.after,
+            )

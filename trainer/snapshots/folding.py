@@ -1,0 +1,162 @@
+"""Computes a chain of layers as it travels: normalisations folded into weights, residual paths as offsets."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from shared.activations import Activation
+from trainer.snapshots.blocks import Affine, Array, Block, Layer, affine_of
+from trainer.snapshots.watch import Recording
+
+OUTPUT = "output"
+"""In place of a source's layer: the offset is what the model's output has beyond the last layer's."""
+
+
+@dataclass(frozen=True, eq=False)
+class Folded:
+    """A layer on the wire: `activation(weight x + bias + offset)`, float64.
+
+    weight [out, in], bias [out] or None, offset [N, out] or None. `scale` [out] is what its own weights were multiplied
+    by, None where they were not; `entering` is the normalisation of its inputs that the weights contain.
+    """
+
+    weight: Array
+    bias: Array | None
+    activation: Activation
+    offset: Array | None = None
+    scale: Array | None = None
+    entering: Affine | None = None
+
+    def before(self, values: Array) -> Array:
+        """The pre-activations [N, out] of inputs [N, in]."""
+        made = values @ self.weight.T
+        if self.bias is not None:
+            made = made + self.bias
+        return made if self.offset is None else made + self.offset
+
+
+def fold(model: nn.Module, block: Block) -> list[Folded]:
+    """The layers of a block with the weights that the model has now, without offsets."""
+    return [_fold(model, layer) for layer in block.layers]
+
+
+def _fold(model: nn.Module, layer: Layer) -> Folded:
+    own_weight, own_bias = layer.matrix(model)
+    weight = own_weight.astype(np.float64)
+    bias = None if own_bias is None else own_bias.astype(np.float64)
+    scale, entering = None, None
+    if layer.enters is not None:
+        entering = _affine(model, layer.enters)
+        shift = weight @ entering.shift
+        weight, bias = weight * entering.scale, shift if bias is None else bias + shift
+    if layer.before is not None:
+        behind = _affine(model, layer.before)
+        scale, weight = behind.scale, behind.scale[:, None] * weight
+        bias = behind.shift if bias is None else behind.scale * bias + behind.shift
+    return Folded(weight, bias, layer.activation, None, scale, entering)
+
+
+def _affine(model: nn.Module, name: str) -> Affine:
+    found = affine_of(model, name)
+    assert found is not None, "a block names only normalisations that were found to be affine"
+    return found
+
+
+def with_offsets(layers: Sequence[Folded], block: Block, seen: Recording) -> list[Folded]:
+    """The same layers with the residual paths that a recording shows: what layers take in beyond what the chain says.
+
+    A path that enters layer I's input adds `weight (input - chain's input)` to its pre-activation.
+    """
+    done: list[Folded] = []
+    values = seen.taken_in[block.layer.name].astype(np.float64)
+    for layer, folded in zip(block.layers, layers, strict=True):
+        offset = _offset(layer, folded, values, seen)
+        done.append(folded if offset is None else replace(folded, offset=offset))
+        values = done[-1].activation(done[-1].before(values))
+    return done
+
+
+def _offset(layer: Layer, folded: Folded, values: Array, seen: Recording) -> Array | None:
+    if not layer.offset:
+        return None
+    if layer.source is None:
+        taken_in = seen.taken_in[layer.name].astype(np.float64)
+        if folded.entering is not None:  # the folded weight takes what comes before the normalisation, as `values` are
+            scale = folded.entering.scale
+            taken_in = (taken_in - folded.entering.shift) / np.where(scale == 0.0, 1.0, scale)
+        return np.asarray((taken_in - values) @ folded.weight.T)
+    kind, name = layer.source
+    if kind == OUTPUT:
+        return seen.output.astype(np.float64) - folded.before(values)
+    return (seen.taken_in if kind == "taken_in" else seen.put_out)[name].astype(np.float64)
+
+
+def recorded_for(block: Block) -> tuple[set[str], set[str]]:
+    """Of which layers a recording must hold the inputs and the outputs, for `with_offsets`."""
+    inputs, outputs = {block.layer.name}, set[str]()
+    for layer in block.layers:
+        if layer.offset and layer.source is None:
+            inputs.add(layer.name)
+        elif layer.source is not None and layer.source[0] != OUTPUT:
+            (inputs if layer.source[0] == "taken_in" else outputs).add(layer.source[1])
+    return inputs, outputs
+
+
+def scores(layers: Sequence[Folded], values: NDArray[Any]) -> Array:
+    """What the chain puts out [N, K] for block inputs [N, d]."""
+    result: Array = values.astype(np.float64)
+    for layer in layers:
+        result = layer.activation(layer.before(result))
+    return result
+
+
+def noise(layers: Sequence[Folded], values: NDArray[Any], unit: float) -> Array:
+    """About how far rounding may move the chain's scores [N, 1]: the root of the sum of squares of the last terms."""
+    *first, last = layers
+    entering = scores(first, values) if first else values.astype(np.float64)
+    spread = np.sqrt(np.square(entering) @ np.square(last.weight).T).max(axis=1, keepdims=True)
+    size = 0.0 if last.bias is None else np.abs(last.bias).max()
+    if last.offset is not None:
+        size = size + np.abs(last.offset).max(axis=1, keepdims=True)
+    return np.asarray(unit * (spread + size))
+
+
+def link(name: str, values: Array) -> Array:
+    """What the model makes of its scores [N, K]."""
+    match name:
+        case "log_softmax":
+            return _log_softmax(values)
+        case "softmax":
+            return np.asarray(np.exp(_log_softmax(values)))
+        case "sigmoid":
+            return np.asarray(0.5 * (np.tanh(0.5 * values) + 1.0))
+    return values
+
+
+def unlink(name: str, values: Array) -> Array:
+    """Scores that the model's outputs come from; of a softmax up to a constant a sample, which changes no margin."""
+    tiny = 1e-30
+    match name:
+        case "softmax":
+            return np.asarray(np.log(np.maximum(values, tiny)))
+        case "sigmoid":
+            return np.asarray(np.log(np.maximum(values, tiny)) - np.log(np.maximum(1.0 - values, tiny)))
+    return values
+
+
+def _log_softmax(values: Array) -> Array:
+    shifted = values - values.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+
+LINKS: Mapping[str, tuple[str, ...]] = {
+    "classification": ("log_softmax", "softmax"),
+    "binary": ("sigmoid",),
+    "multilabel": ("sigmoid",),
+    "regression": (),
+}
+"""What a model may make of its scores, by task: the class that wins stays the same."""

@@ -1,0 +1,196 @@
+"""Reads a model's output and the targets beside it as positions: one row of scores each, whatever the head's shape."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from shared.snapshot import FloatArray, IntArray, Task
+from trainer.errors import DataError
+
+BINARY_OR_NUMBERS = 'say which they are: task="binary" (one logit) or task="regression"'
+LABELS_OR_NUMBERS = 'say which they are: task="multilabel" (independent logits) or task="regression"'
+
+
+def output_tensor(output: Any) -> Tensor:
+    """The tensor that a model puts out: itself, `.logits` of an output object or mapping, or the first of several."""
+    if isinstance(output, Tensor):
+        return output
+    logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if isinstance(logits, Tensor):
+        return logits
+    parts: Sequence[Any] = output if isinstance(output, tuple | list) else ()
+    parts = list(output.values()) if isinstance(output, Mapping) and len(output) == 1 else parts
+    if first := [part for part in parts if isinstance(part, Tensor)]:
+        return first[0]
+    raise DataError(
+        f"the model puts out a {type(output).__name__}; GDSolver reads a tensor, an object with `.logits`, or the "
+        "first tensor of a tuple"
+    )
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to read an output as positions: `axis` holds the scores of a position, None where it has but one."""
+
+    task: Task
+    axis: int | None
+
+    def matrix(self, values: Tensor) -> Tensor:
+        """A tensor of the output's shape as [P, K]."""
+        if self.axis is None:
+            return values.reshape(-1, 1)
+        by_position = values.movedim(self.axis, -1)
+        return by_position.reshape(-1, by_position.shape[-1])
+
+    def targets(self, values: Tensor, positions: int) -> Tensor:
+        """The targets as [P] or, for several outputs, [P, K]."""
+        if self.axis is None or values.numel() == positions:
+            return values.reshape(positions)
+        return self.matrix(values)
+
+
+def weights_of(weights: Tensor | None, positions: int) -> Tensor | None:
+    """Each position's weight [P] from one a sample [n] or one a position [n, ...]; DataError for other shapes."""
+    if weights is None or weights.numel() == positions:
+        return None if weights is None else weights.reshape(-1)
+    if positions % weights.shape[0] or weights.numel() != weights.shape[0]:
+        raise DataError(
+            f"the weights have shape {list(weights.shape)} for {positions} positions; give one a sample, or one a "
+            "position"
+        )
+    return weights.reshape(-1).repeat_interleave(positions // weights.shape[0])
+
+
+def views(output: Tensor, targets: Tensor, task: Task | None, ignore_index: int) -> list[View]:
+    """The ways in which an output and its targets fit together, the likelier first.
+
+    Without `task` it is inferred. Raises DataError, naming the cure, if nothing fits, or if two tasks do that differ.
+    """
+    found = list(_fitting(output, targets))
+    if task is None:
+        _refuse_guesses(output, targets, ignore_index)
+        chosen = [view for view in found if view.task == _inferred(view, targets)]
+    else:
+        chosen = [view for view in found if view.task == task]
+    if not chosen:
+        asked = f" for task={task!r}" if task else ""
+        raise DataError(
+            f"an output of shape {list(output.shape)} does not fit {_kind(targets)} targets of shape "
+            f"{list(targets.shape)}{asked}; {_expected(task)}. If the loss reshapes them, give `split` that does, too"
+        )
+    return chosen
+
+
+def _fitting(output: Tensor, targets: Tensor) -> Iterator[View]:
+    """Every way in which shapes fit, as every task that has such shapes."""
+    shape, wanted = tuple(output.shape), tuple(targets.shape)
+    whole = not targets.is_floating_point()
+    axes = [len(shape) - 1, *([1] if len(shape) > 2 else [])]
+    for axis in axes if len(shape) > 1 else []:
+        rest = shape[:axis] + shape[axis + 1 :]
+        if shape[axis] > 1 and wanted in (rest, (*rest, 1)):
+            yield View("classification", axis)
+        if shape[axis] > 1 and wanted == shape:
+            yield from (View(task, axis) for task in ("multilabel", "regression", "classification"))
+        if shape[axis] == 1 and wanted in (rest, shape):
+            yield from _single(axis, whole=whole)
+    if wanted == shape or (len(shape) == 1 and wanted == (*shape, 1)):
+        yield from _single(None, whole=whole)
+
+
+def _single(axis: int | None, *, whole: bool) -> Iterator[View]:
+    yield View("binary", axis)
+    yield View("regression", axis)
+
+
+def _inferred(view: View, targets: Tensor) -> Task | None:
+    """The task that the targets' dtype says; values are checked later."""
+    if targets.is_floating_point():
+        return "regression"
+    return view.task if view.task != "regression" else None
+
+
+def _refuse_guesses(output: Tensor, targets: Tensor, ignore_index: int) -> None:
+    """Raise DataError where the values may mean two things."""
+    single = output.dim() == 1 or output.shape[-1] == 1 or tuple(output.shape) != tuple(targets.shape)
+    known = targets[targets != ignore_index] if not targets.is_floating_point() else targets
+    zero_one = bool(((known == 0) | (known == 1)).all()) and known.numel() > 0
+    if not targets.is_floating_point():
+        if not zero_one and targets.numel() == output.numel() and known.numel() > 0:
+            raise DataError(
+                f"whole numbers {int(known.min())} to {int(known.max())} beside an output of shape "
+                f'{list(output.shape)} are no labels 0 and 1; say task="regression", or put out a score per class'
+            )
+        if zero_one and not single and output.dim() == 2 and bool((targets.sum(dim=-1) == 1).all()):
+            raise DataError('the targets are one-hot; say task="classification", or task="multilabel"')
+        return
+    if zero_one and single and targets.numel() == output.numel():
+        raise DataError(f"the targets are 0 and 1 as floating-point numbers beside one output; {BINARY_OR_NUMBERS}")
+    if not single and output.dim() == 2:
+        sums = known.sum(dim=-1)
+        if bool((known >= 0).all()) and bool(torch.isclose(sums, torch.ones_like(sums), atol=1e-3).all()):
+            what = "one-hot" if zero_one else "probabilities"
+            raise DataError(
+                f"the targets are {what}: give classes by split=lambda batch: (args, kwargs, targets.argmax(-1)), or "
+                f'say task="regression"'
+            )
+    if zero_one and not single:
+        raise DataError(f"the targets are 0 and 1 as floating-point numbers; {LABELS_OR_NUMBERS}")
+
+
+def _kind(targets: Tensor) -> str:
+    return "floating-point" if targets.is_floating_point() else "integer"
+
+
+def _expected(task: Task | None) -> str:
+    return {
+        "classification": "scores [N, K], [N, T, K] or [N, K, H, W] need integer targets [N], [N, T] or [N, H, W]",
+        "binary": "one logit [N] or [N, 1] needs targets [N] of 0 and 1",
+        "multilabel": "logits [N, K] need targets [N, K] of 0 and 1",
+        "regression": "outputs [N, k] need targets of the same shape",
+    }.get(
+        task or "",
+        "integer targets need a score per class along the last dimension or dimension 1, floating-point ones the "
+        "output's shape",
+    )
+
+
+def wire_targets(view: View, targets: Tensor, classes: int) -> FloatArray | IntArray:
+    """Targets [P] or [P, K] as a snapshot has them; DataError for values that the task does not have."""
+    if view.task == "regression":
+        values = targets.float().cpu().numpy()
+        if not np.isfinite(values).all():
+            raise DataError("the targets hold NaN or infinity; leave such samples out in `split`")
+        return np.asarray(values, dtype=np.float32)
+    if view.task == "classification" and targets.dim() == 2:
+        targets = _classes(targets)
+    found = targets.double().cpu().numpy()
+    most = classes - 1 if view.task == "classification" else 1
+    if found.size and (found != np.rint(found)).any():
+        raise DataError(
+            f'the targets of task="{view.task}" are not whole numbers; say task="regression" if they are numbers'
+        )
+    if found.size and (found.min() < 0 or found.max() > most):
+        raise DataError(
+            f"the targets of task={view.task!r} are {found.min():g} to {found.max():g}, expected 0 to {most}"
+            f"{_hint(view, found)}"
+        )
+    return np.asarray(found, dtype=np.int64)
+
+
+def _hint(view: View, found: NDArray[np.float64]) -> str:
+    if view.task == "classification" and found.min() < 0:
+        return "; name the value that the loss leaves out as `ignore_index`"
+    return "; labels may be given as 0 and 1 by `split`" if view.task != "classification" else ""
+
+
+def _classes(targets: Tensor) -> Tensor:
+    """One-hot rows as classes; probabilities are no classes."""
+    if not bool((((targets == 0) | (targets == 1)).all(dim=1) & (targets.sum(dim=1) == 1)).all()):
+        raise DataError('the targets are probabilities, not classes; give classes by `split`, or say task="regression"')
+    return targets.argmax(dim=1)

@@ -1,0 +1,278 @@
+"""Keeps a bounded, seeded sample of the batches that a training loop draws, in host memory and as they were."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainer.snapshots.batches import Batch, Split, put_together, read_batch, take_apart
+
+__all__ = ["Batch", "Reservoir", "Rows", "Split"]
+
+MIB = 1024 * 1024
+PENDING_BYTES = 8 * MIB
+"""Chosen rows that are still on a device are fetched when they are so large: a fetch makes the device wait."""
+CLUSTER = 16
+"""Rows that are chosen together at least (where a batch has so many): copying them one by one would cost more."""
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One sample: its tensors (without the leading dimension), and the form of the batch that it came in.
+
+    Rows with the same key can be stacked: the same form, shapes and dtypes.
+    """
+
+    leaves: tuple[Tensor, ...]
+    form: Any
+    key: str
+
+    def content(self) -> bytes:
+        """What tells it from other rows."""
+        return self.key.encode() + b"".join(bytes(_raw(leaf)) for leaf in self.leaves)
+
+
+def _raw(leaf: Tensor) -> NDArray[np.uint8]:
+    return np.asarray(leaf.contiguous().reshape(-1).view(torch.uint8).numpy())
+
+
+class Rows:
+    """Kept samples, numbered from 0; they are never changed, and stay in host memory until `batches` stacks them."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = tuple(rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def take(self, numbers: Sequence[int] | NDArray[np.int64]) -> "Rows":
+        """Only these, numbered anew."""
+        return Rows([self._rows[number] for number in numbers])
+
+    def batches(self, size: int, device: torch.device) -> Iterator[tuple[NDArray[np.int64], Batch]]:
+        """Batches of at most `size` rows of equal shapes on `device`, each with its row numbers.
+
+        The order is always the same.
+        """
+        groups: dict[str, list[int]] = {}
+        for number, row in enumerate(self._rows):
+            groups.setdefault(row.key, []).append(number)
+        for numbers in groups.values():
+            for start in range(0, len(numbers), size):
+                chosen = numbers[start : start + size]
+                yield np.array(chosen, np.int64), self._stacked(chosen, device)
+
+    def _stacked(self, numbers: Sequence[int], device: torch.device) -> Batch:
+        rows = [self._rows[number] for number in numbers]
+        leaves = [torch.stack(leaf).to(device) for leaf in zip(*(row.leaves for row in rows), strict=True)]
+        return put_together(rows[0].form, leaves)
+
+
+@dataclass(frozen=True, eq=False)
+class _Cluster:
+    """Rows of one batch that were chosen together: their tensors, the batch's form and size, and a lot in [0, 1)."""
+
+    leaves: tuple[Tensor, ...]
+    form: Any
+    total: int
+    lot: float
+
+    @property
+    def count(self) -> int:
+        return len(self.leaves[0])
+
+    @property
+    def bytes(self) -> int:
+        return sum(leaf.numel() * leaf.element_size() for leaf in self.leaves)
+
+    def take(self, chosen: NDArray[np.int64]) -> "_Cluster":
+        """A copy of some of the rows: later changes of the batch in place do not matter."""
+        index = torch.from_numpy(chosen)
+        with torch.no_grad():
+            return replace(self, leaves=tuple(leaf.detach()[index.to(leaf.device)] for leaf in self.leaves))
+
+    def copy(self) -> "_Cluster":
+        """A copy of all rows."""
+        return replace(self, leaves=tuple(leaf.detach().clone() for leaf in self.leaves))
+
+    def on_host(self) -> "_Cluster":
+        """The same in host memory."""
+        return replace(self, leaves=tuple(leaf.to("cpu") for leaf in self.leaves))
+
+    def rows(self) -> Iterator[Row]:
+        """One by one."""
+        key = repr((self.form, [(tuple(leaf.shape[1:]), leaf.dtype) for leaf in self.leaves]))
+        for leaves in zip(*(leaf.unbind() for leaf in self.leaves), strict=True):
+            yield Row(leaves, self.form, key)
+
+
+def _share(total: int, lot: float, rate: float) -> int:
+    """How many of a batch's rows are kept at a rate: about rate x total, or now and then a cluster; never more at less.
+
+    The lot decides alone, so that every batch has the same chance whatever came before it.
+    """
+    wanted, least = total * rate, min(total, CLUSTER)
+    if wanted >= least:
+        return int(wanted + lot)
+    return least if lot < wanted / least else 0
+
+
+class _Generation:
+    """A uniform sample of the rows seen since it began, at most so many and so large, at a price that is hardly felt.
+
+    Every row is kept with the same chance, the rate, which is halved as often as it takes. Rows are chosen by clusters
+    of one batch, so that most batches are not even looked at: one that is costs a copy.
+    """
+
+    def __init__(self, most: int, most_bytes: float, generator: np.random.Generator) -> None:
+        self._most, self._most_bytes, self._generator = most, most_bytes, generator
+        self._rate, self.seen, self.size, self.bytes = 1.0, 0, 0, 0
+        self._clusters: list[_Cluster] = []
+        self._pending_bytes = 0
+
+    def offer(self, count: int, read: Callable[[], Batch]) -> None:
+        """See a batch of so many rows, and copy some if it is its turn."""
+        self.seen += count
+        lot = self._generator.random()
+        wanted = _share(count, lot, self._rate)
+        if wanted == 0:
+            return
+        leaves, form = take_apart(read())
+        whole = _Cluster(tuple(leaves), form, count, lot)
+        self._add(whole.copy() if wanted >= whole.count else whole.take(self._choice(whole.count, wanted)))
+        self.fit(self._most_bytes)
+
+    def fit(self, most_bytes: float) -> None:
+        """Come down to so many bytes, and to the number of rows."""
+        while self.size > self._most or self.bytes > most_bytes:
+            self._halve()
+
+    def _add(self, cluster: _Cluster) -> None:
+        self._clusters.append(cluster)
+        self.size += cluster.count
+        self.bytes += cluster.bytes
+        self._pending_bytes += 0 if cluster.leaves[0].device.type == "cpu" else cluster.bytes
+        if self._pending_bytes > PENDING_BYTES:
+            self.fetch()
+
+    def _choice(self, total: int, count: int) -> NDArray[np.int64]:
+        return self._generator.choice(total, count, replace=False)
+
+    def _halve(self) -> None:
+        """Keep what would have been kept, had the rate been half from the beginning."""
+        self._rate /= 2
+        kept = []
+        if len(self._clusters) == 1:  # a cluster that is too large by itself
+            only = self._clusters.pop()
+            kept = [only.take(self._choice(only.count, only.count // 2))] if only.count > 1 else []
+        for cluster in self._clusters:
+            wanted = _share(cluster.total, cluster.lot, self._rate)
+            if wanted >= cluster.count:
+                kept.append(cluster)
+            elif wanted:
+                kept.append(cluster.take(self._choice(cluster.count, wanted)))
+        self._clusters = kept
+        self.size = sum(cluster.count for cluster in kept)
+        self.bytes = sum(cluster.bytes for cluster in kept)
+
+    def fetch(self) -> None:
+        """Bring chosen rows to the host."""
+        self._clusters = [cluster.on_host() for cluster in self._clusters]
+        self._pending_bytes = 0
+
+    def rows(self) -> list[Row]:
+        """All that is kept."""
+        self.fetch()
+        return [row for cluster in self._clusters for row in cluster.rows()]
+
+
+def _count(batch: Any) -> int:
+    """How many samples a raw batch seems to have, by its first tensor; 0 where that is not plain."""
+    if isinstance(batch, Tensor):
+        return len(batch) if batch.dim() else 0
+    parts = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, tuple | list) else ()
+    return next((count for part in parts if (count := _count(part))), 0)
+
+
+class Reservoir:
+    """A seeded sample of the batches observed: at most `keep` samples of an epoch, at most `keep_mb` MiB in all.
+
+    Where epochs are announced (`begin`) the rows of the last one stay until this one has given as many, and equal rows
+    count as often as the loop drew them. Where they are not, several epochs may be in the sample: equal rows count
+    once. Of a longer epoch between half of `keep` and all of it are kept.
+
+    keep, keep_mb: how many samples, and how much memory; split: how a batch splits (`read_batch`); seed: of the choice.
+    No global random state is touched, and batches are left as they are.
+    """
+
+    def __init__(self, *, keep: int = 4000, keep_mb: float = 256.0, split: Split | None = None, seed: int = 0) -> None:
+        if keep < 1 or not keep_mb > 0:
+            raise ValueError(f"keep is {keep} and keep_mb {keep_mb}; keep at least one sample in more than 0 MiB")
+        self._keep, self._most_bytes, self._split = keep, keep_mb * MIB, split
+        self._generator = np.random.default_rng(seed)
+        self._last = self._now = _Generation(keep, self._most_bytes, self._generator)
+        self._announced = False
+        self.seen = 0
+
+    @classmethod
+    def of_tensors(
+        cls,
+        inputs: Tensor | tuple[Tensor, ...],
+        targets: Tensor,
+        weights: Tensor | None = None,
+        *,
+        keep: int = 4000,
+        keep_mb: float = 256.0,
+        seed: int = 0,
+    ) -> "Reservoir":
+        """A sample of data that is in memory as a whole."""
+        made = cls(keep=keep, keep_mb=keep_mb, seed=seed)
+        made.begin()
+        chosen = torch.from_numpy(np.sort(made._generator.permutation(len(targets))[:keep]))
+        args = inputs if isinstance(inputs, tuple) else (inputs,)
+        parts = [part[chosen.to(part.device)] for part in (*args, targets, *([] if weights is None else [weights]))]
+        made.observe((tuple(parts[: len(args)]), *parts[len(args) :]))
+        made.seen = len(targets)
+        return made
+
+    @property
+    def size(self) -> int:
+        """How many samples there are to draw from."""
+        return self._larger.size
+
+    @property
+    def _larger(self) -> _Generation:
+        return self._now if self._now.size >= self._last.size else self._last
+
+    def observe(self, batch: Any) -> None:
+        """Keep some of a batch; DataError, with the cure, if it cannot be split."""
+        count = _count(batch) or read_batch(batch, self._split).samples
+        self.seen += count
+        self._now.offer(count, lambda: read_batch(batch, self._split))
+
+    def begin(self) -> None:
+        """An epoch begins; the rows of the last one stay until this one has given as many."""
+        self._announced = True
+        self._turn()
+
+    def mark(self) -> None:
+        """The loop has come to a check: where epochs are not announced, a full sample is followed by a new one."""
+        if not self._announced and self._now.seen >= self._keep:
+            self._turn()
+
+    def _turn(self) -> None:
+        if self._now.size:
+            self._last = self._larger
+            self._last.fit(self._most_bytes / 2)
+            self._now = _Generation(self._keep, self._most_bytes - self._last.bytes, self._generator)
+
+    def rows(self, most: int, generator: np.random.Generator) -> Rows:
+        """At most so many kept samples, in random order."""
+        found = self._larger.rows()
+        if not self._announced:
+            found = list({row.content(): row for row in found}.values())
+        return Rows([found[number] for number in generator.permutation(len(found))[:most]])

@@ -1,0 +1,100 @@
+"""How a model is called and read: which layers run in which order, and what output and targets say together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from shared.snapshot import Task
+from trainer.snapshots.blocks import linear_layers, why_not
+from trainer.snapshots.heads import View, views
+from trainer.snapshots.live import device_of
+from trainer.snapshots.recognise import Precision
+from trainer.snapshots.reservoir import Rows
+from trainer.snapshots.verify import Tolerance, precision_of, tolerance_of
+from trainer.snapshots.watch import Call, Reader, order_of, scout
+
+FEWEST_ROWS = 64
+"""Rows that are looked at whatever the budget, and on which layers are moved to see what follows them."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to capture: how targets are to be read, what follows the layer if that is not plain to see, how many samples
+    a job has (positions count as samples), and when and to how many directions to project.
+
+    Without `task` it is inferred from outputs and targets, and refused where they may mean two things.
+    """
+
+    task: Task | None = None
+    tail: tuple[str | nn.Module, ...] | None = None
+    samples: int = 1000
+    ignore_index: int = -100
+    class_weight: tuple[float, ...] | None = None
+    project_above: int = 512
+    directions: int = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """How the model is called and read."""
+
+    calls: Sequence[Call]
+    reader: Reader
+    classes: int
+    per_row: float
+    eligible: tuple[str, ...]
+    precision: Precision
+    tolerance: Tolerance
+
+
+def read_scene(model: nn.Module, rows: Rows, plan: Plan) -> Scene:
+    """Run a few rows to see how the model is called, and how outputs and targets fit."""
+    device = device_of(model)
+    _, batch = next(rows.take(range(min(FEWEST_ROWS, len(rows)))).batches(FEWEST_ROWS, device))
+    calls, output = scout(model, batch)
+    view = _best_view(views(output, batch.targets, plan.task, plan.ignore_index), calls, output)
+    matrix = view.matrix(output)
+    reader = Reader(view, len(matrix) / batch.targets.numel(), plan.ignore_index)
+    counts = [call.name for call in calls]
+    eligible = tuple(call.name for call in calls if call.positions == len(matrix) and counts.count(call.name) == 1)
+    counting = float(reader.counting(batch.targets).sum())
+    precision = precision_of(calls, output)
+    tolerance = tolerance_of(precision, device)
+    return Scene(calls, reader, matrix.shape[1], counting / batch.samples, eligible, precision, tolerance)
+
+
+def _best_view(found: Sequence[View], calls: Sequence[Call], output: Tensor) -> View:
+    """The way to read the output in which the last fitting layer has as many units and positions, in the same order."""
+    for call in reversed(calls):
+        fitting = [view for view in found if (call.positions, call.put_out) == tuple(view.matrix(output).shape)]
+        alike = [view for view in fitting if call.order is not None and _ordered(view, output, call.order)]
+        if fitting:
+            return (alike or fitting)[0]
+    return found[0]
+
+
+def _ordered(view: View, output: Tensor, order: Tensor) -> bool:
+    return torch.equal(order_of(view.matrix(output)), order)
+
+
+def unfit(model: nn.Module, name: str, scene: Scene) -> str | None:
+    """Why a layer cannot be a block, whatever follows it."""
+    if (why := why_not(model, name)) is not None:
+        return why
+    calls = [call for call in scene.calls if call.name == name]
+    if len(calls) != 1:
+        return f"layer {name!r} is used {len(calls)} times in one forward pass; it must be used once"
+    module = linear_layers(model)[name]
+    if calls[0].positions == 0 and not isinstance(module, nn.Linear):
+        return (
+            f"layer {name!r} is too large: a convolution at many places has as many times its units, which share "
+            "weights; only one of size 1, or whose kernel covers its whole input, is a linear layer"
+        )
+    if name not in scene.eligible:
+        return (
+            f"layer {name!r} is applied at {calls[0].positions} places of a batch, where the model puts out another "
+            "number of results; choose a later layer"
+        )
+    return None

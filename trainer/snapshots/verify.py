@@ -1,0 +1,197 @@
+"""Trust, then verify: moves a layer of the live model a little and looks whether the chain says what the model does."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trainer.errors import CaptureError
+from trainer.snapshots.blocks import Block, Layer, linear_layers, why_not
+from trainer.snapshots.chain import NEAREST, Sight, agree, described, move_alike, propose, refused
+from trainer.snapshots.folding import Folded, fold, link, noise, scores, with_offsets
+from trainer.snapshots.live import written
+from trainer.snapshots.recognise import Precision
+from trainer.snapshots.reservoir import Rows
+from trainer.snapshots.watch import Call, Recording, Watcher, at_places
+
+TENTH = 0.1
+FAR = 8.0
+"""Pre-activations that the third perturbation reaches typically: far enough for what saturates to show it."""
+MOST_FAR = 100.0
+
+SINGLE = Precision(2.0**-23, 16.0)
+PRECISIONS = {torch.float64: Precision(2.0**-24, 16.0), torch.float16: Precision(2.0**-10, 1.0)}
+PRECISIONS |= {torch.bfloat16: Precision(2.0**-7, 1.0)}
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a chain's outputs may be from the model's: rounding in multiples of `unit`, and shares of their range."""
+
+    unit: float
+    same: float
+    moved: float
+
+
+def precision_of(calls: Sequence[Call], output: Tensor) -> Precision:
+    """The coarsest precision among a model's linear layers and its output."""
+    dtypes = [call.dtype for call in calls if call.put_out] + [output.dtype]
+    return max((PRECISIONS.get(dtype, SINGLE) for dtype in dtypes), key=lambda precision: precision.unit)
+
+
+def tolerance_of(precision: Precision, device: torch.device) -> Tolerance:
+    """What goes with a precision: half precision leaves fewer digits, and tensor cores multiply with 10 bits."""
+    if precision.unit > SINGLE.unit:
+        return Tolerance(4.0 * precision.unit, 2e-2, 0.1)
+    shortened = device.type == "cuda" and (torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32)
+    return Tolerance(2.0**-9, 5e-3, 5e-2) if shortened else Tolerance(16.0 * SINGLE.unit, 1e-3, 1e-2)
+
+
+@dataclass(frozen=True, eq=False)
+class Examiner:
+    """Examines layers one by one on the same few rows; the model is in evaluation mode, and is put back each time."""
+
+    model: nn.Module
+    watcher: Watcher
+    calls: Sequence[Call]
+    task: str
+    precision: Precision
+    tolerance: Tolerance
+    rows: Rows
+    base: Recording
+    radius_of: Callable[[str, float], float]
+    generator: np.random.Generator
+    movable: Collection[str] | None = None
+    distant: dict[str, Recording | None] = field(default_factory=dict)
+
+    def examine(self, name: str, tail: Sequence[str | nn.Module] | None) -> Block:
+        """The chain behind a layer, verified; CaptureError, with the reason, if there is none."""
+        if name not in self.base.taken_in or name not in self.base.put_out:
+            raise CaptureError(refused(name, "what it puts out are not the positions of the model's output"))
+        move = self._nudged([name], 1.0)
+        moved = self._pass(move)
+        if (moved.taken_in[name] != self.base.taken_in[name]).any():
+            raise CaptureError(refused(name, "what it takes in depends on what it puts out"))
+        sight = Sight(self.model, self.calls, self.task, self.precision, [self.base, moved], self.far)
+        block = propose(sight, name) if tail is None else described(self.model, name, tail)
+        block = replace(block, tail=tuple(self._held(layer) for layer in block.tail))
+        self._verify(block, move, moved, given=tail is not None)
+        return block
+
+    def _held(self, layer: Layer) -> Layer:
+        """A layer behind the block, fixed if its weights are not its own or may not move."""
+        free = self.movable is None or layer.name in self.movable
+        return layer if free and why_not(self.model, layer.name) is None else replace(layer, fixed=True)
+
+    def _verify(self, block: Block, near: Mapping[str, Tensor], moved: Recording, *, given: bool) -> None:
+        """Raise CaptureError unless the chain explains the model as it is, and each way in which it was moved."""
+        base = with_offsets(fold(self.model, block), block, self.base)
+        if not self._explains(block, base, self.base):
+            raise CaptureError(_unexplained(block, given=given))
+        small = self._nudged([layer.name for layer in block.layers if layer is block.layer or not layer.fixed], TENTH)
+        trials = [(near, moved), (small, self._pass(small))]
+        if (far := self.far(block.layer.name)) is not None:
+            trials.append((self._mirrored(block.layer.name), far))
+        for move, seen in trials:
+            with written(self.model, move):
+                there = keep_offsets(fold(self.model, block), base)
+            if not self._follows(block, base, there, seen):
+                raise CaptureError(_unexplained(block, given=given))
+
+    def _explains(self, block: Block, layers: Sequence[Folded], seen: Recording) -> bool:
+        return explains(block, layers, seen, self.tolerance)
+
+    def _follows(self, block: Block, base: Sequence[Folded], there: Sequence[Folded], seen: Recording) -> bool:
+        values = self.base.taken_in[block.layer.name]
+        if not explains(block, there, replace(seen, taken_in=self.base.taken_in), self.tolerance):
+            return False
+        ours = [link(block.link, scores(layers, values)) for layers in (base, there)]
+        theirs = [self.base.output.astype(np.float64), seen.output.astype(np.float64)]
+        rounding = np.maximum(noise(base, values, self.tolerance.unit), noise(there, values, self.tolerance.unit))
+        return move_alike(ours, theirs, rounding, self.tolerance.moved)
+
+    def _pass(self, values: Mapping[str, Tensor]) -> Recording:
+        """A pass over the same positions with parameters moved."""
+        choose = at_places(self.base.row, self.base.place)
+        with written(self.model, values):
+            return self.watcher.run(self.rows, choose, inputs=list(self.base.taken_in), outputs=list(self.base.put_out))
+
+    def far(self, name: str) -> Recording | None:
+        """A pass with a layer moved far; None where the model refuses that, or computes no numbers."""
+        if name not in self.distant:
+            self.distant[name] = self._far(name)
+        return self.distant[name]
+
+    def _far(self, name: str) -> Recording | None:
+        try:
+            seen = self._pass(self._mirrored(name))
+        except CaptureError:
+            return None
+        behind = list(self.base.taken_in)
+        near = behind[behind.index(name) + 1 :][:NEAREST]  # what cannot be of use is not kept
+        seen = replace(
+            seen,
+            taken_in={other: seen.taken_in[other] for other in near if other in seen.taken_in},
+            put_out={name: seen.put_out[name]},
+        )
+        parts = [seen.output, *seen.taken_in.values(), *seen.put_out.values()]
+        return seen if all(np.isfinite(part).all() for part in parts) else None
+
+    def _nudged(self, names: Sequence[str], share: float) -> dict[str, Tensor]:
+        """The parameters of layers, each moved up or down by its layer's radius times `share`."""
+        found = {}
+        for name in names:
+            module = linear_layers(self.model)[name]
+            radius = share * self.radius_of(name, float(module.weight.detach().abs().mean()))
+            for part, value in module._parameters.items():
+                if value is not None:
+                    signs = torch.from_numpy(
+                        self.generator.choice(np.array([-1.0, 1.0], np.float32), tuple(value.shape))
+                    )
+                    found[f"{name}.{part}"] = value.detach() + radius * signs.to(value)
+        return found
+
+    def _mirrored(self, name: str) -> dict[str, Tensor]:
+        """The layer's parameters with the other sign, and so large that activations show what they are.
+
+        Pre-activations that are all positive become negative ones: what looked linear no longer does.
+        """
+        typical = float(np.median(np.abs(self.base.put_out[name])))
+        factor = -min(MOST_FAR, max(1.0, FAR / max(typical, 1e-6)))
+        module = linear_layers(self.model)[name]
+        return {
+            f"{name}.{part}": factor * value.detach() for part, value in module._parameters.items() if value is not None
+        }
+
+
+def keep_offsets(layers: Sequence[Folded], base: Sequence[Folded]) -> list[Folded]:
+    """Layers with the residual paths of the model as it was."""
+    return [replace(layer, offset=old.offset) for layer, old in zip(layers, base, strict=True)]
+
+
+def explains(block: Block, layers: Sequence[Folded], seen: Recording, tolerance: Tolerance) -> bool:
+    """Whether the chain, applied to what the block took in, gives what the model put out."""
+    values = seen.taken_in[block.layer.name]
+    if not _fitting(layers, values.shape[1]):
+        return False
+    ours = link(block.link, scores(layers, values))
+    return agree(ours, seen.output.astype(np.float64), noise(layers, values, tolerance.unit), tolerance.same)
+
+
+def _fitting(layers: Sequence[Folded], width: int) -> bool:
+    widths = [width, *(layer.weight.shape[0] for layer in layers)]
+    return all(layer.weight.shape[1] == entering for layer, entering in zip(layers, widths, strict=False))
+
+
+def _unexplained(block: Block, *, given: bool) -> str:
+    name = block.layer.name
+    if given:
+        return f"the tail given for layer {name!r} does not lead to the model's output"
+    chain = " -> ".join(_shown(layer) for layer in block.layers)
+    return refused(name, f"it looks like {chain}, but the model does something else when the layer moves")
+
+
+def _shown(layer: Layer) -> str:
+    return f"{layer.name} ({layer.activation})"

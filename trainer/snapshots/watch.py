@@ -1,0 +1,268 @@
+"""Watches passes of the live model: what its layers take in and put out, copied where it happens."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from shared.snapshot import FloatArray
+from trainer.errors import CaptureError, DataError
+from trainer.snapshots.batches import Batch
+from trainer.snapshots.blocks import Linear, applied_at, linear_layers, put_out
+from trainer.snapshots.heads import View, output_tensor, weights_of
+from trainer.snapshots.live import device_of
+from trainer.snapshots.reservoir import Rows
+
+BATCH = 256
+FEW = 8
+"""Positions that tell one way to read an output from another."""
+Choose = Callable[[NDArray[np.int64], int, NDArray[np.bool_]], NDArray[np.int64]]
+"""Which positions of a batch to keep, given its row numbers, the positions of each row, and which of all count."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a leaf module: of linear layers also the positions [P, d] -> [P, h] they were applied at.
+
+    `order` [few, h] is the order of the units' values at the first few positions.
+    """
+
+    name: str
+    module: nn.Module
+    positions: int = 0
+    taken_in: int = 0
+    put_out: int = 0
+    dtype: torch.dtype = torch.float32
+    order: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """How outputs and targets are read as positions; a batch has `per_target` positions for each target entry."""
+
+    view: View
+    per_target: float
+    ignore_index: int = -100
+
+    def positions(self, targets: Tensor) -> int:
+        """How many positions a batch with these targets has."""
+        return round(targets.numel() * self.per_target)
+
+    def counting(self, targets: Tensor) -> NDArray[np.bool_]:
+        """Which positions have a target that the loss looks at [P]."""
+        positions = self.positions(targets)
+        if self.view.task == "regression" or targets.is_floating_point() or targets.numel() != positions:
+            return np.ones(positions, dtype=bool)
+        return np.asarray((targets.reshape(-1) != self.ignore_index).cpu().numpy())
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """What was seen at chosen positions, P in all: where they come from, and the matrices [P, ...] there.
+
+    `row` are row numbers, `place` positions within a row, `taken_in` and `put_out` by layer, `output` the model's own.
+    """
+
+    row: NDArray[np.int64]
+    place: NDArray[np.int64]
+    taken_in: Mapping[str, FloatArray]
+    put_out: Mapping[str, FloatArray]
+    output: FloatArray
+    targets: Tensor
+    weights: Tensor | None
+    rows: int
+    seconds: float
+
+    @property
+    def key(self) -> NDArray[np.int64]:
+        """A number for each position that tells it from all others."""
+        return self.row * (1 << 32) + self.place
+
+
+@dataclass
+class _Parts:
+    row: list[NDArray[np.int64]] = field(default_factory=list)
+    place: list[NDArray[np.int64]] = field(default_factory=list)
+    taken_in: dict[str, list[FloatArray]] = field(default_factory=dict)
+    put_out: dict[str, list[FloatArray]] = field(default_factory=dict)
+    output: list[FloatArray] = field(default_factory=list)
+    targets: list[Tensor] = field(default_factory=list)
+    weights: list[Tensor] = field(default_factory=list)
+
+
+def forward(model: nn.Module, batch: Batch) -> Tensor:
+    """The model's output tensor; CaptureError if it cannot be run on the batch."""
+    try:
+        output = model(*batch.args, **batch.kwargs)
+    except Exception as error:  # the user's own code may raise anything
+        raise CaptureError(
+            f"the model cannot be run on the batches as they were observed ({type(error).__name__}: {error}); observe "
+            "what the model itself is given, or say how a batch splits with `split`"
+        ) from error
+    return output_tensor(output)
+
+
+def scout(model: nn.Module, batch: Batch) -> tuple[list[Call], Tensor]:
+    """One pass to see which leaf modules are called, in which order and at how many positions."""
+    calls: list[Call] = []
+
+    def note(name: str) -> Any:
+        return lambda module, args, output: calls.append(_call(name, module, args, output))
+
+    leaves = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, Linear) or not list(module.children())
+    ]
+    handles = [module.register_forward_hook(note(name)) for name, module in leaves]
+    try:
+        return calls, forward(model, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _call(name: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> Call:
+    if not isinstance(module, Linear) or not isinstance(output, Tensor):
+        return Call(name, module)
+    made = put_out(module, output)
+    taken = applied_at(module, args[0]) if args and isinstance(args[0], Tensor) else None
+    # a convolution that is neither of size 1 nor as large as its input shares weights between places: no positions
+    positions = 0 if taken is None or len(taken) != len(made) else len(made)
+    width = 0 if taken is None else taken.shape[1]
+    return Call(name, module, positions, width, made.shape[1], output.dtype, order_of(made))
+
+
+def order_of(matrix: Tensor) -> Tensor:
+    """The order of the values at the first few positions: the same before and behind a softmax or an activation."""
+    return matrix[:FEW].float().argsort(dim=1)
+
+
+class Watcher:
+    """Runs rows through the live model, and records chosen layers at chosen positions."""
+
+    def __init__(self, model: nn.Module, reader: Reader) -> None:
+        self._model, self._reader = model, reader
+        self._linear = linear_layers(model)
+
+    def run(
+        self,
+        rows: Rows,
+        choose: Choose,
+        *,
+        inputs: Sequence[str] = (),
+        outputs: Sequence[str] = (),
+        until: Callable[[int, float], bool] = lambda rows, seconds: False,
+        batch: int = BATCH,
+    ) -> Recording:
+        """Record what `inputs` take in and `outputs` put out; end early once `until(rows, seconds)` is true."""
+        parts, begun, count = _Parts(), time.perf_counter(), 0
+        for numbers, data in rows.batches(batch, device_of(self._model)):
+            if count and until(count, time.perf_counter() - begun):
+                break
+            self._add(parts, numbers, data, choose, inputs, outputs)
+            count += len(numbers)
+        return _joined(parts, count, time.perf_counter() - begun)
+
+    def _add(
+        self,
+        parts: _Parts,
+        numbers: NDArray[np.int64],
+        data: Batch,
+        choose: Choose,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+    ) -> None:
+        view, positions = self._reader.view, self._reader.positions(data.targets)
+        per_row = max(1, positions // len(numbers))
+        chosen = choose(numbers, per_row, self._reader.counting(data.targets))
+        at = torch.from_numpy(chosen).to(device_of(self._model))
+        with self._recording(parts, at, positions, inputs, outputs):
+            output = view.matrix(forward(self._model, data))
+        if len(output) != positions:
+            raise DataError(f"the model puts out {len(output)} positions for {positions} targets")
+        parts.output.append(_on_host(output, at))
+        parts.row.append(numbers[chosen // per_row])
+        parts.place.append(chosen % per_row)
+        parts.targets.append(view.targets(data.targets, positions)[at.to(data.targets.device)].cpu())
+        weights = weights_of(data.weights, positions)
+        if weights is not None:
+            parts.weights.append(weights[at.to(weights.device)].float().cpu())
+
+    @contextmanager
+    def _recording(
+        self, parts: _Parts, at: Tensor, positions: int, inputs: Sequence[str], outputs: Sequence[str]
+    ) -> Iterator[None]:
+        """Hooks that copy rows at once: an in-place operation behind a layer overwrites what the layer put out."""
+
+        def before(name: str) -> Any:
+            def hook(module: Linear, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                value = args[0] if args else kwargs.get("input")
+                matrix = applied_at(module, value) if isinstance(value, Tensor) else None
+                if matrix is not None and len(matrix) == positions:
+                    parts.taken_in.setdefault(name, []).append(_on_host(matrix, at))
+
+            return hook
+
+        def behind(name: str) -> Any:
+            def hook(module: Linear, args: tuple[Any, ...], output: Any) -> None:
+                if isinstance(output, Tensor) and len(matrix := put_out(module, output)) == positions:
+                    parts.put_out.setdefault(name, []).append(_on_host(matrix, at))
+
+            return hook
+
+        handles = [self._linear[name].register_forward_pre_hook(before(name), with_kwargs=True) for name in inputs]
+        handles += [self._linear[name].register_forward_hook(behind(name)) for name in outputs]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _on_host(matrix: Tensor, at: Tensor) -> FloatArray:
+    return np.asarray(matrix.detach()[at.to(matrix.device)].float().cpu().numpy())
+
+
+def _joined(parts: _Parts, rows: int, seconds: float) -> Recording:
+    count = len(parts.row)
+    return Recording(
+        row=np.concatenate(parts.row),
+        place=np.concatenate(parts.place),
+        taken_in={name: np.concatenate(part) for name, part in parts.taken_in.items() if len(part) == count},
+        put_out={name: np.concatenate(part) for name, part in parts.put_out.items() if len(part) == count},
+        output=np.concatenate(parts.output),
+        targets=torch.cat(parts.targets),
+        weights=torch.cat(parts.weights) if parts.weights else None,
+        rows=rows,
+        seconds=seconds,
+    )
+
+
+def at_random(share: float, generator: np.random.Generator) -> Choose:
+    """Keep this share of the positions that count, at least one of a batch if there is any."""
+
+    def choose(numbers: NDArray[np.int64], per_row: int, counting: NDArray[np.bool_]) -> NDArray[np.int64]:
+        there = np.flatnonzero(counting)
+        most = max(1, round(share * len(there)))
+        return there if len(there) <= most else np.sort(generator.choice(there, most, replace=False))
+
+    return choose
+
+
+def at_places(row: NDArray[np.int64], place: NDArray[np.int64]) -> Choose:
+    """Keep exactly these positions."""
+
+    def choose(numbers: NDArray[np.int64], per_row: int, counting: NDArray[np.bool_]) -> NDArray[np.int64]:
+        here = np.isin(row, numbers)
+        order = np.argsort(numbers)
+        at = order[np.searchsorted(numbers, row[here], sorter=order)]
+        return np.asarray(np.sort(at * per_row + place[here]))
+
+    return choose

@@ -1,0 +1,98 @@
+"""Looks at the stalled model on the samples that were kept, and chooses what a tunnel is about."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from trainer.errors import CaptureError, DataError
+from trainer.journal import Journal
+from trainer.pool.job_template import JobTemplate
+from trainer.snapshots.capture import Captured, Look, look
+from trainer.snapshots.reservoir import Reservoir
+from trainer.stalls.policy import LayerView, choose
+from trainer.stalls.radius import AdaptiveRadius
+from trainer.stalls.survey import relative_gradients, survey
+from trainer.stalls.turns import Turns
+
+POOL_FACTOR = 4
+"""A job's samples are chosen among this many times as many."""
+DRY_ROWS = 256
+"""Of a pass that only looks what there is."""
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a stall's jobs are about: a layer's samples and view; how long the pass took, over how many samples."""
+
+    captured: Captured
+    view: LayerView
+    seconds: float
+    samples: int
+
+
+@dataclass(frozen=True, eq=False)
+class Inspector:
+    """Passes kept samples through the live model; `auto` says that the policy chooses the layer."""
+
+    model: nn.Module
+    reservoir: Reservoir
+    template: JobTemplate
+    journal: Journal
+    radius: AdaptiveRadius
+    turns: Turns
+    auto: bool
+
+    def plan(self, layers: Sequence[str]) -> str:
+        """One line on what will be tunnelled, from a pass over a few samples.
+
+        Raises CaptureError if nothing can be, DataError or SpecError if targets or objective do not fit.
+        """
+        seen = self.look(layers, 0, most=DRY_ROWS)
+        view = self._choose(seen, last=False)
+        captured = seen.captured[view.name]
+        goal = self.template.goal(captured.snapshot)
+        goal.check(captured.snapshot)
+        count = view.samples(self.template.plan.samples)
+        return (
+            f"tunnels {view.turn!r} ({captured.snapshot.task}, {goal.name}): up to {count:,} samples a job "
+            f"({captured.sample_bytes * count / 1e6:.2g} MB), answers after about {self.template.time_s:g} s"
+        )
+
+    def inspect(self, layers: Sequence[str], stall: int, *, budget_s: float, last: bool) -> Found:
+        """What this stall's jobs are about; CaptureError or DataError with the reason where there is nothing."""
+        left = [name for name in layers if name not in self.turns.distrusted]
+        if not left:
+            raise CaptureError("; ".join(f"layer {name!r}: {self.turns.distrusted[name]}" for name in layers))
+        seen = self.look(left, stall, most=POOL_FACTOR * self.template.plan.samples, budget_s=budget_s)
+        view = self._choose(seen, last=last)
+        generator = np.random.default_rng([self.template.seed, stall, 1])
+        captured = seen.captured[view.name].with_samples(view.samples(self.template.plan.samples), generator)
+        return Found(captured, view, seen.seconds, seen.samples)
+
+    def look(self, layers: Sequence[str], stall: int, *, most: int, budget_s: float = math.inf) -> Look:
+        """One pass over at most so many kept samples."""
+        if not self.reservoir.size:
+            raise DataError("no samples were seen: loop over tunneller.watch(loader), or call tunneller.observe(...)")
+        generator = np.random.default_rng([self.template.seed, stall])
+        seen = look(
+            self.model,
+            self.reservoir.rows(most, generator),
+            self.template.plan,
+            layers=layers,
+            radius_of=self.radius.value,
+            budget_s=budget_s,
+            generator=generator,
+        )
+        self.journal.capture_s += seen.seconds
+        return seen
+
+    def _choose(self, seen: Look, *, last: bool) -> LayerView:
+        gradients = relative_gradients(self.model, seen.captured) if self.auto else {}
+        whole, tail_moves = self.auto and self.template.whole, self.template.tail_radius != 0
+        views = survey(seen, gradients=gradients, tail_moves=tail_moves, whole=whole)
+        if not views:
+            raise CaptureError(next(iter(seen.refused.values()), "no layer can be tunnelled"))
+        return choose(views, {} if last else self.turns.failures) if self.auto else views[0]
