@@ -4,29 +4,32 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from shared.contracts import Constraint
 from shared.objectives import Objective, ObjectiveName
 from shared.snapshot import Task
 from trainer.adoption import parameters
 from trainer.adoption.adopter import Adopter
 from trainer.adoption.decision import Court, Threshold
+from trainer.adoption.ranks import Weights
+from trainer.adoption.requirements import parse
 from trainer.adoption.validation import Score, ScoreTrust, Validator, direction, read_score
 from trainer.errors import CaptureError, DataError
 from trainer.events import Event, Summary
 from trainer.explain import Explanation, explain
 from trainer.journal import Journal
-from trainer.pool.background import BackgroundWorker, Stall
+from trainer.pool.background import BackgroundWorker, Stall, grouped
 from trainer.pool.client import SolverClient
-from trainer.pool.job_template import JobTemplate
+from trainer.pool.job_template import FREE, JobTemplate
 from trainer.snapshots.capture import Plan
-from trainer.snapshots.eligibility import eligible, refuse_ranks, unwrap, unwrap_optimizer
+from trainer.snapshots.eligibility import eligible, unwrap, unwrap_optimizer
 from trainer.snapshots.reservoir import Reservoir, Split
-from trainer.snapshots.whole_network import draws
 from trainer.speaking import logger, speak_up
 from trainer.stalls.detector import DeltaMode, Mode, StallDetector
 from trainer.stalls.inspection import DRY_ROWS, Inspector
@@ -65,6 +68,10 @@ class Tunneller:
         activations as modules.
     task: "classification", "binary" (one logit), "multilabel" or "regression"; None: by the targets, where they say.
     objective: what jobs minimise; ramp for classes and labels, mae for regression by default.
+    constraints: what every answer has to keep on its samples, as in a job's spec, for example
+        {"type": "recall_floor", "value": 0.75, "classes": [3]}.
+    require: what the scores of an adopted model have to keep, like "recall_3 >= 0.75"; a model that keeps it is better
+        than one that does not, whatever the score.
     ignore_index, class_weight: as in torch's cross entropy.
     radius: half-width of the box around the weights; None: a quarter of the layer's mean |weight|, then adapted.
     tail_radius: how far the last of the layers behind a hidden block may move with it; None: as far as the block,
@@ -76,7 +83,8 @@ class Tunneller:
         `time_s`, jobs get as much time as training has had.
     keep, keep_mb: how many of the loop's samples are kept on the host, and the most bytes.
     capture_s: most seconds of a pass over the samples; None: 1 % of the time since the last stall.
-    fanout: jobs per stall, with different radii, samples and seeds.
+    fanout: jobs per stall, with different radii, samples, margins and seeds, those first that have paid; "free": as
+        many as the pool has idle workers, and while the score does not improve the next ones follow at once.
     sync: wait for the answer inside `step`, as the paper does.
 
     Raises CaptureError or DataError for what cannot be tunnelled, ValueError for a setting that makes no sense; each
@@ -103,6 +111,8 @@ class Tunneller:
         radius: float | None = None,
         tail_radius: float | None = None,
         monitor: str | None = None,
+        require: Sequence[str] = (),
+        constraints: Sequence[Constraint | Mapping[str, Any]] = (),
         patience: int = 5,
         min_delta: float = 1e-4,
         delta_mode: DeltaMode = "abs",
@@ -113,12 +123,11 @@ class Tunneller:
         keep: int = 4000,
         keep_mb: float = 256.0,
         capture_s: float | None = None,
-        fanout: int = 1,
+        fanout: int | Literal["free"] = 1,
         sync: bool = False,
         run: str | None = None,
         seed: int = 0,
     ) -> None:
-        refuse_ranks()
         self._model, self._optimizer = unwrap(model), unwrap_optimizer(optimizer)
         mode = mode or direction(monitor)
         if mode is None:
@@ -128,9 +137,11 @@ class Tunneller:
         self._monitor, self._sync, self._capture_s = monitor, sync, capture_s
         self._detector = StallDetector(patience, min_delta, cooldown, mode, delta_mode)
         self._radius, self._turns = AdaptiveRadius(radius), Turns()
-        self._validator = Validator(self._model, validate, monitor)
+        self._weights = Weights(self._model, self._optimizer)
+        self._ranks, self._screen = self._weights.ranks, screen
+        self._validator = Validator(self._model, validate, monitor, parse(require), self._ranks)
         self._trust = ScoreTrust()
-        court = Court(self._model, self._optimizer, self._validator, Threshold(mode, min_delta, delta_mode), screen)
+        court = Court(self._weights, self._validator, Threshold(mode, min_delta, delta_mode), screen)
         self._eligible = eligible(self._model, self._optimizer)
         self._layers = candidates(self._model, self._eligible, layer)
         self._auto = layer == AUTO
@@ -143,6 +154,7 @@ class Tunneller:
                 class_weight=None if class_weight is None else tuple(float(weight) for weight in class_weight),
             ),
             objective=Objective(objective) if isinstance(objective, str) else objective,
+            constraints=tuple(Constraint.model_validate(constraint) for constraint in constraints),
             tail_radius=tail_radius,
             whole=radius is None and tail_radius is None,
             time_s=time_s,
@@ -160,11 +172,14 @@ class Tunneller:
         self._last_stall = time.monotonic()
         speak_up()
         self._worker = BackgroundWorker(client, self._template, self._journal)
-        self._adopter = Adopter(court, self._turns, self._radius, self._journal, self._worker, monitor)
+        self._adopter = Adopter(
+            court, self._turns, self._radius, self._journal, self._worker, monitor, exact=self._template.on_weights
+        )
         self.plan = "no samples were seen yet"
-        if data is not None:
-            self._check()
-        self._worker.look_at_pool()
+        if self._ranks.leads:
+            if data is not None:
+                self._check()
+            self._worker.look_at_pool()
 
     @property
     def run(self) -> str:
@@ -192,7 +207,7 @@ class Tunneller:
         self._observe(batch[0] if len(batch) == 1 else batch)
 
     def _observe(self, batch: Any) -> None:
-        if self._closed or self._resting:
+        if self._closed or self._resting or not self._ranks.leads:
             return
         begun = time.perf_counter()
         self._reservoir.observe(batch)
@@ -217,18 +232,29 @@ class Tunneller:
         """Take the newest score; adopt what has arrived if it helps, or have a stall solved. True if adopted."""
         begun = time.perf_counter()
         try:
-            return self._step(read_score(score, self._monitor))
+            return self._led(lambda: self._step(read_score(score, self._monitor)))
         finally:
             self._journal.longest_step_s = max(self._journal.longest_step_s, time.perf_counter() - begun)
+
+    def _led(self, decide: Callable[[], bool]) -> bool:
+        """Decide on rank zero, and on the others do what it does; True if an answer was adopted."""
+        if not self._ranks.leads:
+            follow = self._validator.follow
+            return self._weights.follow({"validate": follow, "screen": partial(follow, self._screen)})
+        try:
+            return decide()
+        finally:
+            self._ranks.tell("done")
 
     def _step(self, score: float) -> bool:
         self._journal.step += 1
         self._reservoir.mark()
         self._rest_or_not()
         if self._journal.step == 1 and not self._closed:
-            self._trust.compare(score, self._validator.score())  # a validation that fails had better fail now
+            self._trust.compare(score, self._validator.judge().score)  # a validation that fails had better fail now
         adopted = self._adopt_arrived(score)
         stalled = self._detector.update(score) or self._journal.step == self._first_after
+        stalled = stalled or (self._template.fanout == FREE and self._detector.stalled)
         if stalled and not adopted and not self._closed and self._worker.idle.is_set():
             self._launch(self._layers)
             if self._sync:
@@ -241,24 +267,27 @@ class Tunneller:
         Waits at most about `timeout` seconds for the polish, and a few more for the pool to be told.
         """
         if not self._closed:
-            self._adopt_arrived(None, follow=False)
-            if polish:
-                self._polish(timeout)
+            self._led(lambda: self._finish(timeout if polish else None))
             self._end(timeout)
         return self.summary()
+
+    def _finish(self, polish_s: float | None) -> bool:
+        adopted = self._adopt_arrived(None, follow=False)
+        return adopted if polish_s is None else self._polish(polish_s) or adopted
 
     def _end(self, timeout: float) -> None:
         self._closed = True
         self._worker.close(timeout=min(timeout, 5.0))
         self._journal.close()
 
-    def _polish(self, timeout: float) -> None:
+    def _polish(self, timeout: float) -> bool:
         until = time.monotonic() + timeout
         self._worker.abandon()
         if self._worker.idle.wait(timeout):
             self._worker.arrived()  # late answers to the old question: their jobs were made for another model
             self._launch(self._layers, last=True)
-            self._adopt_all(until, None)
+            return self._adopt_all(until, None)
+        return False
 
     def __enter__(self) -> Self:
         return self
@@ -304,6 +333,7 @@ class Tunneller:
             "run": self.run,
             "detector": self._detector.state_dict(),
             "radii": dict(self._radius.scales),
+            "portfolio": self._worker.portfolio.state_dict(),
             "failures": dict(self._turns.failures),
             "distrusted": dict(self._turns.distrusted),
             "stalls": self._stalls,
@@ -320,6 +350,7 @@ class Tunneller:
         self._template = self._worker.template = self._template.renamed(state["run"])
         self._detector.load_state_dict(state["detector"])
         self._radius.scales = dict(state["radii"])
+        self._worker.portfolio.load_state_dict(state["portfolio"])
         self._turns.failures, self._turns.distrusted = dict(state["failures"]), dict(state["distrusted"])
         self._stalls = int(state["stalls"])
         self._journal.step, self._journal.gd_step = int(state["step"]), int(state["gd_step"])
@@ -339,7 +370,6 @@ class Tunneller:
             return
         self._journal.add("stall", self._stalls, seconds=found.seconds, detail=f"{found.samples} samples")
         captured, view = found.captured, found.view
-        count = self._template.fanout
         self._worker.launch(
             Stall(
                 number=self._stalls,
@@ -350,7 +380,7 @@ class Tunneller:
                 view=view,
                 start=parameters.read(self._model, captured.block.parameters().values()),
                 radius=self._radius.value(view.name, captured.mean_weight),
-                draws=draws(last=last, count=count) if view.whole else [None] * count,
+                last=last,
             )
         )
 
@@ -368,12 +398,13 @@ class Tunneller:
         `score` is the model's as the loop gave it, None where it is not known.
         """
         answers, adopted = self._worker.arrived(), False
-        for answer in answers:
-            known = None if score is None else self._trust.use(score)
-            decision = self._adopter.consider(answer, known, self._budget())
-            if score is not None and known is None and decision.before is not None:
-                self._trust.compare(score, decision.before)
-            if decision.accepted:
+        for together in grouped(answers):
+            known = None if score is None or self._validator.requires else self._trust.use(score)
+            decisions = self._adopter.consider(together, known, self._budget())
+            before = next((decision.before for decision in decisions if decision.before is not None), None)
+            if score is not None and known is None and before is not None:
+                self._trust.compare(score, before)
+            if any(decision.accepted for decision in decisions):
                 adopted, score = True, None
         if adopted:
             self._detector.rest()

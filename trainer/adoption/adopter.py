@@ -2,13 +2,16 @@
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from shared.contracts import Feedback
-from trainer.adoption.decision import Court, Decision
+from trainer.adoption.decision import Case, Court, Decision
+from trainer.errors import CaptureError
 from trainer.events import Kind
 from trainer.journal import Journal
 from trainer.pool.background import Answer, BackgroundWorker, Verdict
+from trainer.pool.portfolio import Variation
 from trainer.speaking import logger
 from trainer.stalls.radius import AdaptiveRadius
 from trainer.stalls.turns import Turns
@@ -17,7 +20,10 @@ from trainer.story import NOTHING_BETTER
 
 @dataclass
 class Adopter:
-    """Deals with the answers of one tunneller, one by one; `monitor` is the name of the score."""
+    """Deals with the answers of one tunneller; `monitor` is the name of the score.
+
+    `exact` says that answers keep constraints on their weights, which parts of them would not keep.
+    """
 
     court: Court
     turns: Turns
@@ -25,30 +31,44 @@ class Adopter:
     journal: Journal
     worker: BackgroundWorker
     monitor: str | None
+    exact: bool = False
     _warned: bool = field(default=False, init=False)
 
-    def consider(self, answer: Answer, known: float | None, budget_s: float) -> Decision:
-        """Adopt an answer if it helps; `known` is the score of the model as it is, where it is known."""
+    def consider(self, answers: Sequence[Answer], known: float | None, budget_s: float) -> list[Decision]:
+        """Adopt one of the answers to a stall, if it helps; `known` is the score of the model as it is, where known."""
         begun, validated = time.perf_counter(), self.court.validator.seconds
-        decision = self._decide(answer, known, budget_s)
+        decisions = [self._without_trial(answer) for answer in answers]
+        open_cases = [answer for answer, decision in zip(answers, decisions, strict=True) if decision is None]
+        tried = iter(self._tried(open_cases, known, budget_s) if open_cases else [])
+        found = [next(tried) if decision is None else decision for decision in decisions]
         self.journal.trial_s += time.perf_counter() - begun - (self.court.validator.seconds - validated)
-        self._learn(answer, decision)
-        self._conclude(answer, decision)
-        return decision
+        for answer, decision in zip(answers, found, strict=True):
+            self._learn(answer, decision)
+            self._conclude(answer, decision)
+        return found
 
-    def _decide(self, answer: Answer, known: float | None, budget_s: float) -> Decision:
+    def _without_trial(self, answer: Answer) -> Decision | None:
+        """What is plain to see; None where the model has to be asked."""
         if not answer.result.improved:
             return Decision(accepted=False, detail=NOTHING_BETTER)
         if (why := self.turns.distrusted.get(answer.stall.view.name)) is not None:
             return Decision(accepted=False, refused=why)
-        stall = answer.stall
-        return self.court.decide(
-            stall.captured, answer.objective, stall.start, answer.parameters, known=known, budget_s=budget_s
-        )
+        return None
+
+    def _tried(self, answers: Sequence[Answer], known: float | None, budget_s: float) -> list[Decision]:
+        first = answers[0].stall
+        cases = [Case(answer.captured, first.start, answer.parameters, exact=self.exact) for answer in answers]
+        goal = self.worker.template.goal(first.captured.snapshot)
+        try:
+            return self.court.decide(cases, goal, known=known, budget_s=budget_s)
+        except CaptureError as error:  # the model can no longer be run on the kept samples
+            return [Decision(accepted=False, detail=str(error)) for _ in cases]
 
     def _learn(self, answer: Answer, decision: Decision) -> None:
         """Adapt radius and turns; a layer whose model does not do what its job promised is not tried again."""
         view, number = answer.stall.view, answer.stall.number
+        if isinstance(answer.job_kind, Variation):
+            self.worker.portfolio.note(answer.job_kind, paid=decision.accepted)
         if decision.accepted:
             self.turns.helped(view.turn, number)
             if not view.whole:

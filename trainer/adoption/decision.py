@@ -1,20 +1,21 @@
-"""Decides on one answer: screened on the kept samples, judged by at most two validations, adopted if it helps."""
+"""Decides on answers: screened on the kept samples, judged by at most two validations, one adopted if it helps."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-from torch import nn
-from torch.optim import Optimizer
+from functools import partial
+from typing import TypeVar
 
 from shared.objectives import Objective
 from trainer.adoption import parameters
 from trainer.adoption.candidates import MergeCandidate, Values, merge_candidates
-from trainer.adoption.validation import Validator
+from trainer.adoption.ranks import Weights
+from trainer.adoption.validation import Judgement, Validator
 from trainer.snapshots.capture import Captured, try_out
 from trainer.stalls.detector import DeltaMode, Mode, improvement, least_gain
-from trainer.story import MOVED_ON
+from trainer.story import ANOTHER, MOVED_ON
 
+Found = TypeVar("Found")
 MOST_VALIDATIONS = 2
 
 
@@ -47,70 +48,129 @@ class Decision:
 
 
 @dataclass(frozen=True, eq=False)
+class Case:
+    """One answer: what was captured, the block's parameters then, and the answer's; `exact`: only as it is."""
+
+    captured: Captured
+    start: Values
+    answer: Values
+    exact: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class _Offer:
+    """A merge candidate of the answer with this number, and its objective on the kept samples."""
+
+    case: int
+    candidate: MergeCandidate
+    value: float
+
+
+@dataclass(frozen=True, eq=False)
 class Court:
     """Everything that decisions of one tunneller have in common."""
 
-    model: nn.Module
-    optimizer: Optimizer
+    weights: Weights
     validator: Validator
     threshold: Threshold
     screen: Callable[[], float] | None = None
 
     def decide(
-        self,
-        captured: Captured,
-        objective: Objective,
-        start: Values,
-        answer: Values,
-        *,
-        known: float | None,
-        budget_s: float,
-    ) -> Decision:
-        """Try an answer's merge candidates in the live model, and keep one that helps; else put every bit back.
+        self, cases: Sequence[Case], objective: Objective, *, known: float | None, budget_s: float
+    ) -> list[Decision]:
+        """Try the merge candidates of answers to one stall in the live model, and keep the one that helps, if any.
 
         `known` is the score of the model as it is, where it is known. The candidate that does best on the kept samples
-        is validated first, then the next; none that does worse there than the model as it is.
+        is validated first, then the next; none that does worse there than the model as it is. At most one answer is
+        adopted; otherwise every bit is put back.
         """
-        current = parameters.read(self.model, answer)
-        offered = list(merge_candidates(current, start, answer))
-        now, trials = try_out(
-            self.model, captured, objective, [candidate.values for candidate in offered], budget_s=budget_s
-        )
-        honest = [(trial.value, offer) for trial, offer in zip(trials, offered, strict=True) if trial.why is None]
-        if not honest:
-            return Decision(accepted=False, refused=next(trial.why for trial in trials if trial.why is not None))
-        ranked = sorted([(value, offer) for value, offer in honest if value < now], key=lambda pair: pair[0])
-        if not ranked:
-            return Decision(accepted=False, detail=MOVED_ON)
-        chosen = self._screened([offer for _, offer in ranked])[:MOST_VALIDATIONS]
-        return self._validated(chosen, known)
+        offers, refused = list[_Offer](), dict[int, str]()
+        for number, case in enumerate(cases):
+            found = self._offers(number, case, objective, budget_s / len(cases))
+            if isinstance(found, str):
+                refused[number] = found
+            else:
+                offers += found
+        verdict = self._validated(self._screened(self._ranked(offers)), known) if offers else None
+        return [self._told(number, refused, offers, verdict) for number in range(len(cases))]
 
-    def _screened(self, offers: list[MergeCandidate]) -> list[MergeCandidate]:
+    def _offers(self, number: int, case: Case, objective: Objective, budget_s: float) -> list[_Offer] | str:
+        """The candidates of one answer that are better on the kept samples than the model as it is.
+
+        Where something has to be kept, the objective is not all that counts: then all of them. A string says why the
+        live model does not do what the job promised.
+        """
+        current = parameters.read(self.weights.model, case.answer)
+        candidates = [MergeCandidate("block", case.answer)] if case.exact else None
+        candidates = candidates or list(merge_candidates(current, case.start, case.answer))
+        values = [candidate.values for candidate in candidates]
+        now, trials = try_out(self.weights.model, case.captured, objective, values, budget_s=budget_s)
+        honest = [
+            _Offer(number, candidate, trial.value)
+            for trial, candidate in zip(trials, candidates, strict=True)
+            if trial.why is None
+        ]
+        if not honest:
+            return next(trial.why for trial in trials if trial.why is not None)
+        return [offer for offer in honest if self.validator.requires or offer.value < now]
+
+    def _ranked(self, offers: list[_Offer]) -> list[_Offer]:
+        return offers if self.validator.requires else sorted(offers, key=lambda offer: offer.value)
+
+    def _screened(self, offers: list[_Offer]) -> list[_Offer]:
         """The candidates in the order of the user's own cheap score, where there is one."""
         if self.screen is None:
             return offers
-        sign = 1.0 if self.threshold.mode == "max" else -1.0
-        return sorted(offers, key=lambda offer: -sign * self._with(offer, self.screen))
+        sign, screen = (
+            1.0 if self.threshold.mode == "max" else -1.0,
+            partial(self.validator.quick, self.screen, "screen"),
+        )
+        return sorted(offers, key=lambda offer: -sign * self._with(offer.candidate, screen))
 
-    def _validated(self, offers: list[MergeCandidate], known: float | None) -> Decision:
-        """Adopt the first that validation confirms; without a known score the first is all there is time for."""
-        before = self.validator.score() if known is None else known
-        best: tuple[float, MergeCandidate] | None = None
+    def _told(
+        self, number: int, refused: dict[int, str], offers: list[_Offer], verdict: tuple[int, Decision] | None
+    ) -> Decision:
+        """What became of one answer."""
+        if number in refused:
+            return Decision(accepted=False, refused=refused[number])
+        if verdict is not None and verdict[0] == number:
+            return verdict[1]
+        if any(offer.case == number for offer in offers):
+            return Decision(accepted=False, detail=ANOTHER)
+        return Decision(accepted=False, detail=MOVED_ON)
+
+    def _validated(self, offers: list[_Offer], known: float | None) -> tuple[int, Decision]:
+        """Adopt the first that validation confirms; without a known score the first is all there is time for.
+
+        With the number of the answer that the decision is about.
+        """
+        before = self.validator.judge() if known is None else Judgement(known)
+        tried: list[tuple[Judgement, _Offer]] = []
         for offer in offers[: MOST_VALIDATIONS - (known is None)]:
-            after = self._with(offer, None)
-            if self.threshold.gain(before, after) > 0:
-                parameters.write(self.model, offer.values)
-                parameters.forget(self.model, self.optimizer, offer.values)
-                return Decision(accepted=True, way=offer.name, before=before, after=after)
-            if best is None or improvement(best[0], after, self.threshold.mode) > 0:
-                best = after, offer
-        assert best is not None
-        after, offer = best
-        deaf = after == before and math.isfinite(after)
-        return Decision(accepted=False, way=offer.name, before=before, after=after, deaf=deaf)
+            after = self._with(offer.candidate, self.validator.judge)
+            if self._helps(before, after):
+                self.weights.adopt(offer.candidate.values)
+                way = offer.candidate.name
+                return offer.case, Decision(accepted=True, way=way, before=before.score, after=after.score)
+            tried.append((after, offer))
+        sign = 1.0 if self.threshold.mode == "max" else -1.0
+        after, offer = max(tried, key=lambda pair: -math.inf if math.isnan(pair[0].score) else sign * pair[0].score)
+        return offer.case, Decision(
+            accepted=False,
+            way=offer.candidate.name,
+            before=before.score,
+            after=after.score,
+            detail=f"does not keep {', '.join(after.broken)}" if after.broken else None,
+            deaf=after.score == before.score and math.isfinite(after.score),
+        )
 
-    def _with(self, offer: MergeCandidate, screen: Callable[[], float] | None) -> float:
-        """The score with a candidate written in; the model is as before afterwards, whatever happens."""
-        with parameters.put_back(self.model, offer.values):
-            parameters.write(self.model, offer.values)
-            return self.validator.score() if screen is None else self.validator.quick(screen)
+    def _helps(self, before: Judgement, after: Judgement) -> bool:
+        """What is required comes first: a model that keeps it is better than one that does not, whatever the score."""
+        if after.broken:
+            return False
+        return bool(before.broken) or self.threshold.gain(before.score, after.score) > 0
+
+    def _with(self, offer: MergeCandidate, judge: Callable[[], Found]) -> Found:
+        """What is found with a candidate written in; the model is as before afterwards, whatever happens."""
+        with self.weights.tried(offer.values):
+            return judge()

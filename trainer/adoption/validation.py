@@ -3,13 +3,16 @@
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
+from trainer.adoption.ranks import Ranks, Word
+from trainer.adoption.requirements import Requirement, broken
 from trainer.stalls.detector import Mode
 
 Score = float | Mapping[str, float]
@@ -67,25 +70,57 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
             torch.cuda.set_rng_state_all(on_gpu)
 
 
+@dataclass(frozen=True)
+class Judgement:
+    """What a validation says: the score, and which requirements are not kept."""
+
+    score: float
+    broken: tuple[str, ...] = ()
+
+
 class Validator:
     """The user's `validate()`, guarded and timed: `seconds` and `calls` count what it took in all."""
 
-    def __init__(self, model: nn.Module, validate: Callable[[], object], monitor: str | None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        validate: Callable[[], object],
+        monitor: str | None,
+        requirements: Sequence[Requirement] = (),
+        ranks: Ranks | None = None,
+    ) -> None:
         self._model, self._validate, self._monitor = model, validate, monitor
+        self._ranks = ranks or Ranks(0, 1)
+        self._requirements = tuple(requirements)
         self.seconds = 0.0
         self.calls = 0
 
-    def score(self) -> float:
-        """Score the model as it is."""
-        self.calls += 1
-        return self.quick(self._validate)
+    @property
+    def requires(self) -> bool:
+        """Whether the score is not all that counts."""
+        return bool(self._requirements)
 
-    def quick(self, score: Callable[[], object]) -> float:
-        """Score the model by another function, guarded and timed alike."""
+    def judge(self) -> Judgement:
+        """Judge the model as it is."""
+        self.calls += 1
+        scores = self._run(self._validate, "validate")
+        return Judgement(read_score(scores, self._monitor), broken(self._requirements, scores))
+
+    def quick(self, score: Callable[[], object], word: Word) -> float:
+        """Score the model by another function, guarded and timed alike; other ranks know it by the word."""
+        return read_score(self._run(score, word), self._monitor)
+
+    def follow(self, score: Callable[[], object] | None = None) -> None:
+        """Call it because rank zero does; what it gives is rank zero's matter."""
+        with undisturbed(self._model):
+            (score or self._validate)()
+
+    def _run(self, score: Callable[[], object], word: Word) -> object:
+        self._ranks.tell(word)
         with undisturbed(self._model):
             begun = time.perf_counter()
             try:
-                return read_score(score(), self._monitor)
+                return score()
             finally:
                 self.seconds += time.perf_counter() - begun
 

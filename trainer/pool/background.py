@@ -5,11 +5,13 @@ thread holds one of torch's locks would hang.
 """
 
 import contextlib
+import hashlib
+import itertools
 import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -23,18 +25,18 @@ from trainer.adoption.candidates import Values
 from trainer.errors import CaptureError, PoolRefusedError, PoolUnavailableError, ResultUnavailableError, TrainerError
 from trainer.journal import Journal
 from trainer.pool.client import Candidate, SolverClient
-from trainer.pool.job_template import JobTemplate
+from trainer.pool.job_template import FREE, JobTemplate
+from trainer.pool.portfolio import Portfolio, Variation, free_jobs
 from trainer.snapshots.capture import Captured, Parcel
-from trainer.snapshots.whole_network import Draw, boxes, drawn_anew
+from trainer.snapshots.whole_network import Draw, boxes, drawn_anew, draws
 from trainer.stalls.policy import LayerView
 
 Reply = TypeVar("Reply")
+JobKind = Draw | Variation
 logger = logging.getLogger("gdsolver")
 
 LONG_POLL_S = 1.0
 SHORTEST_POLL_S = 0.05
-RADIUS_FACTORS = (1.0, 2.0, 0.5, 4.0, 0.25)
-"""Of the jobs that one stall fans out into; they take turns."""
 AGREEMENT = 1e-4
 """A result's own figure and the one recomputed here differ by no more than this share."""
 
@@ -43,8 +45,8 @@ AGREEMENT = 1e-4
 class Stall:
     """One stall: its number, the counters and the tunneller's age then, and what was captured of one layer.
 
-    `start` are the block's parameters in the model's own units, `radius` is the half-width of the first job's box,
-    `draws` say what the jobs are (None: the radius says all about one).
+    `start` are the block's parameters in the model's own units, `radius` is the half-width of the plain job's box, and
+    `last` says that training is over.
     """
 
     number: int
@@ -55,7 +57,7 @@ class Stall:
     view: LayerView
     start: Values
     radius: float
-    draws: Sequence[Draw | None]
+    last: bool = False
 
     @property
     def turn(self) -> str:
@@ -65,13 +67,29 @@ class Stall:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """A job's answer as parameters of the model, by name, and what the job minimised."""
+    """A job's answer as parameters of the model, by name, what the job minimised, and how it differed from others."""
 
     stall: Stall
+    job_kind: JobKind
     job: str
     parameters: Values
     objective: Objective
     result: JobResult
+
+    @property
+    def captured(self) -> Captured:
+        """What the job was made of."""
+        return self.stall.captured
+
+
+def grouped(answers: Sequence[Answer]) -> Iterator[list[Answer]]:
+    """Answers that are judged together: those of one stall that differ in their boxes and samples alone.
+
+    Whole networks are judged one by one: all fit their samples, and only validation knows which is good elsewhere.
+    """
+    for _, group in itertools.groupby(answers, key=lambda answer: answer.stall.number):
+        together = list(group)
+        yield from [[answer] for answer in together] if together[0].stall.view.whole else [together]
 
 
 @dataclass(frozen=True)
@@ -104,6 +122,7 @@ Command = Stall | Verdict | _Abandon | _LookAtPool | _Stop
 class _Pending:
     job: str
     stall: Stall
+    kind: JobKind
     parcel: Parcel
     spec: JobSpec
     since: float
@@ -117,6 +136,7 @@ class BackgroundWorker:
     client: SolverClient
     template: JobTemplate
     journal: Journal
+    portfolio: Portfolio = field(default_factory=Portfolio)
     idle: threading.Event = field(default_factory=threading.Event)
     _commands: "queue.SimpleQueue[Command]" = field(default_factory=queue.SimpleQueue)
     _arrived: "queue.SimpleQueue[Answer]" = field(default_factory=queue.SimpleQueue)
@@ -213,8 +233,8 @@ class BackgroundWorker:
     def _fly(self, stall: Stall) -> None:
         """Pack a stall's samples, and submit its jobs."""
         try:
-            for number, draw in enumerate(stall.draws):
-                self._submit(stall, self._pack(stall, number, draw), number, share=draw.share if draw else 1.0)
+            for number, kind in enumerate(self._jobs(stall)):
+                self._submit(stall, kind, number)
         except (CaptureError, ContractError) as error:
             self._failed(stall, f"no snapshot: {error}")
         except TrainerError as error:
@@ -223,26 +243,48 @@ class BackgroundWorker:
             self._flown = stall.number
             self._land()
 
-    def _pack(self, stall: Stall, number: int, draw: Draw | None) -> Parcel:
-        captured, note = stall.captured, {"run": self.template.run, "stall": stall.number}
-        if draw is None:
-            radius = stall.radius * RADIUS_FACTORS[number % len(RADIUS_FACTORS)]
-            return captured.pack(radius, note, bias_radius=stall.view.bias_radius(radius))
-        if draw.anew:
-            generator = np.random.default_rng([self.template.seed, stall.number, number])
-            captured = captured.with_snapshot(drawn_anew(captured.snapshot, generator))
-        return captured.pack_whole(boxes(captured.snapshot, draw.width), note)
+    def _jobs(self, stall: Stall) -> Sequence[JobKind]:
+        """What a stall is sent as: as many jobs as were asked for, or as the pool has idle workers."""
+        count = self._free() if self.template.fanout == FREE else int(self.template.fanout)
+        if stall.view.whole:
+            return draws(last=stall.last, count=count)
+        return list(self.portfolio.jobs(count))
 
-    def _submit(self, stall: Stall, parcel: Parcel, number: int, *, share: float) -> None:
+    def _free(self) -> int:
+        stats = self._reach(self.client.stats)
+        return free_jobs(stats.slots, stats.running, stats.queued)
+
+    def _pack(self, stall: Stall, kind: JobKind, number: int) -> Parcel:
+        captured, note = stall.captured, {"run": self.template.run, "stall": stall.number}
+        generator = np.random.default_rng([self.template.seed, stall.number, 2, number])
+        if isinstance(kind, Variation):
+            radius = stall.radius * kind.radius
+            if kind.redraw:
+                captured = captured.with_samples(captured.snapshot.samples, generator)
+            return captured.pack(radius, note, bias_radius=stall.view.bias_radius(radius))
+        if kind.anew:
+            captured = captured.with_snapshot(drawn_anew(captured.snapshot, generator))
+        return captured.pack_whole(boxes(captured.snapshot, kind.width), note)
+
+    def _submit(self, stall: Stall, kind: JobKind, number: int) -> None:
+        parcel = self._pack(stall, kind, number)
+        goal = self.template.goal(parcel.snapshot)
         spec = self.template.spec(
-            parcel, stall=stall.number, draw=number, step=stall.gd_step, age_s=stall.age_s, share=share
+            parcel,
+            kind.objective(goal) if isinstance(kind, Variation) else goal,
+            stall=stall.number,
+            draw=number,
+            step=stall.gd_step,
+            age_s=stall.age_s,
+            share=kind.share if isinstance(kind, Draw) else 1.0,
         )
         if self._ending.is_set():
             return
-        status = self._reach(partial(self.client.solve, parcel.snapshot, spec))
+        data = parcel.snapshot.to_bytes()
+        status = self._reach(partial(self.client.solve, data, spec, key=_key(data, spec)))
         detail = f"layer {stall.turn!r}, radius {parcel.radius:.4g}"
         self.journal.add("submitted", stall.number, job=status.id, detail=detail)
-        self._pending.append(_Pending(status.id, stall, parcel, spec, time.monotonic(), self.journal.gd_step))
+        self._pending.append(_Pending(status.id, stall, kind, parcel, spec, time.monotonic(), self.journal.gd_step))
 
     def _poll(self) -> None:
         """Ask after each job in turn; a pool that does not answer is asked again, until patience ends."""
@@ -282,7 +324,7 @@ class BackgroundWorker:
             detail=f"{report.name}, {candidate.result.status}{doubt}",
             **self._time_out(pending),
         )
-        self._arrived.put(Answer(pending.stall, pending.job, values, pending.spec.goal, candidate.result))
+        self._arrived.put(Answer(pending.stall, pending.kind, pending.job, values, pending.spec.goal, candidate.result))
 
     def _time_out(self, pending: _Pending) -> dict[str, Any]:
         """How long a job has been out: seconds, and optimizer steps meanwhile."""
@@ -348,3 +390,8 @@ def _recomputed(pending: _Pending, candidate: Candidate) -> float:
 
 def _agree(found: float, told: float) -> bool:
     return abs(found - told) <= AGREEMENT * max(1.0, abs(told))
+
+
+def _key(data: bytes, spec: JobSpec) -> str:
+    """The same job has the same idempotency key: a run that was killed and resumed finds what it had sent."""
+    return hashlib.sha256(data + spec.model_dump_json().encode()).hexdigest()

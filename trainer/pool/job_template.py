@@ -2,13 +2,16 @@
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import get_args
+from typing import Literal, get_args
 
-from shared.contracts import JobSpec, Limits, SolverOptions
+from shared.constraints import ON_WEIGHTS
+from shared.contracts import Constraint, JobSpec, Limits, SolverOptions
 from shared.objectives import OF_TASK, Objective, ObjectiveName
 from shared.snapshot import Snapshot
 from trainer.snapshots.capture import Parcel, Plan
 
+FREE = "free"
+"""As fanout: as many jobs as the pool has idle workers."""
 MAX_TIME_S = 600.0
 """Of a job, by the pool's contract."""
 SHORTEST_S = 0.3
@@ -23,17 +26,18 @@ class JobTemplate:
 
     plan: Plan = field(default_factory=Plan)
     objective: Objective | None = None
+    constraints: tuple[Constraint, ...] = ()
     tail_radius: float | None = None
     whole: bool = True
     time_s: float = 10.0
-    fanout: int = 1
+    fanout: int | Literal["free"] = 1
     run: str = "run"
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Raise ValueError for a setting that no job can have."""
-        if self.fanout < 1:
-            raise ValueError(f"fanout is {self.fanout}; use 1 or more jobs per stall")
+        if self.fanout != FREE and not (isinstance(self.fanout, int) and self.fanout >= 1):
+            raise ValueError(f"fanout is {self.fanout!r}; use 1 or more jobs per stall, or {FREE!r}: all idle workers")
         if not 0 < self.time_s <= MAX_TIME_S:
             raise ValueError(f"time_s is {self.time_s}; use more than 0 and at most {MAX_TIME_S:g} seconds")
         if self.tail_radius is not None and not 0 <= self.tail_radius < math.inf:
@@ -53,6 +57,11 @@ class JobTemplate:
         if task is not None and objective.name not in OF_TASK[task]:
             raise ValueError(f"objective is {objective.name!r}, task {task!r}; use one of {', '.join(OF_TASK[task])}")
 
+    @property
+    def on_weights(self) -> bool:
+        """Whether something is required of single weights: then a part of an answer does not do."""
+        return any(constraint.type in ON_WEIGHTS for constraint in self.constraints)
+
     def renamed(self, run: str) -> "JobTemplate":
         """The same for a run of another name."""
         return replace(self, run=run)
@@ -66,13 +75,14 @@ class JobTemplate:
         """What a job on this snapshot minimises."""
         return self.objective or Objective("mae" if snapshot.task == "regression" else "ramp")
 
-    def spec(self, parcel: Parcel, *, stall: int, draw: int, step: int, age_s: float, share: float = 1.0) -> JobSpec:
+    def spec(
+        self, parcel: Parcel, goal: Objective, *, stall: int, draw: int, step: int, age_s: float, share: float = 1.0
+    ) -> JobSpec:
         """The job for one parcel; only a stall's first job supersedes older ones, or a fan-out would cancel itself.
 
         It gets no more time than training has had so far (`age_s`): early answers are of most use when they come early.
         `share` is the part of that which it gets.
         """
-        goal = self.goal(parcel.snapshot)
         tail_radius = self._tail_radius(parcel)
         if goal.name == "mse" and parcel.snapshot.tail and tail_radius == 0:
             goal = Objective("mae")  # squared errors behind a kink have no linear model, absolute ones do
@@ -87,6 +97,7 @@ class JobTemplate:
             radius=parcel.spec_radius,
             bias_radius=None if parcel.spec_radius is None else parcel.bias_radius,
             tail_radius=tail_radius,
+            constraints=list(self.constraints),
             limits=Limits(time_s=share * min(self.time_s, max(SHORTEST_S, age_s))),
             solver=SolverOptions(seed=(self.seed + JOBS_PER_STALL * stall + draw) % 2**31),
             run=self.run,

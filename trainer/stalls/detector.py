@@ -52,6 +52,8 @@ class StallDetector:
         self.patience, self.min_delta, self.cooldown = patience, min_delta, cooldown
         self.mode, self.delta_mode = mode, delta_mode
         self.best = math.nan
+        self.stalled = False
+        """Whether the score has not improved since the last stall."""
         self._waited = 0
         self._cooling = 0
 
@@ -59,7 +61,7 @@ class StallDetector:
         """Take one more score; return True when it completes a stall."""
         gained = improvement(self.best, score, self.mode)
         if gained > 0 and gained >= least_gain(self.min_delta, self.delta_mode, self.best):
-            self.best, self._waited = score, 0
+            self.best, self._waited, self.stalled = score, 0, False
             self._cooling = max(0, self._cooling - 1)
             return False
         if self._cooling > 0:
@@ -68,12 +70,12 @@ class StallDetector:
         self._waited += 1
         if self._waited < self.patience:
             return False
-        self._waited, self._cooling = 0, self.cooldown
+        self._waited, self._cooling, self.stalled = 0, self.cooldown, True
         return True
 
     def rest(self) -> None:
         """Start waiting afresh, for example after the weights were changed from outside; the best score stays."""
-        self._waited, self._cooling = 0, self.cooldown
+        self._waited, self._cooling, self.stalled = 0, self.cooldown, False
 
     def state_dict(self) -> dict[str, float]:
         """What it has seen so far."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
+from shared.constraint_checks import check_constraints
 from trainer.errors import CaptureError, DataError
 from trainer.journal import Journal
 from trainer.pool.job_template import JobTemplate
@@ -55,6 +56,7 @@ class Inspector:
         captured = seen.captured[view.name]
         goal = self.template.goal(captured.snapshot)
         goal.check(captured.snapshot)
+        check_constraints(self.template.constraints, captured.snapshot)
         count = view.samples(self.template.plan.samples)
         return (
             f"tunnels {view.turn!r} ({captured.snapshot.task}, {goal.name}): up to {count:,} samples a job "

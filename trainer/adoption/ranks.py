@@ -1,0 +1,98 @@
+"""One decision for all ranks: rank zero decides, the others do what it does, so that their weights stay the same bits.
+
+`validate` may itself speak to the other ranks (a mean over all of them), so whenever rank zero calls it, all do.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import distributed, nn
+from torch.optim import Optimizer
+
+from trainer.adoption import parameters
+from trainer.adoption.candidates import Values
+
+Word = Literal["write", "undo", "validate", "screen", "adopt", "done"]
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The ranks of a training run, seen from one of them; without torch.distributed there is but one."""
+
+    rank: int
+    count: int
+
+    @classmethod
+    def present(cls) -> "Ranks":
+        """As torch.distributed has them now."""
+        if distributed.is_available() and distributed.is_initialized():
+            return cls(distributed.get_rank(), distributed.get_world_size())
+        return cls(0, 1)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this one decides."""
+        return self.rank == 0
+
+    def tell(self, word: Word, what: Any = None) -> None:
+        """Have the others do the same; a no-op where there are none."""
+        if self.count > 1:
+            distributed.broadcast_object_list([(word, what)], src=0)
+
+    def hear(self) -> tuple[Word, Any]:
+        """What rank zero says next."""
+        said: list[Any] = [None]
+        distributed.broadcast_object_list(said, src=0)
+        found: tuple[Word, Any] = said[0]
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """Changes of the live model, on every rank alike."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    ranks: Ranks = field(default_factory=Ranks.present)
+
+    @contextmanager
+    def tried(self, values: Values) -> Iterator[None]:
+        """These values in the model for a moment; bit by bit as before afterwards, whatever happens."""
+        self.ranks.tell("write", dict(values))
+        try:
+            with parameters.put_back(self.model, values):
+                parameters.write(self.model, values)
+                yield
+        finally:
+            self.ranks.tell("undo")
+
+    def adopt(self, values: Values) -> None:
+        """These values from now on, with a fresh optimizer state."""
+        self.ranks.tell("adopt", dict(values))
+        self._take(values)
+
+    def _take(self, values: Values) -> None:
+        parameters.write(self.model, values)
+        parameters.forget(self.model, self.optimizer, values)
+
+    def follow(self, calls: Mapping[str, Callable[[], object]]) -> bool:
+        """Do what rank zero does until it is done; `calls` say what "validate" and "screen" are. True if adopted."""
+        adopted = False
+        with ExitStack() as trial:
+            while True:
+                word, what = self.ranks.hear()
+                match word:
+                    case "write":
+                        trial.enter_context(parameters.put_back(self.model, what))
+                        parameters.write(self.model, what)
+                    case "undo":
+                        trial.close()
+                    case "adopt":
+                        self._take(what)
+                        adopted = True
+                    case "done":
+                        return adopted
+                    case _:
+                        calls[word]()
