@@ -16,7 +16,9 @@ from trainer.errors import CaptureError, OptimizerError
 Linear = nn.Linear | nn.Conv2d
 WRAPPERS = (DistributedDataParallel, nn.DataParallel)
 WRAPPER_NAMES = frozenset({"DeepSpeedEngine", "_FabricModule"})
-"""Wrappers of libraries that need not be there, by class name; they, too, keep the model as `module`."""
+"""Wrappers of libraries that need not be there, by class name."""
+INNER_MODULES = ("module", "_original_module")
+"""Where wrappers keep the model: Lightning Fabric's as the latter."""
 UNMADE = (UninitializedParameter, UninitializedBuffer)
 INNER_OPTIMIZERS = ("optimizer", "opt", "_optimizer")
 """Where Accelerate, Lightning and Apex (`optimizer`), fastai (`opt`) and others keep the optimizer they wrap."""
@@ -42,13 +44,13 @@ class Eligibility:
 def unwrap(model: nn.Module) -> nn.Module:
     """The module inside DistributedDataParallel, DataParallel, a compiled module, or wrappers of these."""
     while True:
-        if isinstance(model, WRAPPERS) or type(model).__name__ in WRAPPER_NAMES:
-            inner = model._modules.get("module")
-        else:
-            inner = model._modules.get("_orig_mod")  # torch.compile's OptimizedModule
-        if inner is None:
+        names = INNER_MODULES if isinstance(model, WRAPPERS) or type(model).__name__ in WRAPPER_NAMES else ()
+        # A compiled module, torch's OptimizedModule, is known by the name under which it keeps the original.
+        inner = (model._modules.get(name) for name in (*names, "_orig_mod"))
+        found = next((module for module in inner if module is not None), None)
+        if found is None:
             return model
-        model = inner
+        model = found
 
 
 def unwrap_optimizer(optimizer: object) -> Optimizer:
@@ -59,6 +61,8 @@ def unwrap_optimizer(optimizer: object) -> Optimizer:
     *_, last = _optimizers(optimizer)
     if isinstance(last, Optimizer):
         return last
+    if _owns_weights(last):
+        raise OptimizerError(_owning(last))
     raise OptimizerError(
         f"optimizer is a {_class_name(optimizer)}, which neither is nor wraps a torch.optim.Optimizer; "
         "give the torch optimizer whose step() changes the model (fastai: an OptimWrapper of one)"
@@ -106,10 +110,7 @@ def _refuses_all(model: nn.Module, optimizer: object, held: set[int]) -> str | N
     """Why none of the layers may move, or None."""
     for layer in _optimizers(optimizer):
         if _owns_weights(layer):
-            return (
-                f"{_class_name(layer)} keeps weights of its own, from which it would undo the change; for now, "
-                "train with an optimizer that only steps, like Adam or SGD"
-            )
+            return _owning(layer)
     if any(SHARDING & _class_names(module) for module in model.modules()):
         return "the model is sharded, so that no process has a whole layer; for now, train it unsharded on one device"
     parameters = list(model.parameters())
@@ -142,6 +143,13 @@ def _owns_weights(optimizer: object) -> bool:
         return True
     switches = all(callable(getattr(optimizer, name, None)) for name in ("train", "eval"))
     return switches and not any(hasattr(optimizer, name) for name in INNER_OPTIMIZERS)
+
+
+def _owning(optimizer: object) -> str:
+    return (
+        f"{_class_name(optimizer)} keeps weights of its own, from which it would undo the change; for now, train with "
+        "an optimizer that only steps, like Adam or SGD"
+    )
 
 
 # --- a layer by itself ------------------------------------------------------------------------------------------------

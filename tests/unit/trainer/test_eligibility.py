@@ -363,6 +363,34 @@ def test_optimizers_that_own_the_weights_are_refused(make: Callable[[Any], Optim
     assert all("keeps weights of its own" in str(why) for why in found.values())
 
 
+class ScheduleFreeWrapper:
+    """Stand-in for schedule-free's wrapper of any optimizer, which is none itself."""
+
+    def __init__(self, base: Optimizer) -> None:
+        self.base, self.param_groups = base, base.param_groups
+
+    def train(self) -> None:
+        """Put the training weights into the model."""
+
+    def eval(self) -> None:
+        """Put the averaged weights into the model."""
+
+
+def test_a_wrapper_that_owns_the_weights_is_named_as_such() -> None:
+    """Though it is no torch optimizer either."""
+    with pytest.raises(OptimizerError, match="ScheduleFreeWrapper keeps weights of its own"):
+        unwrap_optimizer(ScheduleFreeWrapper(SGD(a_model().parameters(), lr=0.1)))
+
+
+class _FabricModule(nn.Module):
+    """Stand-in for Lightning Fabric's: it keeps the module twice, as it is and as it is called."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self._forward_module = nn.DataParallel(module)
+        self._original_module = module
+
+
 def compiled(model: nn.Module) -> nn.Module:
     return torch.compile(model, backend="eager")  # type: ignore[return-value]
 
@@ -374,6 +402,7 @@ def test_wrapped_models_are_unwrapped() -> None:
     assert unwrap(nn.DataParallel(model)) is model
     assert unwrap(compiled(model)) is model
     assert unwrap(compiled(nn.DataParallel(model))) is model
+    assert unwrap(_FabricModule(compiled(model))) is model
     assert reasons(compiled(model)) == {"0": None, "2": None}
 
 

@@ -35,8 +35,10 @@ def test_thousands_do_not_prove_a_decimal_mark(tmp_path: Path) -> None:
 
 
 def test_each_column_may_have_its_own_mark(tmp_path: Path) -> None:
-    """Where most cells of a column prove it."""
+    """Where most cells of a column that have one prove it, however many are whole numbers."""
     rows = [[f"{a:.1f}".replace(".", ","), *row[1:]] for a, row in zip(A, TRUTH, strict=True)]
+    assert load(tmp_path, rows).train.inputs.shape[1] == 2
+    rows = [["1.5" if i % 3 == 0 else str(i), row[1].replace(".", ","), row[2]] for i, row in enumerate(TRUTH)]
     assert load(tmp_path, rows).train.inputs.shape[1] == 2
 
 

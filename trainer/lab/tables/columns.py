@@ -29,8 +29,8 @@ def decimal_marks(columns: Mapping[str, Column], told: Mark | None) -> dict[str,
     """The decimal mark of each column: the one told, or the one that its cells, else those of the table, prove.
 
     `1,5` proves a comma, `1.5` and `1,234.5` a point; `12` and `1,234` prove nothing. A column has a mark of its own
-    if more than half of its cells prove it. Raises TaskError where a few cells prove a comma, and nothing proves
-    anything else.
+    if more than half of its cells with any mark prove it. Raises TaskError where a few cells prove a comma, and
+    nothing proves anything else.
     """
     if told is not None:
         return dict.fromkeys(columns, told)
@@ -43,9 +43,9 @@ def decimal_marks(columns: Mapping[str, Column], told: Mark | None) -> dict[str,
         raise _unclear(columns[name], proofs[name][","][0])
     whole: Mark = "," if commas > points else "."
     found: dict[str, Mark] = {}
-    for name, column in columns.items():
-        own: Mark = "," if len(proofs[name][","]) > len(proofs[name]["."]) else "."
-        found[name] = own if 2 * len(proofs[name][own]) > len(_probed(column)) else whole
+    for name, proof in proofs.items():
+        own: Mark = "," if len(proof[","]) > len(proof["."]) else "."
+        found[name] = own if 2 * len(proof[own]) > len(proof["marked"]) else whole
     return found
 
 

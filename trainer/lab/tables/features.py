@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from trainer.errors import TaskError
 from trainer.lab.tables.columns import Numbers, Words, read_column
+from trainer.lab.tables.numerals import LARGEST
 from trainer.lab.tables.reading import Column, Mark
 
 MOST_WORDS = 100
@@ -39,11 +40,11 @@ def standardise(values: Numbers, train: Rows) -> Numbers:
     known = values[train][~gaps[train]]
     parts = []
     if len(known) and known.min() < known.max():
-        scale = np.abs(known).max()  # so that squares neither overflow nor vanish
-        filled = np.where(gaps, np.median(known), values) / scale
+        scale = np.abs(known).max()  # so that squares do not vanish
         mean, spread = (known / scale).mean(), (known / scale).std()
+        filled = np.where(gaps, np.median(known), values) / scale
         if spread > 0:
-            parts.append((filled - mean) / spread)
+            parts.append(np.clip((filled - mean) / spread, -LARGEST, LARGEST))
     if 0 < gaps[train].sum() < len(train):
         parts.append(gaps.astype(np.float64))
     return np.column_stack(parts) if parts else np.empty((len(values), 0))

@@ -17,6 +17,7 @@ NO_NUMBER = NO_VALUE | {
 }
 """In a column of numbers, no value, infinities among them; in one of words these may be words like any other."""
 CURRENCIES = "".join(chr(code) for code in range(0x2100) if unicodedata.category(chr(code)) == "Sc")
+LARGEST = 3.4e38
 MINUS = "\u2212"
 PLAIN = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 """What most cells are: worth looking for first, because the whole rule takes five times as long."""
@@ -30,9 +31,9 @@ class Number(NamedTuple):
 
     @property
     def value(self) -> float:
-        """As a float; 5 % is 0.05, and what is beyond the range of floats is missing (NaN)."""
+        """As a float; 5 % is 0.05, and what is beyond the range of float32 is missing (NaN), as infinity is."""
         value = float(self.numeral) * (0.01 if self.mark == "%" else 1.0)
-        return value if math.isfinite(value) else math.nan
+        return value if abs(value) <= LARGEST else math.nan
 
 
 MISSING = Number("nan")

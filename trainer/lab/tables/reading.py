@@ -150,7 +150,7 @@ def _rows(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
     try:
         for row in reader:
             cells = [cell.strip() for cell in row]
-            told = reader.line_num == 1 and cells[0].lower().startswith(TOLD)
+            told = bool(cells) and reader.line_num == 1 and cells[0].lower().startswith(TOLD)
             if any(cells) and not told:
                 yield reader.line_num, cells
     except csv.Error as error:
