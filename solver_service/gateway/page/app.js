@@ -188,7 +188,7 @@ function row(job) {
       parts.jobLink(job.id, { class: "id whole-row" }),
       parts.runLink(job.run),
       job.step === null ? "–" : number(job.step),
-      job.spec.objective.replaceAll("_", " "),
+      job.spec.objective,
       value,
       parts.gained(job) === null ? "–" : percent(parts.gained(job)),
       Number.isFinite(gap) ? percent(gap) : "–",

@@ -6,7 +6,7 @@ import { facts, make, number, percent, seconds } from "./parts.js";
 import { plot } from "./plot.js";
 
 const MOST_LINES = 500;
-const MOST_SUSPECTS = 20;
+const MOST_SUSPECTS = 12;
 const JUDGED_WITHIN_S = 10;
 
 /** Show a job until the signal: its record, its events as they come, and afterwards what its trainer says of it. */
@@ -78,8 +78,8 @@ function page(known, width, act) {
     picture(job, points, width),
     make("div", { class: "columns" }, asked(job), sizes(job), times(job)),
     constraints(job),
-    suspects(job),
     log(known.lines),
+    suspects(job),
     make("details", {}, make("summary", {}, "The whole record"), make("pre", { tabindex: 0 }, `id: ${job.id}\n`, JSON.stringify(job, null, 2))),
   ];
 }
@@ -92,7 +92,7 @@ function context(job) {
 /** In words: is it working, what has it found, what is it worth? */
 function story(job) {
   const { start, best, bound, gap } = parts.standing(job);
-  const proven = Number.isFinite(gap) && (gap > 0 ? ` Nothing below ${number(bound)} is possible: a gap of ${percent(gap)}.` : " Proven: nothing better is possible.");
+  const proven = Number.isFinite(gap) && proof(bound, gap, job.result?.status);
   const found = job.result && (job.result.improved
     ? `Found ${number(best)} where the weights had ${number(start)}${parts.gained(job) === null ? "" : `: ${percent(parts.gained(job))} less`}.`
     : `Found nothing better than the weights had: ${number(start)}.`);
@@ -105,6 +105,11 @@ function story(job) {
     expired: "No worker began it within its time to live.",
   }[job.state];
   return [told, " ", judged(job)];
+}
+
+function proof(bound, gap, status) {
+  if (gap <= 0 || status === "optimal") return " Proven: nothing better is possible within the radius.";
+  return bound > 0 ? ` Proven: nothing below ${number(bound)} is possible, a gap of ${percent(gap)}.` : " Nothing is proven beyond zero.";
 }
 
 function judged({ feedback, result, state }) {
@@ -154,7 +159,7 @@ function picture(job, points, width) {
   return make(
     "figure",
     {},
-    plot({ series, start, end, width: Math.max(280, Math.min(width, 960)), xLabel: "seconds", yLabel: words(job.spec.objective), title, description, early: true }),
+    plot({ series, start, end, width: Math.max(280, width), xLabel: "seconds", yLabel: job.spec.objective, title, description, early: true }),
     make("figcaption", {}, legend.filter(Boolean).map(([kind, text]) => make("span", { class: `sample ${kind}` }, text))),
     make("details", {}, make("summary", {}, "The plot as a table"), parts.table(
       "Incumbents",
@@ -167,7 +172,7 @@ function picture(job, points, width) {
 function asked({ spec, priority, tags }) {
   const tail = [spec.tail_radius].flat();
   return make("section", {}, make("h2", {}, "What was asked"), facts([
-    ["objective", words(spec.objective)],
+    ["objective", spec.objective],
     ["radius", spec.radius === null ? "in the snapshot" : number(spec.radius)],
     ["radius of biases", spec.bias_radius === null ? null : number(spec.bias_radius)],
     ["radius of the tail", tail.some((radius) => radius > 0) ? tail.map(number).join(", ") : null],
@@ -223,7 +228,7 @@ function suspects({ result }) {
     make("h2", {}, "Suspects"),
     make("p", { class: "muted" }, "Samples that good answers give up on: look at their labels first."),
     parts.table("Suspects", ["sample", "margin", "given up by"], shown.map((one) => ({ key: one.index, cells: [String(one.index), number(one.margin), percent(one.share)] }))),
-    more ? make("p", { class: "muted" }, `and ${number(more)} more, in the record below`) : null,
+    more ? make("p", { class: "muted" }, `and ${number(more)} more, in the whole record`) : null,
   );
 }
 
@@ -232,6 +237,6 @@ function log(lines) {
   return make("section", {}, make("h2", {}, "Log"), make(
     "ol",
     { class: "log", role: "log", "aria-label": "The job's log", tabindex: 0 },
-    lines.map((one) => make("li", { class: one.kind }, make("time", {}, at(one.at)), " ", one.text)),
+    lines.map((one) => make("li", { class: `line-${one.kind}` }, make("time", {}, at(one.at)), " ", one.text)),
   ));
 }

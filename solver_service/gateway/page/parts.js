@@ -57,22 +57,28 @@ export function number(value) {
   return value.toLocaleString("en", { maximumSignificantDigits: figures }).replace("-", "−");
 }
 
-export const percent = (share) => (Number.isFinite(share) ? `${number(Number((100 * share).toPrecision(3)))} %` : "–");
+export function percent(share) {
+  if (!Number.isFinite(share)) return "–";
+  return share > 0 && share < 1e-5 ? "under 0.001 %" : `${number(Number((100 * share).toPrecision(3)))} %`;
+}
 
 export function seconds(value) {
   if (!Number.isFinite(value)) return "–";
   if (value < 0.995) return `${Number(Math.max(0, value).toFixed(2))} s`;
   if (value < 60) return `${Number(value.toFixed(1))} s`;
   const whole = Math.round(value);
-  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
-  return whole < 172800 ? `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min` : `${Math.floor(whole / 86400)} days`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min${whole % 60 ? ` ${whole % 60} s` : ""}`;
+  return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
 }
 
 export const since = (moment) => Math.max(0, (now() - Date.parse(moment)) / 1000);
-export const ago = (moment) => {
+
+export function ago(moment) {
   const age = since(moment);
-  return make("time", { datetime: moment, title: new Date(moment).toLocaleString() }, age < 2 ? "just now" : `${seconds(Math.floor(age))} ago`);
-};
+  const [unit, name] = [[86400, "days"], [3600, "h"], [60, "min"], [1, "s"]].find(([size]) => age >= (size === 86400 ? 2 * size : size)) ?? [];
+  const text = age < 3 ? "just now" : `${Math.floor(age / unit)} ${name} ago`;
+  return make("time", { datetime: moment, title: new Date(moment).toLocaleString() }, text);
+}
 
 export const plural = (count, word) => `${number(count)} ${word}${count === 1 ? "" : "s"}`;
 
@@ -117,7 +123,7 @@ export function table(caption, heads, rows) {
       "tbody",
       {},
       rows.map(({ key, cells }) =>
-        make("tr", { "data-key": key }, cells.map((cell, at) => make("td", { "data-head": heads[at] }, cell))),
+        make("tr", { "data-key": key }, cells.map((cell, at) => make("td", { "data-head": heads[at], class: cell === "–" ? "none" : null }, cell))),
       ),
     ),
   );

@@ -61,8 +61,10 @@ function horizontal(times, end, early) {
   const later = times.filter((time) => time > 0).sort((one, other) => one - other);
   const median = later[Math.floor(later.length / 2)];
   if (early && later.length > 1 && median < end / 20) return logarithmic(later[0] / 1.5, end, "");
-  const first = early ? 0 : Math.min(...times, end);
-  return linear(first, end > first ? end : first + 1);
+  if (early) return linear(0, end);
+  const first = Math.min(...times);
+  const air = 0.03 * (end - first) || 1;
+  return linear(first - air, end + air);
 }
 
 /** The leading series decides, for a bound may be far below all that is interesting. */

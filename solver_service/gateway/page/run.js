@@ -46,7 +46,10 @@ export function stallsOf(jobs) {
     if (!stalls.has(name)) stalls.set(name, { step: job.step, jobs: [] });
     stalls.get(name).jobs.push(job);
   }
-  return [...stalls.values()].map((stall) => ({ ...stall, best: best(stall.jobs), adopted: stall.jobs.find((job) => job.feedback?.accepted) }));
+  return [...stalls.values()].map((stall) => {
+    const adopted = stall.jobs.find((job) => job.feedback?.accepted);
+    return { ...stall, adopted, best: adopted ?? best(stall.jobs) };
+  });
 }
 
 /** The job with the largest gain; they start from the same weights, but may have different objectives. */
@@ -133,7 +136,7 @@ function picture(run, jobs, width) {
   return make(
     "figure",
     {},
-    plot({ series, end: points.at(-1)[0], width: Math.max(280, Math.min(width, 960)), xLabel: "training step", yLabel: name, title, description }),
+    plot({ series, end: points.at(-1)[0], width: Math.max(280, width), xLabel: "training step", yLabel: name, title, description }),
     make("figcaption", {}, make("span", { class: "sample incumbent" }, "an adoption"), make("span", { class: "sample between" }, "training in between")),
   );
 }
