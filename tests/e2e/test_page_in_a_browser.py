@@ -4,6 +4,7 @@ Needs Playwright (`pip install playwright`) and a Chromium of the system's (Debi
 GDSOLVER_SCREENSHOTS=FOLDER, pictures are left there to be looked at.
 """
 
+import dataclasses
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from tests.conftest import RunningPool, small_snapshot, start_pool
@@ -70,8 +72,10 @@ class Tab:
 
 def send(pool: RunningPool, *, key: str = "", **more: object) -> str:
     """Send a job that takes its whole time, unless somebody stops it."""
-    spec = {"objective": "zero_one", "radius": 0.1, "limits": {"time_s": 60}, "run": "a <b>run</b>", "step": 3, **more}
-    snapshot = small_snapshot(0, n=900, d=10, classes=5).to_bytes()
+    spec = {"objective": "zero_one", "radius": 0.3, "limits": {"time_s": 60}, "run": "a <b>run</b>", "step": 3, **more}
+    plain = small_snapshot(n=600, d=10, classes=4)
+    labels = np.random.default_rng(0).permutation(plain.targets)  # labels that mean nothing: there is no quick proof
+    snapshot = dataclasses.replace(plain, targets=labels).to_bytes()
     headers = {"authorization": f"Bearer {key}"} if key else {}
     form = {"spec": json.dumps(spec)}
     answer = httpx.post(f"{pool.url}/v1/solve", data=form, files={"snapshot": snapshot}, headers=headers)
