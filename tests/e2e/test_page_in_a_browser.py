@@ -131,7 +131,11 @@ def test_a_phone_needs_no_sideways_scrolling(browser: Any, pool: RunningPool) ->
     """At 375 pixels every view fits the width."""
     job = send(pool, limits={"time_s": 1}, tags={"a" * 60: "b" * 60})
     tab = Tab(browser, pool.url, viewport={"width": 375, "height": 720})
-    for where, text in (("#/", "Workers"), (f"#/job/{job}", "What was asked"), ("#/run/a%20%3Cb%3Erun%3C%2Fb%3E", "Stalls")):
+    for where, text in (
+        ("#/", "Workers"),
+        (f"#/job/{job}", "What was asked"),
+        ("#/run/a%20%3Cb%3Erun%3C%2Fb%3E", "Stalls"),
+    ):
         tab.page.evaluate("where => { location.hash = where }", where)
         tab.see(text)
         assert tab.page.evaluate("document.documentElement.scrollWidth") <= 375
@@ -145,7 +149,7 @@ def test_the_key_is_asked_for_once_and_kept_in_the_tab(browser: Any, tmp_path: P
     pool = start_pool(tmp_path, environment={"GDSOLVER_API_KEY": key})
     try:
         tab = Tab(browser, pool.url)
-        for text, answer in (("wrong", "this API key is not valid."), (key, "No jobs yet.")):
+        for text, answer in (("wrong", "This API key is not valid."), (key, "No jobs yet.")):
             tab.page.get_by_label("API key").fill(text)
             tab.picture("key")
             tab.press("Show the pool")

@@ -20,7 +20,9 @@ FILES = sorted(path.name for path in PAGE.iterdir())
 NAMESPACE = "http://www.w3.org/2000/svg"
 """The name of SVG's elements: no browser fetches it."""
 ELSEWHERE = re.compile(r"https?://|//[\w-]+\.\w|@import|url\(")
-UNSAFE = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|localStorage|\.cookie")
+UNSAFE = re.compile(
+    r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|localStorage|\.cookie"
+)
 MOST_BYTES = 300_000
 
 

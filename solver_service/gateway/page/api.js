@@ -78,9 +78,11 @@ export async function poll(signal, everyS, task) {
     await visible(signal);
     let pause = everyS;
     try {
-      if (signal.aborted || (await task()) === false) return;
+      if (signal.aborted) return;
+      const again = await task();
       failures = 0;
       link.dispatchEvent(new Event("up"));
+      if (again === false) return;
     } catch (error) {
       if (signal.aborted) return;
       if (error.name === "AbortError") continue; // the tab was hidden: wait until it is seen again
@@ -103,7 +105,10 @@ export async function follow(id, signal, heard) {
     document.addEventListener("visibilitychange", onChange);
     try {
       const headers = last === null ? {} : { "Last-Event-ID": last };
-      const response = await call(`v1/jobs/${id}/events`, { headers, signal: AbortSignal.any([signal, hidden.signal]) });
+      const response = await call(`v1/jobs/${id}/events`, {
+        headers,
+        signal: AbortSignal.any([signal, hidden.signal]),
+      });
       if (response.status === 204) return false;
       link.dispatchEvent(new Event("up"));
       for await (const events of read(response.body)) {

@@ -2,8 +2,9 @@
 
 import { cancel, ended, follow, get, newToken, poll, resubmit, sleep } from "./api.js";
 import * as parts from "./parts.js";
-import { facts, make, number, percent, seconds } from "./parts.js";
+import { facts, make, number, percent, seconds, section } from "./parts.js";
 import { plot } from "./plot.js";
+import { context, jobStory, stateLine, words } from "./told.js";
 
 const MOST_LINES = 500;
 const MOST_SUSPECTS = 12;
@@ -12,8 +13,9 @@ const JUDGED_WITHIN_S = 10;
 /** Show a job until the signal: its record, its events as they come, and afterwards what its trainer says of it. */
 export async function jobPage(place, signal, { id }) {
   document.title = `Job ${id.slice(0, 16)} · GDSolver pool`;
-  const known = { job: await get(`v1/jobs/${id}`, signal), lines: [], incumbents: [], said: "", busy: false, token: newToken() };
-  const draw = () => signal.aborted || parts.morph(place, make("div", {}, page(known, place.clientWidth, act)));
+  const known = { job: null, lines: [], incumbents: [], said: "", busy: false, token: newToken() };
+  const draw = () =>
+    known.job && !signal.aborted && parts.morph(place, make("div", page(known, place.clientWidth, act)));
   const refresh = async () => {
     known.job = await get(`v1/jobs/${id}`, signal);
     draw();
@@ -33,7 +35,10 @@ export async function jobPage(place, signal, { id }) {
     known.busy = false;
     draw();
   };
-  draw();
+  await poll(signal, 1, async () => {
+    await refresh();
+    return false;
+  });
   window.addEventListener("resize", draw, { signal });
   tick(signal, () => !ended(known.job.state) && draw());
   await follow(id, signal, async (events) => {
@@ -55,67 +60,31 @@ function hear(known, { id, kind, data }) {
     known.incumbents.push(data);
     return;
   }
+  if (kind === "state" && ended(data.state)) known.said = "";
   const text = kind === "log" ? data.message : stateLine(data);
   known.lines.push({ at: id ? Number(id.split("-")[0]) : NaN, kind, text });
   known.lines.splice(0, known.lines.length - MOST_LINES);
 }
 
-function stateLine({ state, worker, attempt, status, error }) {
-  const by = state === "running" ? ` on ${worker}, attempt ${attempt}` : "";
-  return `${state}${by}${status ? `: ${words(status)}` : ""}${error ? `: ${error.detail}` : ""}`;
-}
-
-const words = (name) => name.replaceAll("_", " ");
-
 function page(known, width, act) {
   const { job } = known;
   const points = incumbents(known);
   return [
-    make("h1", {}, "Job ", make("span", { class: "id" }, job.id.slice(0, 16)), " ", parts.chip(job.state)),
-    make("p", { class: "muted" }, context(job)),
-    make("p", { class: "verdict" }, story(job)),
+    make("h1", "Job ", make("span.id", job.id.slice(0, 16)), " ", parts.chip(job.state)),
+    make("p.muted", context(job)),
+    make("p.verdict", jobStory(job)),
     buttons(known, act),
     picture(job, points, width),
-    make("div", { class: "columns" }, asked(job), sizes(job), times(job)),
+    make("div.columns", asked(job), sizes(job), times(job)),
     constraints(job),
     log(known.lines),
     suspects(job),
-    make("details", {}, make("summary", {}, "The whole record"), make("pre", { tabindex: 0 }, `id: ${job.id}\n`, JSON.stringify(job, null, 2))),
+    make(
+      "details",
+      make("summary", "The whole record"),
+      make("pre", { tabindex: 0 }, `id: ${job.id}\n`, JSON.stringify(job, null, 2)),
+    ),
   ];
-}
-
-function context(job) {
-  const run = job.run === null ? [] : ["of the run ", parts.runLink(job.run), job.step === null ? "" : ` at step ${number(job.step)}`, ", "];
-  return [...run, "sent ", parts.ago(job.created), job.worker ? `, on ${job.worker}` : ""];
-}
-
-/** In words: is it working, what has it found, what is it worth? */
-function story(job) {
-  const { start, best, bound, gap } = parts.standing(job);
-  const proven = Number.isFinite(gap) && proof(bound, gap, job.result?.status);
-  const found = job.result && (job.result.improved
-    ? `Found ${number(best)} where the weights had ${number(start)}${parts.gained(job) === null ? "" : `: ${percent(parts.gained(job))} less`}.`
-    : `Found nothing better than the weights had: ${number(start)}.`);
-  const told = {
-    queued: job.attempt ? "Waits for another worker." : "Waits for a worker.",
-    running: `Has been at it for ${seconds(parts.took(job))}, and may take ${seconds(job.spec.limits.time_s)}. ${Number.isFinite(best) ? `Best so far: ${number(best)}.${proven || ""}` : "Nothing found yet."}`,
-    succeeded: `${found}${proven || ""}`,
-    cancelled: found ? `Cancelled; the best so far is kept. ${found}` : "Cancelled before anything was found.",
-    failed: job.error ? `Failed: ${job.error.detail}` : "Failed.",
-    expired: "No worker began it within its time to live.",
-  }[job.state];
-  return [told, " ", judged(job)];
-}
-
-function proof(bound, gap, status) {
-  if (gap <= 0 || status === "optimal") return " Proven: nothing better is possible within the radius.";
-  return bound > 0 ? ` Proven: nothing below ${number(bound)} is possible, a gap of ${percent(gap)}.` : " Nothing is proven beyond zero.";
-}
-
-function judged({ feedback, result, state }) {
-  if (feedback === null) return ended(state) && result?.improved ? make("span", { class: "muted" }, "No trainer has judged it yet.") : "";
-  const figures = Number.isFinite(feedback.before) && Number.isFinite(feedback.after) && ` (${feedback.metric ?? "metric"}: ${number(feedback.before)} → ${number(feedback.after)})`;
-  return make("strong", { class: feedback.accepted ? "good" : "muted" }, feedback.accepted ? "The trainer adopted it" : "The trainer declined it", figures || "", ".");
 }
 
 function buttons({ job, said, busy, token }, act) {
@@ -127,10 +96,9 @@ function buttons({ job, said, busy, token }, act) {
     return ended(state) ? "" : "The solver is being interrupted; its best so far is kept.";
   };
   return make(
-    "div",
-    { class: "buttons" },
-    make("button", { type: "button", class: "danger", disabled: busy || ended(job.state), onclick: act(stop) }, "Cancel"),
-    make("button", { type: "button", disabled: busy, onclick: act(again) }, "Submit again"),
+    "div.buttons",
+    make("button.danger", { disabled: busy || ended(job.state), onclick: act(stop) }, "Cancel"),
+    make("button", { disabled: busy, onclick: act(again) }, "Submit again"),
     make("span", { role: "status" }, said),
   );
 }
@@ -142,7 +110,7 @@ function incumbents({ job, incumbents: heard }) {
 
 function picture(job, points, width) {
   const { start, best, bound } = parts.standing(job);
-  if (!points.length) return ended(job.state) ? null : make("p", { class: "empty" }, "The plot begins with the first incumbent.");
+  if (!points.length) return ended(job.state) ? null : make("p.empty", "The plot begins with the first incumbent.");
   const last = points.at(-1).t_s;
   const end = Math.max(job.result?.timings.total_s ?? (job.state === "running" ? parts.took(job) : 0), last, 1e-3);
   const objectives = points.map((one) => [one.t_s, one.objective]);
@@ -150,93 +118,149 @@ function picture(job, points, width) {
   const bounds = points.map((one) => [one.t_s, one.bound]);
   if (job.result) bounds.push([end, bound]); // the last proof may come without an incumbent
   const title = `Best objective and bound of job ${job.id.slice(0, 16)} over time`;
-  const description = `${points.length} incumbents in ${seconds(end)}, the best ${number(best)}, the bound ${number(bound)}.`;
+  const found = `${points.length} incumbents in ${seconds(end)}`;
+  const description = `${found}, the best ${number(best)}, the bound ${number(bound)}.`;
   const series = [
     { name: "incumbent", kind: "incumbent", points: objectives, steps: true, dots: points.length < 60 },
     { name: "bound", kind: "bound", points: bounds, steps: true },
   ];
-  const legend = [["incumbent", "best so far"], ["bound", "proven bound"], Number.isFinite(start) ? ["start", `start: ${number(start)}`] : null];
+  const legend = [
+    ["incumbent", "best so far"],
+    ["bound", "proven bound"],
+    Number.isFinite(start) ? ["start", `start: ${number(start)}`] : null,
+  ];
   return make(
     "figure",
-    {},
-    plot({ series, start, end, width: Math.max(280, width), xLabel: "seconds", yLabel: job.spec.objective, title, description, early: true }),
-    make("figcaption", {}, legend.filter(Boolean).map(([kind, text]) => make("span", { class: `sample ${kind}` }, text))),
-    make("details", {}, make("summary", {}, "The plot as a table"), parts.table(
-      "Incumbents",
-      ["seconds", "objective", "bound"],
-      points.map((one, at) => ({ key: at, cells: [number(one.t_s), number(one.objective), number(one.bound)] })),
-    )),
+    plot({
+      series,
+      start,
+      end,
+      width: Math.max(280, width),
+      xLabel: "seconds",
+      yLabel: job.spec.objective,
+      title,
+      description,
+      early: true,
+    }),
+    make(
+      "figcaption",
+      legend.filter(Boolean).map(([kind, text]) => make(`span.sample.${kind}`, text)),
+    ),
+    make(
+      "details",
+      make("summary", "The plot as a table"),
+      parts.table(
+        "Incumbents",
+        ["seconds", "objective", "bound"],
+        points.map((one, at) => ({ key: at, cells: [number(one.t_s), number(one.objective), number(one.bound)] })),
+      ),
+    ),
   );
 }
 
 function asked({ spec, priority, tags }) {
   const tail = [spec.tail_radius].flat();
-  return make("section", {}, make("h2", {}, "What was asked"), facts([
-    ["objective", spec.objective],
-    ["radius", spec.radius === null ? "in the snapshot" : number(spec.radius)],
-    ["radius of biases", spec.bias_radius === null ? null : number(spec.bias_radius)],
-    ["radius of the tail", tail.some((radius) => radius > 0) ? tail.map(number).join(", ") : null],
-    ["time limit", seconds(spec.limits.time_s)],
-    ["gap that is enough", spec.limits.gap > 0 ? percent(spec.limits.gap) : null],
-    ["solver", `${spec.solver.backend}, ${spec.solver.formulation}, seed ${spec.solver.seed}`],
-    ["priority", priority === "normal" ? null : priority],
-    ["tags", Object.keys(tags).length ? Object.entries(tags).map(([name, value]) => `${name}: ${value}`).join(", ") : null],
-  ]));
+  return section(
+    "What was asked",
+    facts([
+      ["objective", spec.objective],
+      ["radius", spec.radius === null ? "in the snapshot" : number(spec.radius)],
+      ["radius of biases", spec.bias_radius === null ? null : number(spec.bias_radius)],
+      ["radius of the tail", tail.some((radius) => radius > 0) ? tail.map(number).join(", ") : null],
+      ["time limit", seconds(spec.limits.time_s)],
+      ["gap that is enough", spec.limits.gap > 0 ? percent(spec.limits.gap) : null],
+      ["solver", `${spec.solver.backend}, ${spec.solver.formulation}, seed ${spec.solver.seed}`],
+      ["priority", priority === "normal" ? null : priority],
+      [
+        "tags",
+        Object.keys(tags).length
+          ? Object.entries(tags)
+              .map(([name, value]) => `${name}: ${value}`)
+              .join(", ")
+          : null,
+      ],
+    ]),
+  );
 }
 
 function sizes({ result }) {
   if (!result) return null;
   const counts = Object.entries(result.sizes).filter(([name, count]) => count > 0 || name === "rows");
-  return make("section", {}, make("h2", {}, "Model"), facts([
-    ...counts.map(([name, count]) => [words(name), number(count)]),
-    ["nodes", number(result.nodes)],
-    ["changed weights", number(result.changed_weights)],
-    ["by", `${result.backend.name} ${result.backend.version}`],
-  ]));
+  return section(
+    "Model",
+    facts([
+      ...counts.map(([name, count]) => [words(name), number(count)]),
+      ["nodes", number(result.nodes)],
+      ["changed weights", number(result.changed_weights)],
+      ["by", `${result.backend.name} ${result.backend.version}`],
+    ]),
+  );
 }
 
 function times(job) {
   if (!job.result) return null;
   const { queued_s, build_s, presolve_s, solve_s, total_s } = job.result.timings;
-  return make("section", {}, make("h2", {}, "Time"), facts([
-    ["in the queue", seconds(queued_s)],
-    ["building", seconds(build_s)],
-    ["presolve", seconds(presolve_s)],
-    ["solver", seconds(solve_s)],
-    ["in all", seconds(total_s)],
-    ["ended as", words(job.result.status)],
-    ["attempts", job.attempt > 1 ? number(job.attempt) : null],
-  ]));
+  return section(
+    "Time",
+    facts([
+      ["in the queue", seconds(queued_s)],
+      ["building", seconds(build_s)],
+      ["presolve", seconds(presolve_s)],
+      ["solver", seconds(solve_s)],
+      ["in all", seconds(total_s)],
+      ["ended as", words(job.result.status)],
+      ["attempts", job.attempt > 1 ? number(job.attempt) : null],
+    ]),
+  );
 }
 
 function constraints({ spec }) {
   if (!spec.constraints.length) return null;
-  const rest = (one) => ["classes", "indices", "groups", "levels"].filter((name) => one[name]).map((name) => `${name} ${shortened(one[name])}`);
-  return make("section", {}, make("h2", {}, "Constraints"), make("ul", {}, spec.constraints.map((one) =>
-    make("li", {}, [words(one.type), one.type === "levels" ? "" : number(one.value), ...rest(one)].filter(Boolean).join(", ")))));
+  const rest = (one) =>
+    ["classes", "indices", "groups", "levels"]
+      .filter((name) => one[name])
+      .map((name) => `${name} ${shortened(one[name])}`);
+  return section(
+    "Constraints",
+    make(
+      "ul",
+      spec.constraints.map((one) =>
+        make(
+          "li",
+          [words(one.type), one.type === "levels" ? "" : number(one.value), ...rest(one)].filter(Boolean).join(", "),
+        ),
+      ),
+    ),
+  );
 }
 
-const shortened = (values) => values.slice(0, 12).map(number).join(" ") + (values.length > 12 ? ` … (${values.length})` : "");
+const shortened = (values) =>
+  values.slice(0, 12).map(number).join(" ") + (values.length > 12 ? ` … (${values.length})` : "");
 
 function suspects({ result }) {
   if (!result?.suspects.length) return null;
   const shown = result.suspects.slice(0, MOST_SUSPECTS);
   const more = result.suspects.length - shown.length;
-  return make(
-    "section",
-    {},
-    make("h2", {}, "Suspects"),
-    make("p", { class: "muted" }, "Samples that good answers give up on: look at their labels first."),
-    parts.table("Suspects", ["sample", "margin", "given up by"], shown.map((one) => ({ key: one.index, cells: [String(one.index), number(one.margin), percent(one.share)] }))),
-    more ? make("p", { class: "muted" }, `and ${number(more)} more, in the whole record`) : null,
+  return section(
+    "Suspects",
+    make("p.muted", "Samples that good answers give up on: look at their labels first."),
+    parts.table(
+      "Suspects",
+      ["sample", "margin", "given up by"],
+      shown.map((one) => ({ key: one.index, cells: [String(one.index), number(one.margin), percent(one.share)] })),
+    ),
+    more ? make("p.muted", `and ${number(more)} more, in the whole record`) : null,
   );
 }
 
 function log(lines) {
   const at = (moment) => (Number.isFinite(moment) ? new Date(moment).toLocaleTimeString([], { hour12: false }) : "");
-  return make("section", {}, make("h2", {}, "Log"), make(
-    "ol",
-    { class: "log", role: "log", "aria-label": "The job's log", tabindex: 0 },
-    lines.map((one) => make("li", { class: `line-${one.kind}` }, make("time", {}, at(one.at)), " ", one.text)),
-  ));
+  return section(
+    "Log",
+    make(
+      "ol.log",
+      { role: "log", "aria-label": "The job's log", tabindex: 0 },
+      lines.map((one) => make(`li.line-${one.kind}`, make("time", at(one.at)), " ", one.text)),
+    ),
+  );
 }

@@ -5,15 +5,22 @@ import { now } from "./api.js";
 const SVG = "http://www.w3.org/2000/svg";
 const DRAWN = new Set(["svg", "path", "line", "circle", "text", "g", "title", "desc"]);
 
-/** Make an element. Properties become attributes, `onclick` a listener; null children and properties are left out. */
-export function make(tag, properties = {}, ...children) {
+/**
+ * Make an element: `make("p.muted", {title: "..."}, "text", ...)`; its classes stand behind its tag.
+ * Properties become attributes, and `onclick` a listener; what is null, undefined or false is left out.
+ */
+export function make(kind, ...children) {
+  const [tag, ...classes] = kind.split(".");
+  const properties = children[0]?.constructor === Object ? children.shift() : {};
   const element = DRAWN.has(tag) ? document.createElementNS(SVG, tag) : document.createElement(tag);
+  if (classes.length) element.setAttribute("class", classes.join(" "));
+  if (tag === "button") element.setAttribute("type", "button");
   for (const [name, value] of Object.entries(properties)) {
-    if (value === null || value === undefined || value === false) continue;
+    if ((value ?? false) === false) continue;
     if (name === "onclick") element.onclick = value;
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...children.flat(Infinity).filter((child) => (child ?? false) !== false));
   return element;
 }
 
@@ -31,7 +38,8 @@ export function morph(shown, wanted) {
   for (const child of [...wanted.childNodes]) {
     const same = child.dataset?.key === undefined ? place : keyed.get(child.dataset.key);
     if (same && alike(same, child)) {
-      if (same !== place) shown.insertBefore(same, place); // a row that has moved
+      if (same !== place)
+        shown.insertBefore(same, place); // a row that has moved
       else place = place.nextSibling;
       if (child.nodeType === Node.TEXT_NODE) {
         if (same.data !== child.data) same.data = child.data;
@@ -75,7 +83,13 @@ export const since = (moment) => Math.max(0, (now() - Date.parse(moment)) / 1000
 
 export function ago(moment) {
   const age = since(moment);
-  const [unit, name] = [[86400, "days"], [3600, "h"], [60, "min"], [1, "s"]].find(([size]) => age >= (size === 86400 ? 2 * size : size)) ?? [];
+  const [unit, name] =
+    [
+      [86400, "days"],
+      [3600, "h"],
+      [60, "min"],
+      [1, "s"],
+    ].find(([size]) => age >= (size === 86400 ? 2 * size : size)) ?? [];
   const text = age < 3 ? "just now" : `${Math.floor(age / unit)} ${name} ago`;
   return make("time", { datetime: moment, title: new Date(moment).toLocaleString() }, text);
 }
@@ -83,9 +97,11 @@ export function ago(moment) {
 export const plural = (count, word) => `${number(count)} ${word}${count === 1 ? "" : "s"}`;
 
 /** The ids' beginnings tell the time; so many digits are enough to tell jobs apart. */
-export const jobLink = (id, more = {}) => make("a", { href: `#/job/${id}`, title: id, class: "id", ...more }, id.slice(0, 16));
-export const runLink = (run) => (run === null ? "–" : make("a", { href: `#/run/${encodeURIComponent(run)}`, class: "run" }, run));
-export const chip = (state) => make("span", { class: `state ${state}` }, state);
+export const jobLink = (id, kind = "a.id") => make(kind, { href: `#/job/${id}`, title: id }, id.slice(0, 16));
+export const runLink = (run) => {
+  return run === null ? "–" : make("a.run", { href: `#/run/${encodeURIComponent(run)}` }, run);
+};
+export const chip = (state) => make(`span.state.${state}`, state);
 
 /** Where a job stands: {start, best, bound, gap}, from its result or, before there is one, from its progress. */
 export function standing(job) {
@@ -109,27 +125,41 @@ export function took(job) {
 
 export function verdictOf(job) {
   if (job.feedback === null) return "–";
-  return make("span", { class: job.feedback.accepted ? "good" : "muted" }, job.feedback.accepted ? "adopted" : "declined");
+  return job.feedback.accepted ? make("span.good", "adopted") : make("span.muted", "declined");
 }
 
-/** A table of rows [{key, cells}]; on a phone each row is a card, where `heads` stand beside the cells. */
+/** A table of rows [{key, cells}]; on a phone each row of a wide one is a card, where `heads` stand above the cells. */
 export function table(caption, heads, rows) {
   return make(
-    "table",
-    {},
-    make("caption", {}, caption),
-    make("thead", {}, make("tr", {}, heads.map((head) => make("th", { scope: "col" }, head)))),
+    heads.length > 4 ? "table.wide" : "table",
+    make("caption", caption),
+    make(
+      "thead",
+      make(
+        "tr",
+        heads.map((head) => make("th", { scope: "col" }, head)),
+      ),
+    ),
     make(
       "tbody",
-      {},
       rows.map(({ key, cells }) =>
-        make("tr", { "data-key": key }, cells.map((cell, at) => make("td", { "data-head": heads[at], class: cell === "–" ? "none" : null }, cell))),
+        make(
+          "tr",
+          { "data-key": key },
+          cells.map((cell, at) => make(cell === "–" ? "td.none" : "td", { "data-head": heads[at] }, cell)),
+        ),
       ),
     ),
   );
 }
 
+export const section = (title, ...children) => make("section", make("h2", title), ...children);
+
+/** Pairs of a name and a value; those without a value are left out. */
 export function facts(pairs) {
   const known = pairs.filter(([, value]) => value !== null && value !== undefined);
-  return make("dl", {}, known.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
+  return make(
+    "dl",
+    known.map(([name, value]) => make("div", make("dt", name), make("dd", value))),
+  );
 }

@@ -12,12 +12,22 @@ const FAR_APART = 50;
  * `end` is the right edge, to which steps reach; `early` lets a logarithmic x axis show what happened at once.
  */
 export function plot({ series, start = null, end, width, xLabel, yLabel, title, description, early = false }) {
-  const seen = series.map((one) => ({ ...one, points: one.points.filter(([x, y]) => Number.isFinite(x) && Number.isFinite(y)) }));
+  const seen = series.map((one) => ({
+    ...one,
+    points: one.points.filter(([x, y]) => Number.isFinite(x) && Number.isFinite(y)),
+  }));
   const points = seen.flatMap((one) => one.points);
   const leading = seen[0].points.map(([, y]) => y);
   const starts = Number.isFinite(start) ? [start] : [];
-  const x = horizontal(points.map(([at]) => at), end, early);
-  const y = vertical([...leading, ...starts], points.map(([, value]) => value));
+  const x = horizontal(
+    points.map(([at]) => at),
+    end,
+    early,
+  );
+  const y = vertical(
+    [...leading, ...starts],
+    points.map(([, value]) => value),
+  );
   const right = width - EDGE.right;
   const bottom = HEIGHT - EDGE.bottom;
   const toX = (value) => round(EDGE.left + x.at(value) * (right - EDGE.left));
@@ -26,26 +36,32 @@ export function plot({ series, start = null, end, width, xLabel, yLabel, title, 
   return make(
     "svg",
     { viewBox: `0 0 ${width} ${HEIGHT}`, width, height: HEIGHT, role: "img", "aria-label": `${title}. ${description}` },
-    make("title", {}, title),
+    make("title", title),
     y.ticks.map((tick) => [
-      make("line", { class: "grid", x1: EDGE.left, x2: right, y1: toY(tick.value), y2: toY(tick.value) }),
-      make("text", { class: "tick", x: EDGE.left - 8, y: toY(tick.value) + 4, "text-anchor": "end" }, tick.text),
+      make("line.grid", { x1: EDGE.left, x2: right, y1: toY(tick.value), y2: toY(tick.value) }),
+      make("text.tick", { x: EDGE.left - 8, y: toY(tick.value) + 4, "text-anchor": "end" }, tick.text),
     ]),
     x.ticks.map((tick) => [
-      make("line", { class: "axis", x1: toX(tick.value), x2: toX(tick.value), y1: bottom, y2: bottom + 5 }),
-      make("text", { class: "tick", x: toX(tick.value), y: bottom + 18, "text-anchor": "middle" }, tick.text),
+      make("line.axis", { x1: toX(tick.value), x2: toX(tick.value), y1: bottom, y2: bottom + 5 }),
+      make("text.tick", { x: toX(tick.value), y: bottom + 18, "text-anchor": "middle" }, tick.text),
     ]),
-    make("line", { class: "axis", x1: EDGE.left, x2: right, y1: bottom, y2: bottom }),
-    make("line", { class: "axis", x1: EDGE.left, x2: EDGE.left, y1: EDGE.top, y2: bottom }),
-    make("text", { class: "label", x: (EDGE.left + right) / 2, y: HEIGHT - 6, "text-anchor": "middle" }, xLabel + x.note),
-    make("text", { class: "label", transform: `translate(13 ${(EDGE.top + bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, yLabel + y.note),
+    make("line.axis", { x1: EDGE.left, x2: right, y1: bottom, y2: bottom }),
+    make("line.axis", { x1: EDGE.left, x2: EDGE.left, y1: EDGE.top, y2: bottom }),
+    make("text.label", { x: (EDGE.left + right) / 2, y: HEIGHT - 6, "text-anchor": "middle" }, xLabel + x.note),
+    make(
+      "text.label",
+      { transform: `translate(13 ${(EDGE.top + bottom) / 2}) rotate(-90)`, "text-anchor": "middle" },
+      yLabel + y.note,
+    ),
     starts.map((value) => [
-      make("line", { class: "start", x1: EDGE.left, x2: right, y1: toY(value), y2: toY(value) }),
-      make("path", { class: "start-mark", d: `M${EDGE.left} ${toY(value) - 6}l6 6l-6 6l-6 -6z` }),
+      make("line.start", { x1: EDGE.left, x2: right, y1: toY(value), y2: toY(value) }),
+      make("path.start-mark", { d: `M${EDGE.left} ${toY(value) - 6}l6 6l-6 6l-6 -6z` }),
     ]),
     seen.map((one) => [
-      make("path", { class: `line ${one.kind}`, d: line(one, toX, toY, end) }),
-      one.dots ? one.points.map(([at, value]) => make("circle", { class: one.kind, cx: toX(at), cy: toY(value), r: 3.5 })) : null,
+      make(`path.line.${one.kind}`, { d: line(one, toX, toY, end) }),
+      one.dots
+        ? one.points.map(([at, value]) => make(`circle.${one.kind}`, { cx: toX(at), cy: toY(value), r: 3.5 }))
+        : null,
     ]),
   );
 }
@@ -74,7 +90,11 @@ function vertical(leading, values) {
   const low = Math.min(...all);
   const high = Math.max(...all);
   const positive = all.filter((value) => value > 0);
-  if (low >= 0 && leading.length && Math.max(...leading) / Math.min(...leading.filter((value) => value > 0)) >= FAR_APART) {
+  if (
+    low >= 0 &&
+    leading.length &&
+    Math.max(...leading) / Math.min(...leading.filter((value) => value > 0)) >= FAR_APART
+  ) {
     const least = Math.min(...positive);
     return low === 0 ? logarithmic(least / 3, high, "0") : logarithmic(least, high, "");
   }
@@ -89,7 +109,8 @@ function linear(low, high) {
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough * 0.999);
   const values = [];
-  for (let count = Math.ceil(low / step - 1e-9); count * step <= high + 1e-9 * step; count += 1) values.push(count * step);
+  for (let count = Math.ceil(low / step - 1e-9); count * step <= high + 1e-9 * step; count += 1)
+    values.push(count * step);
   return {
     at: (value) => (value - low) / (high - low),
     ticks: values.map((value) => ({ value, text: number(Number(value.toPrecision(10))) })),
@@ -107,7 +128,8 @@ function logarithmic(low, high, edge) {
   for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high) + 1e-9; power += every) {
     for (const factor of factors) {
       const value = factor * 10 ** power;
-      if (value >= low * (edge ? 1.5 : 0.999) && value <= high * 1.001) ticks.push({ value, text: number(Number(value.toPrecision(3))) });
+      if (value >= low * (edge ? 1.5 : 0.999) && value <= high * 1.001)
+        ticks.push({ value, text: number(Number(value.toPrecision(3))) });
     }
   }
   return { at: (value) => Math.log(Math.max(value, low) / low) / ratio, ticks, note: " (logarithmic)" };

@@ -2,17 +2,19 @@
 
 import { cancel, ended, get, poll } from "./api.js";
 import * as parts from "./parts.js";
-import { make, number, percent, plural, seconds } from "./parts.js";
+import { make, number, percent, seconds } from "./parts.js";
 import { plot } from "./plot.js";
+import { runStory, workersTime } from "./told.js";
 
 const EVERY_S = 5;
 const A_PAGE = 200;
 const MOST_PAGES = 5;
+const MOST_ROWS = 200;
 
 export async function runPage(place, signal, { run }) {
   document.title = `${run} · GDSolver pool`;
   const known = { jobs: new Map(), more: false, said: "" };
-  const draw = () => signal.aborted || parts.morph(place, make("div", {}, page(run, known, place.clientWidth, stop)));
+  const draw = () => signal.aborted || parts.morph(place, make("div", page(run, known, place.clientWidth, stop)));
   const stop = async () => {
     try {
       for (const job of known.jobs.values()) if (!ended(job.state)) await cancel(job.id);
@@ -28,7 +30,10 @@ export async function runPage(place, signal, { run }) {
   await poll(signal, EVERY_S, async () => {
     let cursor = null;
     for (let count = 0; count < pages && (count === 0 || cursor); count += 1) {
-      const found = await get(`v1/jobs?${new URLSearchParams({ run, limit: A_PAGE, ...(cursor ? { cursor } : {}) })}`, signal);
+      const found = await get(
+        `v1/jobs?${new URLSearchParams({ run, limit: A_PAGE, ...(cursor ? { cursor } : {}) })}`,
+        signal,
+      );
       for (const job of found.jobs) known.jobs.set(job.id, job);
       ({ cursor } = found);
     }
@@ -54,7 +59,9 @@ export function stallsOf(jobs) {
 
 /** The job with the largest gain; they start from the same weights, but may have different objectives. */
 function best(jobs) {
-  return jobs.filter((job) => parts.gained(job) !== null).sort((one, other) => parts.gained(other) - parts.gained(one))[0];
+  return jobs
+    .filter((job) => parts.gained(job) !== null)
+    .sort((one, other) => parts.gained(other) - parts.gained(one))[0];
 }
 
 function page(run, known, width, stop) {
@@ -63,57 +70,45 @@ function page(run, known, width, stop) {
   const waiting = jobs.some((job) => !ended(job.state));
   const heads = ["step", "jobs", "solved", "best found", "gained", "adopted", "validation", "workers' time"];
   return [
-    make("h1", {}, "Run ", make("span", { class: "run" }, run)),
-    jobs.length ? make("p", { class: "verdict" }, story(stalls, jobs)) : make("p", { class: "empty" }, "No job of this run is known to this key. Records are kept for a week."),
+    make("h1", "Run ", make("span.run", run)),
+    jobs.length
+      ? make("p.verdict", runStory(stalls, jobs))
+      : make("p.empty", "No job of this run is known to this key. Records are kept for a week."),
     make(
-      "div",
-      { class: "buttons" },
-      make("button", { type: "button", class: "danger", disabled: !waiting, onclick: stop }, "Cancel what is unfinished"),
+      "div.buttons",
+      make("button.danger", { disabled: !waiting, onclick: stop }, "Cancel what is unfinished"),
       make("a", { href: `#/?run=${encodeURIComponent(run)}` }, "List its jobs"),
       make("span", { role: "status" }, known.said),
     ),
     picture(run, jobs, width),
-    make("h2", {}, "Stalls"),
-    parts.table("Stalls, newest first", heads, stalls.map(row)),
-    known.more ? make("p", { class: "muted" }, `Only the newest ${number(MOST_PAGES * A_PAGE)} jobs are shown.`) : null,
+    make("h2", "Stalls"),
+    parts.table("Stalls, newest first", heads, stalls.slice(0, MOST_ROWS).map(row)),
+    stalls.length > MOST_ROWS &&
+      make("p.muted", `The newest ${number(MOST_ROWS)} stalls; the others are counted above.`),
+    known.more && make("p.muted", `Only the newest ${number(MOST_PAGES * A_PAGE)} jobs of this run are counted.`),
   ];
-}
-
-function story(stalls, jobs) {
-  const solved = jobs.filter((job) => job.result);
-  const adopted = jobs.filter((job) => job.feedback?.accepted);
-  const time = jobs.reduce((sum, job) => sum + (job.result?.timings.total_s ?? 0), 0);
-  const better = solved.filter((job) => job.result.improved).length;
-  const worth = changes(adopted).map(([metric, change]) => ` ${metric} changed by ${change > 0 ? "+" : ""}${number(change)} in all at these adoptions.`);
-  return `${plural(stalls.length, "stall")}: ${plural(jobs.length, "job")} sent, ${number(solved.length)} solved, ${number(better)} found better weights, ${number(adopted.length)} adopted.${worth.join("")} It took ${seconds(time)} of workers' time.`;
-}
-
-/** What adoptions did to each metric, summed: [name, after - before]. */
-function changes(adopted) {
-  const sums = new Map();
-  for (const { feedback } of adopted) {
-    if (!Number.isFinite(feedback.before) || !Number.isFinite(feedback.after)) continue;
-    const name = feedback.metric ?? "The metric";
-    sums.set(name, (sums.get(name) ?? 0) + feedback.after - feedback.before);
-  }
-  return [...sums];
 }
 
 function row({ step, jobs, best: found, adopted }) {
   const judged = adopted ?? jobs.find((job) => job.feedback);
   const { start, best: objective } = found ? parts.standing(found) : {};
   const { before, after, metric } = judged?.feedback ?? {};
-  const time = jobs.reduce((sum, job) => sum + (job.result?.timings.total_s ?? 0), 0);
+  const time = workersTime(jobs);
   return {
     key: step ?? jobs[0].id,
     cells: [
       step === null ? "–" : number(step),
-      make("span", { class: "list" }, jobs.map((job) => [parts.jobLink(job.id), " ", job.state === "succeeded" ? null : parts.chip(job.state), " "])),
+      make(
+        "span.list",
+        jobs.map((job) => [parts.jobLink(job.id), " ", job.state === "succeeded" ? null : parts.chip(job.state), " "]),
+      ),
       `${jobs.filter((job) => job.result).length} of ${jobs.length}`,
       found ? `${number(start)} → ${number(objective)}` : "–",
       found ? percent(parts.gained(found)) : "–",
       judged ? parts.verdictOf(judged) : "–",
-      Number.isFinite(before) && Number.isFinite(after) ? `${metric ? `${metric} ` : ""}${number(before)} → ${number(after)}` : "–",
+      Number.isFinite(before) && Number.isFinite(after)
+        ? `${metric ? `${metric} ` : ""}${number(before)} → ${number(after)}`
+        : "–",
       time > 0 ? seconds(time) : "–",
     ],
   };
@@ -121,22 +116,48 @@ function row({ step, jobs, best: found, adopted }) {
 
 /** The metric along the run: what each adoption did to it, and what training did between them. */
 function picture(run, jobs, width) {
-  const adopted = jobs.filter((job) => job.step !== null && job.feedback?.accepted && Number.isFinite(job.feedback.before) && Number.isFinite(job.feedback.after));
+  const adopted = jobs.filter(
+    (job) =>
+      job.step !== null &&
+      job.feedback?.accepted &&
+      Number.isFinite(job.feedback.before) &&
+      Number.isFinite(job.feedback.after),
+  );
   const metric = adopted[0]?.feedback.metric ?? null;
   const same = adopted.filter((job) => job.feedback.metric === metric).sort((one, other) => one.step - other.step);
   if (!same.length) return null;
-  const points = same.flatMap(({ step, feedback }) => [[step + (feedback.staleness_steps ?? 0), feedback.before], [step + (feedback.staleness_steps ?? 0), feedback.after]]);
+  const points = same.flatMap(({ step, feedback }) => [
+    [step + (feedback.staleness_steps ?? 0), feedback.before],
+    [step + (feedback.staleness_steps ?? 0), feedback.after],
+  ]);
   const name = metric ?? "the metric";
   const title = `${name} at the adoptions of run ${run}`;
-  const description = `From ${number(points[0][1])} before the first to ${number(points.at(-1)[1])} after the last of ${same.length}.`;
+  const ends = [points[0][1], points.at(-1)[1]].map(number);
+  const description = `From ${ends[0]} before the first to ${ends[1]} after the last of ${same.length}.`;
   const series = [
     { name, kind: "between", points },
-    ...same.map((_, at) => ({ name: "adoption", kind: "incumbent", points: points.slice(2 * at, 2 * at + 2), dots: true })),
+    ...same.map((_, at) => ({
+      name: "adoption",
+      kind: "incumbent",
+      points: points.slice(2 * at, 2 * at + 2),
+      dots: true,
+    })),
   ];
   return make(
     "figure",
-    {},
-    plot({ series, end: points.at(-1)[0], width: Math.max(280, width), xLabel: "training step", yLabel: name, title, description }),
-    make("figcaption", {}, make("span", { class: "sample incumbent" }, "an adoption"), make("span", { class: "sample between" }, "training in between")),
+    plot({
+      series,
+      end: points.at(-1)[0],
+      width: Math.max(280, width),
+      xLabel: "training step",
+      yLabel: name,
+      title,
+      description,
+    }),
+    make(
+      "figcaption",
+      make("span.sample.incumbent", "an adoption"),
+      make("span.sample.between", "training in between"),
+    ),
   );
 }
