@@ -12,6 +12,9 @@ export const key = {
   forget: () => sessionStorage.removeItem(KEY),
 };
 
+/** What a job's id looks like: its first twelve digits are the time of its submission. */
+export const JOB_ID = /^[0-9a-f]{32}$/;
+
 /** A refusal: the problem's status and words, and how many seconds to stay away, where the gateway says so. */
 export class Refusal extends Error {
   constructor(status, detail, retryAfter) {

@@ -1,6 +1,6 @@
 // One job: what it has found so far and against which bound, what that is worth, and how to stop or repeat it.
 
-import { cancel, ended, follow, get, newToken, poll, resubmit, sleep } from "./api.js";
+import { cancel, ended, follow, get, JOB_ID, newToken, poll, resubmit, sleep } from "./api.js";
 import * as parts from "./parts.js";
 import { facts, make, number, percent, seconds, section } from "./parts.js";
 import { plot } from "./plot.js";
@@ -12,6 +12,7 @@ const JUDGED_WITHIN_S = 10;
 
 /** Show a job until the signal: its record, its events as they come, and afterwards what its trainer says of it. */
 export async function jobPage(place, signal, { id }) {
+  if (!JOB_ID.test(id)) throw new Error("that is no job's id, which has 32 digits from 0-9 and a-f");
   document.title = `Job ${id.slice(0, 16)} · GDSolver pool`;
   const known = { job: null, lines: [], incumbents: [], said: "", busy: false, token: newToken() };
   const draw = () =>

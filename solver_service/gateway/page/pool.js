@@ -1,6 +1,6 @@
 // The pool at a glance: its numbers, its workers, and this key's jobs, to be narrowed down by state, run and id.
 
-import { get, poll, Refusal } from "./api.js";
+import { get, JOB_ID, poll, Refusal } from "./api.js";
 import * as parts from "./parts.js";
 import { make, number, percent, seconds } from "./parts.js";
 
@@ -9,7 +9,6 @@ const A_PAGE = 50;
 const STATES = ["queued", "running", "succeeded", "failed", "cancelled", "expired"];
 const MOST_A_PAGE = 200;
 const SEARCHED_PAGES = 5;
-const JOB_ID = /^[0-9a-f]{32}$/;
 
 /** Show the pool and its jobs until the signal; `wanted` may name a state, a run, and the cursor of a page. */
 export async function poolPage(place, signal, wanted) {

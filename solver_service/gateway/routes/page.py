@@ -1,4 +1,4 @@
-"""The pool page: static files that any browser may load; what they show comes through the REST interface, with its keys."""
+"""The pool page: static files that any browser may load; what they show comes through the REST interface alone."""
 
 import hashlib
 from dataclasses import dataclass
