@@ -130,7 +130,7 @@ function picture(run, jobs, width) {
     [step + (feedback.staleness_steps ?? 0), feedback.before],
     [step + (feedback.staleness_steps ?? 0), feedback.after],
   ]);
-  const name = metric ?? "the metric";
+  const name = metric ?? "validation metric";
   const title = `${name} at the adoptions of run ${run}`;
   const ends = [points[0][1], points.at(-1)[1]].map(number);
   const description = `From ${ends[0]} before the first to ${ends[1]} after the last of ${same.length}.`;

@@ -93,7 +93,7 @@ function changes(adopted) {
   const sums = new Map();
   for (const { feedback } of adopted) {
     if (!Number.isFinite(feedback.before) || !Number.isFinite(feedback.after)) continue;
-    const name = feedback.metric ?? "The metric";
+    const name = feedback.metric ?? "The validation metric";
     sums.set(name, (sums.get(name) ?? 0) + feedback.after - feedback.before);
   }
   return [...sums];
