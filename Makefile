@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-containers check install chaos bench-ablation bench-abuse bench-exactness bench-headline \
+.PHONY: demo test test-browser test-containers check install chaos bench-ablation bench-abuse bench-exactness bench-headline \
 	bench-limits bench-nasty \
 	bench-overlap bench-rivals bench-service bench-solver clean
 
@@ -14,11 +14,14 @@ TIME ?= 60
 demo: $(READY)  ## the main job: all methods on a real data set, with a pool of its own
 	$(BIN)/gdsolver compare digits --local --out runs/demo
 
-test: $(READY)  ## every test that needs no container engine
-	$(BIN)/python -m pytest -m "not containers"
+test: $(READY)  ## every test that needs no container engine and no browser
+	$(BIN)/python -m pytest -m "not containers and not browser"
 
 test-containers: $(READY)  ## the containers, in a Docker engine
 	$(BIN)/python -m pytest -m containers
+
+test-browser: $(READY)  ## the pool page in Chromium; needs `pip install playwright` and Debian's chromium
+	$(BIN)/python -m pytest -m browser tests/e2e
 
 check: $(READY)  ## style, types, import rules
 	$(BIN)/ruff format --check .

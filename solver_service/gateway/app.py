@@ -7,7 +7,7 @@ from fastapi import FastAPI
 
 from solver_service.gateway import documents, problems
 from solver_service.gateway.guard import Guard
-from solver_service.gateway.routes import events, jobs, pool, problem, snapshots
+from solver_service.gateway.routes import events, jobs, page, pool, problem, snapshots
 from solver_service.gateway.services import Services
 from solver_service.gateway.waiting import WaitingRoom
 from solver_service.reaper import Reaper
@@ -39,7 +39,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.waiting_room = room
     app.add_middleware(Guard, settings=services.settings, door=services.door)
     problems.install(app)
-    for routes in (snapshots, jobs, events, problem, pool):
+    for routes in (snapshots, jobs, events, problem, pool, page):
         app.include_router(routes.router)
     documents.complete(app)
     return app
