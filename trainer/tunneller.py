@@ -44,7 +44,7 @@ LEAST_CAPTURE_S = 0.02
 OBSERVE_SHARE = 0.005
 """Of all the time, for keeping samples: where it takes more, some epochs pass unseen."""
 STATE = "gdsolver.tunneller/1"
-Data = TensorDataset | tuple[Tensor | tuple[Tensor, ...], Tensor]
+Data = TensorDataset | tuple[Tensor | tuple[Tensor, ...], Tensor] | tuple[Tensor | tuple[Tensor, ...], Tensor, Tensor]
 
 
 class Tunneller:

@@ -31,6 +31,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.inputs)
 
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]:
+        """Inputs, targets, and weights where there are any."""
+        return (self.inputs, self.targets) if self.weights is None else (self.inputs, self.targets, self.weights)
+
     def __getitem__(self, chosen: Tensor) -> "Split":
         weights = None if self.weights is None else self.weights[chosen]
         return Split(self.inputs[chosen], self.targets[chosen], weights)
