@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.activations import Activation
-from shared.objectives import label_margins, outputs
+from shared.objectives import label_margins
 from shared.snapshot import FloatArray, Snapshot, TailLayer
 from trainer.snapshots.blocks import Array
 from trainer.snapshots.folding import Folded
@@ -27,13 +27,13 @@ def slope_share(activation: Activation, before: Array) -> Array:
 
 
 def choose(
-    whole: Snapshot, samples: int, generator: np.random.Generator
+    whole: Snapshot, scores: FloatArray, samples: int, generator: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.float32] | None]:
-    """Which samples a job gets, and what undoes the choice: hard ones first, by the margin of the model as it is."""
+    """Which samples a job gets, and what undoes the choice: hard ones first, by the margins of the model's scores."""
     if whole.task in ("regression", "multilabel") or whole.samples <= samples:
         choice = choose_evenly(whole.samples, samples, generator)
     else:
-        margin = label_margins(whole, outputs(whole, whole.weight, whole.bias))[:, 0]
+        margin = label_margins(whole, scores.astype(np.float64))[:, 0]
         choice = choose_by_margin(margin, whole.targets.reshape(-1).astype(np.int64), samples, generator)
     return choice.positions, choice.weights
 

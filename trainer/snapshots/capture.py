@@ -1,5 +1,6 @@
 """Looks at the layers of the live model in one short pass at a stall, and hands them on as arrays."""
 
+import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from trainer.errors import CaptureError, DataError
 from trainer.snapshots.assembly import as_snapshot, choose, subset
 from trainer.snapshots.blocks import Block, linear_layers
 from trainer.snapshots.captured import Captured, Origin
-from trainer.snapshots.folding import fold, recorded_for, with_offsets
+from trainer.snapshots.folding import fold, recorded_for, unlink, with_offsets
 from trainer.snapshots.heads import wire_targets
 from trainer.snapshots.live import live
 from trainer.snapshots.parcel import Parcel
@@ -31,8 +32,6 @@ POOL_FACTOR = 4
 """A snapshot's samples are chosen among this many times as many."""
 MOST_ENTRIES = 16_000_000
 """Of any recorded matrix: positions x units."""
-MOST_PRODUCTS = 2_000_000_000
-"""Positions x weights behind them: what comparing the chain with the model may cost."""
 EXAMINING = 0.6
 """The share of the budget after which no further layer is examined."""
 
@@ -60,12 +59,14 @@ def look(
     budget_s: float,
     generator: np.random.Generator,
     movable: Collection[str] | None = None,
+    known: Mapping[str, Block] | None = None,
 ) -> Look:
     """Look at layers of the live model: one pass over as many rows as the budget allows (at least 64, or all).
 
     Before it each layer is moved on a few rows, by `radius_of(name, mean |weight|)` among others, to see whether what
-    follows it is what it seems. `movable` names the layers that may move behind a block (None: all). Modes, random
-    state, gradients, parameters and buffers are as before. Layers that there was no time for are refused, too.
+    follows it is what it seems; the last layers come first. `known` chains, from an earlier look, only have to explain
+    the model as it is now. `movable` names the layers that may move behind a block (None: all). Modes, random state,
+    gradients, parameters and buffers are as before. Layers that there was no time for are refused, too.
 
     Raises CaptureError or DataError where the model cannot be run on the rows or targets do not fit.
     """
@@ -80,7 +81,8 @@ def look(
         scene = read_scene(inner, rows, plan)
         refused = {name: why for name in layers if (why := unfit(inner, name, scene)) is not None}
         watcher = Watcher(inner, scene.reader)
-        some = rows.take(range(min(FEWEST_ROWS, len(rows))))
+        few = min(FEWEST_ROWS, max(FEWEST_ROWS // 8, math.ceil(FEW_POSITIONS / max(1.0, scene.per_row))))
+        some = rows.take(range(min(few, len(rows))))
         share = FEW_POSITIONS / max(1.0, scene.per_row * len(some))
         base = watcher.run(some, at_random(share, generator), inputs=scene.eligible, outputs=scene.eligible)
         examiner = Examiner(
@@ -97,20 +99,29 @@ def look(
             movable,
         )
         blocks: dict[str, Block] = {}
-        for name in (name for name in layers if name not in refused):
-            if blocks and left() < (1.0 - EXAMINING) * budget_s:
+        last_first = [call.name for call in reversed(scene.calls) if call.name in layers and call.name not in refused]
+        for number, name in enumerate(last_first):
+            if number and left() < (1.0 - EXAMINING) * budget_s:
                 refused[name] = f"layer {name!r} was not looked at: the budget of {budget_s:.3g} s was used up"
                 continue
             try:
-                blocks[name] = examiner.examine(name, plan.tail)
+                blocks[name] = _examined(examiner, name, plan, (known or {}).get(name))
             except CaptureError as error:
                 refused[name] = str(error)
         if not blocks:
             return Look(time.perf_counter() - begun, len(base.row), {}, refused)
-        seen = _record(watcher, rows, list(blocks.values()), scene, plan, base, left, generator)
+        dear = sum(examiner.costs[name] for name in blocks)
+        seen = _record(watcher, rows, list(blocks.values()), scene, plan, base, left(), dear, generator)
         captured = _captured(inner, blocks, seen, rows, scene, plan, refused, generator)
     order = [name for name in linear_layers(model) if name in captured]
     return Look(time.perf_counter() - begun, len(seen.row), {name: captured[name] for name in order}, refused)
+
+
+def _examined(examiner: Examiner, name: str, plan: Plan, known: Block | None) -> Block:
+    """The chain behind a layer: the one that is known, if it still holds, or what is found."""
+    if known is not None and plan.tail is None and examiner.confirm(known):
+        return known
+    return examiner.examine(name, plan.tail)
 
 
 def _record(
@@ -120,26 +131,27 @@ def _record(
     scene: Scene,
     plan: Plan,
     base: Recording,
-    left: Callable[[], float],
+    left_s: float,
+    position_s: float,
     generator: np.random.Generator,
 ) -> Recording:
-    """The pass over as many rows as there is time for."""
+    """The pass over as many rows as there is time for: half of what is left, as comparing takes its time as well."""
     inputs, outputs = set[str](), set[str]()
     for block in blocks:
         taken_in, put_out = recorded_for(block)
         inputs, outputs = inputs | taken_in, outputs | put_out
     per_s = base.rows / max(base.seconds, 1e-9)
-    count = int(min(len(rows), max(FEWEST_ROWS, left() * per_s)))
+    count = int(min(len(rows), max(FEWEST_ROWS, 0.5 * left_s * per_s)))
     widths = [call.taken_in for call in scene.calls if call.name in inputs] + [scene.classes]
-    weights = [call.taken_in * call.put_out for call in scene.calls if call.name in scene.eligible]
-    most = min(POOL_FACTOR * plan.samples, MOST_ENTRIES // max(widths), MOST_PRODUCTS // max(1, *weights))
+    affordable = int(max(FEWEST_ROWS, 0.4 * left_s / max(position_s, 1e-9)))
+    most = min(POOL_FACTOR * plan.samples, MOST_ENTRIES // max(widths), affordable)
     share = max(1, most) / max(1.0, scene.per_row * count)
     return watcher.run(
         rows.take(range(count)),
         at_random(share, generator),
         inputs=sorted(inputs),
         outputs=sorted(outputs),
-        until=lambda done, seconds: done >= FEWEST_ROWS and left() <= 0,
+        until=lambda done, seconds: done >= FEWEST_ROWS and seconds > left_s,
     )
 
 
@@ -172,12 +184,14 @@ def _captured(
         except SnapshotError as error:
             refused[name] = f"layer {name!r}: {error}"
             continue
+        live_scores = unlink(block.link, seen.output.astype(np.float64)).astype(np.float32)
         wide = not block.tail and layers[0].scale is None and whole.inputs.shape[1] > plan.project_above
-        chosen, undone = choose(whole, plan.samples, generator)
+        chosen, undone = choose(whole, live_scores, plan.samples, generator)
         found[name] = Captured(
             block=block,
             snapshot=subset(whole, chosen, undone),
             whole=whole,
+            scores=live_scores,
             origin=Origin(rows, seen.row, seen.place),
             chosen=chosen,
             reader=scene.reader,

@@ -38,14 +38,16 @@ class Origin:
 class Captured:
     """A layer with its inputs and what follows, ready to be posted with any radius; arrays, without the model.
 
-    `whole` and `origin` hold all samples that were seen, `snapshot` those chosen for a job (`chosen`, positions among
-    all). Snapshots have folded weights: `own` holds the layer's weight [h, d] and bias where they differ, and `scale`
-    [h] what they were multiplied by. `shapes` are those of the model's parameters, by name.
+    `whole` and `origin` hold all samples that were seen, `scores` [all, K] what the model made of them, `snapshot`
+    those chosen for a job (`chosen`, positions among all). Snapshots have folded weights: `own` holds the layer's
+    weight [h, d] and bias where they differ, and `scale` [h] what they were multiplied by. `shapes` are those of the
+    model's parameters, by name.
     """
 
     block: Block
     snapshot: Snapshot
     whole: Snapshot
+    scores: FloatArray
     origin: Origin
     chosen: NDArray[np.int64]
     reader: Reader
@@ -123,7 +125,7 @@ class Captured:
 
     def with_samples(self, count: int, generator: np.random.Generator) -> "Captured":
         """The same layer with at most so many samples, chosen anew among all that were seen."""
-        chosen, weights = choose(self.whole, count, generator)
+        chosen, weights = choose(self.whole, self.scores, count, generator)
         return replace(self, snapshot=subset(self.whole, chosen, weights), chosen=chosen)
 
     def pack_whole(self, boxes: Sequence[float], note: Mapping[str, Any] | None = None) -> Parcel:

@@ -12,6 +12,8 @@ from shared.activations import Activation
 from trainer.snapshots.blocks import Affine, Array, Block, Layer, affine_of
 from trainer.snapshots.watch import Recording
 
+MOST_EXACT = 20_000_000
+"""Products of a chain up to which it is computed in float64."""
 OUTPUT = "output"
 """In place of a source's layer: the offset is what the model's output has beyond the last layer's."""
 
@@ -33,10 +35,10 @@ class Folded:
 
     def before(self, values: Array) -> Array:
         """The pre-activations [N, out] of inputs [N, in]."""
-        made = values @ self.weight.T
-        if self.bias is not None:
-            made = made + self.bias
-        return made if self.offset is None else made + self.offset
+        made = values @ self.weight.T.astype(values.dtype, copy=False)
+        for part in (self.bias, self.offset):
+            made = made if part is None else made + part.astype(values.dtype, copy=False)
+        return made
 
 
 def fold(model: nn.Module, block: Block) -> list[Folded]:
@@ -71,6 +73,8 @@ def with_offsets(layers: Sequence[Folded], block: Block, seen: Recording) -> lis
 
     A path that enters layer I's input adds `weight (input - chain's input)` to its pre-activation.
     """
+    if not any(layer.offset for layer in block.layers):
+        return list(layers)
     done: list[Folded] = []
     values = seen.taken_in[block.layer.name].astype(np.float64)
     for layer, folded in zip(block.layers, layers, strict=True):
@@ -106,23 +110,22 @@ def recorded_for(block: Block) -> tuple[set[str], set[str]]:
     return inputs, outputs
 
 
-def scores(layers: Sequence[Folded], values: NDArray[Any]) -> Array:
-    """What the chain puts out [N, K] for block inputs [N, d]."""
-    result: Array = values.astype(np.float64)
+def scores(layers: Sequence[Folded], values: NDArray[Any]) -> tuple[Array, Array]:
+    """What the chain puts out [N, K] for block inputs [N, d], and the size of the terms it is the sum of [N, 1].
+
+    Rounding may move outputs by about a unit of the last place of that size: by the Pythagorean rule, terms `w_j x_j`
+    of random signs. Large chains are computed in float32, as the model does.
+    """
+    products = len(values) * sum(layer.weight.size for layer in layers)
+    result: Array = values.astype(np.float64 if products < MOST_EXACT else np.float32)
     for layer in layers:
-        result = layer.activation(layer.before(result))
-    return result
-
-
-def noise(layers: Sequence[Folded], values: NDArray[Any], unit: float) -> Array:
-    """About how far rounding may move the chain's scores [N, 1]: the root of the sum of squares of the last terms."""
-    *first, last = layers
-    entering = scores(first, values) if first else values.astype(np.float64)
-    spread = np.sqrt(np.square(entering) @ np.square(last.weight).T).max(axis=1, keepdims=True)
-    size = 0.0 if last.bias is None else np.abs(last.bias).max()
+        entering, result = result, layer.activation(layer.before(result))
+    last = layers[-1]
+    size = np.linalg.norm(entering, axis=1, keepdims=True) * np.sqrt(np.square(last.weight).mean(axis=1).max())
+    size = size + (0.0 if last.bias is None else np.abs(last.bias).max())
     if last.offset is not None:
         size = size + np.abs(last.offset).max(axis=1, keepdims=True)
-    return np.asarray(unit * (spread + size))
+    return result.astype(np.float64), size.astype(np.float64)
 
 
 def link(name: str, values: Array) -> Array:

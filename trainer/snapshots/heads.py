@@ -1,5 +1,6 @@
 """Reads a model's output and the targets beside it as positions: one row of scores each, whatever the head's shape."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -67,7 +68,7 @@ def weights_of(weights: Tensor | None, positions: int) -> Tensor | None:
 
 
 def views(output: Tensor, targets: Tensor, task: Task | None, ignore_index: int) -> list[View]:
-    """The ways in which an output and its targets fit together, the likelier first.
+    """The ways in which an output and its targets fit together, the likelier first; targets may be of more samples.
 
     Without `task` it is inferred. Raises DataError, naming the cure, if nothing fits, or if two tasks do that differ.
     """
@@ -88,7 +89,7 @@ def views(output: Tensor, targets: Tensor, task: Task | None, ignore_index: int)
 
 def _fitting(output: Tensor, targets: Tensor) -> Iterator[View]:
     """Every way in which shapes fit, as every task that has such shapes."""
-    shape, wanted = tuple(output.shape), tuple(targets.shape)
+    shape, wanted = tuple(output.shape), (len(output), *targets.shape[1:])
     whole = not targets.is_floating_point()
     axes = [len(shape) - 1, *([1] if len(shape) > 2 else [])]
     for axis in axes if len(shape) > 1 else []:
@@ -117,11 +118,12 @@ def _inferred(view: View, targets: Tensor) -> Task | None:
 
 def _refuse_guesses(output: Tensor, targets: Tensor, ignore_index: int) -> None:
     """Raise DataError where the values may mean two things."""
-    single = output.dim() == 1 or output.shape[-1] == 1 or tuple(output.shape) != tuple(targets.shape)
+    alike = math.prod(output.shape[1:]) == math.prod(targets.shape[1:])
+    single = output.dim() == 1 or output.shape[-1] == 1 or output.shape[1:] != targets.shape[1:]
     known = targets[targets != ignore_index] if not targets.is_floating_point() else targets
     zero_one = bool(((known == 0) | (known == 1)).all()) and known.numel() > 0
     if not targets.is_floating_point():
-        if not zero_one and targets.numel() == output.numel() and known.numel() > 0:
+        if not zero_one and alike and known.numel() > 0:
             raise DataError(
                 f"whole numbers {int(known.min())} to {int(known.max())} beside an output of shape "
                 f'{list(output.shape)} are no labels 0 and 1; say task="regression", or put out a score per class'
@@ -129,7 +131,7 @@ def _refuse_guesses(output: Tensor, targets: Tensor, ignore_index: int) -> None:
         if zero_one and not single and output.dim() == 2 and bool((targets.sum(dim=-1) == 1).all()):
             raise DataError('the targets are one-hot; say task="classification", or task="multilabel"')
         return
-    if zero_one and single and targets.numel() == output.numel():
+    if zero_one and single and alike:
         raise DataError(f"the targets are 0 and 1 as floating-point numbers beside one output; {BINARY_OR_NUMBERS}")
     if not single and output.dim() == 2:
         sums = known.sum(dim=-1)

@@ -17,6 +17,8 @@ from trainer.snapshots.watch import Call, Reader, order_of, scout
 
 FEWEST_ROWS = 64
 """Rows that are looked at whatever the budget, and on which layers are moved to see what follows them."""
+SCOUTED = 16
+"""Rows that are run to see how the model is called."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +54,18 @@ class Scene:
 def read_scene(model: nn.Module, rows: Rows, plan: Plan) -> Scene:
     """Run a few rows to see how the model is called, and how outputs and targets fit."""
     device = device_of(model)
-    _, batch = next(rows.take(range(min(FEWEST_ROWS, len(rows)))).batches(FEWEST_ROWS, device))
+    numbers, many = next(rows.batches(FEWEST_ROWS, torch.device("cpu")))
+    _, batch = next(rows.take(numbers[:SCOUTED]).batches(SCOUTED, device))
     calls, output = scout(model, batch)
-    view = _best_view(views(output, batch.targets, plan.task, plan.ignore_index), calls, output)
+    view = _best_view(views(output, many.targets, plan.task, plan.ignore_index), calls, output)
     matrix = view.matrix(output)
     reader = Reader(view, len(matrix) / batch.targets.numel(), plan.ignore_index)
     counts = [call.name for call in calls]
     eligible = tuple(call.name for call in calls if call.positions == len(matrix) and counts.count(call.name) == 1)
-    counting = float(reader.counting(batch.targets).sum())
+    counting = float(reader.counting(many.targets).sum())
     precision = precision_of(calls, output)
     tolerance = tolerance_of(precision, device)
-    return Scene(calls, reader, matrix.shape[1], counting / batch.samples, eligible, precision, tolerance)
+    return Scene(calls, reader, matrix.shape[1], counting / many.samples, eligible, precision, tolerance)
 
 
 def _best_view(found: Sequence[View], calls: Sequence[Call], output: Tensor) -> View:

@@ -1,5 +1,6 @@
 """Trust, then verify: moves a layer of the live model a little and looks whether the chain says what the model does."""
 
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from trainer.errors import CaptureError
 from trainer.snapshots.blocks import Block, Layer, linear_layers, why_not
 from trainer.snapshots.chain import NEAREST, Sight, agree, described, move_alike, propose, refused
-from trainer.snapshots.folding import Folded, fold, link, noise, scores, with_offsets
+from trainer.snapshots.folding import Folded, fold, link, scores, with_offsets
 from trainer.snapshots.live import written
 from trainer.snapshots.recognise import Precision
 from trainer.snapshots.reservoir import Rows
@@ -51,7 +52,10 @@ def tolerance_of(precision: Precision, device: torch.device) -> Tolerance:
 
 @dataclass(frozen=True, eq=False)
 class Examiner:
-    """Examines layers one by one on the same few rows; the model is in evaluation mode, and is put back each time."""
+    """Examines layers one by one on the same few rows; the model is in evaluation mode, and is put back each time.
+
+    `costs` are the seconds for each position that comparing a chain with the model takes, by layer.
+    """
 
     model: nn.Module
     watcher: Watcher
@@ -64,6 +68,7 @@ class Examiner:
     radius_of: Callable[[str, float], float]
     generator: np.random.Generator
     movable: Collection[str] | None = None
+    costs: dict[str, float] = field(default_factory=dict)
     distant: dict[str, Recording | None] = field(default_factory=dict)
 
     def examine(self, name: str, tail: Sequence[str | nn.Module] | None) -> Block:
@@ -87,9 +92,9 @@ class Examiner:
 
     def _verify(self, block: Block, near: Mapping[str, Tensor], moved: Recording, *, given: bool) -> None:
         """Raise CaptureError unless the chain explains the model as it is, and each way in which it was moved."""
-        base = with_offsets(fold(self.model, block), block, self.base)
-        if not self._explains(block, base, self.base):
+        if not self.confirm(block):
             raise CaptureError(_unexplained(block, given=given))
+        base = with_offsets(fold(self.model, block), block, self.base)
         small = self._nudged([layer.name for layer in block.layers if layer is block.layer or not layer.fixed], TENTH)
         trials = [(near, moved), (small, self._pass(small))]
         if (far := self.far(block.layer.name)) is not None:
@@ -100,17 +105,21 @@ class Examiner:
             if not self._follows(block, base, there, seen):
                 raise CaptureError(_unexplained(block, given=given))
 
-    def _explains(self, block: Block, layers: Sequence[Folded], seen: Recording) -> bool:
-        return explains(block, layers, seen, self.tolerance)
+    def confirm(self, block: Block) -> bool:
+        """Whether a chain that was verified before still explains the model as it is."""
+        begun = time.perf_counter()
+        done = explains(block, with_offsets(fold(self.model, block), block, self.base), self.base, self.tolerance)
+        self.costs[block.layer.name] = (time.perf_counter() - begun) / len(self.base.row)
+        return done
 
     def _follows(self, block: Block, base: Sequence[Folded], there: Sequence[Folded], seen: Recording) -> bool:
         values = self.base.taken_in[block.layer.name]
         if not explains(block, there, replace(seen, taken_in=self.base.taken_in), self.tolerance):
             return False
-        ours = [link(block.link, scores(layers, values)) for layers in (base, there)]
+        (before, size), (after, size_after) = (scores(layers, values) for layers in (base, there))
+        ours = [link(block.link, made) for made in (before, after)]
         theirs = [self.base.output.astype(np.float64), seen.output.astype(np.float64)]
-        rounding = np.maximum(noise(base, values, self.tolerance.unit), noise(there, values, self.tolerance.unit))
-        return move_alike(ours, theirs, rounding, self.tolerance.moved)
+        return move_alike(ours, theirs, self.tolerance.unit * np.maximum(size, size_after), self.tolerance.moved)
 
     def _pass(self, values: Mapping[str, Tensor]) -> Recording:
         """A pass over the same positions with parameters moved."""
@@ -176,8 +185,8 @@ def explains(block: Block, layers: Sequence[Folded], seen: Recording, tolerance:
     values = seen.taken_in[block.layer.name]
     if not _fitting(layers, values.shape[1]):
         return False
-    ours = link(block.link, scores(layers, values))
-    return agree(ours, seen.output.astype(np.float64), noise(layers, values, tolerance.unit), tolerance.same)
+    made, size = scores(layers, values)
+    return agree(link(block.link, made), seen.output.astype(np.float64), tolerance.unit * size, tolerance.same)
 
 
 def _fitting(layers: Sequence[Folded], width: int) -> bool:

@@ -208,9 +208,19 @@ def test_a_look_keeps_to_its_budget() -> None:
     model, (inputs, targets) = mlp(), classes()
     found = seen(model, inputs, targets, budget_s=1e-9)
     assert found.samples == 64
-    assert list(found.captured) == ["0"]
-    assert "the budget of 1e-09 s was used up" in found.refused["3"]
+    assert list(found.captured) == ["3"]
+    assert "the budget of 1e-09 s was used up" in found.refused["0"]
     assert found.seconds > 0
+
+
+def test_known_chains_only_have_to_explain_the_model_as_it_is() -> None:
+    """A later look takes them over; one that no longer holds is looked at anew."""
+    model, (inputs, targets) = mlp(), classes()
+    known = {name: taken.block for name, taken in seen(model, inputs, targets).captured.items()}
+    assert seen(model, inputs, targets, known=known).captured["0"].block is known["0"]
+    model[1] = nn.Tanh()
+    again = seen(model, inputs, targets, known=known).captured["0"].block
+    assert str(again.layer.activation) == "tanh"
 
 
 def test_an_empty_reservoir_is_named() -> None:
