@@ -17,6 +17,8 @@ from trainer.snapshots.watch import Call, Reader, order_of, scout
 
 FEWEST_ROWS = 64
 """Rows that are looked at whatever the budget, and on which layers are moved to see what follows them."""
+CAUSAL = ("ForCausalLM", "LMHeadModel")
+"""How classes of Transformers end whose loss compares each position with the next one's label."""
 SCOUTED = 16
 """Rows that are run to see how the model is called."""
 
@@ -59,10 +61,11 @@ def read_scene(model: nn.Module, rows: Rows, plan: Plan) -> Scene:
     calls, output = scout(model, batch)
     view = _best_view(views(output, many.targets, plan.task, plan.ignore_index), calls, output)
     matrix = view.matrix(output)
-    reader = Reader(view, len(matrix) / batch.targets.numel(), plan.ignore_index)
+    causal = type(model).__name__.endswith(CAUSAL) and view.task == "classification" and batch.targets.dim() == 2
+    reader = Reader(view, len(matrix) / batch.targets.numel(), plan.ignore_index, causal)
     counts = [call.name for call in calls]
     eligible = tuple(call.name for call in calls if call.positions == len(matrix) and counts.count(call.name) == 1)
-    counting = float(reader.counting(many.targets).sum())
+    counting = float(reader.counting(reader.aligned(many.targets)).sum())
     precision = precision_of(calls, output)
     tolerance = tolerance_of(precision, device)
     return Scene(calls, reader, matrix.shape[1], counting / many.samples, eligible, precision, tolerance)

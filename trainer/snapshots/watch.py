@@ -44,11 +44,21 @@ class Call:
 
 @dataclass(frozen=True, eq=False)
 class Reader:
-    """How outputs and targets are read as positions; a batch has `per_target` positions for each target entry."""
+    """How outputs and targets are read as positions; a batch has `per_target` positions for each target entry.
+
+    `shifted`: a position's target is the next one's label, as causal language models of Transformers read `labels`.
+    """
 
     view: View
     per_target: float
     ignore_index: int = -100
+    shifted: bool = False
+
+    def aligned(self, targets: Tensor) -> Tensor:
+        """Targets beside the positions that they belong to; the last position of a sequence has none."""
+        if not self.shifted:
+            return targets
+        return torch.cat([targets[:, 1:], torch.full_like(targets[:, :1], self.ignore_index)], dim=1)
 
     def positions(self, targets: Tensor) -> int:
         """How many positions a batch with these targets has."""
@@ -179,9 +189,10 @@ class Watcher:
         inputs: Sequence[str],
         outputs: Sequence[str],
     ) -> None:
-        view, positions = self._reader.view, self._reader.positions(data.targets)
+        view, targets = self._reader.view, self._reader.aligned(data.targets)
+        positions = self._reader.positions(targets)
         per_row = max(1, positions // len(numbers))
-        chosen = choose(numbers, per_row, self._reader.counting(data.targets))
+        chosen = choose(numbers, per_row, self._reader.counting(targets))
         at = torch.from_numpy(chosen).to(device_of(self._model))
         with self._recording(parts, at, positions, inputs, outputs):
             output = view.matrix(forward(self._model, data))
@@ -190,7 +201,7 @@ class Watcher:
         parts.output.append(_on_host(output, at))
         parts.row.append(numbers[chosen // per_row])
         parts.place.append(chosen % per_row)
-        parts.targets.append(view.targets(data.targets, positions)[at.to(data.targets.device)].cpu())
+        parts.targets.append(view.targets(targets, positions)[at.to(targets.device)].cpu())
         weights = weights_of(data.weights, positions)
         if weights is not None:
             parts.weights.append(weights[at.to(weights.device)].float().cpu())

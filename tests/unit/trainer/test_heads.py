@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from shared.objectives import Objective, outputs
 from shared.snapshot import Task
-from tests.unit.trainer.models import Made, seen
+from tests.unit.trainer.models import Made, kept, seen
 from trainer.errors import TrainerError
 from trainer.snapshots.capture import Captured, Plan
 
@@ -108,6 +108,21 @@ def test_ignored_positions_do_not_count() -> None:
         found = taken(head(3), targets, ignore_index=index)
         assert found.whole.samples == int((targets != index).sum())
         assert set(np.unique(found.whole.targets)) == {0, 1}
+
+
+class TinyForCausalLM(Made):
+    """Named as Transformers name models that shift their labels."""
+
+
+def test_causal_language_models_predict_the_next_token() -> None:
+    """The last position has no target; the others have the next one's label."""
+    model = TinyForCausalLM(lambda net, x: net.inner(x), inner=head(3))
+    found = seen(model, torch.randn(N, T, 6), TOKENS).captured["inner.last"]
+    assert found.whole.samples == N * (T - 1)
+    row, place = found.origin.row, found.origin.place
+    order = kept(torch.randn(N, T, 6), TOKENS)
+    labels = torch.cat([batch.targets for _, batch in order.batches(N, torch.device("cpu"))])
+    assert np.array_equal(found.whole.targets, labels[row, place + 1].numpy())
 
 
 def test_class_and_sample_weights_multiply() -> None:
