@@ -10,7 +10,7 @@ from torch import nn
 
 from shared.activations import IDENTITY, Activation
 from trainer.errors import CaptureError
-from trainer.snapshots.blocks import Affine, Array, Block, Layer, affine_of
+from trainer.snapshots.blocks import Affine, Array, Block, Layer, affine_of, linear_layers
 from trainer.snapshots.folding import LINKS, OUTPUT, link
 from trainer.snapshots.recognise import Precision, candidates, recognise, seen_as, slope_of_moves, why_unknown
 from trainer.snapshots.watch import Call, Recording
@@ -114,12 +114,14 @@ def _entered(layer: Layer, join: Join) -> Layer:
 
 def described(model: nn.Module, name: str, tail: Sequence[str | nn.Module]) -> Block:
     """The chain that the user says follows a layer: layers by name or as modules, activations as modules."""
-    named = {id(module): path for path, module in model.named_modules()}
+    named, linear = {id(module): path for path, module in model.named_modules()}, linear_layers(model)
     layers = [Layer(name)]
     for part in tail:
-        path = part if isinstance(part, str) else named.get(id(part))
-        if isinstance(part, str) or (path is not None and hasattr(part, "weight")):
-            layers.append(Layer(str(path)))
+        path = part if isinstance(part, str) else named.get(id(part), "")
+        if path in linear:
+            layers.append(Layer(path))
+        elif isinstance(part, str):
+            raise CaptureError(f"the tail given for layer {name!r} names {part!r}, which is no linear layer")
         elif (activation := seen_as(part)) is not None:
             layers[-1] = replace(layers[-1], activation=activation)
         elif not isinstance(part, TRANSPARENT):

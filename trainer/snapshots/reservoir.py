@@ -14,6 +14,8 @@ from trainer.snapshots.batches import Batch, Split, put_together, read_batch, ta
 __all__ = ["Batch", "Reservoir", "Rows", "Split"]
 
 MIB = 1024 * 1024
+DEFAULT_BATCH = 256
+"""Of data that is in memory as a whole."""
 PENDING_BYTES = 8 * MIB
 """Chosen rows that are still on a device are fetched when they are so large: a fetch makes the device wait."""
 CLUSTER = 16
@@ -41,17 +43,21 @@ def _raw(leaf: Tensor) -> NDArray[np.uint8]:
 
 
 class Rows:
-    """Kept samples, numbered from 0; they are never changed, and stay in host memory until `batches` stacks them."""
+    """Kept samples, numbered from 0; they are never changed, and stay in host memory until `batches` stacks them.
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    `largest` is how many the loop puts into a batch at most: so many fit into the device's memory.
+    """
+
+    def __init__(self, rows: Sequence[Row], largest: int) -> None:
         self._rows = tuple(rows)
+        self.largest = largest
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def take(self, numbers: Sequence[int] | NDArray[np.int64]) -> "Rows":
         """Only these, numbered anew."""
-        return Rows([self._rows[number] for number in numbers])
+        return Rows([self._rows[number] for number in numbers], self.largest)
 
     def batches(self, size: int, device: torch.device) -> Iterator[tuple[NDArray[np.int64], Batch]]:
         """Batches of at most `size` rows of equal shapes on `device`, each with its row numbers.
@@ -216,6 +222,7 @@ class Reservoir:
         self._generator = np.random.default_rng(seed)
         self._last = self._now = _Generation(keep, self._most_bytes, self._generator)
         self._announced = False
+        self._largest = 1
         self.seen = 0
 
     @classmethod
@@ -236,7 +243,7 @@ class Reservoir:
         args = inputs if isinstance(inputs, tuple) else (inputs,)
         parts = [part[chosen.to(part.device)] for part in (*args, targets, *([] if weights is None else [weights]))]
         made.observe((tuple(parts[: len(args)]), *parts[len(args) :]))
-        made.seen = len(targets)
+        made.seen, made._largest = len(targets), DEFAULT_BATCH
         return made
 
     @property
@@ -252,6 +259,7 @@ class Reservoir:
         """Keep some of a batch; DataError, with the cure, if it cannot be split."""
         count = _count(batch) or read_batch(batch, self._split).samples
         self.seen += count
+        self._largest = max(self._largest, count)
         self._now.offer(count, lambda: read_batch(batch, self._split))
 
     def begin(self) -> None:
@@ -275,4 +283,4 @@ class Reservoir:
         found = self._larger.rows()
         if not self._announced:
             found = list({row.content(): row for row in found}.values())
-        return Rows([found[number] for number in generator.permutation(len(found))[:most]])
+        return Rows([found[number] for number in generator.permutation(len(found))[:most]], self._largest)

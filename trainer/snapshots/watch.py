@@ -173,7 +173,7 @@ class Watcher:
     ) -> Recording:
         """Record what `inputs` take in and `outputs` put out; end early once `until(rows, seconds)` is true."""
         parts, begun, count = _Parts(), time.perf_counter(), 0
-        for numbers, data in rows.batches(batch, device_of(self._model)):
+        for numbers, data in rows.batches(min(batch, rows.largest), device_of(self._model)):
             if count and until(count, time.perf_counter() - begun):
                 break
             self._add(parts, numbers, data, choose, inputs, outputs)

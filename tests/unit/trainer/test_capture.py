@@ -20,6 +20,7 @@ from trainer.errors import CaptureError, DataError
 from trainer.snapshots.blocks import find_layer
 from trainer.snapshots.capture import Captured, Parcel, Plan, look, try_out
 from trainer.snapshots.projection import clip_to_box, project
+from trainer.snapshots.reservoir import Reservoir
 
 F = nn.functional
 RAMP = Objective("ramp")
@@ -211,6 +212,20 @@ def test_a_look_keeps_to_its_budget() -> None:
     assert list(found.captured) == ["3"]
     assert "the budget of 1e-09 s was used up" in found.refused["0"]
     assert found.seconds > 0
+
+
+def test_batches_are_no_larger_than_the_loops_own() -> None:
+    """What fits into the device's memory in training fits in a look, too."""
+    sizes = []
+    model = Made(lambda net, x: (sizes.append(len(x)), net.inner(x))[1], inner=mlp())
+    reservoir, (inputs, targets) = Reservoir(), classes()
+    for start in range(0, 300, 10):
+        reservoir.observe((inputs[start : start + 10], targets[start : start + 10]))
+    generator = np.random.default_rng(0)
+    options: dict[str, Any] = {"radius_of": lambda _, mean: mean, "generator": generator, "budget_s": 30}
+    found = look(model, reservoir.rows(300, generator), Plan(), layers=["inner.3"], **options)
+    try_out(model, found.captured["inner.3"], RAMP, [], budget_s=30)
+    assert max(sizes) == 10
 
 
 def test_known_chains_only_have_to_explain_the_model_as_it_is() -> None:

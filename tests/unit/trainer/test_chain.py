@@ -201,6 +201,8 @@ def test_the_tail_may_be_described_and_is_checked() -> None:
     wrong = Plan(tail=(nn.LeakyReLU(0.2), "last"))
     refused = seen(model, inputs, targets, wrong, layers=["first"]).refused["first"]
     assert "does not lead to the model's output" in refused
+    unknown = Plan(tail=("nothing",))
+    assert "is no linear layer" in seen(model, inputs, targets, unknown, layers=["first"]).refused["first"]
 
 
 def test_convolutions_are_layers_where_they_are_linear() -> None:
