@@ -57,7 +57,7 @@ def read_scene(model: nn.Module, rows: Rows, plan: Plan) -> Scene:
     """Run a few rows to see how the model is called, and how outputs and targets fit."""
     device = device_of(model)
     numbers, many = next(rows.batches(FEWEST_ROWS, torch.device("cpu")))
-    _, batch = next(rows.take(numbers[:SCOUTED]).batches(SCOUTED, device))
+    _, batch = next(rows.take(numbers[:SCOUTED]).batches(min(SCOUTED, rows.largest), device))
     calls, output = scout(model, batch)
     view = _best_view(views(output, many.targets, plan.task, plan.ignore_index), calls, output)
     matrix = view.matrix(output)
