@@ -18,11 +18,12 @@ from trainer.snapshots.folding import fold, recorded_for, unlink, with_offsets
 from trainer.snapshots.heads import wire_targets
 from trainer.snapshots.live import live
 from trainer.snapshots.parcel import Parcel
+from trainer.snapshots.positions import at_random
 from trainer.snapshots.reservoir import Rows
 from trainer.snapshots.scene import FEWEST_ROWS, Plan, Scene, read_scene, unfit
 from trainer.snapshots.trial import Trial, try_out
 from trainer.snapshots.verify import Examiner, explains
-from trainer.snapshots.watch import Recording, Watcher, at_random
+from trainer.snapshots.watch import Recording, Watcher
 
 __all__ = ["Captured", "Look", "Parcel", "Plan", "Trial", "look", "try_out"]
 
@@ -81,23 +82,7 @@ def look(
         scene = read_scene(inner, rows, plan)
         refused = {name: why for name in layers if (why := unfit(inner, name, scene)) is not None}
         watcher = Watcher(inner, scene.reader)
-        few = min(FEWEST_ROWS, max(FEWEST_ROWS // 8, math.ceil(FEW_POSITIONS / max(1.0, scene.per_row))))
-        some = rows.take(range(min(few, len(rows))))
-        share = FEW_POSITIONS / max(1.0, scene.per_row * len(some))
-        base = watcher.run(some, at_random(share, generator), inputs=scene.eligible, outputs=scene.eligible)
-        examiner = Examiner(
-            inner,
-            watcher,
-            scene.calls,
-            scene.reader.view.task,
-            scene.precision,
-            scene.tolerance,
-            some,
-            base,
-            radius_of,
-            generator,
-            movable,
-        )
+        examiner = _examiner(inner, watcher, scene, rows, radius_of, generator, movable)
         blocks: dict[str, Block] = {}
         last_first = [call.name for call in reversed(scene.calls) if call.name in layers and call.name not in refused]
         for number, name in enumerate(last_first):
@@ -109,12 +94,40 @@ def look(
             except CaptureError as error:
                 refused[name] = str(error)
         if not blocks:
-            return Look(time.perf_counter() - begun, len(base.row), {}, refused)
+            return Look(time.perf_counter() - begun, len(examiner.base.row), {}, refused)
         dear = sum(examiner.costs[name] for name in blocks)
-        seen = _record(watcher, rows, list(blocks.values()), scene, plan, base, left(), dear, generator)
+        seen = _record(watcher, rows, list(blocks.values()), scene, plan, examiner.base, left(), dear, generator)
         captured = _captured(inner, blocks, seen, rows, scene, plan, refused, generator)
     order = [name for name in linear_layers(model) if name in captured]
     return Look(time.perf_counter() - begun, len(seen.row), {name: captured[name] for name in order}, refused)
+
+
+def _examiner(
+    model: nn.Module,
+    watcher: Watcher,
+    scene: Scene,
+    rows: Rows,
+    radius_of: Callable[[str, float], float],
+    generator: np.random.Generator,
+    movable: Collection[str] | None,
+) -> Examiner:
+    """What is needed to examine layers, with a first pass over a few rows: fewer where each has many positions."""
+    enough = math.ceil(FEW_POSITIONS / max(1.0, scene.per_row))
+    some = rows.take(range(min(len(rows), FEWEST_ROWS, max(FEWEST_ROWS // 8, enough))))
+    share = FEW_POSITIONS / max(1.0, scene.per_row * len(some))
+    return Examiner(
+        model=model,
+        watcher=watcher,
+        calls=scene.calls,
+        task=scene.reader.view.task,
+        precision=scene.precision,
+        tolerance=scene.tolerance,
+        rows=some,
+        base=watcher.run(some, at_random(share, generator), inputs=scene.eligible, outputs=scene.eligible),
+        radius_of=radius_of,
+        generator=generator,
+        movable=movable,
+    )
 
 
 def _examined(examiner: Examiner, name: str, plan: Plan, known: Block | None) -> Block:

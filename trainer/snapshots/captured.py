@@ -12,10 +12,10 @@ from trainer.errors import CaptureError
 from trainer.snapshots.assembly import annotated, choose, projected, slope_share, subset
 from trainer.snapshots.blocks import Array, Block
 from trainer.snapshots.parcel import Parcel
+from trainer.snapshots.positions import Reader
 from trainer.snapshots.projection import project
 from trainer.snapshots.recognise import Precision
 from trainer.snapshots.reservoir import Rows
-from trainer.snapshots.watch import Reader
 
 MOST_FOR_STATISTICS = 500
 """Samples of which a layer's dead units are told."""
@@ -81,6 +81,12 @@ class Captured:
     def movable(self) -> tuple[bool, ...]:
         """Which layers behind the block may move with it."""
         return tuple(not layer.fixed for layer in self.block.tail)
+
+    @property
+    def weights(self) -> int:
+        """How many weights and biases the block and all layers behind it have."""
+        layers = (self.snapshot, *self.snapshot.tail)
+        return sum(layer.weight.size + (0 if layer.bias is None else layer.bias.size) for layer in layers)
 
     @property
     def before(self) -> Array:

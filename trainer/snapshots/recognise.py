@@ -25,9 +25,13 @@ class Precision:
     unit: float
     ulps: float
 
-    def noise(self, put_out: Array, taken_in: Array) -> Array:
+    def noise(self, put_out: NDArray[Any], taken_in: NDArray[Any]) -> Array:
         """How far an elementwise operation may be off, entry by entry."""
-        return self.ulps * self.unit * (2.0 * np.abs(put_out) + 0.5 * np.abs(taken_in)) + TINY
+        return np.asarray(self.ulps * self.unit * (2.0 * np.abs(put_out) + 0.5 * np.abs(taken_in)) + TINY)
+
+    def differ(self, values: NDArray[Any], others: NDArray[Any]) -> bool:
+        """Whether two passes gave different values; some kernels add up in another order each time."""
+        return bool((np.abs(values - others) > self.noise(values, np.abs(values).max(initial=0.0))).any())
 
 
 MODULES: dict[type[nn.Module], str] = {

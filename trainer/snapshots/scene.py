@@ -10,10 +10,11 @@ from shared.snapshot import Task
 from trainer.snapshots.blocks import linear_layers, why_not
 from trainer.snapshots.heads import View, views
 from trainer.snapshots.live import device_of
+from trainer.snapshots.positions import Reader
 from trainer.snapshots.recognise import Precision
 from trainer.snapshots.reservoir import Rows
 from trainer.snapshots.verify import Tolerance, precision_of, tolerance_of
-from trainer.snapshots.watch import Call, Reader, order_of, scout
+from trainer.snapshots.watch import Call, order_of, scout
 
 FEWEST_ROWS = 64
 """Rows that are looked at whatever the budget, and on which layers are moved to see what follows them."""

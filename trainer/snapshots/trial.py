@@ -15,9 +15,10 @@ from trainer.snapshots.assembly import subset
 from trainer.snapshots.captured import Captured
 from trainer.snapshots.folding import Folded, fold, recorded_for, unlink, with_offsets
 from trainer.snapshots.live import device_of, live, written
+from trainer.snapshots.positions import at_places
 from trainer.snapshots.reservoir import Rows
 from trainer.snapshots.verify import explains, keep_offsets, tolerance_of
-from trainer.snapshots.watch import Recording, Watcher, at_places
+from trainer.snapshots.watch import Recording, Watcher
 
 FEWEST_ROWS = 64
 

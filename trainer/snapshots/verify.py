@@ -3,19 +3,23 @@
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trainer.errors import CaptureError
-from trainer.snapshots.blocks import Block, Layer, linear_layers, why_not
-from trainer.snapshots.chain import NEAREST, Sight, agree, described, move_alike, propose, refused
+from trainer.snapshots.blocks import Array, Block, Layer, linear_layers, why_not
+from trainer.snapshots.chain import described, propose, refused
 from trainer.snapshots.folding import Folded, fold, link, scores, with_offsets
+from trainer.snapshots.joins import NEAREST, Sight
 from trainer.snapshots.live import written
+from trainer.snapshots.positions import at_places
 from trainer.snapshots.recognise import Precision
 from trainer.snapshots.reservoir import Rows
-from trainer.snapshots.watch import Call, Recording, Watcher, at_places
+from trainer.snapshots.watch import Call, Recording, Watcher
 
 TENTH = 0.1
 FAR = 8.0
@@ -77,7 +81,7 @@ class Examiner:
             raise CaptureError(refused(name, "what it puts out are not the positions of the model's output"))
         move = self._nudged([name], 1.0)
         moved = self._pass(move)
-        if (moved.taken_in[name] != self.base.taken_in[name]).any():
+        if self.precision.differ(self.base.taken_in[name], moved.taken_in[name]):
             raise CaptureError(refused(name, "what it takes in depends on what it puts out"))
         sight = Sight(self.model, self.calls, self.task, self.precision, [self.base, moved], self.far)
         block = propose(sight, name) if tail is None else described(self.model, name, tail)
@@ -204,3 +208,19 @@ def _unexplained(block: Block, *, given: bool) -> str:
 
 def _shown(layer: Layer) -> str:
     return f"{layer.name} ({layer.activation})"
+
+
+def agree(ours: NDArray[Any], theirs: NDArray[Any], noise: Array, relative: float) -> bool:
+    """Whether the chain's outputs are the model's: apart by rounding, or by little compared to how they vary."""
+    if ours.shape != theirs.shape or not np.isfinite(theirs).all():
+        return False
+    spread = np.abs(theirs - theirs.mean(axis=0)).max(axis=0)
+    return bool((np.abs(ours - theirs) <= noise + relative * spread).all())
+
+
+def move_alike(ours: Sequence[Array], theirs: Sequence[Array], noise: Array, relative: float) -> bool:
+    """Whether the model's outputs moved from one pass to the other as the chain's did."""
+    made, there = ours[1] - ours[0], theirs[1] - theirs[0]
+    if made.shape != there.shape or not np.isfinite(there).all():
+        return False
+    return bool((np.abs(made - there) <= 2 * noise + relative * np.abs(made).max()).all())

@@ -15,15 +15,14 @@ from shared.snapshot import FloatArray
 from trainer.errors import CaptureError, DataError
 from trainer.snapshots.batches import Batch
 from trainer.snapshots.blocks import Linear, applied_at, linear_layers, put_out
-from trainer.snapshots.heads import View, output_tensor, weights_of
+from trainer.snapshots.heads import output_tensor, weights_of
 from trainer.snapshots.live import device_of
+from trainer.snapshots.positions import Choose, Reader
 from trainer.snapshots.reservoir import Rows
 
 BATCH = 256
 FEW = 8
 """Positions that tell one way to read an output from another."""
-Choose = Callable[[NDArray[np.int64], int, NDArray[np.bool_]], NDArray[np.int64]]
-"""Which positions of a batch to keep, given its row numbers, the positions of each row, and which of all count."""
 
 
 @dataclass(frozen=True)
@@ -40,36 +39,6 @@ class Call:
     put_out: int = 0
     dtype: torch.dtype = torch.float32
     order: Tensor | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Reader:
-    """How outputs and targets are read as positions; a batch has `per_target` positions for each target entry.
-
-    `shifted`: a position's target is the next one's label, as causal language models of Transformers read `labels`.
-    """
-
-    view: View
-    per_target: float
-    ignore_index: int = -100
-    shifted: bool = False
-
-    def aligned(self, targets: Tensor) -> Tensor:
-        """Targets beside the positions that they belong to; the last position of a sequence has none."""
-        if not self.shifted:
-            return targets
-        return torch.cat([targets[:, 1:], torch.full_like(targets[:, :1], self.ignore_index)], dim=1)
-
-    def positions(self, targets: Tensor) -> int:
-        """How many positions a batch with these targets has."""
-        return round(targets.numel() * self.per_target)
-
-    def counting(self, targets: Tensor) -> NDArray[np.bool_]:
-        """Which positions have a target that the loss looks at [P]."""
-        positions = self.positions(targets)
-        if self.view.task == "regression" or targets.is_floating_point() or targets.numel() != positions:
-            return np.ones(positions, dtype=bool)
-        return np.asarray((targets.reshape(-1) != self.ignore_index).cpu().numpy())
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,26 +223,3 @@ def _joined(parts: _Parts, rows: int, seconds: float) -> Recording:
         rows=rows,
         seconds=seconds,
     )
-
-
-def at_random(share: float, generator: np.random.Generator) -> Choose:
-    """Keep this share of the positions that count, at least one of a batch if there is any."""
-
-    def choose(numbers: NDArray[np.int64], per_row: int, counting: NDArray[np.bool_]) -> NDArray[np.int64]:
-        there = np.flatnonzero(counting)
-        most = max(1, round(share * len(there)))
-        return there if len(there) <= most else np.sort(generator.choice(there, most, replace=False))
-
-    return choose
-
-
-def at_places(row: NDArray[np.int64], place: NDArray[np.int64]) -> Choose:
-    """Keep exactly these positions."""
-
-    def choose(numbers: NDArray[np.int64], per_row: int, counting: NDArray[np.bool_]) -> NDArray[np.int64]:
-        here = np.isin(row, numbers)
-        order = np.argsort(numbers)
-        at = order[np.searchsorted(numbers, row[here], sorter=order)]
-        return np.asarray(np.sort(at * per_row + place[here]))
-
-    return choose

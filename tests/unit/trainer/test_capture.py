@@ -228,6 +228,11 @@ def test_batches_are_no_larger_than_the_loops_own() -> None:
     assert max(sizes) == 10
 
 
+def test_weights_of_the_whole_are_counted() -> None:
+    """The block's and those of all layers behind it."""
+    assert seen(mlp(), *classes()).captured["0"].weights == 6 * 8 + 8 + 8 * 4 + 4
+
+
 def test_known_chains_only_have_to_explain_the_model_as_it_is() -> None:
     """A later look takes them over; one that no longer holds is looked at anew."""
     model, (inputs, targets) = mlp(), classes()

@@ -50,7 +50,7 @@ def test_functional_activations_are_known_by_their_values(function: Function, na
     for seed in range(30):
         torch.manual_seed(seed)
         model = net(function, dtype=dtype)
-        inputs, targets = classes(width=3, kinds=2)
+        inputs, targets = classes(64, width=3, kinds=2)
         recognised.append(found(seen(model, inputs.to(dtype), targets, layers=["first"]), "first"))
     assert set(recognised) == {name}
 
@@ -71,7 +71,7 @@ def test_what_a_job_cannot_hold_is_refused_by_name(function: Function, reason: s
     """The refusal says what stands between the layers, and what to do."""
     for seed in range(10):
         torch.manual_seed(seed)
-        inputs, targets = classes(width=3, kinds=2)
+        inputs, targets = classes(64, width=3, kinds=2)
         refused = seen(net(function), inputs, targets).refused
         assert re.search(rf"{reason}.*choose a later layer", refused["first"])
 
@@ -231,6 +231,15 @@ def test_wrapped_models_are_looked_into() -> None:
     compiled(classes()[0])
     assert set(seen(compiled, *classes()).captured) == {"0", "2"}  # type: ignore[arg-type]
     assert set(seen(nn.DataParallel(model), *classes()).captured) == {"0", "2"}
+
+
+def test_a_layer_of_dead_units_is_seen_through() -> None:
+    """Where nothing moves the output, the layer is moved so far that it does."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
+    nn.init.constant_(model[0].bias, -50.0)
+    assert chain(seen(model, *classes()).captured["0"]) == ["relu", "relu", "identity"]
+    assert (seen(model, *classes()).captured["0"].active == 0).all()
 
 
 def test_auxiliary_heads_are_not_the_output() -> None:
