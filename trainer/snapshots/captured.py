@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.snapshot import FloatArray, Snapshot
+from shared.snapshot import FloatArray, Snapshot, TailLayer
 from trainer.errors import CaptureError
 from trainer.snapshots.assembly import annotated, choose, projected, slope_share, subset
 from trainer.snapshots.blocks import Array, Block
@@ -85,7 +85,7 @@ class Captured:
     @property
     def weights(self) -> int:
         """How many weights and biases the block and all layers behind it have."""
-        layers = (self.snapshot, *self.snapshot.tail)
+        layers: list[Snapshot | TailLayer] = [self.snapshot, *self.snapshot.tail]
         return sum(layer.weight.size + (0 if layer.bias is None else layer.bias.size) for layer in layers)
 
     @property
