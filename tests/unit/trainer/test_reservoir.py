@@ -44,6 +44,20 @@ def test_every_sample_has_the_same_chance() -> None:
     assert abs(counts[-40:].mean() - mean) < 0.15 * mean
 
 
+def test_later_epochs_are_sampled_as_fairly() -> None:
+    """Longer and shorter epochs are fair, too."""
+    for length in (60, 100, 140):
+        counts = np.zeros(length)
+        for seed in range(300):
+            reservoir = Reservoir(keep=40, seed=seed)
+            for epoch in (100, length, length):
+                reservoir.begin()
+                for start in range(0, epoch, 2):
+                    reservoir.observe(numbered(2, start))
+            counts[drawn(reservoir)] += 1
+        assert abs(counts[: length // 3].mean() - counts[-(length // 3) :].mean()) < 0.15 * counts.mean()
+
+
 def test_it_keeps_to_its_limits() -> None:
     """At most `keep` samples and `keep_mb` MiB; where rows grow, some are dropped."""
     reservoir = Reservoir(keep=50, keep_mb=0.01)
