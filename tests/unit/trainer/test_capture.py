@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from shared.objectives import Objective, outputs
 from shared.snapshot import Snapshot, TailLayer
@@ -353,6 +354,25 @@ def test_samples_can_be_chosen_anew() -> None:
     assert few.snapshot.sample_weight is not None
     assert float(few.snapshot.sample_weight.mean()) == pytest.approx(1.0, rel=1e-5)
     assert try_out(mlp(), few, RAMP, [], budget_s=10)[0] > 0
+
+
+class NoTorch(TorchDispatchMode):
+    """No operator of torch may run."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise AssertionError(f"{func} was called")
+
+
+def test_what_the_background_thread_does_runs_no_torch_operator() -> None:
+    """Choosing samples, packing, encoding and unpacking are array work: forked data loaders need not wait for it."""
+    wide = Plan(project_above=4, directions=3)
+    for name, taken in [*seen(mlp(), *classes()).captured.items(), *seen(mlp(), *classes(), wide).captured.items()]:
+        with NoTorch():
+            few = taken.with_samples(50, np.random.default_rng(0))
+            parcel = few.pack(0.1, {"layer": name})
+            assert parcel.snapshot.to_bytes()
+            assert few.active.size == len(taken.weight)
+            assert unpacked(parcel, parcel.snapshot.weight, parcel.snapshot.bias)
 
 
 def dead(taken: Captured) -> list[bool]:
