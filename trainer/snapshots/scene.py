@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from shared.snapshot import Task
+from trainer.errors import CaptureError
 from trainer.snapshots.blocks import linear_layers, why_not
 from trainer.snapshots.heads import View, views
 from trainer.snapshots.live import device_of
@@ -56,6 +58,8 @@ class Scene:
 
 def read_scene(model: nn.Module, rows: Rows, plan: Plan) -> Scene:
     """Run a few rows to see how the model is called, and how outputs and targets fit."""
+    if any(is_lazy(parameter) for parameter in model.parameters()):
+        raise CaptureError("the model has lazy layers that do not exist yet; run it once before")
     device = device_of(model)
     numbers, many = next(rows.batches(FEWEST_ROWS, torch.device("cpu")))
     _, batch = next(rows.take(numbers[:SCOUTED]).batches(min(SCOUTED, rows.largest), device))

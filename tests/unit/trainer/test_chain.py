@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.unit.trainer.models import Made, classes, seen, used
+from trainer.errors import CaptureError
 from trainer.snapshots.capture import Captured, Look, Plan
 
 F = nn.functional
@@ -178,6 +179,14 @@ def test_layers_used_twice_lazy_or_parametrized_are_refused() -> None:
     assert "used 2 times" in twice.refused["0"]
     normed = nn.utils.parametrizations.weight_norm(nn.Linear(6, 8))
     assert "parametrized" in seen(nn.Sequential(normed, nn.ReLU(), nn.Linear(8, 4)), *classes()).refused["0"]
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules")
+def test_a_lazy_model_is_not_run() -> None:
+    """A look must not be what brings its weights into being."""
+    model = nn.Sequential(nn.LazyLinear(8), nn.ReLU(), nn.Linear(8, 4))
+    with pytest.raises(CaptureError, match="run it once before"):
+        seen(model, *classes())
 
 
 def test_outputs_may_be_probabilities() -> None:
