@@ -167,7 +167,14 @@ class Tunneller:
         self._reservoir = _reservoir(data, split, keep=keep, keep_mb=keep_mb, seed=seed)
         self._journal = Journal(self._optimizer)
         self._inspector = Inspector(
-            self._model, self._reservoir, self._template, self._journal, self._radius, self._turns, auto=self._auto
+            self._model,
+            self._reservoir,
+            self._template,
+            self._journal,
+            self._radius,
+            self._turns,
+            movable=[name for name, found in self._eligible.items() if found.why is None],
+            auto=self._auto,
         )
         self._last_stall = time.monotonic()
         speak_up()

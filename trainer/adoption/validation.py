@@ -61,7 +61,8 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         for module, mode in modes:
             module.training = mode
         for parameter, gradient, required in gradients:
-            parameter.requires_grad_(required)
+            if parameter.requires_grad != required:
+                parameter.requires_grad_(required)
             parameter.grad = gradient
         random.setstate(randomness[0])
         np.random.set_state(randomness[1])

@@ -261,7 +261,13 @@ class BackgroundWorker:
             radius = stall.radius * kind.radius
             if kind.redraw:
                 captured = captured.with_samples(captured.snapshot.samples, generator)
-            return captured.pack(radius, note, bias_radius=stall.view.bias_radius(radius))
+            tail = self.template.tail_radius
+            return captured.pack(
+                radius,
+                note,
+                bias_radius=stall.view.bias_radius(radius),
+                tail_radius=radius if tail is None else tail,
+            )
         if kind.anew:
             captured = captured.with_snapshot(drawn_anew(captured.snapshot, generator))
         return captured.pack_whole(boxes(captured.snapshot, kind.width), note)

@@ -83,7 +83,7 @@ class JobTemplate:
         It gets no more time than training has had so far (`age_s`): early answers are of most use when they come early.
         `share` is the part of that which it gets.
         """
-        tail_radius = self._tail_radius(parcel)
+        tail_radius = _tail_radius(parcel)
         if goal.name == "mse" and parcel.snapshot.tail and tail_radius == 0:
             goal = Objective("mae")  # squared errors behind a kink have no linear model, absolute ones do
         return JobSpec(
@@ -106,10 +106,8 @@ class JobTemplate:
             ttl_s=self.patience_s,
         )
 
-    def _tail_radius(self, parcel: Parcel) -> float | list[float]:
-        """How far the last layer behind the block may move, or each of them."""
-        if parcel.tail_radii is not None:
-            return list(parcel.tail_radii)
-        if not parcel.snapshot.tail or not parcel.last_moves:
-            return 0.0
-        return parcel.radius if self.tail_radius is None else self.tail_radius
+
+def _tail_radius(parcel: Parcel) -> float | list[float]:
+    """How far each layer behind the block may move; a plain number where that is the last one alone."""
+    *before, last = parcel.tail_radii or (0.0,)
+    return [*before, last] if any(before) else last

@@ -156,7 +156,7 @@ def _record(
     per_s = base.rows / max(base.seconds, 1e-9)
     count = int(min(len(rows), max(FEWEST_ROWS, 0.5 * left_s * per_s)))
     widths = [call.taken_in for call in scene.calls if call.name in inputs] + [scene.classes]
-    affordable = int(max(FEWEST_ROWS, 0.4 * left_s / max(position_s, 1e-9)))
+    affordable = max(FEWEST_ROWS, 0.4 * left_s / max(position_s, 1e-9))
     most = min(POOL_FACTOR * plan.samples, MOST_ENTRIES // max(widths), affordable)
     share = max(1, most) / max(1.0, scene.per_row * count)
     return watcher.run(

@@ -157,7 +157,8 @@ class Captured:
         A wide final layer is projected. With `tail_radius` answers are held to it where the last layer moves, too.
         """
         plain, for_biases = annotated(self.snapshot, note), bias_radius or radius
-        tail = None if tail_radius is None else (*[0.0] * (len(self.block.tail) - 1), tail_radius)[: len(self.movable)]
+        *before, last = self.movable or (False,)
+        tail = None if tail_radius is None else (*(0.0 for _ in before), tail_radius if last else 0.0)
         if self.scale is not None:
             return Parcel(self, self._scaled(plain, self.scale, radius, for_biases), radius, for_biases, None, tail)
         if self.directions is None:

@@ -35,11 +35,6 @@ class Parcel:
         """The spec's `radius`: None when the snapshot brings its own radii."""
         return None if self.snapshot.radius is not None else self.radius
 
-    @property
-    def last_moves(self) -> bool:
-        """Whether the last layer behind the block may move with it."""
-        return bool(self.snapshot.tail) and self.captured.movable[-1]
-
     def moved_tail(self, candidate: Candidate) -> tuple[TailLayer, ...] | None:
         """The layers behind the block with the answer's weights; None where it moves none."""
         if not candidate.tail:

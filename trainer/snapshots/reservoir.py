@@ -219,7 +219,8 @@ class Reservoir:
 
     def _turn(self) -> None:
         if self._now.size:
-            self._last = self._larger
+            # An epoch that has come to its end, even if by chance it has given fewer rows; not one that broke off.
+            self._last = self._now if self._now.seen >= self._last.size else self._larger
             self._last.fit(self._most_bytes / 2)
             self._now = _Generation(self._keep, self._most_bytes - self._last.bytes, self._generator)
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from torch import nn
@@ -11,6 +11,7 @@ from shared.constraint_checks import check_constraints
 from trainer.errors import CaptureError, DataError
 from trainer.journal import Journal
 from trainer.pool.job_template import JobTemplate
+from trainer.snapshots.blocks import Block
 from trainer.snapshots.capture import Captured, Look, look
 from trainer.snapshots.reservoir import Reservoir
 from trainer.stalls.policy import LayerView, choose
@@ -36,7 +37,10 @@ class Found:
 
 @dataclass(frozen=True, eq=False)
 class Inspector:
-    """Passes kept samples through the live model; `auto` says that the policy chooses the layer."""
+    """Passes kept samples through the live model; `auto` says that the policy chooses the layer.
+
+    `movable` names the layers that may move, be it as a block or behind one.
+    """
 
     model: nn.Module
     reservoir: Reservoir
@@ -44,7 +48,9 @@ class Inspector:
     journal: Journal
     radius: AdaptiveRadius
     turns: Turns
+    movable: Sequence[str]
     auto: bool
+    _known: dict[str, Block] = field(default_factory=dict)
 
     def plan(self, layers: Sequence[str]) -> str:
         """One line on what will be tunnelled, from a pass over a few samples.
@@ -87,7 +93,10 @@ class Inspector:
             radius_of=self.radius.value,
             budget_s=budget_s,
             generator=generator,
+            movable=self.movable,
+            known=self._known,
         )
+        self._known.update({name: captured.block for name, captured in seen.captured.items()})
         self.journal.capture_s += seen.seconds
         return seen
 

@@ -54,6 +54,7 @@ def test_later_epochs_are_sampled_as_fairly() -> None:
                 reservoir.begin()
                 for start in range(0, epoch, 2):
                     reservoir.observe(numbered(2, start))
+            reservoir.begin()
             counts[drawn(reservoir)] += 1
         assert abs(counts[: length // 3].mean() - counts[-(length // 3) :].mean()) < 0.15 * counts.mean()
 
