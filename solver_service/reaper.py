@@ -7,26 +7,31 @@ from functools import partial
 
 import structlog
 
+from shared.contracts import State
 from solver_service.errors import StoreFullError, StoreUnavailableError
 from solver_service.rules import jobs
 from solver_service.rules.vigil import Vigil
-from solver_service.store import Store
+from solver_service.store import Store, keys
 
 log = structlog.get_logger()
 
 
-def sweep(store: Store, *, republish_s: float, silent: Collection[str] = ()) -> None:
+def sweep(store: Store, *, silent: Collection[str] = (), forgotten: Collection[str] = ()) -> None:
     """Do one round; safe to run at any time, because every change is a compare-and-set.
 
-    The jobs whose lease was `silent` for its whole life are taken from their workers.
+    Running jobs that were `silent` for a lease's whole life are taken from their workers; queued ones that nobody has
+    claimed for long are sent again, if somebody could.
     """
     now = store.jobs.now()
-    _each((job for job in store.jobs.get_many(list(silent)) if job is not None), partial(give_up, store))
+    _each(store.jobs.in_state(keys.RUNNING, State.RUNNING, list(silent)), partial(give_up, store))
     _each(store.jobs.overdue(), lambda job: store.jobs.update(job.id, partial(jobs.expire, now=now)))
     # As many as there are free workers: those would take these jobs now, if their messages had not been lost.
-    free = sum(worker.slots for worker in store.workers.alive()) - store.jobs.busy()
+    free = sum(worker.slots for worker in store.workers.alive()) - store.jobs.busy() if forgotten else 0
     if free > 0:
-        _each(store.jobs.unclaimed(older_than=now - republish_s, most=free), partial(_send_again, store))
+        missing = free - store.jobs.wakeups()
+        for number, job in enumerate(store.jobs.in_state(keys.QUEUED, State.QUEUED, list(forgotten)[:free])):
+            log.info("sent again", job=job.id)
+            store.jobs.send_again(job, wake=number < missing)
 
 
 def _each(found: Iterable[jobs.Job], do: Callable[[jobs.Job], object]) -> None:
@@ -38,11 +43,6 @@ def _each(found: Iterable[jobs.Job], do: Callable[[jobs.Job], object]) -> None:
             raise
         except Exception:
             log.exception("reaper failed", job=job.id)
-
-
-def _send_again(store: Store, job: jobs.Job) -> None:
-    log.info("sent again", job=job.id)
-    store.jobs.send_again(job)
 
 
 def give_up(store: Store, job: jobs.Job) -> None:
@@ -70,8 +70,8 @@ class Reaper:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
-        self._republish_s = republish_s
-        self._vigil = Vigil(life_s=lease_s, every_s=every_s)
+        self._leases = Vigil(life_s=lease_s, every_s=every_s)
+        self._queue = Vigil(life_s=republish_s, every_s=every_s)
         self._every_s = every_s
         self._clock = clock
         self._took_back = False
@@ -94,7 +94,7 @@ class Reaper:
             except StoreFullError as error:
                 log.warning("reaper goes on: Redis is full", reason=str(error))
             except StoreUnavailableError as error:
-                self._vigil.forget()
+                self.forget()
                 log.warning("reaper waits", reason=str(error))
             except Exception:
                 # The reaper is what brings lost jobs back: nothing may end it.
@@ -103,13 +103,18 @@ class Reaper:
     def round(self) -> None:
         """Do one round, if this is the gateway that reaps."""
         if not self._store.reaper.hold():
-            self._vigil.forget()
+            self.forget()
             return
         if not self._took_back:
             for job_id in self._store.jobs.take_back():
                 log.warning("record taken back: it can be read again", job=job_id)
             self._took_back = True
         # Read first, and timed after: a Redis that was paused meanwhile shows as a gap.
-        signs = self._store.jobs.leases()
-        silent = self._vigil.look(self._clock(), signs)
-        sweep(self._store, republish_s=self._republish_s, silent=silent)
+        leases, sent = self._store.jobs.leases(), self._store.jobs.sent()
+        now = self._clock()
+        sweep(self._store, silent=self._leases.look(now, leases), forgotten=self._queue.look(now, sent))
+
+    def forget(self) -> None:
+        """Begin to watch anew: whoever did not see all of it may not judge."""
+        self._leases.forget()
+        self._queue.forget()

@@ -106,7 +106,7 @@ def create(spec: JobSpec, *, snapshot: str, owner: str, now: float) -> Job:
 def claim(job: Job, *, worker: str, now: float, token: str | None = None) -> Job | None:
     """Give a queued job to a worker as its next attempt; a job past its time to live expires instead.
 
-    Who asks again with the same token, because the answer was lost, finds its own claim: `WORKER-ID:TASK-ID`.
+    Who asks again with the same token (`WORKER-ID:PROCESS-ID:TASK-ID`), because the answer was lost, has its claim.
     """
     if token is not None and job.state is State.RUNNING and job.claim == token:
         return job

@@ -42,15 +42,15 @@ def enlist(pipe: Pipeline, job: Job, *, keep_record_s: int, now: float) -> None:
         pipe.expire(name, life_s)
 
 
-def send(pipe: Pipeline, job: Job, messages: Messages) -> None:
-    """Give the job its place in the order of turns, and wake a worker."""
-    turns.wait(pipe, job)
+def wake(pipe: Pipeline, job: Job, messages: Messages) -> None:
+    """Send the message that gives a worker a turn."""
     message = messages.to_solve(job)
     pipe.lpush(message.queue, message.text)
 
 
 def _queue(pipe: Pipeline, job: Job, messages: Messages) -> None:
-    send(pipe, job, messages)
+    turns.wait(pipe, job)
+    wake(pipe, job, messages)
     pipe.zadd(keys.QUEUED, {job.id: job.queued_at})
     pipe.zadd(keys.waiting(job.spec.priority), {job.id: job.queued_at})
     if (ends := patience_ends(job)) is not None:

@@ -10,7 +10,7 @@ from solver_service.queue import Messages
 from solver_service.rules.history import happenings
 from solver_service.rules.jobs import Job
 from solver_service.rules.metrics import counted
-from solver_service.store import events, indexes, keys
+from solver_service.store import events, indexes, keys, turns
 from solver_service.store.commit import Blob, NoRoomError, Room
 from solver_service.store.connection import payload, translated
 from solver_service.store.quota import count
@@ -132,10 +132,12 @@ class JobStore(JobReader):
         return bool(self.redis.eval(_RENEW, 2, keys.HOLDING, keys.RUNNING, job_id, attempt, ends))
 
     @translated
-    def send_again(self, job: Job) -> None:
-        """Let a queued job wait and wake a worker once more, because that may be lost; claims tell them apart."""
+    def send_again(self, job: Job, *, wake: bool = True) -> None:
+        """Let a queued job wait (again), and wake a worker for it; claims tell two of them apart."""
         changes = self.commit.changes()
-        indexes.send(changes, job, self.messages)
+        turns.wait(changes, job)
+        if wake:
+            indexes.wake(changes, job, self.messages)
         changes.zadd(keys.QUEUED, {job.id: self.now()}, xx=True)
         self.commit(changes, keys.NOTHING, None, owed=True)
 

@@ -8,6 +8,7 @@ from typing import Any, get_args
 import redis
 
 from shared.contracts import Priority, State
+from solver_service.queue import TURNS_QUEUE
 from solver_service.rules.jobs import Job
 from solver_service.rules.numbers import finite
 from solver_service.store import keys
@@ -87,7 +88,15 @@ class JobReader:
     @translated
     def leases(self) -> dict[str, float]:
         """Every running job's sign of life: any change of it is one."""
-        found: Any = self.redis.zrange(keys.RUNNING, 0, -1, withscores=True)
+        return self._signs(keys.RUNNING, -1)
+
+    @translated
+    def sent(self) -> dict[str, float]:
+        """When each queued job was last sent, those first that have waited longest; any change is a new sign."""
+        return self._signs(keys.QUEUED, MOST_AT_ONCE - 1)
+
+    def _signs(self, index: str, last: int) -> dict[str, float]:
+        found: Any = self.redis.zrange(index, 0, last, withscores=True)
         return {job_id.decode(): sign for job_id, sign in found}
 
     @translated
@@ -96,9 +105,9 @@ class JobReader:
         return self._indexed(keys.EXPIRING, State.QUEUED, self.now())
 
     @translated
-    def unclaimed(self, *, older_than: float, most: int) -> list[Job]:
-        """Queued jobs last sent before the given time, those first that have waited longest."""
-        return self._indexed(keys.QUEUED, State.QUEUED, older_than, most=most)
+    def wakeups(self) -> int:
+        """How many messages wait for a worker."""
+        return int(self.redis.llen(TURNS_QUEUE))
 
     @translated
     def busy(self) -> int:
@@ -142,10 +151,11 @@ class JobReader:
         """Redis' own clock, so that all hosts agree on it: Unix time in seconds."""
         return self.clock.now()
 
-    def _indexed(self, index: str, state: State, end: float | str, *, most: int = MOST_AT_ONCE) -> list[Job]:
-        """Read an index up to a score; what it should not hold (any more) is taken out of it."""
+    @translated
+    def in_state(self, index: str, state: State, ids: list[str]) -> list[Job]:
+        """Read what an index names; what it should not hold (any more) is taken out of it."""
         found = []
-        for job_id, data in self._raw_many(names(self.redis.zrangebyscore(index, "-inf", end, start=0, num=most))):
+        for job_id, data in self._raw_many(ids):
             job = self.records.read(job_id, data)
             if job is not None and job.state is state:
                 found.append(job)
@@ -154,6 +164,10 @@ class JobReader:
             changes.zrem(index, job_id)
             self.commit(changes, keys.job(job_id), data, owed=True)  # unless the record has changed since
         return found
+
+    def _indexed(self, index: str, state: State, end: float | str) -> list[Job]:
+        ids = names(self.redis.zrangebyscore(index, "-inf", end, start=0, num=MOST_AT_ONCE))
+        return self.in_state(index, state, ids)
 
 
 def _amounts(found: Iterable[tuple[bytes, bytes]]) -> Iterable[tuple[str, float]]:

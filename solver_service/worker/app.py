@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,8 +43,8 @@ class Identity:
     id: str
 
     def token(self, task_id: str) -> str:
-        """The claim of one task of this worker's."""
-        return f"{self.id}:{task_id}"
+        """The claim of one task of this worker's, made in the child that works on it."""
+        return f"{self.id}:{os.getpid()}:{task_id}"
 
 
 def run_worker(settings: Settings, *, name: str | None, slots: int) -> None:
@@ -59,14 +60,16 @@ def run_worker(settings: Settings, *, name: str | None, slots: int) -> None:
     def say_stop(**_: Any) -> None:
         board.stop()
 
+    losses = _Losses(settings, worker)
+
     def look_after_children(**_: Any) -> None:
-        Overseer(board).start()
+        Overseer(board, killed=losses.of_child).start()
 
     # As root (the usual user of a container that sets none) Celery warns of pickle; this worker accepts JSON alone.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     signals.worker_shutting_down.connect(say_stop, weak=False)
     signals.worker_ready.connect(look_after_children, weak=False)
-    signals.task_failure.connect(_Losses(settings, worker).notice, weak=False)
+    signals.task_failure.connect(losses.notice, weak=False)
     app.worker_main(
         [
             "--quiet",
@@ -127,14 +130,20 @@ class _Losses:
     def notice(self, *, sender: Any, task_id: str, exception: BaseException, **_: Any) -> None:
         """Hear of a failed task; in the parent that is one whose process was lost or killed for its time."""
         if sender.name == TASK and isinstance(exception, WorkerLostError | TimeLimitExceeded):
-            # In a thread: Celery's own must go on, even while Redis is away.
-            threading.Thread(target=self._give_up, args=(task_id,), name="loss", daemon=True).start()
+            self._give_up(lambda claim: claim.endswith(f":{task_id}"))
 
-    def _give_up(self, task_id: str) -> None:
-        token = self._worker.token(task_id)
+    def of_child(self, pid: int) -> None:
+        """Give back what a child that was killed had; Celery may take five seconds to see that it is dead."""
+        self._give_up(lambda claim: claim.startswith(f"{self._worker.id}:{pid}:"))
+
+    def _give_up(self, lost: Callable[[str], bool]) -> None:
+        # In a thread: Celery's own, and who looks after the children, must go on, even while Redis is away.
+        threading.Thread(target=self._give_back, args=(lost,), name="loss", daemon=True).start()
+
+    def _give_back(self, lost: Callable[[str], bool]) -> None:
         try:
             for job in self._store.jobs.running():
-                if job.claim == token:
+                if job.claim is not None and job.claim.startswith(f"{self._worker.id}:") and lost(job.claim):
                     give_up(self._store, job)
         except StoreUnavailableError as error:
             log.warning("loss not told: the reaper will see it", worker=self._worker.name, reason=str(error))

@@ -11,7 +11,7 @@ import signal
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import structlog
@@ -23,8 +23,9 @@ log = structlog.get_logger()
 ROW = struct.Struct("=qQ")
 """A child's process id, and how often it has beaten."""
 BEAT_S = 0.5
-SILENT_S = 10.0
-LOOK_S = 1.0
+SILENT_S = 8.0
+"""With Celery's five seconds until it starts another child, a job hangs for less than 15."""
+LOOK_S = 0.5
 
 
 class Board:
@@ -87,8 +88,9 @@ class Pulse:
 class Overseer:
     """Kills a child without a pulse, in a thread of the worker's parent; Celery then starts another one."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Board, *, killed: Callable[[int], None]) -> None:
         self._board = board
+        self._killed = killed
         self._vigil = Vigil(life_s=SILENT_S, every_s=LOOK_S)
 
     def start(self) -> None:
@@ -107,6 +109,7 @@ class Overseer:
             if _is_child(pid):
                 log.warning("child killed: it has no pulse", pid=pid)
                 os.kill(pid, signal.SIGKILL)
+                self._killed(pid)
 
 
 def _is_child(pid: int) -> bool:

@@ -155,7 +155,7 @@ def test_a_record_of_a_newer_release_is_read(store: Store) -> None:
     spec = {**found["spec"], **UNKNOWN, "limits": {**found["spec"]["limits"], **UNKNOWN}}
     rewrite(store, job, {**UNKNOWN, "version": 99, "spec": spec})
     assert store.jobs.get(job.id) == claimed
-    sweep(store, republish_s=10, silent=[job.id])
+    sweep(store, silent=[job.id])
     back = store.jobs.get(job.id)
     assert back is not None
     assert (back.state, back.lost) == (State.QUEUED, 1)
@@ -193,7 +193,7 @@ def test_a_record_that_cannot_be_read_stops_nobody_else(store: Store, bad: bytes
     claim(store, other)
     store.redis.set(keys.job(spoilt.id), bad)
     store.workers.beat("w", host="h", pid=1, slots=4)
-    sweep(store, republish_s=-10, silent=[spoilt.id, other.id])
+    sweep(store, silent=[spoilt.id, other.id], forgotten=[spoilt.id])
     assert [job.id for job in store.jobs.page("local", run=None, state=None, limit=9, cursor=None)[0]] == [other.id]
     found = store.jobs.get(other.id)
     assert found is not None
@@ -275,7 +275,7 @@ def test_a_full_redis_lets_accepted_jobs_go_on(store: Store) -> None:
         assert cancelled is not None
         assert cancelled.state is State.CANCELLED
         store.jobs.send_again(third)
-        sweep(store, republish_s=10, silent=[first.id])
+        sweep(store, silent=[first.id])
         back = store.jobs.get(first.id)
         assert back is not None
         assert back.state is State.QUEUED

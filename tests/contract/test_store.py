@@ -174,7 +174,7 @@ def test_the_reaper_queues_a_lost_job_again(store: Store) -> None:
     claim(store, lost)
     claim(store, kept)
     store.redis.delete("gdsolver.normal")
-    sweep(store, republish_s=10, silent=[lost.id])
+    sweep(store, silent=[lost.id])
     assert sent(store.redis) == [lost.id]
     after = store.jobs.get(lost.id)
     assert after is not None
@@ -190,7 +190,7 @@ def test_a_lost_job_need_not_queue_twice(store: Store) -> None:
     assert store.turns.pick() == lost.id
     claim(store, lost)
     other, urgent = add(store), add(store, priority="high")
-    sweep(store, republish_s=10, silent=[lost.id])
+    sweep(store, silent=[lost.id])
     assert [store.turns.pick() for _ in range(4)] == [lost.id, urgent.id, other.id, None]
 
 
@@ -198,10 +198,10 @@ def test_the_reaper_sends_forgotten_jobs_only_while_a_worker_is_free(store: Stor
     """A queued job whose message was lost is sent again, once a worker could take it."""
     job = add(store)
     store.redis.delete("gdsolver.normal")
-    sweep(store, republish_s=-1)
+    sweep(store, forgotten=list(store.jobs.sent()))
     assert sent(store.redis) == []
     store.workers.beat("w", host="h", pid=1, slots=1)
-    sweep(store, republish_s=-1)
+    sweep(store, forgotten=list(store.jobs.sent()))
     assert sent(store.redis) == [job.id]
 
 
@@ -211,7 +211,7 @@ def test_no_more_is_sent_again_than_workers_are_free_for(store: Store) -> None:
         add(store)
     store.workers.beat("w", host="h", pid=1, slots=1)
     store.redis.delete("gdsolver.normal")
-    sweep(store, republish_s=-1)
+    sweep(store, forgotten=list(store.jobs.sent()))
     assert len(sent(store.redis)) == 1
 
 
@@ -225,7 +225,7 @@ def test_a_cancelled_job_does_not_wait_for_ever_for_its_incumbent(store: Store) 
     assert back is not None
     assert back.state is State.QUEUED
     assert [found.id for found in store.jobs.overdue()] == [job.id]
-    sweep(store, republish_s=10)
+    sweep(store)
     ended = store.jobs.get(job.id)
     assert ended is not None
     assert ended.state is State.CANCELLED
@@ -239,7 +239,7 @@ def test_a_job_expires_on_time_without_a_worker(store: Store) -> None:
     store.redis.zadd(keys.EXPIRING, {late.id: 1.0}, xx=True)
     assert [job.id for job in store.jobs.overdue()] == [late.id]
     store.jobs.update(late.id, lambda job: job.model_copy(update={"created": 1.0}))
-    sweep(store, republish_s=10)
+    sweep(store)
     found = store.jobs.get(late.id)
     assert found is not None
     assert found.state is State.EXPIRED

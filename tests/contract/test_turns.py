@@ -115,7 +115,7 @@ def test_a_job_picked_by_a_worker_that_died_waits_again(store: Store) -> None:
     assert store.turns.pick() == job.id
     assert store.turns.pick() is None
     store.workers.beat("w", host="h", pid=1, slots=1)
-    sweep(store, republish_s=-1)
+    sweep(store, forgotten=list(store.jobs.sent()))
     assert store.turns.pick() == job.id
 
 
@@ -144,7 +144,7 @@ def test_only_the_attempt_that_holds_a_job_speaks_for_it(store: Store) -> None:
     claim(store, job)
     assert store.jobs.renew(job.id, 1)
     assert store.blobs.put_incumbent(job.id, 1, b"first")
-    sweep(store, republish_s=10, silent=[job.id])
+    sweep(store, silent=[job.id])
     assert not store.jobs.renew(job.id, 1)
     claim(store, job)
     before = store.jobs.leases()

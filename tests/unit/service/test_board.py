@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from solver_service.worker.board import SILENT_S, Board, Overseer, Pulse
+from solver_service.worker.board import LOOK_S, SILENT_S, Board, Overseer, Pulse
 from tests.conftest import wait_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # of a process with threads
@@ -43,19 +43,21 @@ def test_a_child_that_is_killed_at_any_instant_blocks_nobody() -> None:
 
 
 def test_a_stopped_child_is_killed_and_a_healthy_one_is_not() -> None:
-    """The parent sees the pulse of both; ten seconds of its own watching after the last beat the hung one ends."""
+    """The parent sees the pulse of both; eight seconds of its own watching after the last beat the hung one ends."""
     board = Board(2)
     pids = [forked(lambda number=number: Pulse(board, number, every_s=0.01).start()) for number in range(2)]
     try:
         wait_for(lambda: set(board.pulses()) == set(pids))
         hung, healthy = pids
         os.kill(hung, signal.SIGSTOP)
-        overseer = Overseer(board)
-        for second in range(int(SILENT_S) + 2):
+        killed: list[int] = []
+        overseer = Overseer(board, killed=killed.append)
+        for second in range(int(SILENT_S / LOOK_S) + 2):
             beats = board.pulses()[healthy]
             wait_for(lambda beats=beats: board.pulses()[healthy] > beats)  # type: ignore[misc]
-            overseer.look(float(second))
+            overseer.look(LOOK_S * second)
         assert os.waitpid(hung, 0)[1] == signal.SIGKILL
+        assert set(killed) == {hung}
         assert os.waitpid(healthy, os.WNOHANG) == (0, 0)
     finally:
         os.kill(pids[1], signal.SIGKILL)
@@ -68,12 +70,14 @@ def test_a_frozen_machine_kills_no_child() -> None:
     pid = forked(lambda: board.write(0, pid=os.getpid(), beats=1))
     try:
         wait_for(lambda: board.pulses() != {})
-        overseer = Overseer(board)
-        for second in [*range(9), *range(40, 49), *range(80, 89)]:
-            overseer.look(float(second))
+        killed: list[int] = []
+        overseer = Overseer(board, killed=killed.append)
+        for second in [*range(16), *range(40, 56), *range(80, 96)]:
+            overseer.look(LOOK_S * second)
+        assert killed == []
         assert os.waitpid(pid, os.WNOHANG) == (0, 0)
-        for second in range(89, 95):
-            overseer.look(float(second))
+        for second in range(96, 99):
+            overseer.look(LOOK_S * second)
         assert os.waitpid(pid, 0)[1] == signal.SIGKILL
     except BaseException:
         os.kill(pid, signal.SIGKILL)
