@@ -168,7 +168,7 @@ def listing(
     return JobList(jobs=[job.status() for job in found], cursor=following)
 
 
-@router.get("/jobs/{job_id}", responses=problems(404))
+@router.get("/jobs/{job_id}", responses=problems(404, 410))
 async def show(
     job_id: JobId,
     services: Injected,
