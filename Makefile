@@ -30,7 +30,7 @@ check: $(READY)  ## style, types, import rules
 	$(BIN)/lint-imports
 
 chaos: $(READY)  ## a pool that is broken on purpose, and what became of every job
-	$(BIN)/python benchmarks/chaos.py --jobs 300 --workers 4 --faults 40 --seed 1 --json benchmarks/results/chaos.json
+	$(BIN)/python benchmarks/chaos.py --jobs 300 --workers 4 --faults 60 --seed 1 --json benchmarks/results/chaos.json
 
 bench-ablation: $(READY)  ## what each search of the output layer buys; SNAPSHOTS=DIR
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/ablation.py $(SNAPSHOTS)

@@ -26,11 +26,14 @@ def _finite(value: float) -> float:
 
 
 Finite = Annotated[float, AfterValidator(_finite)]
+FiniteStrict = Annotated[StrictFloat, AfterValidator(_finite)]
 Positive = Annotated[float, Field(gt=0), AfterValidator(_finite)]
 HalfWidth = Annotated[float, Field(gt=0, le=LARGEST), AfterValidator(_finite)]
 TailRadius = Annotated[float, Field(ge=0, le=LARGEST), AfterValidator(_finite)]
 SnapshotId = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Label = Annotated[str, Field(min_length=1, max_length=200)]
+Whole = Annotated[int, Field(ge=-(2**53), le=2**53)]
+"""An integer that every JSON reader, and every float64, holds exactly."""
 Priority = Literal["high", "normal", "low"]
 
 
@@ -64,7 +67,9 @@ class SolverOptions(Contract):
     backend: Literal["scip", "highs"] = "scip"
     formulation: Literal["compact", "reference"] = "compact"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    params: dict[str, StrictBool | StrictInt | StrictFloat] = Field(default_factory=dict, max_length=200)
+    params: dict[str, StrictBool | Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | FiniteStrict] = Field(
+        default_factory=dict, max_length=200
+    )
 
 
 class Constraint(Contract):
@@ -85,13 +90,13 @@ class Constraint(Contract):
     value: Finite = Field(
         default=0.0, description="The share, sign, count, step or price that the type speaks of; `levels` has none."
     )
-    classes: list[int] | None = Field(
+    classes: list[Whole] | None = Field(
         default=None, description="Classes (constraints on samples) or output units; all where it is left out."
     )
-    indices: list[int] | None = Field(
+    indices: list[Whole] | None = Field(
         default=None, description="Input columns, for constraints on weights; all where it is left out."
     )
-    groups: list[int] | None = Field(
+    groups: list[Whole] | None = Field(
         default=None, description="For recall_floor: numbers of the tensor `group`; the floor holds in each by itself."
     )
     levels: Annotated[list[Finite], Field(min_length=1, max_length=1024)] | None = Field(
@@ -335,7 +340,7 @@ class Feedback(Contract):
     metric: Label | None = None
     before: Finite | None = None
     after: Finite | None = None
-    staleness_steps: Annotated[int, Field(ge=0)] | None = None
+    staleness_steps: Annotated[int, Field(ge=0, le=2**53)] | None = None
 
 
 class JobStatus(Answer):
@@ -390,6 +395,7 @@ class WorkerInfo(Answer):
     """One solver worker with a fresh heartbeat."""
 
     name: str
+    id: str = ""
     host: str
     pid: int
     seen: datetime

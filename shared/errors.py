@@ -29,6 +29,7 @@ class ErrorCode(StrEnum):
     STORE_UNAVAILABLE = "store_unavailable"
     WORKER_LOST = "worker_lost"
     SOLVER_ERROR = "solver_error"
+    NOT_FINITE = "not_finite"
     INTERNAL = "internal"
 
 

@@ -15,9 +15,12 @@ from solver_service.rules.jobs import Job
 
 TASK = "gdsolver.solve"
 MODEL_TASK = "gdsolver.write_model"
+TURNS_QUEUE = "gdsolver.normal"
+"""Where workers wait for a turn. It says nothing of priorities: the store knows whose turn it is."""
 QUEUES = tuple(f"gdsolver.{priority}" for priority in ("high", "normal", "low"))
-VISIBILITY_S = 3600
 MODEL_LIMIT_S = 120
+HARD_LIMIT_S = 6 * 3600
+"""Celery's own backstop: a message is a turn, whose job is not known yet. Long before, a worker misses its pulse."""
 
 
 def celery_app(redis_url: str, *, current: bool = True) -> Celery:
@@ -43,7 +46,9 @@ def celery_app(redis_url: str, *, current: bool = True) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options={
-            "visibility_timeout": VISIBILITY_S,
+            # What a dead worker had taken comes back by its job's lease, or by the reaper, which wakes somebody else;
+            # Celery's own list of it would cost two round trips, and cannot be written in a full Redis.
+            "ack_emulation": False,
             "queue_order_strategy": "priority",
             "socket_timeout": 10,
             "socket_connect_timeout": 3,
@@ -80,8 +85,8 @@ class Messages:
         self._producer = Producer(Connection(transport=_Transport).channel(), auto_declare=False)
 
     def to_solve(self, job: Job) -> Message:
-        """Ask for the job to be solved, at its priority."""
-        return self._packed(TASK, job, f"gdsolver.{job.spec.priority}", limit_s=hard_limit(job))
+        """Give somebody a turn: the job's own, unless it is another one's turn by then."""
+        return self._packed(TASK, job, TURNS_QUEUE, limit_s=HARD_LIMIT_S)
 
     def to_write_model(self, job: Job) -> Message:
         """Ask for the job's model to be written; it is small work, and somebody waits."""
@@ -98,5 +103,5 @@ class Messages:
 
 
 def hard_limit(job: Job) -> int:
-    """Seconds after which Celery kills the process, the backstop behind the solver's own limit."""
+    """Seconds after which an attempt has no pulse any more, the backstop behind the solver's own limit."""
     return int(1.5 * job.spec.limits.time_s) + 120

@@ -2,33 +2,47 @@
 
 import threading
 import time
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 
 import structlog
 
-from solver_service.errors import StoreUnavailableError
+from shared.contracts import State
+from solver_service.errors import StoreFullError, StoreUnavailableError
 from solver_service.rules import jobs
-from solver_service.store import Store
+from solver_service.rules.vigil import Vigil
+from solver_service.store import Store, keys
 
 log = structlog.get_logger()
 
 
-def sweep(store: Store, *, republish_s: float, judge: bool = True) -> None:
+def sweep(store: Store, *, silent: Collection[str] = (), forgotten: Collection[str] = ()) -> None:
     """Do one round; safe to run at any time, because every change is a compare-and-set.
 
-    Without `judge` no lease counts as ended: Redis was away, and no worker could renew its own.
+    Running jobs that were `silent` for a lease's whole life are taken from their workers; queued ones that nobody has
+    claimed for long are sent again, if somebody could.
     """
     now = store.jobs.now()
-    for job in store.jobs.abandoned() if judge else []:
-        give_up(store, job)
-    for job in store.jobs.overdue():
-        store.jobs.update(job.id, partial(jobs.expire, now=now))
+    _each(store.jobs.in_state(keys.RUNNING, State.RUNNING, list(silent)), partial(give_up, store))
+    _each(store.jobs.overdue(), lambda job: store.jobs.update(job.id, partial(jobs.expire, now=now)))
     # As many as there are free workers: those would take these jobs now, if their messages had not been lost.
-    free = sum(worker.slots for worker in store.workers.alive()) - store.jobs.busy()
+    free = sum(worker.slots for worker in store.workers.alive()) - store.jobs.busy() if forgotten else 0
     if free > 0:
-        for job in store.jobs.unclaimed(older_than=now - republish_s, most=free):
+        missing = free - store.jobs.wakeups()
+        for number, job in enumerate(store.jobs.in_state(keys.QUEUED, State.QUEUED, list(forgotten)[:free])):
             log.info("sent again", job=job.id)
-            store.jobs.send_again(job)
+            store.jobs.send_again(job, wake=number < missing)
+
+
+def _each(found: Iterable[jobs.Job], do: Callable[[jobs.Job], object]) -> None:
+    """Do something for every job; one that it cannot be done for keeps no other one from it."""
+    for job in found:
+        try:
+            do(job)
+        except StoreUnavailableError:
+            raise
+        except Exception:
+            log.exception("reaper failed", job=job.id)
 
 
 def give_up(store: Store, job: jobs.Job) -> None:
@@ -40,14 +54,27 @@ def give_up(store: Store, job: jobs.Job) -> None:
 
 
 class Reaper:
-    """Sweeps every second in a thread, while this gateway holds the reaper's lease."""
+    """Sweeps every second in a thread, while this gateway holds the reaper's lease.
 
-    def __init__(self, store: Store, *, republish_s: float, lease_s: float, every_s: float = 1.0) -> None:
+    It ends a job's lease only after it has itself seen no sign of it for the lease's whole life, awake and with Redis
+    answering: a clock that steps, a paused Redis or a frozen machine costs no healthy worker its job.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        republish_s: float,
+        lease_s: float,
+        every_s: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._store = store
-        self._republish_s = republish_s
-        self._lease_s = lease_s
-        self._judge_from: float | None = None
+        self._leases = Vigil(life_s=lease_s, every_s=every_s)
+        self._queue = Vigil(life_s=republish_s, every_s=every_s)
         self._every_s = every_s
+        self._clock = clock
+        self._took_back = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
 
@@ -63,19 +90,31 @@ class Reaper:
     def _run(self) -> None:
         while not self._ended.wait(self._every_s):
             try:
-                self._round()
+                self.round()
+            except StoreFullError as error:
+                log.warning("reaper goes on: Redis is full", reason=str(error))
             except StoreUnavailableError as error:
-                self._judge_from = time.monotonic() + self._lease_s
+                self.forget()
                 log.warning("reaper waits", reason=str(error))
             except Exception:
-                # The reaper is what brings lost jobs back: no single bad record may end it.
+                # The reaper is what brings lost jobs back: nothing may end it.
                 log.exception("reaper failed")
 
-    def _round(self) -> None:
-        reaping = self._store.reaper.hold()
-        if self._judge_from is None:
-            # A Redis that has just come back: each worker gets a lease's life to renew its own.
-            self._judge_from = time.monotonic() + max(0.0, self._lease_s - self._store.up_for_s())
-        if reaping:
-            judge = time.monotonic() >= self._judge_from
-            sweep(self._store, republish_s=self._republish_s, judge=judge)
+    def round(self) -> None:
+        """Do one round, if this is the gateway that reaps."""
+        if not self._store.reaper.hold():
+            self.forget()
+            return
+        if not self._took_back:
+            for job_id in self._store.jobs.take_back():
+                log.warning("record taken back: it can be read again", job=job_id)
+            self._took_back = True
+        # Read first, and timed after: a Redis that was paused meanwhile shows as a gap.
+        leases, sent = self._store.jobs.leases(), self._store.jobs.sent()
+        now = self._clock()
+        sweep(self._store, silent=self._leases.look(now, leases), forgotten=self._queue.look(now, sent))
+
+    def forget(self) -> None:
+        """Begin to watch anew: whoever did not see all of it may not judge."""
+        self._leases.forget()
+        self._queue.forget()

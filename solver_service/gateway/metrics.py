@@ -20,6 +20,7 @@ _COUNTERS = {
     "attempts": ("attempts", "Attempts that workers have begun.", None),
     "lost": ("workers_lost", "Attempts that ended because their worker was lost.", None),
     "finished": ("jobs_finished", "Jobs that ended, by terminal state.", "state"),
+    "quarantined": ("records_quarantined", "Records that could not be read, and were set aside.", None),
     "feedback": ("feedback", "Verdicts of trainers on delivered weights.", "verdict"),
     "gained": ("objective_gained", "Sum of start minus final objective.", "objective"),
     "solver_seconds": ("solver_seconds", "Seconds that a core spent on jobs with a result.", "objective"),
@@ -34,6 +35,7 @@ _HISTOGRAMS = {
 _ALWAYS = {
     "attempts": ("",),
     "lost": ("",),
+    "quarantined": ("",),
     "finished": tuple(state.value for state in State if state.terminal),
     "feedback": ("accepted", "declined"),
 }

@@ -62,10 +62,12 @@ def look(store: Store) -> PoolStatus:
     now = store.jobs.now()
     counts = store.jobs.counts()
     running = store.jobs.running()
-    at = {worker.name: [job.id for job in running if job.worker == worker.name] for worker in store.workers.alive()}
     return PoolStatus(
         seen=datetime.fromtimestamp(now).astimezone(),
-        workers=[worker.model_copy(update={"jobs": at.get(worker.name, [])}) for worker in store.workers.alive()],
+        workers=[
+            worker.model_copy(update={"jobs": [job.id for job in running if job.is_at(worker)]})
+            for worker in store.workers.alive()
+        ],
         waiting={name: Waiting(jobs=n, oldest_s=age) for name, (n, age) in store.jobs.waiting().items()},
         running=[_line(job, now) for job in running],
         last=[_line(job, now) for job in store.jobs.recent(LAST)],

@@ -6,13 +6,18 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict
 
-from shared.contracts import Feedback, JobError, JobResult, JobSpec, JobStatus, Progress, State
+from shared.contracts import Feedback, JobError, JobResult, JobSpec, JobStatus, Progress, State, WorkerInfo
 from shared.errors import ErrorCode
+from solver_service.rules.numbers import finite
 
 MAX_LOST = 3
 """A job whose worker was lost this often is given up."""
 LAST_WORDS_S = 30.0
 """For so long a job that lost its worker while it was being cancelled waits for another one to tell its incumbent."""
+_OVERFLOW = (
+    "the objective overflows: its value is not a finite number; bring inputs, sample weights, margin and the like "
+    "nearer to 1"
+)
 
 
 class Job(BaseModel):
@@ -32,6 +37,7 @@ class Job(BaseModel):
     attempt: int = 0
     lost: int = 0
     worker: str | None = None
+    claim: str | None = None
     cancel_requested: bool = False
     progress: Progress | None = None
     result: JobResult | None = None
@@ -64,6 +70,12 @@ class Job(BaseModel):
         """Whether this attempt is the one that may still speak for the job."""
         return self.state is State.RUNNING and self.attempt == attempt
 
+    def is_at(self, worker: WorkerInfo) -> bool:
+        """Whether this worker is at the job: by its id, since two may have one name."""
+        if self.claim is None or not worker.id:
+            return self.worker == worker.name
+        return self.claim.startswith(f"{worker.id}:")
+
 
 def _utc(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
@@ -71,7 +83,12 @@ def _utc(seconds: float) -> datetime:
 
 def new_id(now: float) -> str:
     """Make a job id: 32 hex digits that sort by time."""
-    return f"{int(now * 1000):012x}{secrets.token_hex(10)}"
+    return f"{id_at(now)}{secrets.token_hex(10)}"
+
+
+def id_at(now: float) -> str:
+    """How the ids of this moment begin: its milliseconds, 12 hex digits."""
+    return f"{max(0, int(now * 1000)):012x}"
 
 
 def spec_digest(spec: JobSpec, snapshot: str) -> str:
@@ -86,15 +103,26 @@ def create(spec: JobSpec, *, snapshot: str, owner: str, now: float) -> Job:
     return Job(id=new_id(now), owner=owner, spec=spec, snapshot=snapshot, created=now, queued_at=now)
 
 
-def claim(job: Job, *, worker: str, now: float) -> Job | None:
-    """Give a queued job to a worker as its next attempt; a job past its time to live expires instead."""
+def claim(job: Job, *, worker: str, now: float, token: str | None = None) -> Job | None:
+    """Give a queued job to a worker as its next attempt; a job past its time to live expires instead.
+
+    Who asks again with the same token (`WORKER-ID:PROCESS-ID:TASK-ID`), because the answer was lost, has its claim.
+    """
+    if token is not None and job.state is State.RUNNING and job.claim == token:
+        return job
     if job.state is not State.QUEUED:
         return None
     if job.attempt == 0 and overdue(job, now=now):
         return expire(job, now=now)
     started = job.started or now
     return job.model_copy(
-        update={"state": State.RUNNING, "attempt": job.attempt + 1, "worker": worker, "started": started}
+        update={
+            "state": State.RUNNING,
+            "attempt": job.attempt + 1,
+            "worker": worker,
+            "claim": token,
+            "started": started,
+        }
     )
 
 
@@ -120,14 +148,19 @@ def expire(job: Job, *, now: float) -> Job | None:
 
 
 def report(job: Job, progress: Progress, *, attempt: int) -> Job | None:
-    """Note how far the running attempt has come."""
-    return job.model_copy(update={"progress": progress}) if job.holds(attempt) else None
+    """Note how far the running attempt has come, if that is a finite way."""
+    return job.model_copy(update={"progress": progress}) if job.holds(attempt) and finite(progress) else None
 
 
 def finish(job: Job, result: JobResult, *, attempt: int, now: float) -> Job | None:
-    """Store an attempt's result; a job that was being cancelled keeps it as a cancelled job."""
+    """Store an attempt's result; a job that was being cancelled keeps it as a cancelled job.
+
+    A result that is not finite is none: JSON, counters and clients could not hold it.
+    """
     if not job.holds(attempt):
         return None
+    if not finite(result):
+        return fail(job, JobError(code=ErrorCode.NOT_FINITE, detail=_OVERFLOW), attempt=attempt, now=now)
     state = State.CANCELLED if job.cancel_requested else State.SUCCEEDED
     return job.model_copy(update={"state": state, "finished": now, "result": result})
 
@@ -169,7 +202,7 @@ def lose(job: Job, *, attempt: int, now: float) -> Job | None:
 
 
 def _requeued(job: Job, now: float) -> Job:
-    return job.model_copy(update={"state": State.QUEUED, "worker": None, "queued_at": now})
+    return job.model_copy(update={"state": State.QUEUED, "worker": None, "claim": None, "queued_at": now})
 
 
 def cancel(job: Job, *, now: float) -> Job | None:

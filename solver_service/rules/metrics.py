@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from shared.contracts import JobResult, State
 from solver_service.rules.jobs import Job
+from solver_service.rules.numbers import clamped
 
 SECONDS = (0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 SHARES = (0.0, 0.01, 0.05, 0.1, 0.2, 0.5, 0.8, 1.0)
@@ -43,7 +44,7 @@ def counted(before: Job | None, after: Job) -> Mapping[str, float]:
         adds[f"feedback|{'accepted' if after.feedback.accepted else 'declined'}"] += 1
         if after.feedback.staleness_steps is not None:
             _observe(adds, "staleness_steps", "", after.feedback.staleness_steps)
-    return {name: value for name, value in adds.items() if value}
+    return {name: amount for name, value in adds.items() if (amount := clamped(value))}
 
 
 def _count_result(adds: Adds, result: JobResult) -> None:
@@ -59,6 +60,7 @@ def _count_result(adds: Adds, result: JobResult) -> None:
 
 
 def _observe(adds: Adds, metric: str, label: str, value: float) -> None:
+    value = clamped(value)
     bound = next((bound for bound in HISTOGRAMS[metric] if value <= bound), math.inf)
     adds[f"{metric}:le:{bound:g}|{label}"] += 1
     adds[f"{metric}:sum|{label}"] += value

@@ -20,6 +20,7 @@ from solver_service.store.limits import Limits
 from solver_service.store.models import ModelStore
 from solver_service.store.quota import Quota
 from solver_service.store.snapshots import Snapshots
+from solver_service.store.turns import Turns
 from solver_service.store.workers import WorkerStore
 
 
@@ -29,6 +30,7 @@ class Store:
 
     redis: redis.Redis
     jobs: JobStore
+    turns: Turns
     blobs: BlobStore
     snapshots: Snapshots
     events: EventStore
@@ -57,6 +59,7 @@ class Store:
                 lease_s=settings.lease_s,
                 max_queued=settings.max_queued,
             ),
+            turns=Turns(client),
             blobs=blobs,
             snapshots=Snapshots(blobs),
             events=EventStore(client),
@@ -72,6 +75,15 @@ class Store:
     def ping(self) -> None:
         """Raise StoreUnavailableError unless Redis answers."""
         self.redis.ping()
+
+    @translated
+    def is_full(self) -> bool:
+        """Whether Redis has reached its `maxmemory`; one that is away is not."""
+        try:
+            memory = self.redis.info("memory")
+        except (redis.ConnectionError, redis.TimeoutError):
+            return False
+        return 0 < int(memory["maxmemory"]) <= int(memory["used_memory"])
 
     @translated
     def up_for_s(self) -> float:

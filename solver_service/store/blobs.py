@@ -19,6 +19,12 @@ ARRIVING_S = 600
 SPARE_S = 600
 """A longer life is given with this much to spare, so that the next job on the same snapshot need not ask for it."""
 
+_PUT_INCUMBENT = """
+if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[4])
+return 1
+"""
+
 
 @dataclass(frozen=True)
 class BlobStore:
@@ -97,9 +103,10 @@ class BlobStore:
         return bool(self.redis.exists(keys.snapshot(owner, snapshot_id)))
 
     @translated
-    def put_incumbent(self, job_id: str, data: bytes) -> None:
-        """Keep the best weights so far, for the job's next attempt."""
-        self.redis.set(keys.incumbent(job_id), data, ex=self.keep_s)
+    def put_incumbent(self, job_id: str, attempt: int, data: bytes) -> bool:
+        """Keep the best weights so far, for the job's next attempt; False when this one does not hold it any more."""
+        names = keys.HOLDING, keys.incumbent(job_id)
+        return bool(self.redis.eval(_PUT_INCUMBENT, 2, *names, job_id, attempt, data, self.keep_s))
 
     @translated
     def incumbent(self, job_id: str) -> bytes | None:

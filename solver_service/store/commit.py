@@ -5,16 +5,30 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import redis
+import structlog
 from redis.client import Pipeline
 from redis.commands.core import Script
 
-# The first command must be a write that Redis refuses when it is out of memory: a refused script has changed nothing.
+log = structlog.get_logger()
+
+# Nothing that is written before may fail: so the first command is one that Redis refuses when it is out of memory, and
+# after it no command ends the script. A counter that cannot be added to (it holds no number, or would overflow) begins
+# anew. What was accepted earlier has to go on in a full Redis, too: a first write that needs no memory lets all pass.
 _COMMIT = """
-if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 'stale' end
-if KEYS[2] ~= '' and redis.call('ZCARD', KEYS[2]) >= tonumber(ARGV[3]) then return 'full' end
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return {'stale'} end
+if KEYS[2] ~= '' and redis.call('ZCARD', KEYS[2]) >= tonumber(ARGV[3]) then return {'full'} end
+if ARGV[6] == 'owed' then redis.call('DEL', '') end
 if KEYS[3] ~= '' then redis.call('SET', KEYS[3], ARGV[4], 'EX', ARGV[5]) end
-for _, command in ipairs(cjson.decode(ARGV[2])) do redis.call(unpack(command)) end
-return 'done'
+local done, call = {'done'}, redis.call
+for _, command in ipairs(cjson.decode(ARGV[2])) do
+  local reply = call(unpack(command))
+  if type(reply) == 'table' and reply.err and command[1] == 'HINCRBYFLOAT' then
+    reply = redis.pcall('HSET', command[2], command[3], command[4])
+  end
+  if type(reply) == 'table' and reply.err then table.insert(done, command[2] .. ': ' .. reply.err) end
+  call = redis.pcall
+end
+return done
 """
 
 
@@ -50,22 +64,33 @@ class Commit:
         return self.redis.register_script(_COMMIT)
 
     def changes(self) -> Pipeline:
-        """Make a list to put commands of text and numbers into; it sends nothing by itself."""
+        """Make a list to put commands of text and finite numbers into; it sends nothing by itself."""
         return self.redis.pipeline()
 
     def __call__(
-        self, changes: Pipeline, name: str, known: bytes | None, *, blob: Blob | None = None, room: Room | None = None
+        self,
+        changes: Pipeline,
+        name: str,
+        known: bytes | None,
+        *,
+        blob: Blob | None = None,
+        room: Room | None = None,
+        owed: bool = False,
     ) -> bool:
         """Write all if the value under `name` is still the known one (None: there is none); whether it was.
 
-        Raises NoRoomError, having written nothing, if there has to be `room` and there is none.
+        What is `owed` is written in a Redis that has reached its `maxmemory`, too. Raises NoRoomError, having written
+        nothing, if there has to be `room` and there is none; ValueError for a number that is not finite.
         """
-        commands = json.dumps([command for command, _ in changes.command_stack], default=bytes.decode)
+        commands = json.dumps([command for command, _ in changes.command_stack], default=bytes.decode, allow_nan=False)
         room = room or Room("", 0)
         blob = blob or Blob("", b"", 0)
-        done = self._script(
-            keys=[name, room.name, blob.name], args=[known or b"", commands, room.most, blob.data, blob.keep_s]
+        done, *failed = self._script(
+            keys=[name, room.name, blob.name],
+            args=[known or b"", commands, room.most, blob.data, blob.keep_s, "owed" if owed else ""],
         )
         if done == b"full":
             raise NoRoomError(f"{room.most} members in {room.name}")
+        for reason in failed:
+            log.error("an index or a counter could not be written", reason=reason.decode(errors="replace"))
         return bool(done == b"done")

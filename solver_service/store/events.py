@@ -13,6 +13,7 @@ from solver_service.rules.history import Happening
 from solver_service.rules.jobs import Job
 from solver_service.store import keys
 from solver_service.store.connection import translated
+from solver_service.store.records import decode
 
 MOST_EVENTS = 1000
 """About so many of a job's newest events are kept."""
@@ -67,6 +68,6 @@ class EventStore:
                 if message is not None:
                     word = message["data"].decode()
                     record = word[ID_LENGTH:]
-                    yield word[:ID_LENGTH], Job.model_validate_json(record) if record else None
+                    yield word[:ID_LENGTH], decode(record) if record else None
         finally:
             channel.close()

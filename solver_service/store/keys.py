@@ -17,15 +17,29 @@ RECENT = "gds:recent"
 QUEUED = "gds:queued"
 """Sorted set: queued job ids by the time their message was last sent."""
 RUNNING = "gds:running"
-"""Sorted set: running job ids by the time their lease ends."""
+"""Sorted set: running job ids by the time their lease ends; who reaps looks only whether it changes."""
 FINISHED = "gds:finished"
 """Hash: how many jobs ended in each terminal state."""
 WORKERS = "gds:workers"
-"""Sorted set: worker names by their last heartbeat."""
+"""Sorted set: ids of workers that had a heartbeat."""
 EXPIRING = "gds:expiring"
 """Sorted set: ids of queued jobs that will not wait for ever, by the time when their patience ends."""
 CHANGED = "gds:changed"
 """Channel: the id of every job as it changes, and the record of one that has ended."""
+HANDED_ON = "gds:handed-on"
+"""Sorted set: queued jobs that have begun (id, then owner) by the time they came back; they go first."""
+HOLDING = "gds:holding"
+"""Hash: the attempt that holds each running job, so that no other one renews its lease or stores its incumbent."""
+NOTHING = "gds:nothing"
+"""Never there: for writes that need no value to be as it was."""
+PASS = "gds:pass"
+"""The pass of the key that had its turn last."""
+PASSES = "gds:passes"
+"""Sorted set: owners by their pass, see `solver_service.store.turns`."""
+QUARANTINE = "gds:quarantine"
+"""Hash: records that could not be read, by job id."""
+WEIGHTS = "gds:weights"
+"""Hash: weights of owners that have more or fewer turns than others."""
 REAPER = "gds:reaper"
 """The token of the gateway that may reap just now."""
 
@@ -48,6 +62,11 @@ def active(owner: str, run: str) -> str:
 def waiting(priority: str) -> str:
     """Sorted set: queued job ids of one priority by the time they were queued."""
     return f"gds:waiting:{priority}"
+
+
+def turns(owner: str) -> str:
+    """Sorted set: an owner's queued job ids that have not begun, by priority and time."""
+    return f"gds:turns:{owner}"
 
 
 def unfinished(owner: str) -> str:
@@ -105,11 +124,11 @@ def model_wanted(job_id: str) -> str:
     return f"gds:model-wanted:{job_id}"
 
 
-def worker(name: str) -> str:
+def worker(worker_id: str) -> str:
     """A worker's heartbeat (JSON)."""
-    return f"gds:worker:{name}"
+    return f"gds:worker:{worker_id}"
 
 
-def solved(name: str) -> str:
+def solved(worker_id: str) -> str:
     """How many jobs a worker has finished."""
-    return f"gds:solved:{name}"
+    return f"gds:solved:{worker_id}"

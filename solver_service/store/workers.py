@@ -5,49 +5,66 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import redis
+from pydantic import ValidationError
 
 from shared.contracts import WorkerInfo
 from solver_service.store import keys
-from solver_service.store.connection import names, translated
+from solver_service.store.connection import names, payload, translated
 
 FRESH_BEATS = 3
 """A worker that missed this many heartbeats counts as gone."""
 
+# A full Redis takes it, too: its first write needs no memory.
+_BEAT = """
+redis.call('DEL', '')
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+redis.call('ZADD', KEYS[2], 0, ARGV[3])
+"""
+
 
 @dataclass(frozen=True)
 class WorkerStore:
-    """The workers known to one Redis."""
+    """The workers known to one Redis, by an id of their own: two may have one name."""
 
     redis: redis.Redis
     heartbeat_s: float
 
     @translated
-    def beat(self, name: str, *, host: str, pid: int, slots: int) -> None:
-        """Say that a worker is alive."""
-        info = {"name": name, "host": host, "pid": pid, "slots": slots, "seen": datetime.now(UTC).isoformat()}
-        with self.redis.pipeline() as pipe:
-            pipe.set(keys.worker(name), json.dumps(info), px=int(FRESH_BEATS * self.heartbeat_s * 1000))
-            pipe.zadd(keys.WORKERS, {name: 0})
-            pipe.execute()
+    def beat(self, name: str, *, host: str, pid: int, slots: int, worker_id: str | None = None) -> None:
+        """Say that a worker is alive; without an id it is known by its name."""
+        worker_id = worker_id or name
+        seen = datetime.now(UTC).isoformat()
+        info = {"name": name, "id": worker_id, "host": host, "pid": pid, "slots": slots, "seen": seen}
+        life_ms = int(FRESH_BEATS * self.heartbeat_s * 1000)
+        self.redis.eval(_BEAT, 2, keys.worker(worker_id), keys.WORKERS, json.dumps(info), life_ms, worker_id)
 
     @translated
-    def leave(self, name: str) -> None:
+    def leave(self, worker_id: str) -> None:
         """Say that a worker is going."""
-        self.redis.delete(keys.worker(name), keys.solved(name))
-        self.redis.zrem(keys.WORKERS, name)
+        self.redis.delete(keys.worker(worker_id), keys.solved(worker_id))
+        self.redis.zrem(keys.WORKERS, worker_id)
 
     @translated
     def alive(self) -> list[WorkerInfo]:
-        """Workers with a fresh heartbeat, by name; `jobs` is left for the caller to fill."""
+        """Workers with a fresh heartbeat, by id; `jobs` is left for the caller to fill."""
         known = names(self.redis.zrange(keys.WORKERS, 0, -1))
         if not known:
             return []
-        beats = self.redis.mget([keys.worker(name) for name in known])
-        solved = self.redis.mget([keys.solved(name) for name in known])
+        beats = self.redis.mget([keys.worker(worker_id) for worker_id in known])
+        solved = self.redis.mget([keys.solved(worker_id) for worker_id in known])
         found = []
-        for name, beat, count in zip(known, beats, solved, strict=True):
-            if beat is None:
-                self.leave(name)
+        for worker_id, beat, count in zip(known, beats, solved, strict=True):
+            info = _read(payload(beat), solved=payload(count))
+            if info is None:
+                self.leave(worker_id)
             else:
-                found.append(WorkerInfo.model_validate({**json.loads(beat), "solved": int(count or 0)}))
-        return found
+                found.append(info)
+        return sorted(found, key=lambda worker: (worker.name, worker.id))
+
+
+def _read(beat: bytes | None, *, solved: bytes | None) -> WorkerInfo | None:
+    """What a heartbeat says; one that cannot be read is none, and stops nobody else's."""
+    try:
+        return None if beat is None else WorkerInfo.model_validate({**json.loads(beat), "solved": int(solved or 0)})
+    except (ValueError, TypeError, ValidationError):
+        return None

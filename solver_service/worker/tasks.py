@@ -6,7 +6,7 @@ from functools import partial
 from typing import TypeVar
 
 import structlog
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
+from tenacity import Retrying, retry_if_exception_type, wait_exponential
 
 from shared.contracts import JobError, JobResult, SolveStatus, State
 from shared.errors import ContractError, ErrorCode
@@ -15,17 +15,21 @@ from solver_service import weights
 from solver_service.errors import ServiceError, StoreUnavailableError
 from solver_service.milp.core.moved import Moved
 from solver_service.milp.solve import Solution, solve
+from solver_service.queue import hard_limit
 from solver_service.rules import jobs
 from solver_service.settings import Settings
 from solver_service.store import Store
+from solver_service.worker.board import Pulse
 from solver_service.worker.memory import affordable, bounded
-from solver_service.worker.watchdog import Watchdog
+from solver_service.worker.watchdog import Watchdog, Watched
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
 
 STORE_PATIENCE_S = 120.0
+RESULT_PATIENCE_S = 4 * 3600.0
+"""For so long a result waits for a Redis that is full or away, unless its worker has to stop."""
 
 
 @dataclass(frozen=True)
@@ -37,25 +41,38 @@ class Attempts:
     worker: str
     watchdog: Watchdog
     shutting_down: Callable[[], bool]
+    pulse: Pulse
 
-    def run(self, job_id: str) -> None:
-        """Claim the job and work on it; a job that is not queued any more is left alone."""
-        now = self.store.jobs.now
-        claim = partial(jobs.claim, worker=self.worker)
-        job = _patiently(lambda: self.store.jobs.update(job_id, partial(claim, now=now())))
-        if job is None or job.state is not State.RUNNING:
+    def run(self, asked: str, *, token: str) -> None:
+        """Claim the job whose turn it is and work on it; `asked` is the one that the message was sent for."""
+        job = self._claimed(asked, token)
+        if job is None:
             return
         with structlog.contextvars.bound_contextvars(job=job.id, attempt=job.attempt):
             self._attempt(job)
 
+    def _claimed(self, asked: str, token: str) -> jobs.Job | None:
+        """The next job that can be claimed; where none has its turn, the one that the message was sent for.
+
+        A job whose claim succeeded, but whose answer was lost, is found by the token and not claimed twice.
+        """
+        claim = partial(jobs.claim, worker=self.worker, token=token)
+        now = self.store.jobs.now
+        while True:
+            picked = _patiently(self.store.turns.pick)
+            job_id = picked or asked
+            job = _patiently(lambda job_id=job_id: self.store.jobs.update(job_id, partial(claim, now=now())))  # type: ignore[misc]
+            if job is not None and job.state is State.RUNNING:
+                return job
+            if picked is None:
+                return None
+
     def _attempt(self, job: jobs.Job) -> None:
         try:
-            ceiling_mb = self.settings.worker_memory_mb
-            spec = affordable(job.spec, ceiling_mb=ceiling_mb)
-            bound = bounded(spec.limits.memory_mb, ceiling_mb=ceiling_mb)
-            with self.watchdog.over(job) as watched, bound:
-                snapshot, start = _patiently(lambda: self._load(job))
-                solution = solve(snapshot, spec, watched.control, start=start)
+            with self.watchdog.over(job) as watched:
+                solution = self._solved(job, watched)
+                # Still watched over: the lease lasts until the result is stored, however long that takes.
+                self._store(watched, solution)
         except StoreUnavailableError as error:
             # Not the job's fault: its lease ends, and it is queued again once Redis is back.
             log.warning("attempt given up", reason=str(error))
@@ -64,8 +81,13 @@ class Attempts:
         except Exception as error:
             log.exception("attempt failed")
             self._fail(job, error)
-        else:
-            self._store(watched.job, solution)
+
+    def _solved(self, job: jobs.Job, watched: Watched) -> Solution:
+        ceiling_mb = self.settings.worker_memory_mb
+        spec = affordable(job.spec, ceiling_mb=ceiling_mb)
+        with self.pulse.within(hard_limit(job)), bounded(spec.limits.memory_mb, ceiling_mb=ceiling_mb):
+            snapshot, start = _patiently(lambda: self._load(job))
+            return solve(snapshot, spec, watched.control, start=start)
 
     def _load(self, job: jobs.Job) -> tuple[Snapshot, Moved | None]:
         snapshot = self.store.snapshots.get(job.owner, job.snapshot)
@@ -74,7 +96,8 @@ class Attempts:
         found = self.store.blobs.incumbent(job.id) if job.attempt > 1 else None
         return snapshot, None if found is None else weights.decode(found)
 
-    def _store(self, job: jobs.Job, solution: Solution) -> None:
+    def _store(self, watched: Watched, solution: Solution) -> None:
+        job = watched.job
         interrupted = solution.result.status is SolveStatus.INTERRUPTED
         if interrupted and self.shutting_down() and self._released(job, solution):
             return
@@ -83,8 +106,12 @@ class Attempts:
         now = self.store.jobs.now
         done = _patiently(
             lambda: self.store.jobs.update(
-                job.id, partial(jobs.finish, result=result, attempt=job.attempt, now=now()), result=data, seen=job
-            )
+                job.id,
+                partial(jobs.finish, result=result, attempt=job.attempt, now=now()),
+                result=data,
+                seen=watched.job,
+            ),
+            patience_s=lambda: STORE_PATIENCE_S if self.shutting_down() else RESULT_PATIENCE_S,
         )
         if done is None:
             log.warning("result dropped: the job is no longer this attempt's")
@@ -99,7 +126,7 @@ class Attempts:
     def _released(self, job: jobs.Job, solution: Solution) -> bool:
         """Hand the job and its incumbent to another worker, because this one is shutting down; False if it may not."""
         found = weights.encode(solution.moved)
-        _patiently(lambda: self.store.blobs.put_incumbent(job.id, found))
+        _patiently(lambda: self.store.blobs.put_incumbent(job.id, job.attempt, found))
         now = self.store.jobs.now
         back = _patiently(lambda: self.store.jobs.update(job.id, partial(jobs.release, attempt=job.attempt, now=now())))
         if back is not None:
@@ -116,12 +143,12 @@ class Attempts:
         )
 
 
-def _patiently(call: Callable[[], T]) -> T:
-    """Repeat a call while Redis is away; an accepted job and what a solve found are worth the wait."""
+def _patiently(call: Callable[[], T], *, patience_s: Callable[[], float] = lambda: STORE_PATIENCE_S) -> T:
+    """Repeat a call while Redis is away or full; an accepted job and what a solve found are worth the wait."""
     retrying = Retrying(
         retry=retry_if_exception_type(StoreUnavailableError),
         wait=wait_exponential(multiplier=0.2, max=5),
-        stop=stop_after_delay(STORE_PATIENCE_S),
+        stop=lambda state: (state.seconds_since_start or 0.0) > patience_s(),
         reraise=True,
     )
     return retrying(call)

@@ -76,9 +76,11 @@ class Watched:
         self.job = job
         self._store = store
         self._newest: IncumbentFound | None = None
+        self._swap = threading.Lock()  # the solver's thread and the watchdog's both change it
 
     def _take(self, incumbent: IncumbentFound) -> None:
-        self._newest = incumbent
+        with self._swap:
+            self._newest = incumbent
 
     def round(self) -> None:
         """Stop the solve if it is not wanted any more; otherwise renew its lease and store its incumbent."""
@@ -87,18 +89,24 @@ class Watched:
             self.control.stop()
         if job is not None and job.holds(self.job.attempt):
             self.job = job
-            self._store.jobs.renew(job.id)
-            self._store_newest()
+            if self._store.jobs.renew(job.id, job.attempt):
+                self._store_newest()
+            else:
+                self.control.stop()
 
     def _store_newest(self) -> None:
-        found, self._newest = self._newest, None
+        with self._swap:
+            found, self._newest = self._newest, None
         if found is None:
             return
         try:
-            self._store.blobs.put_incumbent(self.job.id, weights.encode(found.moved))
+            kept = self._store.blobs.put_incumbent(self.job.id, self.job.attempt, weights.encode(found.moved))
         except StoreUnavailableError:
-            self._newest = self._newest or found
+            with self._swap:  # unless the solver has found a better one since
+                self._newest = self._newest or found
             raise
+        if not kept:
+            return
         progress = Progress(
             t_s=found.t_s,
             objective=found.objective,

@@ -168,7 +168,7 @@ def listing(
     return JobList(jobs=[job.status() for job in found], cursor=following)
 
 
-@router.get("/jobs/{job_id}", responses=problems(404))
+@router.get("/jobs/{job_id}", responses=problems(404, 410))
 async def show(
     job_id: JobId,
     services: Injected,
@@ -217,8 +217,11 @@ def feedback(job_id: JobId, verdict: Feedback, services: Injected, owner: Author
 
 
 def owned(services: Services, owner: str, job_id: str) -> Job:
-    """Read the caller's job; ProblemError 404 for anybody else's."""
+    """Read the caller's job; ProblemError 404 for anybody else's, 410 for one whose record cannot be read."""
     job = services.store.jobs.get(job_id)
+    if job is None and services.store.jobs.records.is_set_aside(job_id):
+        detail = "the job's record could not be read and was set aside; submit the job again, or ask the operator"
+        raise ProblemError(410, ErrorCode.GONE, detail, field="id")
     if job is None or job.owner != owner:
         raise ProblemError(404, ErrorCode.NOT_FOUND, "no such job", field="id")
     return job

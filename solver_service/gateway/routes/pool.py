@@ -66,4 +66,4 @@ def _not_ready(services: Services) -> str | None:
 
 
 def _with_jobs(worker: WorkerInfo, running: list[Job]) -> WorkerInfo:
-    return worker.model_copy(update={"jobs": [job.id for job in running if job.worker == worker.name]})
+    return worker.model_copy(update={"jobs": [job.id for job in running if job.is_at(worker)]})

@@ -35,11 +35,15 @@ class MemoryStore:
             raise StoreUnavailableError("away")
         return self.job
 
-    def renew(self, job_id: str) -> None:
-        self.renewed += 1
+    def renew(self, job_id: str, attempt: int) -> bool:
+        if held := self.job.holds(attempt):
+            self.renewed += 1
+        return held
 
-    def put_incumbent(self, job_id: str, data: bytes) -> None:
-        self.incumbents.append(data)
+    def put_incumbent(self, job_id: str, attempt: int, data: bytes) -> bool:
+        if held := self.job.holds(attempt):
+            self.incumbents.append(data)
+        return held
 
     def update(self, job_id: str, transition: Callable[[jobs.Job], jobs.Job | None], *, seen: jobs.Job) -> Any:
         self.job = transition(self.job) or self.job

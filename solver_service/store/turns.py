@@ -1,0 +1,91 @@
+"""Whose turn it is: fair between keys, by priority within a key, and first of all those who had theirs already.
+
+Stride scheduling (Waldspurger and Weihl, 1995). Each key with jobs that wait has a pass; the least one has the next
+turn, which moves its pass on by 1 / weight. A key that comes (back) begins where the others are, so that its first job
+waits for at most one job of each other key and worker, and gathers no claims while it has nothing to do. A message is
+only a wake-up: whichever worker takes one takes the job whose turn it is.
+"""
+
+from dataclasses import dataclass
+
+import redis
+from redis.client import Pipeline
+
+from solver_service.rules.jobs import Job
+from solver_service.store import keys
+from solver_service.store.connection import translated
+
+RANKS = {"high": 0, "normal": 1, "low": 2}
+RANK_MS = 1e13
+"""More than any time in milliseconds, so that a priority outweighs every wait."""
+ID_LENGTH = 32
+
+# A key without jobs is forgotten once the others have caught up with it: until then, coming back buys it nothing.
+# The first write is one that Redis does without memory, and lets all others pass: jobs leave a full Redis, too.
+_PICK = """
+redis.call('DEL', '')
+local function charge(owner, pass)
+  local weight = tonumber(redis.call('HGET', KEYS[4], owner) or '1') or 1
+  if not (weight > 0) then weight = 1 end
+  redis.call('ZADD', KEYS[2], string.format('%.17g', pass + 1 / weight), owner)
+end
+local now = tonumber(redis.call('GET', KEYS[3]) or '0') or 0
+local back = redis.call('ZPOPMIN', KEYS[1])
+if back[1] then
+  local owner = string.sub(back[1], tonumber(ARGV[2]) + 1)
+  charge(owner, math.max(now, tonumber(redis.call('ZSCORE', KEYS[2], owner) or '0')))
+  return string.sub(back[1], 1, tonumber(ARGV[2]))
+end
+local known = redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES')
+for at = 1, #known, 2 do
+  local owner, pass = known[at], tonumber(known[at + 1])
+  local job = redis.call('ZPOPMIN', ARGV[1] .. owner)
+  if job[1] then
+    now = math.max(now, pass)
+    redis.call('SET', KEYS[3], string.format('%.17g', now))
+    charge(owner, now)
+    return job[1]
+  end
+  if pass <= now then redis.call('ZREM', KEYS[2], owner) end
+end
+return false
+"""
+
+
+@dataclass(frozen=True)
+class Turns:
+    """The order in which the jobs of one Redis have their turn."""
+
+    redis: redis.Redis
+
+    @translated
+    def pick(self) -> str | None:
+        """Take the id of the job whose turn it is; None when none waits.
+
+        Whoever takes one claims it next. If that never happens, the reaper lets the job wait again.
+        """
+        names = keys.HANDED_ON, keys.PASSES, keys.PASS, keys.WEIGHTS
+        found = self.redis.eval(_PICK, 4, *names, keys.turns(""), ID_LENGTH)
+        return None if found is None else bytes(found).decode()
+
+    @translated
+    def weigh(self, owner: str, weight: float) -> None:
+        """Give an owner's jobs so many turns for each one of another owner's."""
+        if not 0 < weight <= 1e6:
+            raise ValueError("a weight is above 0, and at most a million")
+        self.redis.hset(keys.WEIGHTS, owner, str(weight))
+
+
+def wait(pipe: Pipeline, job: Job) -> None:
+    """Queue a job's place: before all that have not begun yet, if it has had its turn already."""
+    if job.attempt:
+        pipe.zadd(keys.HANDED_ON, {f"{job.id}{job.owner}": job.queued_at})
+        return
+    pipe.zadd(keys.turns(job.owner), {job.id: RANKS[job.spec.priority] * RANK_MS + round(1000 * job.queued_at)})
+    pipe.zadd(keys.PASSES, {job.owner: 0}, nx=True)
+
+
+def leave(pipe: Pipeline, owner: str, job_id: str) -> None:
+    """Queue the end of a job's waiting."""
+    pipe.zrem(keys.turns(owner), job_id)
+    pipe.zrem(keys.HANDED_ON, f"{job_id}{owner}")
