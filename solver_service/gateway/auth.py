@@ -9,8 +9,10 @@ from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
 
 from shared.errors import ErrorCode
+from solver_service.gateway.guard import UPLOAD
 from solver_service.gateway.problems import ProblemError
 from solver_service.gateway.services import Services
+from solver_service.gateway.shares import Upload
 from solver_service.rules import owners
 from solver_service.rules.owners import ALL_SCOPES, KEYLESS_OWNER, Caller, Scope
 from solver_service.store.limits import LimitReachedError
@@ -73,7 +75,11 @@ def needing(*scopes: Scope, submitting: bool = False) -> Callable[[Request], Awa
             return caller.owner
 
         # In a thread where Redis is asked; a thread costs as much as the answer that the door just remembers.
-        return let_in() if services.door.known_keyless else await run_in_threadpool(let_in)
+        found = let_in() if services.door.known_keyless else await run_in_threadpool(let_in)
+        upload: Upload | None = request.scope.get(UPLOAD)
+        if upload is not None:
+            upload.belongs_to(found)
+        return found
 
     return owner
 

@@ -14,6 +14,7 @@ from shared.errors import ErrorCode
 from solver_service.errors import StoreUnavailableError
 from solver_service.gateway.door import Door
 from solver_service.gateway.problems import RETRY_AFTER_S, problem_response
+from solver_service.gateway.shares import Shares, Upload
 from solver_service.settings import MEBIBYTE, Settings
 
 UNPAUSED_BYTES = 64 * MEBIBYTE
@@ -22,6 +23,8 @@ PAUSE_S = 0.005
 """After each MiB beyond: a long upload must not keep the event loop to itself (200 MB a second are left to it)."""
 
 TAKE_SNAPSHOTS = ("/v1/snapshots", "/v1/solve")
+UPLOAD = "gdsolver.upload"
+"""Under this name a request's scope has the account of its body, to be told whose it is."""
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -33,10 +36,9 @@ class Guard:
         self._door = door
         self._max_bytes = settings.max_body_bytes
         self._max_json_bytes = settings.max_json_bytes
-        self._max_in_flight = settings.max_body_bytes_in_flight
+        self.on_their_way = Shares(settings.max_body_bytes_in_flight)
         self._grace_s = settings.body_grace_s
         self._s_per_byte = settings.body_s_per_mebibyte / MEBIBYTE
-        self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse with a problem, or hand the request on with a counted body."""
@@ -82,25 +84,29 @@ class Guard:
 
     async def _with_counted_body(self, scope: Scope, receive: Receive, send: Send, *, most: int) -> None:
         received, whole = 0, False
-        began = time.monotonic()
+        patience_s = self._grace_s  # what is waited for the next piece; each piece earns some, but none is saved up
+        sender = scope.get("client") or ("",)
+        upload = scope[UPLOAD] = Upload(self.on_their_way, f"address {sender[0]}")
 
         async def counted() -> Message:
-            nonlocal received, whole
+            nonlocal received, whole, patience_s
             if whole:  # what comes now is the client's leaving, which may take as long as it likes
                 return await receive()
+            began = time.monotonic()
             try:
-                async with asyncio.timeout(began + self._grace_s + received * self._s_per_byte - time.monotonic()):
+                async with asyncio.timeout(patience_s):
                     message = await receive()
             except TimeoutError:
                 raise HTTPException(408, self._too_slow(received)) from None
             size = len(message.get("body", b""))
             received += size
-            self._in_flight += size
+            earned_s = size * self._s_per_byte - (time.monotonic() - began)
+            patience_s = max(0.0, min(self._grace_s, patience_s + earned_s))
             whole = not message.get("more_body", False)
             if received > most:
                 raise HTTPException(413, self._too_large(most))
-            if self._in_flight > self._max_in_flight:
-                detail = f"uploads of {self._max_in_flight:,} bytes are on their way already; try again later"
+            if not upload.add(size):
+                detail = "uploads of this key hold their share of what may be on its way already; try again later"
                 raise HTTPException(429, detail, {"Retry-After": RETRY_AFTER_S})
             if received // MEBIBYTE > (received - size) // MEBIBYTE:
                 await asyncio.sleep(PAUSE_S if received > UNPAUSED_BYTES else 0)
@@ -109,12 +115,12 @@ class Guard:
         try:
             await self._app(scope, counted, send)
         finally:
-            self._in_flight -= received
+            upload.done()
 
     def _too_slow(self, received: int) -> str:
         return (
             f"only {received:,} bytes of the body came in time; send them faster than "
-            f"{1 / (1000 * self._s_per_byte):,.0f} kB a second"
+            f"{1 / (1000 * self._s_per_byte):,.0f} kB a second, without pauses of {self._grace_s:g} s"
         )
 
 

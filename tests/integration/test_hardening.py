@@ -201,3 +201,33 @@ def test_messages_are_json_alone() -> None:
     assert conf.result_backend is None
     with pytest.raises(ContentDisallowed):
         registry.loads(b"\x80\x04N.", "application/x-python-serialize", "binary", accept=["application/json"])
+
+
+def test_silent_uploads_of_one_key_refuse_nobody_else(redis_url: str) -> None:
+    """One key's connections that stop within a body hold its share until they are ended; another key's upload passes."""
+    store = Store.open(Settings(redis_url=redis_url))
+    store.redis.flushall()
+    tokens = []
+    for name in ("greedy", "modest"):
+        key, token = create_key(name, [Scope.SUBMIT], now=0)
+        store.apikeys.add(key)
+        tokens.append(token)
+    limits = {"GDSOLVER_MAX_BODY_BYTES_IN_FLIGHT": "4000000", "GDSOLVER_BODY_GRACE_S": "3"}
+    head = (
+        f"POST /v1/snapshots HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {tokens[0]}\r\n"
+        "Content-Type: application/octet-stream\r\nContent-Length: 1000000\r\n\r\n"
+    )
+    with running_gateway(redis_url, **limits) as port, contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(4)]
+        for connection in silent:
+            connection.sendall(head.encode() + bytes(999_999))
+        time.sleep(0.5)
+        with httpx.Client(
+            base_url=f"http://127.0.0.1:{port}", headers={"authorization": f"Bearer {tokens[1]}"}
+        ) as http:
+            answer = http.post("/v1/snapshots", content=small_snapshot().to_bytes(), headers=OCTETS)
+        assert answer.status_code == 201, answer.text
+        statuses = {closed_within(connection, 8).split(b" ")[1] for connection in silent}
+        assert b"429" in statuses
+        assert statuses <= {b"408", b"429"}
+    store.close()
