@@ -21,8 +21,8 @@ LOADED_BYTES = 16
 
 def store_snapshot(services: Services, owner: str, data: bytes) -> tuple[SnapshotInfo, bool]:
     """Check and store a snapshot: (what it is, whether it is new)."""
-    snapshot = Snapshot.from_bytes(data)
     found = snapshot_id(data)
+    snapshot = services.store.snapshots.outline_of(found, data)
     new = services.store.blobs.put_snapshot(owner, found, data)
     return SnapshotInfo(id=found, bytes=len(data), shapes=snapshot.shapes()), new
 
@@ -61,6 +61,7 @@ def cancel(services: Services, job_id: str) -> jobs.Job | None:
 
 
 def _find_snapshot(services: Services, owner: str, spec: JobSpec) -> tuple[Snapshot, str]:
+    """The snapshot, of which an outline is enough for every check but that of huge numbers, and its id."""
     if spec.snapshot is None:
         raise SpecError("missing: name a snapshot's id, or send a small one inline", field="snapshot")
     reference = spec.snapshot
@@ -68,7 +69,9 @@ def _find_snapshot(services: Services, owner: str, spec: JobSpec) -> tuple[Snaps
         info, _ = store_snapshot(services, owner, reference.decode().to_bytes())
         reference = info.id
     keep_s = spec.ttl_s + services.settings.keep_blob_s
-    snapshot = services.store.snapshots.get(owner, reference, keep_s=keep_s)
+    snapshot = services.store.snapshots.outline(owner, reference, keep_s=keep_s)
+    if snapshot is not None and not spec.goal.surely_finite(snapshot):  # rare: its numbers are huge
+        snapshot = services.store.snapshots.get(owner, reference)
     if snapshot is None:
         detail = "no such snapshot; upload it with POST /v1/snapshots first"
         raise ProblemError(404, ErrorCode.NOT_FOUND, detail, field="snapshot")

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from solver_service.gateway.door import Door, Failures
+from solver_service.gateway.turns import Turns
 from solver_service.settings import Settings
 from solver_service.store import Store
 
@@ -28,6 +29,11 @@ class Services:
         """Whether callers need a key."""
         keyless = self.key is None and self.settings.on_loopback
         return Door(may_be_keyless=keyless, keys_in_use=self.store.apikeys.in_use)
+
+    @cached_property
+    def turns(self) -> Turns:
+        """How much submitting goes on at once."""
+        return Turns()
 
     @cached_property
     def failures(self) -> Failures:

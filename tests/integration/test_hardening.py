@@ -204,7 +204,7 @@ def test_messages_are_json_alone() -> None:
 
 
 def test_silent_uploads_of_one_key_refuse_nobody_else(redis_url: str) -> None:
-    """One key's connections that stop within a body hold its share until they are ended; another key's upload passes."""
+    """Connections of one key that stop within a body hold its share for a while; another key uploads all the same."""
     store = Store.open(Settings(redis_url=redis_url))
     store.redis.flushall()
     tokens = []

@@ -15,10 +15,11 @@ from shared.errors import ErrorCode, SpecError
 from solver_service.gateway.auth import Author, Reader, Submitter
 from solver_service.gateway.body import read_body
 from solver_service.gateway.documents import SPEC_EXAMPLE, Responses, problems
-from solver_service.gateway.guard import media_type, require_media_type
+from solver_service.gateway.guard import UPLOAD, media_type, require_media_type
 from solver_service.gateway.intake import cancel, store_snapshot, submit
 from solver_service.gateway.problems import ProblemError, validation_response
 from solver_service.gateway.services import Injected, Services
+from solver_service.gateway.shares import Upload
 from solver_service.gateway.waiting import Preferred, Room, WaitingRoom
 from solver_service.rules.jobs import Job, judge
 
@@ -81,21 +82,30 @@ class Submission:
     token: str | None
     wait_s: float
 
-    async def accept(self, text: bytes, snapshot: bytes | None, response: Response) -> JobStatus | Response:
-        """Parse the spec, store what came with it, queue the job; wait for its end if that is preferred."""
+    async def queue(self, text: bytes, snapshot: bytes | None, response: Response) -> Job | Response:
+        """Parse the spec, store what came with it, queue the job; the response to a spec that is not valid."""
         if len(text) > (most := self.services.settings.max_json_bytes):
             detail = f"the spec is over {most:,} bytes; upload the snapshot as safetensors"
             raise ProblemError(413, ErrorCode.TOO_LARGE, detail, field="spec")
         try:
-            job = await run_in_threadpool(self._submit, text, snapshot)  # all of it: a spec may be long
+            async with self.services.turns.turn(self.owner, len(text) + len(snapshot or b"")):
+                job = await run_in_threadpool(self._submit, text, snapshot)  # all of it: a spec may be long
         except InvalidSpecError as error:
             return validation_response(error.found)
         response.headers["Location"] = f"/v1/jobs/{job.id}"
+        return job
+
+    async def answer(self, queued: Job | Response, request: Request, response: Response) -> JobStatus | Response:
+        """Give the job's record, after its end if that is preferred; nobody needs the body for that."""
+        if isinstance(queued, Response):
+            return queued
+        upload: Upload = request.scope[UPLOAD]
+        upload.done()
         if self.wait_s > 0:
             response.headers["Preference-Applied"] = f"wait={self.wait_s:.0f}"
-            look = partial(owned, self.services, self.owner, job.id)
-            job = await self.room.end_of(job.id, look, within_s=self.wait_s)
-        return job.status()
+            look = partial(owned, self.services, self.owner, queued.id)
+            queued = await self.room.end_of(queued.id, look, within_s=self.wait_s)
+        return queued.status()
 
     def _submit(self, text: bytes, snapshot: bytes | None) -> Job:
         try:
@@ -133,7 +143,8 @@ def _read_json(text: bytes) -> Any:
 async def create(request: Request, response: Response, submission: Submitted) -> JobStatus | Response:
     """Queue a job; the same Idempotency-Key and body give the same job."""
     _expect(request, "application/json")
-    return await submission.accept(await read_body(request), None, response)
+    queued = await submission.queue(await read_body(request), None, response)
+    return await submission.answer(queued, request, response)
 
 
 @router.post(
@@ -151,7 +162,9 @@ async def solve(request: Request, response: Response, submission: Submitted) -> 
             raise SpecError("missing: send the job spec as the form's field or file `spec`", field="spec")
         text = spec.encode(errors="replace") if isinstance(spec, str) else await spec.read(limit + 1)
         data = await snapshot.read()
-    return await submission.accept(text, data, response)
+    queued = await submission.queue(text, data, response)
+    del text, data
+    return await submission.answer(queued, request, response)
 
 
 @router.get("/jobs")

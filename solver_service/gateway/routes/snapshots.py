@@ -34,7 +34,8 @@ _BODY = {
 async def upload(request: Request, response: Response, services: Injected, owner: Author) -> SnapshotInfo:
     """Store a snapshot (safetensors); 200 when it was there already."""
     data = await _binary_body(request)
-    info, new = await run_in_threadpool(store_snapshot, services, owner, data)
+    async with services.turns.turn(owner, len(data)):
+        info, new = await run_in_threadpool(store_snapshot, services, owner, data)
     response.status_code = 201 if new else 200
     return info
 
@@ -45,10 +46,11 @@ async def upload_checked(
 ) -> SnapshotInfo:
     """Store a snapshot whose hash the sender knows; 422 when the bytes do not have it."""
     data = await _binary_body(request)
-    if snapshot_id(data) != digest:
+    if await run_in_threadpool(snapshot_id, data) != digest:
         detail = "the body's SHA-256 is another one; it was changed or cut off on its way"
         raise ProblemError(422, ErrorCode.HASH_MISMATCH, detail, field="sha256")
-    info, new = await run_in_threadpool(store_snapshot, services, owner, data)
+    async with services.turns.turn(owner, len(data)):
+        info, new = await run_in_threadpool(store_snapshot, services, owner, data)
     response.status_code = 201 if new else 200
     return info
 
