@@ -24,6 +24,7 @@ class Settings(BaseSettings):
     body_grace_s: float = Field(default=10.0, gt=0)
     body_s_per_mebibyte: float = Field(default=10.0, gt=0)
     headers_within_s: float = Field(default=10.0, gt=0)
+    unread_s: float = Field(default=10.0, gt=0)
     max_submissions_per_minute: int = Field(default=600, gt=0)
     max_unfinished_per_key: int = Field(default=1000, gt=0)
     max_stored_bytes: int = Field(default=8192 * MEBIBYTE, gt=0)

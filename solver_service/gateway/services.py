@@ -7,6 +7,8 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from solver_service.gateway.door import Door, Failures
+from solver_service.gateway.download import MAX_DOWNLOAD_BYTES
+from solver_service.gateway.shares import Shares
 from solver_service.gateway.turns import Turns
 from solver_service.settings import Settings
 from solver_service.store import Store
@@ -34,6 +36,11 @@ class Services:
     def turns(self) -> Turns:
         """How much submitting goes on at once."""
         return Turns()
+
+    @cached_property
+    def downloads(self) -> Shares:
+        """The bytes that are on their way to clients."""
+        return Shares(MAX_DOWNLOAD_BYTES)
 
     @cached_property
     def failures(self) -> Failures:

@@ -14,6 +14,7 @@ MISSING = -2
 """What Redis answers when it is asked for the time to live of a key that is not there."""
 
 PIECE_BYTES = 256 * 1024
+FIRST_BYTES = 64 * 1024
 ARRIVING_S = 600
 """So long may it take to hand a blob over to Redis."""
 
@@ -102,12 +103,16 @@ class BlobStore:
         """The same for a finished job's result file."""
         return self._reader(keys.result(job_id))
 
+    def model_reader(self, job_id: str) -> tuple[int, Callable[[int, int], bytes]]:
+        """The same for a job's model."""
+        return self._reader(keys.model(job_id))
+
     @translated
     def _reader(self, name: str) -> tuple[int, Callable[[int, int], bytes]]:
         """Most blobs are small: one round trip brings the size and the first piece, and often there is no other."""
         with self.redis.pipeline(transaction=False) as pipe:
             pipe.strlen(name)
-            pipe.getrange(name, 0, PIECE_BYTES - 1)
+            pipe.getrange(name, 0, FIRST_BYTES - 1)
             size, first = pipe.execute()
 
         @translated

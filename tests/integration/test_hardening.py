@@ -107,6 +107,15 @@ def test_a_header_that_claims_two_to_the_sixtieth_elements_is_refused(redis_url:
 @contextlib.contextmanager
 def running_gateway(redis_url: str, *options: str, **environment: str) -> Iterator[int]:
     """A gateway process on a free port."""
+    with gateway_process(redis_url, *options, **environment) as (port, _):
+        yield port
+
+
+@contextlib.contextmanager
+def gateway_process(
+    redis_url: str, *options: str, **environment: str
+) -> Iterator[tuple[int, "subprocess.Popen[bytes]"]]:
+    """A gateway process on a free port, and the process."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     process = subprocess.Popen(
@@ -124,7 +133,7 @@ def running_gateway(redis_url: str, *options: str, **environment: str) -> Iterat
 
     try:
         wait_for(listening)
-        yield port
+        yield port, process
     finally:
         process.terminate()
         process.communicate(timeout=20)

@@ -15,6 +15,7 @@ from shared.errors import ErrorCode, SpecError
 from solver_service.gateway.auth import Author, Reader, Submitter
 from solver_service.gateway.body import read_body
 from solver_service.gateway.documents import SPEC_EXAMPLE, Responses, problems
+from solver_service.gateway.download import sending
 from solver_service.gateway.guard import UPLOAD, media_type, require_media_type
 from solver_service.gateway.intake import cancel, store_snapshot, submit
 from solver_service.gateway.problems import ProblemError, validation_response
@@ -203,10 +204,10 @@ def result(job_id: JobId, services: Injected, owner: Reader) -> Response:
         raise ProblemError(409, ErrorCode.NOT_FINISHED, detail)
     if job.result is None:
         raise ProblemError(404, ErrorCode.NO_RESULT, f"the job ended as {job.state.value} without weights")
-    data = services.store.blobs.result(job_id)
-    if data is None:
+    blob = services.store.blobs.result_reader(job_id)
+    if not blob[0]:
         raise ProblemError(410, ErrorCode.GONE, "the weights have expired; submit the job again")
-    return Response(data, media_type="application/octet-stream")
+    return sending(blob, owner, services.downloads, media_type="application/octet-stream")
 
 
 @router.delete("/jobs/{job_id}", response_model=JobStatus, responses=_CANCELLING | problems(404))

@@ -7,6 +7,7 @@ from shared.contracts import JobError
 from shared.errors import ErrorCode
 from solver_service.gateway.auth import Reader
 from solver_service.gateway.documents import Responses, problems
+from solver_service.gateway.download import sending
 from solver_service.gateway.problems import ProblemError
 from solver_service.gateway.routes.jobs import JobId, owned
 from solver_service.gateway.services import Injected
@@ -25,9 +26,10 @@ def problem(job_id: JobId, services: Injected, owner: Reader) -> Response:
     """Fetch the model that the job solves, to repeat the run elsewhere; 202 until a worker has written it."""
     job = owned(services, owner, job_id)
     models = services.store.models
-    if (data := models.get(job_id)) is not None:
+    blob = services.store.blobs.model_reader(job_id)
+    if blob[0]:
         headers = {"Content-Disposition": f'attachment; filename="{job_id}.mps"'}
-        return Response(data, media_type="text/plain", headers=headers)
+        return sending(blob, owner, services.downloads, media_type="text/plain", headers=headers)
     if (refusal := models.refusal(job_id)) is not None:
         raise _refused(refusal)
     if not services.store.blobs.has_snapshot(owner, job.snapshot):
