@@ -23,6 +23,9 @@ PAUSE_S = 0.005
 """After each MiB beyond: a long upload must not keep the event loop to itself (200 MB a second are left to it)."""
 
 TAKE_SNAPSHOTS = ("/v1/snapshots", "/v1/solve")
+TAKES_SPECS = "/v1/jobs"
+MAX_SMALL_BYTES = 64 * 1024
+"""What else is sent are a few numbers and words."""
 UPLOAD = "gdsolver.upload"
 """Under this name a request's scope has the account of its body, to be told whose it is."""
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -69,7 +72,10 @@ class Guard:
 
     def _most(self, path: str) -> int:
         """How long the body may be: only snapshots are long, and JSON takes many times its length to parse."""
-        return self._max_bytes if path.startswith(TAKE_SNAPSHOTS) else min(self._max_bytes, self._max_json_bytes)
+        if path.startswith(TAKE_SNAPSHOTS):
+            return self._max_bytes
+        most = min(self._max_bytes, self._max_json_bytes)
+        return most if path == TAKES_SPECS else min(most, MAX_SMALL_BYTES)
 
     async def _keyless(self) -> bool:
         try:

@@ -15,6 +15,8 @@ from solver_service.rules import jobs
 log = structlog.get_logger()
 
 MAX_KEY_LENGTH = 255
+MAX_SPEC_BYTES = 128 * 1024
+"""Of a spec without its snapshot: it is part of a record that is kept for days, and read with every look at the job."""
 LOADED_BYTES = 16
 """Of each element in a worker: as it came, in float32, and in the float64 that objectives are computed in."""
 
@@ -31,6 +33,7 @@ def submit(services: Services, owner: str, spec: JobSpec, *, token: str | None) 
     """Check a spec against its snapshot and queue the job, once per idempotency key."""
     if token is not None and not 0 < len(token) <= MAX_KEY_LENGTH:
         raise SpecError(f"expected 1 to {MAX_KEY_LENGTH} characters", field="Idempotency-Key")
+    _require_small(spec)
     snapshot, reference = _find_snapshot(services, owner, spec)
     spec.check(snapshot)
     check_supported(snapshot, spec)
@@ -43,6 +46,13 @@ def submit(services: Services, owner: str, spec: JobSpec, *, token: str | None) 
     if new:
         log.info("job queued", job=job.id, objective=spec.objective, run=spec.run)
     return job
+
+
+def _require_small(spec: JobSpec) -> None:
+    size = len(spec.model_copy(update={"snapshot": None}).model_dump_json())
+    if size > MAX_SPEC_BYTES:
+        detail = f"{size:,} bytes without the snapshot, at most {MAX_SPEC_BYTES:,} are kept; name fewer indices or tags"
+        raise SpecError(detail, field="spec", code=ErrorCode.TOO_LARGE)
 
 
 def check_loadable(snapshot: Snapshot, spec: JobSpec) -> None:

@@ -60,11 +60,11 @@ class Store:
             blobs=blobs,
             snapshots=Snapshots(blobs),
             events=EventStore(client),
-            models=ModelStore(client, messages),
+            models=ModelStore(client, messages, quota),
             workers=WorkerStore(client, settings.heartbeat_s),
             reaper=ReaperLease(client, secrets.token_hex(8)),
             apikeys=ApiKeyStore(client),
-            limits=Limits(client, settings.max_submissions_per_minute, settings.max_unfinished_per_key),
+            limits=Limits(client, settings.max_submissions_per_minute, settings.max_unfinished_per_key, quota),
             quota=quota,
         )
 

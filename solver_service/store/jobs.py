@@ -17,7 +17,7 @@ from solver_service.store import events, keys
 from solver_service.store.clock import Clock
 from solver_service.store.commit import Blob, Commit, NoRoomError, Room
 from solver_service.store.connection import names, payload, translated
-from solver_service.store.quota import count
+from solver_service.store.quota import RECORD_BYTES, count
 
 PAGE = 100
 MAX_PAGES_A_CALL = 10
@@ -86,6 +86,8 @@ class JobStore:
     def _as_new(self, job: Job) -> Pipeline:
         changes = self.commit.changes()
         self._write(changes, job, before=None)
+        size, ends = len(job.model_dump_json()) + RECORD_BYTES, job.created + job.spec.ttl_s + self.keep_record_s
+        count(changes, keys.job(job.id), owner=job.owner, size=size, ends=ends)
         changes.zadd(keys.jobs(job.owner), {job.id: 0})
         if job.spec.run is not None:
             changes.zadd(keys.jobs(job.owner, job.spec.run), {job.id: 0})

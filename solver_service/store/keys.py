@@ -105,6 +105,11 @@ def model_wanted(job_id: str) -> str:
     return f"gds:model-wanted:{job_id}"
 
 
+def models_wanted(owner: str) -> str:
+    """Sorted set: ids of an owner's jobs whose models a worker was asked for, by time."""
+    return f"gds:models-wanted:{owner}"
+
+
 def worker(name: str) -> str:
     """A worker's heartbeat (JSON)."""
     return f"gds:worker:{name}"

@@ -78,7 +78,7 @@ def _register_task(app: Celery, settings: Settings, name: str, *, shutting_down:
 
     def write(job_id: str) -> None:
         with contextlib.closing(Store.open(settings)) as store:
-            write_model(store, job_id)
+            write_model(store, job_id, ceiling_mb=settings.worker_memory_mb)
 
     app.task(name=TASK)(work)
     app.task(name=MODEL_TASK)(write)

@@ -92,10 +92,13 @@ def test_the_bytes_that_are_kept_are_counted(store: Store) -> None:
     assert store.blobs.put_snapshot("local", "a" * 64, bytes(100))
     assert not store.blobs.put_snapshot("local", "a" * 64, bytes(100))
     assert store.blobs.put_snapshot("other", "a" * 64, bytes(100))
+    assert store.quota.used("local") == (100, 200)
     job = add(store)
+    mine, everyone = store.quota.used("local")
+    assert mine > 100 + len(job.model_dump_json())
     claim(store, job)
     store.jobs.update(job.id, partial(jobs.finish, result=RESULT, now=store.jobs.now(), attempt=1), result=bytes(11))
-    assert store.quota.used("local") == (111, 211)
+    assert store.quota.used("local") == (mine + 11, everyone + 11)
 
 
 def test_a_snapshot_that_a_job_needs_longer_is_not_cut_short(store: Store) -> None:

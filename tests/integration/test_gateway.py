@@ -358,7 +358,9 @@ def test_a_model_is_written_on_request(gateway: Gateway, client: TestClient) -> 
     assert written.status_code == 200
     assert written.text.rstrip().endswith("ENDATA")
     for job, code, status in ((second, "not_supported", 409), (large, "too_large", 413)):
-        gateway.store.models.refuse(job, JobError(code=code, detail="so it is"))
+        record = gateway.store.jobs.get(job)
+        assert record is not None
+        gateway.store.models.refuse(record, JobError(code=code, detail="so it is"))
         assert_problem(client.get(f"/v1/jobs/{job}/problem"), status, code)
 
 

@@ -29,6 +29,9 @@ router = APIRouter(prefix="/v1", tags=["jobs"])
 JobId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
 Token = Annotated[str | None, Header(alias="Idempotency-Key")]
 
+MAX_PAGE_BYTES = 500_000
+"""Of records on a page; what is sent says run and tags twice."""
+
 _SPEC_BODY = {
     "requestBody": {
         "required": True,
@@ -177,8 +180,13 @@ def listing(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(pattern=r"^[0-9a-f]{32}$")] = None,
 ) -> JobList:
-    """List jobs, newest first."""
+    """List jobs, newest first; a page of large records has fewer of them."""
     found, following = services.store.jobs.page(owner, run=run, state=state, limit=limit, cursor=cursor)
+    size = 0
+    for number, job in enumerate(found[:-1], 1):
+        size += len(job.model_dump_json())
+        if size > MAX_PAGE_BYTES:
+            return JobList(jobs=[job.status() for job in found[:number]], cursor=job.id)
     return JobList(jobs=[job.status() for job in found], cursor=following)
 
 

@@ -17,7 +17,7 @@ router = APIRouter(prefix="/v1", tags=["jobs"])
 _RESPONSES: Responses = {
     200: {"description": "The model in MPS format.", "content": {"text/plain": {"schema": {"type": "string"}}}},
     202: {"description": "A worker is writing it: ask again after `Retry-After` seconds."},
-    **problems(404, 409, 410, 413),
+    **problems(404, 409, 410, 413, 429),
 }
 
 
@@ -34,10 +34,11 @@ def problem(job_id: JobId, services: Injected, owner: Reader) -> Response:
         raise _refused(refusal)
     if not services.store.blobs.has_snapshot(owner, job.snapshot):
         raise ProblemError(410, ErrorCode.GONE, "the job's snapshot has expired; submit it again")
+    services.store.limits.admit(owner)
     models.ask(job)
     return JSONResponse({"status": "a worker is writing the model"}, status_code=202, headers={"Retry-After": "1"})
 
 
 def _refused(reason: JobError) -> ProblemError:
-    status = 413 if reason.code == ErrorCode.TOO_LARGE else 409
+    status = {ErrorCode.TOO_LARGE: 413, ErrorCode.STORAGE_FULL: 429}.get(ErrorCode(reason.code), 409)
     return ProblemError(status, ErrorCode(reason.code), reason.detail)
