@@ -1,5 +1,6 @@
 """How many bytes of snapshots, results and records are kept, per owner and in all, and whether more fit."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import redis
@@ -29,6 +30,21 @@ end
 return {redis.call('HGET', KEYS[3], ARGV[1]) or '0', redis.call('HGET', KEYS[3], '*') or '0'}
 """
 
+_DROP = """
+local dropped = 0
+for index = 4, #KEYS do
+  local size, owner = string.match(redis.call('HGET', KEYS[2], KEYS[index]) or '', '^(%d+) (.*)$')
+  dropped = dropped + redis.call('DEL', KEYS[index])
+  if size then
+    redis.call('HDEL', KEYS[2], KEYS[index])
+    redis.call('ZREM', KEYS[1], KEYS[index])
+    redis.call('HINCRBY', KEYS[3], owner, -size)
+    redis.call('HINCRBY', KEYS[3], '*', -size)
+  end
+end
+return dropped
+"""
+
 
 @dataclass(frozen=True)
 class Quota:
@@ -43,6 +59,14 @@ class Quota:
         """Bytes kept for an owner, and for all."""
         mine, everyone = self.redis.eval(_USED, 3, keys.BLOB_ENDS, keys.BLOB_SIZES, keys.BYTES, owner)
         return int(mine), int(everyone)
+
+    @translated
+    def drop(self, names: Sequence[str]) -> int:
+        """Delete what is counted, and take it off the sums; how many of these there were."""
+        if not names:
+            return 0
+        all_names = keys.BLOB_ENDS, keys.BLOB_SIZES, keys.BYTES, *names
+        return int(self.redis.eval(_DROP, len(all_names), *all_names))
 
     @translated
     def in_seconds(self, seconds: float) -> float:
