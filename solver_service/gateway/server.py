@@ -17,6 +17,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from solver_service.gateway.waiting import WaitingRoom
 from solver_service.pool.lifeline import no_core_dumps
 from solver_service.settings import Settings
 
@@ -25,6 +26,8 @@ ACCEPTED_AT_ONCE = 1
 """So many new connections are taken before the others have their turn again."""
 WAITING_TO_BE_ACCEPTED = 2048
 """So many more the kernel keeps until then, if it allows."""
+GRACE_S = 10
+"""So long may requests that are at work take when the gateway ends; a thousand waiters are answered in one or two."""
 LEAST_READ_BYTES = 16 * 1024
 """So much of a waiting answer counts as reading it; buffers on the way move on in steps of this order."""
 SWITCH_S = 0.0005
@@ -51,17 +54,24 @@ def server(
         ws="none",
         backlog=ACCEPTED_AT_ONCE,
         log_level="warning",
-        timeout_graceful_shutdown=3,
+        timeout_graceful_shutdown=GRACE_S,
         ssl_certfile=ssl_certfile,
         ssl_keyfile=ssl_keyfile,
         server_header=False,
         proxy_headers=False,
     )
-    return PoliteServer(config)
+    return PoliteServer(config, app.state.waiting_room)
 
 
 class PoliteServer(uvicorn.Server):
-    """Takes new connections one by one, while many may wait in the kernel: asyncio has one number for both."""
+    """Takes new connections one by one, while many may wait in the kernel: asyncio has one number for both.
+
+    When it ends, who waits for a job gets the job as it is, and comes back to the next gateway.
+    """
+
+    def __init__(self, config: uvicorn.Config, room: WaitingRoom) -> None:
+        super().__init__(config)
+        self._room = room
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then have the kernel keep those who knock."""
@@ -71,6 +81,11 @@ class PoliteServer(uvicorn.Server):
             for listening in serving.sockets:
                 with socket.socket(fileno=os.dup(listening.fileno())) as same:
                     same.listen(WAITING_TO_BE_ACCEPTED)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let nobody wait any longer, then end as uvicorn does."""
+        self._room.dismiss()
+        await super().shutdown(sockets)
 
 
 class ImpatientProtocol(H11Protocol):
