@@ -9,13 +9,14 @@ import time
 from collections.abc import Iterator
 
 import httpx
+import psutil
 import pytest
 
 from shared.contracts import JobSpec
 from solver_service.rules import jobs
 from solver_service.settings import Settings
 from solver_service.store import Store
-from tests.conftest import small_snapshot
+from tests.conftest import small_snapshot, wait_for
 from tests.integration.test_gateway import OCTETS
 from tests.integration.test_hardening import gateway_process
 
@@ -60,6 +61,7 @@ def test_nobody_who_waits_is_left_without_an_answer(store: Store, redis_url: str
             connection.request("GET", f"/v1/jobs/{job.id}?wait=60")
             opened.callback(connection.close)
             waiting.append(connection)
+        wait_for(lambda: psutil.Process(process.pid).num_fds() > WAITERS)
         time.sleep(1.5)
         process.send_signal(signal.SIGTERM)
         answers = [connection.getresponse() for connection in waiting]
