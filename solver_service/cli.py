@@ -52,7 +52,7 @@ def up(
 ) -> None:
     """Run Redis, a gateway and workers on this machine until Ctrl-C.
 
-    Prints one line with the URL when the pool is ready.
+    Prints one line with the URL when the pool is ready. Exits with 3 if a part did not stop and had to be killed.
 
     Example: gdsolver-pool up --workers 2 --port 8000 --data-dir ./pool
     """
@@ -65,12 +65,14 @@ def up(
         threading.Thread(target=_end_with_stdin, args=(ended,), daemon=True).start()
     folder = data_dir or Path(tempfile.mkdtemp(prefix="gdsolver-data-"))
     try:
-        EmbeddedPool(workers, folder, settings).run(on_ready=_say_ready, ended=ended.is_set)
+        killed = EmbeddedPool(workers, folder, settings).run(on_ready=_say_ready, ended=ended.is_set)
     except (ServiceError, OSError) as error:
         _exit(str(error), code=1)
     finally:
         if data_dir is None:
             shutil.rmtree(folder, ignore_errors=True)
+    if killed:
+        _exit(f"stopped, but not in good order: {', '.join(killed)} had to be killed", code=3)
     typer.echo("gdsolver-pool: stopped, no process is left", err=True)
 
 

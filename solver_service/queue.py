@@ -3,7 +3,9 @@
 A message is written together with the record that it speaks of, so that neither is ever there without the other.
 """
 
+import ssl
 from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
 
 from celery import Celery
 from celery.utils import uuid
@@ -18,6 +20,7 @@ MODEL_TASK = "gdsolver.write_model"
 QUEUES = tuple(f"gdsolver.{priority}" for priority in ("high", "normal", "low"))
 VISIBILITY_S = 3600
 MODEL_LIMIT_S = 120
+VERIFICATION = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}
 
 
 def celery_app(redis_url: str, *, current: bool = True) -> Celery:
@@ -25,7 +28,7 @@ def celery_app(redis_url: str, *, current: bool = True) -> Celery:
 
     One that is not `current` serves its maker alone: it leaves the process's own application what it is.
     """
-    broker = redis_url.replace("unix://", "redis+socket://", 1)
+    broker, tls = broker_of(redis_url)
     app = Celery("gdsolver", broker=broker, set_as_current=current)
     app.conf.update(
         accept_content=["json"],
@@ -40,6 +43,7 @@ def celery_app(redis_url: str, *, current: bool = True) -> Celery:
         worker_enable_remote_control=False,
         worker_send_task_events=False,
         worker_cancel_long_running_tasks_on_connection_loss=False,
+        broker_use_ssl=tls,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options={
@@ -52,6 +56,22 @@ def celery_app(redis_url: str, *, current: bool = True) -> Celery:
         enable_utc=True,
     )
     return app
+
+
+def broker_of(redis_url: str) -> tuple[str, dict[str, Any] | None]:
+    """Celery's name of a Redis, and how TLS is checked: as redis-py does it, where kombu would believe anybody.
+
+    `ssl_ca_certs`, `ssl_cert_reqs` and the like in the URL's query count for both.
+    """
+    url = redis_url.replace("unix://", "redis+socket://", 1)
+    if not url.startswith("rediss://"):
+        return url, None
+    address, _, query = url.partition("?")
+    asked: dict[str, Any] = {name: value for name, value in parse_qsl(query) if name.startswith("ssl_")}
+    asked["ssl_cert_reqs"] = VERIFICATION[asked.get("ssl_cert_reqs", "required").lower()]
+    named = asked.get("ssl_check_hostname", "true").lower() in ("true", "1", "yes")
+    asked["ssl_check_hostname"] = named and asked["ssl_cert_reqs"] is ssl.CERT_REQUIRED
+    return address, asked
 
 
 class Message(NamedTuple):

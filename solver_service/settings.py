@@ -17,6 +17,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     api_key: SecretStr | None = None
+    require_keys: bool = False
 
     max_body_bytes: int = Field(default=256 * MEBIBYTE, gt=0)
     max_json_bytes: int = Field(default=8 * MEBIBYTE, gt=0)

@@ -29,7 +29,7 @@ class Services:
     @cached_property
     def door(self) -> Door:
         """Whether callers need a key."""
-        keyless = self.key is None and self.settings.on_loopback
+        keyless = self.key is None and self.settings.on_loopback and not self.settings.require_keys
         return Door(may_be_keyless=keyless, keys_in_use=self.store.apikeys.in_use)
 
     @cached_property

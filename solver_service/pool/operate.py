@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 
 from solver_service.errors import ServiceError, StoreUnavailableError
-from solver_service.pool.running import redis_url_of
+from solver_service.pool.running import mark_keys, redis_url_of
 from solver_service.rules.owners import KEYLESS_OWNER, Scope, create_key
 from solver_service.settings import Settings
 
@@ -73,6 +73,8 @@ def add(
             store.apikeys.add(key)
         except KeyNameTakenError:
             _exit(f"a key named {name!r} exists; revoke it first, or choose another name")
+    if data_dir is not None:
+        mark_keys(data_dir)
     typer.echo(f"key {key.id} ({name}: {_listed(key.scopes)}); it is shown this once:", err=True)
     typer.echo(token)
 
