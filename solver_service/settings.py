@@ -1,8 +1,9 @@
 """The service's settings: flags, then GDSOLVER_* variables, then these defaults; built at entry points only."""
 
 import ipaddress
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MEBIBYTE = 1024 * 1024
@@ -41,6 +42,22 @@ class Settings(BaseSettings):
     heartbeat_s: float = Field(default=2.0, gt=0)
     watch_s: float = Field(default=0.5, gt=0)
     republish_s: float = Field(default=10.0, gt=0)
+
+    @field_validator("redis_url")
+    @classmethod
+    def _readable(cls, url: str) -> str:
+        """A password with characters of its own meaning in a URL splits it elsewhere than it was meant to."""
+        parts = urlsplit(url)
+        try:
+            misread = parts.scheme != "unix" and (parts.port, "@" in parts.path + parts.query + parts.fragment)[1]
+        except ValueError:
+            misread = True
+        if misread:
+            raise ValueError(
+                "cannot be read; write a password with characters such as / # ? @ : in percent-encoding, as "
+                "`python -c \"import urllib.parse; print(urllib.parse.quote(input(), safe=''))\"` prints it"
+            )
+        return url
 
     @property
     def key(self) -> str | None:

@@ -71,7 +71,7 @@ def needing(*scopes: Scope, submitting: bool = False) -> Callable[[Request], Awa
                 detail = f"this key lacks the scope {' or '.join(f'`{scope}`' for scope in scopes)}"
                 raise ProblemError(403, ErrorCode.FORBIDDEN, detail, field="Authorization")
             if submitting:
-                services.store.limits.admit(caller.owner)
+                services.store.limits.admit(caller.owner, token=request.headers.get("idempotency-key"))
             return caller.owner
 
         # In a thread where Redis is asked; a thread costs as much as the answer that the door just remembers.

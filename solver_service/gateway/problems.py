@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 from shared.contracts import FieldError, Problem
 from shared.errors import ContractError, ErrorCode
-from solver_service.errors import StoreFullError, StoreUnavailableError
+from solver_service.errors import StoreFullError, StoreRefusedError, StoreUnavailableError
 from solver_service.store.jobs import IdempotencyMismatchError, QueueFullError
 from solver_service.store.limits import LimitReachedError
 
@@ -134,6 +134,8 @@ def install(app: FastAPI) -> None:
         log.warning("store unavailable", reason=str(error))
         what = "Redis has no memory left" if isinstance(error, StoreFullError) else "Redis is away"
         detail = f"{what}; accepted jobs are kept, try again soon"
+        if isinstance(error, StoreRefusedError):
+            detail = "Redis refuses this gateway's password: its operator has to correct GDSOLVER_REDIS_URL"
         return problem_response(503, ErrorCode.STORE_UNAVAILABLE, detail, headers={"Retry-After": RETRY_AFTER_S})
 
     @app.exception_handler(Exception)

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 
 from solver_service.gateway.door import Door, Failures
 from solver_service.gateway.download import MAX_DOWNLOAD_BYTES
+from solver_service.gateway.readiness import Readiness
 from solver_service.gateway.shares import Shares
 from solver_service.gateway.turns import Turns
 from solver_service.settings import Settings
@@ -31,6 +32,11 @@ class Services:
         """Whether callers need a key."""
         keyless = self.key is None and self.settings.on_loopback and not self.settings.require_keys
         return Door(may_be_keyless=keyless, keys_in_use=self.store.apikeys.in_use)
+
+    @cached_property
+    def readiness(self) -> Readiness:
+        """Whether a job posted now would be solved."""
+        return Readiness(self.store)
 
     @cached_property
     def turns(self) -> Turns:

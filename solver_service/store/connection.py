@@ -6,7 +6,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import redis
 
-from solver_service.errors import StoreFullError, StoreUnavailableError
+from solver_service.errors import StoreFullError, StoreRefusedError, StoreUnavailableError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,6 +24,9 @@ def translated(call: Callable[P, T]) -> Callable[P, T]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return call(*args, **kwargs)
+        except redis.AuthenticationError as error:
+            detail = f"Redis refuses the user or the password of the Redis URL: {error}"
+            raise StoreRefusedError(detail) from error
         except redis.ResponseError as error:
             # A script passes Redis' own word on inside another error.
             full = isinstance(error, redis.OutOfMemoryError) or "OOM command not allowed" in str(error)

@@ -67,10 +67,20 @@ class Limits:
     quota: Bytes
 
     @translated
-    def admit(self, owner: str) -> None:
-        """Count one submission; LimitReachedError when the owner has to wait."""
+    def admit(self, owner: str, *, token: str | None = None) -> None:
+        """Count one submission; LimitReachedError when the owner has to wait.
+
+        One that repeats another by its idempotency key makes nothing new, and is let in all the same.
+        """
         if owner == KEYLESS_OWNER:
             return
+        try:
+            self._admit(owner)
+        except LimitReachedError:
+            if not token or not self.redis.exists(keys.idempotency(owner, token)):
+                raise
+
+    def _admit(self, owner: str) -> None:
         limit, found = self._admitted(owner, self.quota.max_owner_bytes, self.quota.max_bytes)
         if limit == b"bytes":  # so said the sums; what has expired is taken off them now, and they are looked at again
             self.quota.require_room(owner, 1)

@@ -51,3 +51,10 @@ class WorkerStore:
             else:
                 found.append(WorkerInfo.model_validate({**json.loads(beat), "solved": int(count or 0)}))
         return found
+
+    @translated
+    def any_alive(self) -> bool:
+        """Whether there is a worker with a fresh heartbeat; looks at no more of them than it has to."""
+        known = names(name for name, _ in self.redis.zscan_iter(keys.WORKERS))
+        batches = (known[begin : begin + 50] for begin in range(0, len(known), 50))
+        return any(self.redis.exists(*map(keys.worker, batch)) for batch in batches)

@@ -5,11 +5,10 @@ from fastapi.responses import JSONResponse
 
 from shared.contracts import Stats, WorkerInfo, WorkerList
 from shared.errors import ErrorCode
-from solver_service.errors import StoreUnavailableError
 from solver_service.gateway.auth import Admin, Monitor
 from solver_service.gateway.metrics import CONTENT_TYPE, render
 from solver_service.gateway.problems import RETRY_AFTER_S, problem_response
-from solver_service.gateway.services import Injected, Services
+from solver_service.gateway.services import Injected
 from solver_service.rules.jobs import Job
 
 router = APIRouter()
@@ -49,20 +48,12 @@ async def healthz() -> dict[str, str]:
 
 
 @router.get("/readyz", tags=["health"], response_model=None)
-def readyz(services: Injected) -> JSONResponse | dict[str, str]:
+async def readyz(services: Injected) -> JSONResponse | dict[str, str]:
     """Say whether a job posted now would be solved: Redis answers and a worker has a fresh heartbeat."""
-    reason = _not_ready(services)
+    reason = await services.readiness.why_not()
     if reason is None:
         return {"status": "ready"}
     return problem_response(503, ErrorCode.STORE_UNAVAILABLE, reason, headers={"Retry-After": RETRY_AFTER_S})
-
-
-def _not_ready(services: Services) -> str | None:
-    try:
-        services.store.ping()
-        return None if services.store.workers.alive() else "no solver worker has a fresh heartbeat"
-    except StoreUnavailableError:
-        return "Redis does not answer"
 
 
 def _with_jobs(worker: WorkerInfo, running: list[Job]) -> WorkerInfo:
