@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from solver_service.gateway import documents, problems
+from solver_service.gateway import documents, problems, reference
 from solver_service.gateway.guard import Guard
 from solver_service.gateway.routes import events, jobs, pool, problem, snapshots
 from solver_service.gateway.services import Services
@@ -32,6 +32,8 @@ def create_app(services: Services) -> FastAPI:
         title="GDSolver",
         summary="Solves one layer of a stalled network exactly, while gradient descent goes on.",
         version="1",
+        docs_url=None,  # FastAPI's own pages load their scripts from another host
+        redoc_url=None,
         lifespan=lifespan,
         responses=documents.problems(401, 403, 415, 422, 429, 503),
     )
@@ -42,4 +44,5 @@ def create_app(services: Services) -> FastAPI:
     for routes in (snapshots, jobs, events, problem, pool):
         app.include_router(routes.router)
     documents.complete(app)
+    reference.install(app)
     return app
