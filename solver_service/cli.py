@@ -32,7 +32,8 @@ app = typer.Typer(
 )
 
 app.add_typer(operate.keys, name="keys")
-app.command()(operate.status)
+for command in (operate.status, operate.pause, operate.drain, operate.resume):
+    app.command()(command)
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on [default: 127.0.0.1, or GDSOLVER_HOST]")]
 Port = Annotated[

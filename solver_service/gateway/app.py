@@ -7,6 +7,7 @@ from fastapi import FastAPI
 
 from solver_service.gateway import documents, problems, reference
 from solver_service.gateway.guard import Guard
+from solver_service.gateway.observed import Observed
 from solver_service.gateway.routes import events, jobs, pool, problem, snapshots
 from solver_service.gateway.services import Services
 from solver_service.gateway.waiting import WaitingRoom
@@ -39,7 +40,8 @@ def create_app(services: Services) -> FastAPI:
     )
     app.state.services = services
     app.state.waiting_room = room
-    app.add_middleware(Guard, settings=services.settings, door=services.door)
+    app.add_middleware(Guard, settings=services.settings, door=services.door, on_their_way=services.uploads)
+    app.add_middleware(Observed, traffic=services.traffic)
     problems.install(app)
     for routes in (snapshots, jobs, events, problem, pool):
         app.include_router(routes.router)

@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from shared.errors import ErrorCode
 from solver_service.gateway.guard import UPLOAD
+from solver_service.gateway.observed import CALLER
 from solver_service.gateway.problems import ProblemError
 from solver_service.gateway.services import Services
 from solver_service.gateway.shares import Upload
@@ -48,10 +49,10 @@ def _holder(services: Services, token: str, *, guessed: bool) -> Caller | None:
     expected = services.key
     comparable = expected is not None and (len(expected) >= UNGUESSABLE or not guessed)
     if expected is not None and comparable and hmac.compare_digest(token.encode(), expected.encode()):
-        return Caller(owners.owner_of(expected), ALL_SCOPES)
+        return Caller(owners.owner_of(expected), ALL_SCOPES, "settings")
     key_id = owners.key_id(token)
     key = None if key_id is None else services.store.apikeys.find(key_id)
-    return Caller(key.owner, key.scopes) if key is not None and key.opens_with(token) else None
+    return Caller(key.owner, key.scopes, key.id) if key is not None and key.opens_with(token) else None
 
 
 def needing(*scopes: Scope, submitting: bool = False) -> Callable[[Request], Awaitable[str]]:
@@ -67,6 +68,7 @@ def needing(*scopes: Scope, submitting: bool = False) -> Callable[[Request], Awa
 
         def let_in() -> str:
             caller = authenticate(services, authorization, address)
+            request.scope[CALLER] = caller.owner, caller.key
             if not set(scopes) & set(caller.scopes):
                 detail = f"this key lacks the scope {' or '.join(f'`{scope}`' for scope in scopes)}"
                 raise ProblemError(403, ErrorCode.FORBIDDEN, detail, field="Authorization")

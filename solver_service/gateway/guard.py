@@ -34,12 +34,12 @@ LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 class Guard:
     """ASGI middleware that looks at headers and counts the body as it streams."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, door: Door) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, door: Door, on_their_way: Shares) -> None:
         self._app = app
         self._door = door
         self._max_bytes = settings.max_body_bytes
         self._max_json_bytes = settings.max_json_bytes
-        self.on_their_way = Shares(settings.max_body_bytes_in_flight)
+        self._on_their_way = on_their_way
         self._grace_s = settings.body_grace_s
         self._s_per_byte = settings.body_s_per_mebibyte / MEBIBYTE
 
@@ -92,7 +92,7 @@ class Guard:
         received, whole = 0, False
         patience_s = self._grace_s  # what is waited for the next piece; each piece earns some, but none is saved up
         sender = scope.get("client") or ("",)
-        upload = scope[UPLOAD] = Upload(self.on_their_way, f"address {sender[0]}")
+        upload = scope[UPLOAD] = Upload(self._on_their_way, f"address {sender[0]}")
 
         async def counted() -> Message:
             nonlocal received, whole, patience_s

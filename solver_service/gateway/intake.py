@@ -11,10 +11,12 @@ from solver_service.gateway.problems import ProblemError
 from solver_service.gateway.services import Services
 from solver_service.milp.support import check_supported
 from solver_service.rules import jobs
+from solver_service.store.operation import Mode
 
 log = structlog.get_logger()
 
 MAX_KEY_LENGTH = 255
+DRAINING_RETRY_S = 30
 MAX_SPEC_BYTES = 128 * 1024
 """Of a spec without its snapshot: it is part of a record that is kept for days, and read with every look at the job."""
 LOADED_BYTES = 16
@@ -29,10 +31,13 @@ def store_snapshot(services: Services, owner: str, data: bytes) -> tuple[Snapsho
     return SnapshotInfo(id=found, bytes=len(data), shapes=snapshot.shapes()), new
 
 
-def submit(services: Services, owner: str, spec: JobSpec, *, token: str | None) -> jobs.Job:
+def submit(services: Services, owner: str, spec: JobSpec, *, token: str | None, key: str = "") -> jobs.Job:
     """Check a spec against its snapshot and queue the job, once per idempotency key."""
     if token is not None and not 0 < len(token) <= MAX_KEY_LENGTH:
         raise SpecError(f"expected 1 to {MAX_KEY_LENGTH} characters", field="Idempotency-Key")
+    if services.store.operation.mode() is Mode.DRAINING:
+        detail = "this pool finishes what it has and accepts nothing more; try again later, or another pool"
+        raise ProblemError(503, ErrorCode.DRAINING, detail, retry_after_s=DRAINING_RETRY_S)
     _require_small(spec)
     snapshot, reference = _find_snapshot(services, owner, spec)
     spec.check(snapshot)
@@ -40,11 +45,12 @@ def submit(services: Services, owner: str, spec: JobSpec, *, token: str | None) 
     check_loadable(snapshot, spec)
     store = services.store
     job = jobs.create(spec, snapshot=reference, owner=owner, now=store.jobs.now())
+    job = job.model_copy(update={"key": key, "request": structlog.contextvars.get_contextvars().get("request", "")})
     once = None if token is None else (token, jobs.spec_digest(spec, reference))
     job, new = store.jobs.add(job, idempotency=once)
     _supersede_older(services, job)  # a repeated submission, too: the first one may not have come so far
     if new:
-        log.info("job queued", job=job.id, objective=spec.objective, run=spec.run)
+        log.info("job queued", job=job.id, objective=spec.objective, run=spec.run, owner=owner, key=key)
     return job
 
 

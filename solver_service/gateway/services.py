@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 
 from solver_service.gateway.door import Door, Failures
 from solver_service.gateway.download import MAX_DOWNLOAD_BYTES
+from solver_service.gateway.observed import Traffic
 from solver_service.gateway.readiness import Readiness
 from solver_service.gateway.shares import Shares
 from solver_service.gateway.turns import Turns
@@ -42,6 +43,16 @@ class Services:
     def turns(self) -> Turns:
         """How much submitting goes on at once."""
         return Turns()
+
+    @cached_property
+    def traffic(self) -> Traffic:
+        """What this gateway has answered."""
+        return Traffic()
+
+    @cached_property
+    def uploads(self) -> Shares:
+        """The bytes that are on their way from clients."""
+        return Shares(self.settings.max_body_bytes_in_flight)
 
     @cached_property
     def downloads(self) -> Shares:

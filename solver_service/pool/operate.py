@@ -200,6 +200,55 @@ def status(
                     live.update(render(look(store)), refresh=True)
 
 
+def pause(redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
+    """Let no further job begin: those at work end, submissions wait in the queue until `resume`.
+
+    Example: gdsolver-pool pause --data-dir ./pool
+    """
+    from solver_service.store.operation import Mode  # noqa: PLC0415 (needs Redis' client)
+
+    with _opened(redis_url, data_dir) as store:
+        store.operation.set(Mode.PAUSED)
+    typer.echo("paused: no further job begins until `gdsolver-pool resume`")
+
+
+def drain(
+    redis_url: RedisUrl = None,
+    data_dir: DataDir = None,
+    wait: Annotated[bool, typer.Option("--wait", help="End only when nothing is queued or running.")] = False,
+) -> None:
+    """Accept no further job (503, with when to try again); those that are queued are solved.
+
+    Example: gdsolver-pool drain --wait --data-dir ./pool
+    """
+    from solver_service.store.operation import Mode  # noqa: PLC0415 (needs Redis' client)
+
+    with _opened(redis_url, data_dir) as store:
+        store.operation.set(Mode.DRAINING)
+        typer.echo("draining: no further job is accepted until `gdsolver-pool resume`")
+        counts = store.jobs.counts()
+        while wait and counts["queued"] + counts["running"]:
+            time.sleep(REFRESH_S)
+            counts = store.jobs.counts()
+    if wait:
+        typer.echo("drained: nothing is queued or running")
+
+
+def resume(redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
+    """Run the pool as usual again, after `pause` or `drain`.
+
+    Example: gdsolver-pool resume --data-dir ./pool
+    """
+    from solver_service.store.operation import Mode  # noqa: PLC0415 (needs Redis' client)
+
+    with _opened(redis_url, data_dir) as store:
+        store.operation.set(Mode.RUNNING)
+        waiting = store.jobs.unclaimed(older_than=store.jobs.now() + 1, most=100_000)
+        for job in waiting:  # a worker that was asked while the pool was paused has dropped the message
+            store.jobs.send_again(job)
+    typer.echo(f"running: {len(waiting)} jobs are queued")
+
+
 @contextlib.contextmanager
 def _opened(redis_url: str | None, data_dir: Path | None) -> Iterator["Store"]:
     """Open the store that the options name; what goes wrong ends the command with one clear line."""

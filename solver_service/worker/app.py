@@ -19,6 +19,7 @@ from solver_service.queue import MODEL_TASK, QUEUES, TASK
 from solver_service.reaper import give_up
 from solver_service.settings import Settings
 from solver_service.store import Store
+from solver_service.store.operation import Mode
 from solver_service.worker.models import write_model
 from solver_service.worker.tasks import Attempts
 from solver_service.worker.watchdog import Watchdog
@@ -74,6 +75,8 @@ def _register_task(app: Celery, settings: Settings, name: str, *, shutting_down:
             store, stopping = Store.open(settings), shutting_down.is_set
             watchdog = Watchdog(store, every_s=settings.watch_s, shutting_down=stopping)
             attempts.append(Attempts(store, settings, name, watchdog, stopping))
+        if attempts[0].store.operation.mode() is Mode.PAUSED:
+            return  # the job stays queued: `gdsolver-pool resume` sends its message again
         attempts[0].run(job_id)
 
     def write(job_id: str) -> None:

@@ -45,7 +45,9 @@ class Attempts:
         job = _patiently(lambda: self.store.jobs.update(job_id, partial(claim, now=now())))
         if job is None or job.state is not State.RUNNING:
             return
-        with structlog.contextvars.bound_contextvars(job=job.id, attempt=job.attempt):
+        names = {"job": job.id, "attempt": job.attempt, "owner": job.owner, "key": job.key, "request": job.request}
+        with structlog.contextvars.bound_contextvars(**names):
+            log.info("audit", what="attempt", worker=self.worker)
             self._attempt(job)
 
     def _attempt(self, job: jobs.Job) -> None:

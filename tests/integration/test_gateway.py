@@ -307,7 +307,7 @@ def test_readiness_needs_a_worker(gateway: Gateway, client: TestClient) -> None:
     assert client.get("/healthz").status_code == 200
     assert client.get("/readyz").status_code == 503
     gateway.store.workers.beat("w", host="h", pid=1, slots=1)
-    assert client.get("/readyz").status_code == 200
+    wait_for(lambda: client.get("/readyz").status_code == 200)
     assert client.get("/v1/workers").json()["workers"][0]["name"] == "w"
 
 

@@ -18,6 +18,7 @@ from solver_service.gateway.documents import SPEC_EXAMPLE, Responses, problems
 from solver_service.gateway.download import sending
 from solver_service.gateway.guard import UPLOAD, media_type, require_media_type
 from solver_service.gateway.intake import cancel, store_snapshot, submit
+from solver_service.gateway.observed import CALLER
 from solver_service.gateway.problems import ProblemError, validation_response
 from solver_service.gateway.services import Injected, Services
 from solver_service.gateway.shares import Upload
@@ -85,6 +86,7 @@ class Submission:
     room: WaitingRoom
     token: str | None
     wait_s: float
+    key: str = ""
 
     async def queue(self, text: bytes, snapshot: bytes | None, response: Response) -> Job | Response:
         """Parse the spec, store what came with it, queue the job; the response to a spec that is not valid."""
@@ -122,13 +124,13 @@ class Submission:
                 raise SpecError("leave it out: the snapshot comes as the form's file", field="spec.snapshot")
             info, _ = store_snapshot(self.services, self.owner, snapshot)
             spec = spec.model_copy(update={"snapshot": info.id})
-        return submit(self.services, self.owner, spec, token=self.token)
+        return submit(self.services, self.owner, spec, token=self.token, key=self.key)
 
 
 async def _submission(
-    services: Injected, owner: Submitter, room: Room, wait_s: Preferred, token: Token = None
+    request: Request, services: Injected, owner: Submitter, room: Room, wait_s: Preferred, token: Token = None
 ) -> Submission:
-    return Submission(services, owner, room, token, wait_s)
+    return Submission(services, owner, room, token, wait_s, request.scope[CALLER][1])
 
 
 Submitted = Annotated[Submission, Depends(_submission)]

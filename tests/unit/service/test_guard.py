@@ -10,6 +10,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from solver_service.gateway.door import Door
 from solver_service.gateway.guard import UPLOAD, Guard
+from solver_service.gateway.shares import Shares
 from solver_service.settings import MEBIBYTE, Settings
 
 SCOPE = {"type": "http", "method": "POST", "path": "/v1/snapshots", "headers": [(b"host", b"127.0.0.1")]}
@@ -53,7 +54,8 @@ async def send(_: Message) -> None:
 
 def guard(app: Reader, **settings: object) -> Guard:
     door = Door(may_be_keyless=True, keys_in_use=lambda: False)
-    return Guard(app, settings=Settings(**settings), door=door)  # type: ignore[arg-type]
+    chosen = Settings(**settings)  # type: ignore[arg-type]
+    return Guard(app, settings=chosen, door=door, on_their_way=Shares(chosen.max_body_bytes_in_flight))
 
 
 def test_a_body_that_trickles_is_refused_in_time() -> None:
@@ -125,7 +127,7 @@ def test_keys_that_hold_all_they_can_leave_room_for_another(greedy: int) -> None
     silent, modest, shared = asyncio.run(scenario())
     assert {error.status_code for app in silent for error in app.refused} == {429}
     assert modest.refused == []
-    assert shared.on_their_way.held == 0
+    assert shared._on_their_way.held == 0
 
 
 def test_one_key_alone_may_send_the_largest_body_there_is() -> None:
