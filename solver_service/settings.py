@@ -21,7 +21,7 @@ class Settings(BaseSettings):
     require_keys: bool = False
 
     max_body_bytes: int = Field(default=256 * MEBIBYTE, gt=0)
-    max_json_bytes: int = Field(default=8 * MEBIBYTE, gt=0)
+    max_json_bytes: int = Field(default=MEBIBYTE, gt=0)
     max_body_bytes_in_flight: int = Field(default=384 * MEBIBYTE, gt=0)
     body_grace_s: float = Field(default=10.0, gt=0)
     body_s_per_mebibyte: float = Field(default=10.0, gt=0)

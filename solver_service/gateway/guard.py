@@ -18,9 +18,9 @@ from solver_service.gateway.shares import Shares, Upload
 from solver_service.settings import MEBIBYTE, Settings
 
 UNPAUSED_BYTES = 64 * MEBIBYTE
-"""So much of a body is read as fast as it comes."""
+"""So much of a body is read as fast as it comes, if no other is on its way."""
 PAUSE_S = 0.005
-"""After each MiB beyond: a long upload must not keep the event loop to itself (200 MB a second are left to it)."""
+"""After each MiB beyond, times the uploads: all together leave the event loop to others (200 MB a second)."""
 
 TAKE_SNAPSHOTS = ("/v1/snapshots", "/v1/solve")
 TAKES_SPECS = "/v1/jobs"
@@ -40,6 +40,7 @@ class Guard:
         self._max_bytes = settings.max_body_bytes
         self._max_json_bytes = settings.max_json_bytes
         self._on_their_way = on_their_way
+        self._uploads = 0
         self._grace_s = settings.body_grace_s
         self._s_per_byte = settings.body_s_per_mebibyte / MEBIBYTE
 
@@ -89,13 +90,13 @@ class Guard:
         return f"the body is over {most:,} bytes; send fewer samples or project the inputs"
 
     async def _with_counted_body(self, scope: Scope, receive: Receive, send: Send, *, most: int) -> None:
-        received, whole = 0, False
+        received, whole, long = 0, False, False
         patience_s = self._grace_s  # what is waited for the next piece; each piece earns some, but none is saved up
         sender = scope.get("client") or ("",)
         upload = scope[UPLOAD] = Upload(self._on_their_way, f"address {sender[0]}")
 
         async def counted() -> Message:
-            nonlocal received, whole, patience_s
+            nonlocal received, whole, long, patience_s
             if whole:  # what comes now is the client's leaving, which may take as long as it likes
                 return await receive()
             began = time.monotonic()
@@ -115,13 +116,17 @@ class Guard:
                 detail = "uploads of this key hold their share of what may be on its way already; try again later"
                 raise HTTPException(429, detail, {"Retry-After": RETRY_AFTER_S})
             if received // MEBIBYTE > (received - size) // MEBIBYTE:
-                await asyncio.sleep(PAUSE_S if received > UNPAUSED_BYTES else 0)
+                self._uploads += not long
+                long = True
+                alone = self._uploads == 1
+                await asyncio.sleep(0 if alone and received < UNPAUSED_BYTES else PAUSE_S * self._uploads)
             return message
 
         try:
             await self._app(scope, counted, send)
         finally:
             upload.done()
+            self._uploads -= long
 
     def _too_slow(self, received: int) -> str:
         return (

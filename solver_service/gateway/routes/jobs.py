@@ -17,7 +17,7 @@ from solver_service.gateway.body import read_body
 from solver_service.gateway.documents import SPEC_EXAMPLE, Responses, problems
 from solver_service.gateway.download import sending
 from solver_service.gateway.guard import UPLOAD, media_type, require_media_type
-from solver_service.gateway.intake import cancel, store_snapshot, submit
+from solver_service.gateway.intake import MAX_SPEC_BYTES, cancel, store_snapshot, submit
 from solver_service.gateway.observed import CALLER
 from solver_service.gateway.problems import ProblemError, validation_response
 from solver_service.gateway.services import Injected, Services
@@ -30,6 +30,8 @@ router = APIRouter(prefix="/v1", tags=["jobs"])
 JobId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
 Token = Annotated[str | None, Header(alias="Idempotency-Key")]
 
+JSON_TIMES = 8
+"""A byte of JSON takes as much memory and time as so many of a snapshot."""
 MAX_PAGE_BYTES = 500_000
 """Of records on a page; what is sent says run and tags twice."""
 
@@ -93,8 +95,11 @@ class Submission:
         if len(text) > (most := self.services.settings.max_json_bytes):
             detail = f"the spec is over {most:,} bytes; upload the snapshot as safetensors"
             raise ProblemError(413, ErrorCode.TOO_LARGE, detail, field="spec")
+        if len(text) > 2 * MAX_SPEC_BYTES and b'"tensors"' not in text:  # parsing it would keep everybody waiting
+            detail = f"{len(text):,} bytes without a snapshot in it, at most {MAX_SPEC_BYTES:,} are kept"
+            raise ProblemError(413, ErrorCode.TOO_LARGE, detail, field="spec")
         try:
-            async with self.services.turns.turn(self.owner, len(text) + len(snapshot or b"")):
+            async with self.services.turns.turn(self.owner, JSON_TIMES * len(text) + len(snapshot or b"")):
                 job = await run_in_threadpool(self._submit, text, snapshot)  # all of it: a spec may be long
         except InvalidSpecError as error:
             return validation_response(error.found)
