@@ -152,7 +152,7 @@ def test_slow_clients_are_closed(redis_url: str) -> None:
     """Silence, half a header, a body that never comes and one that nobody wants each end after their time."""
     slow = {"GDSOLVER_HEADERS_WITHIN_S": "0.5", "GDSOLVER_BODY_GRACE_S": "0.5"}
     post = b"POST /v1/snapshots HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000\r\n"
-    unwanted = b"POST /v1/nowhere HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000\r\n\r\n"
+    unwanted = b"POST /v1/nowhere HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 60000\r\n\r\n"
     with running_gateway(redis_url, **slow) as port:
         address = ("127.0.0.1", port)
         began = time.monotonic()
