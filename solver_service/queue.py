@@ -104,8 +104,8 @@ class Messages:
         return self._packed(TASK, job, f"gdsolver.{job.spec.priority}", limit_s=hard_limit(job))
 
     def to_write_model(self, job: Job) -> Message:
-        """Ask for the job's model to be written; behind whatever is normal, as anybody may ask."""
-        return self._packed(MODEL_TASK, job, QUEUES[1], limit_s=MODEL_LIMIT_S)
+        """Ask for the job's model to be written; behind all jobs, as anybody may ask."""
+        return self._packed(MODEL_TASK, job, QUEUES[2], limit_s=MODEL_LIMIT_S)
 
     def _packed(self, task: str, job: Job, queue: str, *, limit_s: int) -> Message:
         task_message = self._amqp.create_task_message(
