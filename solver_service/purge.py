@@ -1,10 +1,11 @@
-"""Ends and deletes what a key has made: single snapshots on its own request, all of it on an operator's."""
+"""What an operator does to jobs: ends and deletes what a key has made, and wakes a pool that was paused."""
 
 from dataclasses import dataclass
 from functools import partial
 
 import structlog
 
+from shared.contracts import State
 from solver_service.errors import ServiceError
 from solver_service.rules import jobs
 from solver_service.store import Store, keys
@@ -73,6 +74,16 @@ def purge(store: Store, owner: str) -> Purged:
         store.redis.delete(keys.jobs(owner), keys.unfinished(owner), keys.models_wanted(owner), *rest)
     log.info("purged", owner=owner, jobs=len(gone), snapshots=dropped, still_running=len(running))
     return Purged(len(gone), dropped, len(running))
+
+
+@translated
+def wake(store: Store) -> int:
+    """Send all queued jobs' messages again: workers that were asked while the pool was paused have dropped them."""
+    ids = names(store.redis.zrange(keys.QUEUED, 0, -1))
+    waiting = [job for job in store.jobs.get_many(ids) if job is not None and job.state is State.QUEUED]
+    for job in waiting:
+        store.jobs.send_again(job)
+    return len(waiting)
 
 
 @translated

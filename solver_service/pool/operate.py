@@ -239,14 +239,13 @@ def resume(redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
 
     Example: gdsolver-pool resume --data-dir ./pool
     """
-    from solver_service.store.operation import Mode  # noqa: PLC0415 (needs Redis' client)
+    from solver_service.purge import wake  # noqa: PLC0415 (these need Redis' client)
+    from solver_service.store.operation import Mode  # noqa: PLC0415
 
     with _opened(redis_url, data_dir) as store:
         store.operation.set(Mode.RUNNING)
-        waiting = store.jobs.unclaimed(older_than=store.jobs.now() + 1, most=100_000)
-        for job in waiting:  # a worker that was asked while the pool was paused has dropped the message
-            store.jobs.send_again(job)
-    typer.echo(f"running: {len(waiting)} jobs are queued")
+        waiting = wake(store)
+    typer.echo(f"running: {waiting} jobs are queued")
 
 
 @contextlib.contextmanager
