@@ -5,7 +5,7 @@ A message is written together with the record that it speaks of, so that neither
 
 import ssl
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 from celery import Celery
 from celery.utils import uuid
@@ -14,6 +14,7 @@ from kombu.transport import virtual
 from kombu.utils.json import dumps
 
 from solver_service.rules.jobs import Job
+from solver_service.sentinel import sentinels
 
 TASK = "gdsolver.solve"
 MODEL_TASK = "gdsolver.write_model"
@@ -29,6 +30,7 @@ def celery_app(redis_url: str, *, current: bool = True) -> Celery:
     One that is not `current` serves its maker alone: it leaves the process's own application what it is.
     """
     broker, tls = broker_of(redis_url)
+    known = sentinels(redis_url)
     app = Celery("gdsolver", broker=broker, set_as_current=current)
     app.conf.update(
         accept_content=["json"],
@@ -51,6 +53,7 @@ def celery_app(redis_url: str, *, current: bool = True) -> Celery:
             "queue_order_strategy": "priority",
             "socket_timeout": 10,
             "socket_connect_timeout": 3,
+            **({} if known is None else {"master_name": known.name, "sentinel_kwargs": {"password": known.password}}),
         },
         task_create_missing_queues=True,
         enable_utc=True,
@@ -63,6 +66,9 @@ def broker_of(redis_url: str) -> tuple[str, dict[str, Any] | None]:
 
     `ssl_ca_certs`, `ssl_cert_reqs` and the like in the URL's query count for both.
     """
+    if (known := sentinels(redis_url)) is not None:
+        secret = "" if known.password is None else f":{quote(known.password, safe='')}@"
+        return ";".join(f"sentinel://{secret}{host}:{port}/{known.db}" for host, port in known.hosts), None
     url = redis_url.replace("unix://", "redis+socket://", 1)
     if not url.startswith("rediss://"):
         return url, None

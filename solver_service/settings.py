@@ -6,6 +6,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from solver_service.sentinel import sentinels
+
 MEBIBYTE = 1024 * 1024
 
 
@@ -14,7 +16,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="GDSOLVER_", frozen=True, extra="ignore")
 
-    redis_url: str = Field(default="redis://127.0.0.1:6379/0", pattern=r"^(redis|rediss|unix)://.+")
+    redis_url: str = Field(default="redis://127.0.0.1:6379/0", pattern=r"^(redis|rediss|unix|redis\+sentinel)://.+")
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     api_key: SecretStr | None = None
@@ -47,6 +49,8 @@ class Settings(BaseSettings):
     @classmethod
     def _readable(cls, url: str) -> str:
         """A password with characters of its own meaning in a URL splits it elsewhere than it was meant to."""
+        if sentinels(url) is not None:
+            return url
         parts = urlsplit(url)
         try:
             misread = parts.scheme != "unix" and (parts.port, "@" in parts.path + parts.query + parts.fragment)[1]
