@@ -149,8 +149,8 @@ class EmbeddedPool:
         workers, stored = WorkerStore(client, self.settings.heartbeat_s), ApiKeyStore(client)
         redis_child, gateway, *others = self._children
         while not over.wait(LOOK_S):
-            redis_child.watch(_answers(client))
-            gateway.watch(answers(host, port, "/healthz"))
+            redis_child.watch(_lives(client))
+            gateway.watch(status_of(host, port, "/healthz") is not None)
             try:
                 alive = {worker.pid for worker in workers.alive()}
                 if "GDSOLVER_REQUIRE_KEYS" not in self._environment and stored.in_use():
@@ -201,12 +201,17 @@ def redis_command(socket_path: Path, data_dir: Path) -> list[str]:
 
 def answers(host: str, port: int, path: str) -> bool:
     """Whether a gateway answers with 200."""
+    return status_of(host, port, path) == http.HTTPStatus.OK
+
+
+def status_of(host: str, port: int, path: str) -> int | None:
+    """With which status a gateway answers; None when it does not."""
     connection = http.client.HTTPConnection(host, port, timeout=ANSWERS_WITHIN_S)
     try:
         connection.request("GET", path)
-        return connection.getresponse().status == http.HTTPStatus.OK
+        return connection.getresponse().status
     except (OSError, http.client.HTTPException):
-        return False
+        return None
     finally:
         connection.close()
 
@@ -228,6 +233,16 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
 def _answers(client: "redis.Redis") -> bool:
     try:
         return bool(client.ping())
+    except (redis.RedisError, OSError):
+        return False
+
+
+def _lives(client: "redis.Redis") -> bool:
+    """Whether Redis answers at all: while it reads its log it says that it does."""
+    try:
+        return bool(client.ping())
+    except redis.BusyLoadingError:
+        return True
     except (redis.RedisError, OSError):
         return False
 
