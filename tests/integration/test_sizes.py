@@ -1,17 +1,19 @@
 """Sizes of what submissions name and records keep: bounded before anything is queued, with words that say how."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
 from starlette.testclient import TestClient
 
-from shared.contracts import JobError
-from shared.errors import ErrorCode
+from shared.contracts import JobError, JobSpec
+from shared.errors import ErrorCode, SpecError
+from solver_service.milp import problem_file
 from solver_service.queue import MODEL_TASK, QUEUES
 from solver_service.rules.owners import Scope, create_key
 from solver_service.settings import Settings
 from solver_service.worker.models import write_model
-from tests.conftest import sent
+from tests.conftest import ROOT, sent, small_snapshot
 from tests.integration.test_gateway import SPEC, Gateway, assert_problem, post, upload
 
 
@@ -113,3 +115,26 @@ def test_a_model_that_does_not_fit_the_share_is_refused_as_such(gateway: Gateway
     assert record is not None
     gateway.store.models.refuse(record, JobError(code=ErrorCode.STORAGE_FULL, detail="full"))
     assert_problem(client.get(f"/v1/jobs/{job}/problem"), 429, "storage_full")
+
+
+def test_a_model_that_is_too_large_is_not_even_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its size is known from the inputs alone, before anything of the job is put into float64."""
+    monkeypatch.setattr(problem_file, "problem_of", lambda *_: pytest.fail("the problem was built"))
+    snapshot = small_snapshot(n=2000, d=400, classes=5)
+    with pytest.raises(SpecError, match="coefficients") as refused:
+        problem_file.mps(snapshot, JobSpec(objective="hinge", radius=0.1))
+    assert refused.value.code is ErrorCode.TOO_LARGE
+
+
+def test_what_runs_in_containers_is_confined() -> None:
+    """Redis, gateway and worker have a read-only root, no capabilities, no new privileges, a password and limits."""
+    text = (ROOT / "docker-compose.yml").read_text()
+    confined = text.partition("x-confined:")[2].partition("\n\n")[0]
+    for line in ("read_only: true", "cap_drop: [ALL]", "no-new-privileges:true", "pids_limit:"):
+        assert line in confined
+    for name in ("redis", "gateway", "worker"):
+        part = re.split(r"\n  \w[\w-]*:\n", text.partition(f"\n  {name}:\n")[2])[0]
+        assert "<<: *confined" in part
+        assert "mem_limit:" in part
+    assert "--requirepass" in text
+    assert "--maxmemory\n" in text
