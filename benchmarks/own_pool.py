@@ -14,7 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from solver_service.pool.local import Child, ready, redis_command  # noqa: E402 (from a checkout, whatever is installed)
+from solver_service.pool.children import Child  # noqa: E402 (from a checkout, whatever is installed)
+from solver_service.pool.local import answers, redis_command  # noqa: E402
 
 LIFELINE = [sys.executable, "-m", "solver_service.pool.lifeline"]
 
@@ -69,7 +70,7 @@ class OwnPool:
         for index in range(1, self.workers + 1):
             self.add_worker(index)
         host, port = self.listener.getsockname()
-        until(lambda: ready(host, port), 60, "the pool did not become ready")
+        until(lambda: answers(host, port, "/readyz"), 60, "the pool did not become ready")
 
     def add_worker(self, index: int, *, slots: int = 1) -> None:
         """Start one more worker, a process tree of its own with so many solving children."""
@@ -122,7 +123,7 @@ class OwnPool:
                     self.children[name].signal(15)  # type: ignore[arg-type]
             for name in group:
                 if name in self.children:
-                    self.children[name].wait(time.monotonic() + 15)
+                    self.children[name].end(time.monotonic() + 15)
 
 
 @contextlib.contextmanager

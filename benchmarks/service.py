@@ -32,7 +32,7 @@ from stand_in import NOTHING, SLEEP
 from shared.contracts import JobSpec
 from shared.snapshot import Snapshot
 from solver_service.milp.solve import solve
-from solver_service.pool.local import Child
+from solver_service.pool.children import Child
 from trainer.pool.client import SolverClient
 
 MEGABYTE = 1_000_000
@@ -246,7 +246,7 @@ def rate_of(snapshot: Snapshot, spec: JobSpec, slots: int, jobs: int) -> float:
     """Jobs a second, from the first one's start to the last one's end, when all wait already."""
     with own_pool(1) as pool, SolverClient(pool.url) as client:
         pool.signal("worker-1", signal.SIGTERM)
-        pool.children["worker-1"].wait(time.monotonic() + 20)
+        pool.children["worker-1"].end(time.monotonic() + 20)
         spec = spec.model_copy(update={"snapshot": client.upload(snapshot)})
         names = [client.submit(spec).id for _ in range(jobs)]
         del pool.children["worker-1"]

@@ -98,6 +98,13 @@ def _check_lists(constraint: "Constraint", snapshot: Snapshot, where: str) -> No
         outside = [number for number in numbers if not 0 <= number < size]
         if outside:
             raise SpecError(f"{outside[0]} is out of range, expected 0 to {size - 1}", field=f"{where}.{name}")
+        _check_distinct(numbers, f"{where}.{name}")
+
+
+def _check_distinct(numbers: Sequence[int], field: str) -> None:
+    """A list that names each thing once is no longer than the snapshot has things to name."""
+    if len(set(numbers)) < len(numbers):
+        raise SpecError("names a number twice; name each once", field=field)
 
 
 def _check_samples(constraint: "Constraint", snapshot: Snapshot, where: str) -> None:
@@ -114,7 +121,7 @@ def _check_samples(constraint: "Constraint", snapshot: Snapshot, where: str) -> 
         )
     if constraint.type != "precision_floor":
         weighty = sample_weights(snapshot) > 0
-        present = np.unique(class_targets(snapshot)[weighty])
+        present = set(np.unique(class_targets(snapshot)[weighty]).tolist())
         missing = [number for number in constraint.classes or () if number not in present]
         if missing:
             raise SpecError(
@@ -138,7 +145,8 @@ def _check_groups(constraint: "Constraint", snapshot: Snapshot, where: str) -> N
         raise SpecError("needs each sample's group: send the tensor `group` [N] (i64)", field=f"{where}.groups")
     if not constraint.groups:
         raise SpecError("an empty list selects nothing; leave it out for floors per class", field=f"{where}.groups")
-    present = np.unique(snapshot.group[sample_weights(snapshot) > 0])
+    _check_distinct(constraint.groups, f"{where}.groups")
+    present = set(np.unique(snapshot.group[sample_weights(snapshot) > 0]).tolist())
     missing = [number for number in constraint.groups if number not in present]
     if missing:
         raise SpecError(

@@ -27,6 +27,7 @@ class ErrorCode(StrEnum):
     STORAGE_FULL = "storage_full"
     REQUEST_TIMEOUT = "request_timeout"
     STORE_UNAVAILABLE = "store_unavailable"
+    DRAINING = "draining"
     WORKER_LOST = "worker_lost"
     SOLVER_ERROR = "solver_error"
     NOT_FINITE = "not_finite"

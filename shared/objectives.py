@@ -17,6 +17,7 @@ from shared.snapshot import (
     class_targets,
     label_targets,
     regression_targets,
+    values_of,
 )
 
 ObjectiveName = Literal[
@@ -117,9 +118,13 @@ class Objective:
             )
         self._check_finite(snapshot)
 
+    def surely_finite(self, snapshot: Snapshot) -> bool:
+        """Whether sizes alone say that the value at the start is finite; an outline of the snapshot is enough."""
+        return _largest_output(snapshot) < SAFE and self.l2 < SAFE
+
     def _check_finite(self, snapshot: Snapshot) -> None:
         """The value at the start has to be a number; the exact one is looked at only where a crude bound is not."""
-        if _largest_output(snapshot) < SAFE and self.l2 < SAFE:
+        if self.surely_finite(snapshot):
             return
         with np.errstate(all="ignore"):
             value = self.value(snapshot, snapshot.weight, snapshot.bias)
@@ -226,7 +231,10 @@ def _largest_output(snapshot: Snapshot) -> float:
 
 
 def _largest(array: FloatArray | IntArray | None) -> float:
-    return 0.0 if array is None else max(abs(float(array.max())), abs(float(array.min())))
+    if array is None:
+        return 0.0
+    values = values_of(array)
+    return max(abs(float(values.max())), abs(float(values.min())))
 
 
 def sample_weights(snapshot: Snapshot) -> Array:

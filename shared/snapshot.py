@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import safetensors
@@ -39,7 +39,7 @@ _DTYPES = {
     "radius": ("F32",),
     "bias_radius": ("F32",),
 }
-_BYTES = {"F16": 2, "BF16": 2, "F32": 4, "I64": 8}
+ITEM_BYTES = {"F16": 2, "BF16": 2, "F32": 4, "I64": 8}
 _METADATA_FIELDS = {"format", "task", "activation", "tail", "note"}
 
 
@@ -130,20 +130,20 @@ class Snapshot:
         return bytes(safetensors.numpy.save(tensors, metadata={"snapshot": json.dumps(metadata, sort_keys=True)}))
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
+    def from_bytes(cls, data: bytes) -> "Snapshot":
         """Decode and check safetensors bytes; nothing is allocated before the header is believed."""
         header, metadata = read_header(data)
         try:
             raw = dict(_deserialize(data))
         except safetensors.SafetensorError as error:
             raise SnapshotError(f"not a complete safetensors file: {error}") from error
-        arrays = {name: _decode(raw[name]["data"], entry["dtype"], entry["shape"]) for name, entry in header.items()}
-        return cls._assemble(metadata, arrays)
+        arrays = {name: decode(raw[name]["data"], entry["dtype"], entry["shape"]) for name, entry in header.items()}
+        return assemble(metadata, arrays)
 
     @classmethod
     def from_lists(
         cls, *, task: Task, activation: str, tail: list[str], tensors: Mapping[str, object], note: Mapping[str, Any]
-    ) -> Self:
+    ) -> "Snapshot":
         """Build one from nested lists, as small problems travel inside a job spec."""
         arrays: dict[str, NDArray[Any]] = {}
         for name, values in tensors.items():
@@ -157,30 +157,29 @@ class Snapshot:
                 raise SnapshotError(f"expected {'integers' if integral else 'numbers'}", field=name)
             with np.errstate(over="ignore"):
                 arrays[name] = array.astype(np.int64 if integral else np.float32)
-        return cls._assemble({"task": task, "activation": activation, "tail": tail, "note": note}, arrays)
+        return assemble({"task": task, "activation": activation, "tail": tail, "note": note}, arrays)
 
-    @classmethod
-    def _assemble(cls, metadata: Mapping[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
-        for name in ("inputs", "targets", "weight"):
-            if name not in arrays:
-                raise SnapshotError("this tensor is required", field=name)
-        tail = []
-        for index, text in enumerate(metadata["tail"]):
-            weight = arrays.pop(f"tail.{index}.weight", None)
-            if weight is None:
-                raise SnapshotError(
-                    "this tensor is required: metadata names a tail layer", field=f"tail.{index}.weight"
-                )
-            bias = arrays.pop(f"tail.{index}.bias", None)
-            offset = arrays.pop(f"tail.{index}.offset", None)
-            tail.append(TailLayer(weight, bias, Activation.parse(text, f"tail[{index}]"), offset))
-        return cls(
-            task=metadata["task"],
-            activation=Activation.parse(metadata["activation"]),
-            tail=tuple(tail),
-            note=metadata["note"],
-            **arrays,
-        )
+
+def assemble(metadata: Mapping[str, Any], arrays: dict[str, NDArray[Any]]) -> Snapshot:
+    """Build a snapshot from what its header says and its tensors by wire name; SnapshotError if one is missing."""
+    for name in ("inputs", "targets", "weight"):
+        if name not in arrays:
+            raise SnapshotError("this tensor is required", field=name)
+    tail = []
+    for index, text in enumerate(metadata["tail"]):
+        weight = arrays.pop(f"tail.{index}.weight", None)
+        if weight is None:
+            raise SnapshotError("this tensor is required: metadata names a tail layer", field=f"tail.{index}.weight")
+        bias = arrays.pop(f"tail.{index}.bias", None)
+        offset = arrays.pop(f"tail.{index}.offset", None)
+        tail.append(TailLayer(weight, bias, Activation.parse(text, f"tail[{index}]"), offset))
+    return Snapshot(
+        task=metadata["task"],
+        activation=Activation.parse(metadata["activation"]),
+        tail=tuple(tail),
+        note=metadata["note"],
+        **arrays,
+    )
 
 
 def snapshot_id(data: bytes) -> str:
@@ -259,7 +258,10 @@ def _allowed_dtypes(name: str, tail_layers: int) -> tuple[str, ...]:
     )
 
 
-def _decode(data: bytes | bytearray, dtype: str, shape: list[int]) -> NDArray[Any]:
+def decode(data: bytes | bytearray, dtype: str, shape: list[int]) -> NDArray[Any]:
+    """One tensor's bytes as an array: float32 or int64. SnapshotError where bytes are missing."""
+    if len(data) != math.prod(shape) * ITEM_BYTES[dtype]:
+        raise SnapshotError("not a complete safetensors file: it is cut off")
     if dtype == "BF16":
         return (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(shape)
     numpy_dtype = {"F16": np.float16, "F32": np.float32, "I64": np.int64}[dtype]
@@ -313,7 +315,7 @@ def _check_values(snap: Snapshot, tensors: dict[str, NDArray[Any]], width: int) 
         wanted = np.int64 if name in integral else np.float32
         if array.dtype != wanted:
             raise SnapshotError(f"dtype {array.dtype}, expected {np.dtype(wanted)} for a {snap.task} task", field=name)
-        if array.dtype == np.float32 and not np.isfinite(array).all():
+        if array.dtype == np.float32 and not np.isfinite(values_of(array)).all():
             raise SnapshotError("holds NaN or infinity; every value must be finite", field=name)
     if snap.task == "classification" and width < 2:
         raise SnapshotError(
@@ -338,6 +340,11 @@ def _check_values(snap: Snapshot, tensors: dict[str, NDArray[Any]], width: int) 
         raise SnapshotError("only together with `radius` and `bias`", field="bias_radius")
     if snap.sample_weight is not None and not (snap.sample_weight > 0).any():
         raise SnapshotError("every sample has weight 0", field="sample_weight")
+
+
+def values_of(array: NDArray[Any]) -> NDArray[Any]:
+    """All different values of an array, which may be one value repeated to a shape (as `shared.outline` makes them)."""
+    return array if any(array.strides) else array.flat[:1]
 
 
 def class_targets(snapshot: Snapshot) -> IntArray:

@@ -1,5 +1,6 @@
 """The command `gdsolver-pool`: the embedded stack, or one gateway or worker against any Redis."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -8,15 +9,18 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import ValidationError
 
 from solver_service import logs
-from solver_service.errors import ServiceError
+from solver_service.errors import ServiceError, StoreRefusedError, StoreUnavailableError
 from solver_service.pool import operate
 from solver_service.settings import Settings
+
+if TYPE_CHECKING:
+    from solver_service.store import Store
 
 app = typer.Typer(
     name="gdsolver-pool",
@@ -28,7 +32,8 @@ app = typer.Typer(
 )
 
 app.add_typer(operate.keys, name="keys")
-app.command()(operate.status)
+for command in (operate.status, operate.pause, operate.drain, operate.resume):
+    app.command()(command)
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on [default: 127.0.0.1, or GDSOLVER_HOST]")]
 Port = Annotated[
@@ -52,7 +57,7 @@ def up(
 ) -> None:
     """Run Redis, a gateway and workers on this machine until Ctrl-C.
 
-    Prints one line with the URL when the pool is ready.
+    Prints one line with the URL when the pool is ready. Exits with 3 if a part did not stop and had to be killed.
 
     Example: gdsolver-pool up --workers 2 --port 8000 --data-dir ./pool
     """
@@ -65,12 +70,14 @@ def up(
         threading.Thread(target=_end_with_stdin, args=(ended,), daemon=True).start()
     folder = data_dir or Path(tempfile.mkdtemp(prefix="gdsolver-data-"))
     try:
-        EmbeddedPool(workers, folder, settings).run(on_ready=_say_ready, ended=ended.is_set)
+        killed = EmbeddedPool(workers, folder, settings).run(on_ready=_say_ready, ended=ended.is_set)
     except (ServiceError, OSError) as error:
         _exit(str(error), code=1)
     finally:
         if data_dir is None:
             shutil.rmtree(folder, ignore_errors=True)
+    if killed:
+        _exit(f"stopped, but not in good order: {', '.join(killed)} had to be killed", code=3)
     typer.echo("gdsolver-pool: stopped, no process is left", err=True)
 
 
@@ -98,6 +105,7 @@ def gateway(
     logs.configure()
     settings = _settings(host=host, port=port, redis_url=redis_url)
     store = Store.open(settings)
+    _require_welcome(store)
     try:
         require_a_key(settings, store.apikeys)
     except OpenDoorError as error:
@@ -117,10 +125,24 @@ def worker(
 
     Example: gdsolver-pool worker --redis-url redis://redis:6379/0 --slots 4
     """
-    from solver_service.worker.app import run_worker  # noqa: PLC0415 (needs the `worker` extra)
+    from solver_service.store import Store  # noqa: PLC0415 (these need the `worker` extra)
+    from solver_service.worker.app import run_worker  # noqa: PLC0415
 
     logs.configure()
-    run_worker(_settings(redis_url=redis_url), name=name, slots=slots)
+    settings = _settings(redis_url=redis_url)
+    with contextlib.closing(Store.open(settings)) as store:
+        _require_welcome(store)
+    run_worker(settings, name=name, slots=slots)
+
+
+def _require_welcome(store: "Store") -> None:
+    """End the command where Redis refuses the password; one that is away just now may come."""
+    try:
+        store.ping()
+    except StoreRefusedError as error:
+        _exit(str(error), code=2)
+    except StoreUnavailableError:
+        pass
 
 
 def _settings(**flags: Any) -> Settings:

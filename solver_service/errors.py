@@ -13,5 +13,9 @@ class StoreFullError(StoreUnavailableError):
     """Redis has reached its `maxmemory`: it still reads, and refuses to write."""
 
 
+class StoreRefusedError(StoreUnavailableError):
+    """Redis refuses the user or the password that the settings name: waiting does not help."""
+
+
 class SolverError(ServiceError):
     """The solver failed in a way that is not an answer (a crash or a state it should never be in)."""

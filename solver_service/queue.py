@@ -3,7 +3,9 @@
 A message is written together with the record that it speaks of, so that neither is ever there without the other.
 """
 
+import ssl
 from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, quote
 
 from celery import Celery
 from celery.utils import uuid
@@ -12,6 +14,7 @@ from kombu.transport import virtual
 from kombu.utils.json import dumps
 
 from solver_service.rules.jobs import Job
+from solver_service.sentinel import sentinels
 
 TASK = "gdsolver.solve"
 MODEL_TASK = "gdsolver.write_model"
@@ -21,6 +24,7 @@ QUEUES = tuple(f"gdsolver.{priority}" for priority in ("high", "normal", "low"))
 MODEL_LIMIT_S = 120
 HARD_LIMIT_S = 6 * 3600
 """Celery's own backstop: a message is a turn, whose job is not known yet. Long before, a worker misses its pulse."""
+VERIFICATION = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}
 
 
 def celery_app(redis_url: str, *, current: bool = True) -> Celery:
@@ -28,7 +32,8 @@ def celery_app(redis_url: str, *, current: bool = True) -> Celery:
 
     One that is not `current` serves its maker alone: it leaves the process's own application what it is.
     """
-    broker = redis_url.replace("unix://", "redis+socket://", 1)
+    broker, tls = broker_of(redis_url)
+    known = sentinels(redis_url)
     app = Celery("gdsolver", broker=broker, set_as_current=current)
     app.conf.update(
         accept_content=["json"],
@@ -43,6 +48,7 @@ def celery_app(redis_url: str, *, current: bool = True) -> Celery:
         worker_enable_remote_control=False,
         worker_send_task_events=False,
         worker_cancel_long_running_tasks_on_connection_loss=False,
+        broker_use_ssl=tls,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options={
@@ -52,11 +58,31 @@ def celery_app(redis_url: str, *, current: bool = True) -> Celery:
             "queue_order_strategy": "priority",
             "socket_timeout": 10,
             "socket_connect_timeout": 3,
+            **({} if known is None else {"master_name": known.name, "sentinel_kwargs": {"password": known.password}}),
         },
         task_create_missing_queues=True,
         enable_utc=True,
     )
     return app
+
+
+def broker_of(redis_url: str) -> tuple[str, dict[str, Any] | None]:
+    """Celery's name of a Redis, and how TLS is checked: as redis-py does it, where kombu would believe anybody.
+
+    `ssl_ca_certs`, `ssl_cert_reqs` and the like in the URL's query count for both.
+    """
+    if (known := sentinels(redis_url)) is not None:
+        secret = "" if known.password is None else f":{quote(known.password, safe='')}@"
+        return ";".join(f"sentinel://{secret}{host}:{port}/{known.db}" for host, port in known.hosts), None
+    url = redis_url.replace("unix://", "redis+socket://", 1)
+    if not url.startswith("rediss://"):
+        return url, None
+    address, _, query = url.partition("?")
+    asked: dict[str, Any] = {name: value for name, value in parse_qsl(query) if name.startswith("ssl_")}
+    asked["ssl_cert_reqs"] = VERIFICATION[asked.get("ssl_cert_reqs", "required").lower()]
+    named = asked.get("ssl_check_hostname", "true").lower() in ("true", "1", "yes")
+    asked["ssl_check_hostname"] = named and asked["ssl_cert_reqs"] is ssl.CERT_REQUIRED
+    return address, asked
 
 
 class Message(NamedTuple):
@@ -89,8 +115,8 @@ class Messages:
         return self._packed(TASK, job, TURNS_QUEUE, limit_s=HARD_LIMIT_S)
 
     def to_write_model(self, job: Job) -> Message:
-        """Ask for the job's model to be written; it is small work, and somebody waits."""
-        return self._packed(MODEL_TASK, job, QUEUES[0], limit_s=MODEL_LIMIT_S)
+        """Ask for the job's model to be written; behind all jobs, as anybody may ask."""
+        return self._packed(MODEL_TASK, job, QUEUES[2], limit_s=MODEL_LIMIT_S)
 
     def _packed(self, task: str, job: Job, queue: str, *, limit_s: int) -> Message:
         task_message = self._amqp.create_task_message(

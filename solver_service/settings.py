@@ -1,9 +1,12 @@
 """The service's settings: flags, then GDSOLVER_* variables, then these defaults; built at entry points only."""
 
 import ipaddress
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from solver_service.sentinel import sentinels
 
 MEBIBYTE = 1024 * 1024
 
@@ -13,17 +16,19 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="GDSOLVER_", frozen=True, extra="ignore")
 
-    redis_url: str = Field(default="redis://127.0.0.1:6379/0", pattern=r"^(redis|rediss|unix)://.+")
+    redis_url: str = Field(default="redis://127.0.0.1:6379/0", pattern=r"^(redis|rediss|unix|redis\+sentinel)://.+")
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     api_key: SecretStr | None = None
+    require_keys: bool = False
 
     max_body_bytes: int = Field(default=256 * MEBIBYTE, gt=0)
-    max_json_bytes: int = Field(default=8 * MEBIBYTE, gt=0)
-    max_body_bytes_in_flight: int = Field(default=1024 * MEBIBYTE, gt=0)
+    max_json_bytes: int = Field(default=MEBIBYTE, gt=0)
+    max_body_bytes_in_flight: int = Field(default=384 * MEBIBYTE, gt=0)
     body_grace_s: float = Field(default=10.0, gt=0)
     body_s_per_mebibyte: float = Field(default=10.0, gt=0)
     headers_within_s: float = Field(default=10.0, gt=0)
+    unread_s: float = Field(default=10.0, gt=0)
     max_submissions_per_minute: int = Field(default=600, gt=0)
     max_unfinished_per_key: int = Field(default=1000, gt=0)
     max_stored_bytes: int = Field(default=8192 * MEBIBYTE, gt=0)
@@ -39,6 +44,24 @@ class Settings(BaseSettings):
     heartbeat_s: float = Field(default=2.0, gt=0)
     watch_s: float = Field(default=0.5, gt=0)
     republish_s: float = Field(default=10.0, gt=0)
+
+    @field_validator("redis_url")
+    @classmethod
+    def _readable(cls, url: str) -> str:
+        """A password with characters of its own meaning in a URL splits it elsewhere than it was meant to."""
+        if sentinels(url) is not None:
+            return url
+        parts = urlsplit(url)
+        try:
+            misread = parts.scheme != "unix" and (parts.port, "@" in parts.path + parts.query + parts.fragment)[1]
+        except ValueError:
+            misread = True
+        if misread:
+            raise ValueError(
+                "cannot be read; write a password with characters such as / # ? @ : in percent-encoding, as "
+                "`python -c \"import urllib.parse; print(urllib.parse.quote(input(), safe=''))\"` prints it"
+            )
+        return url
 
     @property
     def key(self) -> str | None:

@@ -5,8 +5,9 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from solver_service.gateway import documents, problems
+from solver_service.gateway import documents, problems, reference
 from solver_service.gateway.guard import Guard
+from solver_service.gateway.observed import Observed
 from solver_service.gateway.routes import events, jobs, page, pool, problem, snapshots
 from solver_service.gateway.services import Services
 from solver_service.gateway.waiting import WaitingRoom
@@ -32,14 +33,18 @@ def create_app(services: Services) -> FastAPI:
         title="GDSolver",
         summary="Solves one layer of a stalled network exactly, while gradient descent goes on.",
         version="1",
+        docs_url=None,  # FastAPI's own pages load their scripts from another host
+        redoc_url=None,
         lifespan=lifespan,
         responses=documents.problems(401, 403, 415, 422, 429, 503),
     )
     app.state.services = services
     app.state.waiting_room = room
-    app.add_middleware(Guard, settings=services.settings, door=services.door)
+    app.add_middleware(Guard, settings=services.settings, door=services.door, on_their_way=services.uploads)
+    app.add_middleware(Observed, traffic=services.traffic)
     problems.install(app)
     for routes in (snapshots, jobs, events, problem, pool, page):
         app.include_router(routes.router)
     documents.complete(app)
+    reference.install(app)
     return app

@@ -9,8 +9,11 @@ from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
 
 from shared.errors import ErrorCode
+from solver_service.gateway.guard import UPLOAD
+from solver_service.gateway.observed import CALLER
 from solver_service.gateway.problems import ProblemError
 from solver_service.gateway.services import Services
+from solver_service.gateway.shares import Upload
 from solver_service.rules import owners
 from solver_service.rules.owners import ALL_SCOPES, KEYLESS_OWNER, Caller, Scope
 from solver_service.store.limits import LimitReachedError
@@ -46,10 +49,10 @@ def _holder(services: Services, token: str, *, guessed: bool) -> Caller | None:
     expected = services.key
     comparable = expected is not None and (len(expected) >= UNGUESSABLE or not guessed)
     if expected is not None and comparable and hmac.compare_digest(token.encode(), expected.encode()):
-        return Caller(owners.owner_of(expected), ALL_SCOPES)
+        return Caller(owners.owner_of(expected), ALL_SCOPES, "settings")
     key_id = owners.key_id(token)
     key = None if key_id is None else services.store.apikeys.find(key_id)
-    return Caller(key.owner, key.scopes) if key is not None and key.opens_with(token) else None
+    return Caller(key.owner, key.scopes, key.id) if key is not None and key.opens_with(token) else None
 
 
 def needing(*scopes: Scope, submitting: bool = False) -> Callable[[Request], Awaitable[str]]:
@@ -65,15 +68,20 @@ def needing(*scopes: Scope, submitting: bool = False) -> Callable[[Request], Awa
 
         def let_in() -> str:
             caller = authenticate(services, authorization, address)
+            request.scope[CALLER] = caller.owner, caller.key
             if not set(scopes) & set(caller.scopes):
                 detail = f"this key lacks the scope {' or '.join(f'`{scope}`' for scope in scopes)}"
                 raise ProblemError(403, ErrorCode.FORBIDDEN, detail, field="Authorization")
             if submitting:
-                services.store.limits.admit(caller.owner)
+                services.store.limits.admit(caller.owner, token=request.headers.get("idempotency-key"))
             return caller.owner
 
         # In a thread where Redis is asked; a thread costs as much as the answer that the door just remembers.
-        return let_in() if services.door.known_keyless else await run_in_threadpool(let_in)
+        found = let_in() if services.door.known_keyless else await run_in_threadpool(let_in)
+        upload: Upload | None = request.scope.get(UPLOAD)
+        if upload is not None:
+            upload.belongs_to(found)
+        return found
 
     return owner
 

@@ -14,29 +14,35 @@ from shared.errors import ErrorCode
 from solver_service.errors import StoreUnavailableError
 from solver_service.gateway.door import Door
 from solver_service.gateway.problems import RETRY_AFTER_S, problem_response
+from solver_service.gateway.shares import Shares, Upload
 from solver_service.settings import MEBIBYTE, Settings
 
 UNPAUSED_BYTES = 64 * MEBIBYTE
-"""So much of a body is read as fast as it comes."""
+"""So much of a body is read as fast as it comes, if no other is on its way."""
 PAUSE_S = 0.005
-"""After each MiB beyond: a long upload must not keep the event loop to itself (200 MB a second are left to it)."""
+"""After each MiB beyond, times the uploads: all together leave the event loop to others (200 MB a second)."""
 
 TAKE_SNAPSHOTS = ("/v1/snapshots", "/v1/solve")
+TAKES_SPECS = "/v1/jobs"
+MAX_SMALL_BYTES = 64 * 1024
+"""What else is sent are a few numbers and words."""
+UPLOAD = "gdsolver.upload"
+"""Under this name a request's scope has the account of its body, to be told whose it is."""
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class Guard:
     """ASGI middleware that looks at headers and counts the body as it streams."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, door: Door) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, door: Door, on_their_way: Shares) -> None:
         self._app = app
         self._door = door
         self._max_bytes = settings.max_body_bytes
         self._max_json_bytes = settings.max_json_bytes
-        self._max_in_flight = settings.max_body_bytes_in_flight
+        self._on_their_way = on_their_way
+        self._uploads = 0
         self._grace_s = settings.body_grace_s
         self._s_per_byte = settings.body_s_per_mebibyte / MEBIBYTE
-        self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse with a problem, or hand the request on with a counted body."""
@@ -67,7 +73,10 @@ class Guard:
 
     def _most(self, path: str) -> int:
         """How long the body may be: only snapshots are long, and JSON takes many times its length to parse."""
-        return self._max_bytes if path.startswith(TAKE_SNAPSHOTS) else min(self._max_bytes, self._max_json_bytes)
+        if path.startswith(TAKE_SNAPSHOTS):
+            return self._max_bytes
+        most = min(self._max_bytes, self._max_json_bytes)
+        return most if path == TAKES_SPECS else min(most, MAX_SMALL_BYTES)
 
     async def _keyless(self) -> bool:
         try:
@@ -81,40 +90,48 @@ class Guard:
         return f"the body is over {most:,} bytes; send fewer samples or project the inputs"
 
     async def _with_counted_body(self, scope: Scope, receive: Receive, send: Send, *, most: int) -> None:
-        received, whole = 0, False
-        began = time.monotonic()
+        received, whole, long = 0, False, False
+        patience_s = self._grace_s  # what is waited for the next piece; each piece earns some, but none is saved up
+        sender = scope.get("client") or ("",)
+        upload = scope[UPLOAD] = Upload(self._on_their_way, f"address {sender[0]}")
 
         async def counted() -> Message:
-            nonlocal received, whole
+            nonlocal received, whole, long, patience_s
             if whole:  # what comes now is the client's leaving, which may take as long as it likes
                 return await receive()
+            began = time.monotonic()
             try:
-                async with asyncio.timeout(began + self._grace_s + received * self._s_per_byte - time.monotonic()):
+                async with asyncio.timeout(patience_s):
                     message = await receive()
             except TimeoutError:
                 raise HTTPException(408, self._too_slow(received)) from None
             size = len(message.get("body", b""))
             received += size
-            self._in_flight += size
+            earned_s = size * self._s_per_byte - (time.monotonic() - began)
+            patience_s = max(0.0, min(self._grace_s, patience_s + earned_s))
             whole = not message.get("more_body", False)
             if received > most:
                 raise HTTPException(413, self._too_large(most))
-            if self._in_flight > self._max_in_flight:
-                detail = f"uploads of {self._max_in_flight:,} bytes are on their way already; try again later"
+            if not upload.add(size):
+                detail = "uploads of this key hold their share of what may be on its way already; try again later"
                 raise HTTPException(429, detail, {"Retry-After": RETRY_AFTER_S})
             if received // MEBIBYTE > (received - size) // MEBIBYTE:
-                await asyncio.sleep(PAUSE_S if received > UNPAUSED_BYTES else 0)
+                self._uploads += not long
+                long = True
+                alone = self._uploads == 1
+                await asyncio.sleep(0 if alone and received < UNPAUSED_BYTES else PAUSE_S * self._uploads)
             return message
 
         try:
             await self._app(scope, counted, send)
         finally:
-            self._in_flight -= received
+            upload.done()
+            self._uploads -= long
 
     def _too_slow(self, received: int) -> str:
         return (
             f"only {received:,} bytes of the body came in time; send them faster than "
-            f"{1 / (1000 * self._s_per_byte):,.0f} kB a second"
+            f"{1 / (1000 * self._s_per_byte):,.0f} kB a second, without pauses of {self._grace_s:g} s"
         )
 
 

@@ -1,6 +1,7 @@
 """`/metrics`: what Redis has counted, and how the pool stands just now, as Prometheus text."""
 
 import math
+import time
 from collections.abc import Iterable, Iterator
 
 from prometheus_client import CollectorRegistry
@@ -12,6 +13,7 @@ from shared.contracts import State
 from solver_service.rules.metrics import HISTOGRAMS
 from solver_service.rules.owners import KEYLESS_OWNER
 from solver_service.store import Store
+from solver_service.store.operation import Mode
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -41,11 +43,19 @@ _ALWAYS = {
 }
 
 
-def render(store: Store) -> bytes:
-    """Build the whole page from one look at the store."""
+def render(store: Store, own: Iterable[Metric] = ()) -> bytes:
+    """Build the whole page from one look at the store, and from what this gateway has counted by itself."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Page([*_gauges(store), *_counted(store.jobs.counters())]))
+    registry.register(_Page([*_gauges(store), *_operation(store), *_counted(store.jobs.counters()), *own]))
     return generate_latest(registry)
+
+
+def in_flight(uploads: int, downloads: int) -> Metric:
+    """The bytes that one gateway holds for clients."""
+    family = GaugeMetricFamily("gdsolver_bytes_in_flight", "Bytes on their way through.", labels=["direction"])
+    family.add_metric(["in"], uploads)
+    family.add_metric(["out"], downloads)
+    return family
 
 
 class _Page(Collector):
@@ -71,6 +81,23 @@ def _gauges(store: Store) -> Iterator[Metric]:
     yield GaugeMetricFamily("gdsolver_slots", "Jobs that these can be at together.", value=slots)
     _, kept = store.quota.used(KEYLESS_OWNER)
     yield GaugeMetricFamily("gdsolver_stored_bytes", "Bytes of snapshots and results.", value=kept)
+
+
+def _operation(store: Store) -> Iterator[Metric]:
+    """Redis, and what an operator has to look after."""
+    began = time.perf_counter()
+    store.ping()
+    took_s = time.perf_counter() - began
+    yield GaugeMetricFamily("gdsolver_redis_ping_seconds", "How long Redis took to answer.", value=took_s)
+    used, most = store.memory()
+    yield GaugeMetricFamily("gdsolver_redis_memory_bytes", "What Redis uses.", value=used)
+    yield GaugeMetricFamily("gdsolver_redis_memory_limit_bytes", "Its `maxmemory`; 0 for none.", value=most)
+    yield GaugeMetricFamily("gdsolver_reaper_alive", "Whether a gateway looks for lost jobs.", value=store.is_reaped())
+    yield GaugeMetricFamily("gdsolver_quarantined", "Records that nobody could read.", value=store.quarantined())
+    modes = GaugeMetricFamily("gdsolver_mode", "1 for the mode that the pool is run in.", labels=["mode"])
+    for mode in Mode:
+        modes.add_metric([mode.value], float(store.operation.mode() is mode))
+    yield modes
 
 
 def _counted(found: dict[str, float]) -> Iterator[Metric]:

@@ -8,10 +8,12 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from shared.contracts import FieldError, Problem
 from shared.errors import ContractError, ErrorCode
-from solver_service.errors import StoreFullError, StoreUnavailableError
+from solver_service.errors import StoreFullError, StoreRefusedError, StoreUnavailableError
+from solver_service.gateway.observed import PROBLEM
 from solver_service.store.jobs import IdempotencyMismatchError, QueueFullError
 from solver_service.store.limits import LimitReachedError
 
@@ -52,12 +54,27 @@ _CODES = {
 class ProblemError(Exception):
     """A route's way to answer with a problem."""
 
-    def __init__(self, status: int, code: ErrorCode, detail: str, *, field: str | None = None) -> None:
+    def __init__(
+        self, status: int, code: ErrorCode, detail: str, *, field: str | None = None, retry_after_s: int | None = None
+    ) -> None:
         super().__init__(detail)
+        self.retry_after_s = retry_after_s
         self.status = status
         self.code = code
         self.detail = detail
         self.field = field
+
+
+class ProblemResponse(JSONResponse):
+    """The response to an error; it leaves the error's code with the request, for who counts them."""
+
+    media_type = MEDIA_TYPE
+    code = ""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        scope[PROBLEM] = self.code
+        await super().__call__(scope, receive, send)
 
 
 def problem_response(
@@ -79,9 +96,9 @@ def problem_response(
         field=None if field is None else _printable(field),
         errors=list(errors),
     )
-    return JSONResponse(
-        body.model_dump(mode="json"), status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {})
-    )
+    response = ProblemResponse(body.model_dump(mode="json"), status_code=status, headers=dict(headers or {}))
+    response.code = str(code)
+    return response
 
 
 def _printable(text: str) -> str:
@@ -99,7 +116,9 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ProblemError)
     def _problem(_: Request, error: ProblemError) -> JSONResponse:
-        headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
+        headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
+        if error.retry_after_s is not None:
+            headers["Retry-After"] = str(error.retry_after_s)
         return problem_response(error.status, error.code, error.detail, field=error.field, headers=headers)
 
     @app.exception_handler(ContractError)
@@ -134,6 +153,8 @@ def install(app: FastAPI) -> None:
         log.warning("store unavailable", reason=str(error))
         what = "Redis has no memory left" if isinstance(error, StoreFullError) else "Redis is away"
         detail = f"{what}; accepted jobs are kept, try again soon"
+        if isinstance(error, StoreRefusedError):
+            detail = "Redis refuses this gateway's password: its operator has to correct GDSOLVER_REDIS_URL"
         return problem_response(503, ErrorCode.STORE_UNAVAILABLE, detail, headers={"Retry-After": RETRY_AFTER_S})
 
     @app.exception_handler(Exception)

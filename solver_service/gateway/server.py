@@ -17,6 +17,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from solver_service.gateway.waiting import WaitingRoom
 from solver_service.pool.lifeline import no_core_dumps
 from solver_service.settings import Settings
 
@@ -25,6 +26,10 @@ ACCEPTED_AT_ONCE = 1
 """So many new connections are taken before the others have their turn again."""
 WAITING_TO_BE_ACCEPTED = 2048
 """So many more the kernel keeps until then, if it allows."""
+GRACE_S = 10
+"""So long may requests that are at work take when the gateway ends; a thousand waiters are answered in one or two."""
+LEAST_READ_BYTES = 16 * 1024
+"""So much of a waiting answer counts as reading it; buffers on the way move on in steps of this order."""
 SWITCH_S = 0.0005
 """A thread that needs the GIL waits so long for one that computes, such as the event loop during an upload."""
 
@@ -39,6 +44,7 @@ def server(
 
     class Protocol(ImpatientProtocol):
         headers_within_s = settings.headers_within_s
+        unread_s = settings.unread_s
 
     config = uvicorn.Config(
         app,
@@ -48,17 +54,24 @@ def server(
         ws="none",
         backlog=ACCEPTED_AT_ONCE,
         log_level="warning",
-        timeout_graceful_shutdown=3,
+        timeout_graceful_shutdown=GRACE_S,
         ssl_certfile=ssl_certfile,
         ssl_keyfile=ssl_keyfile,
         server_header=False,
         proxy_headers=False,
     )
-    return PoliteServer(config)
+    return PoliteServer(config, app.state.waiting_room)
 
 
 class PoliteServer(uvicorn.Server):
-    """Takes new connections one by one, while many may wait in the kernel: asyncio has one number for both."""
+    """Takes new connections one by one, while many may wait in the kernel: asyncio has one number for both.
+
+    When it ends, who waits for a job gets the job as it is, and comes back to the next gateway.
+    """
+
+    def __init__(self, config: uvicorn.Config, room: WaitingRoom) -> None:
+        super().__init__(config)
+        self._room = room
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then have the kernel keep those who knock."""
@@ -69,17 +82,25 @@ class PoliteServer(uvicorn.Server):
                 with socket.socket(fileno=os.dup(listening.fileno())) as same:
                     same.listen(WAITING_TO_BE_ACCEPTED)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let nobody wait any longer, then end as uvicorn does."""
+        self._room.dismiss()
+        await super().shutdown(sockets)
+
 
 class ImpatientProtocol(H11Protocol):
     """Closes a connection whose next request is not there, headers and all, after so many seconds.
 
     While a request is at work the guard watches over its body, and between two requests uvicorn's keep-alive does.
     What still comes of a body after its answer is thrown away for a moment, so that the client gets to read the answer.
+    A client that takes less than LEAST_READ_BYTES of its answer in `unread_s` seconds is cut off.
     """
 
     headers_within_s = 10.0
     linger_s = 2.0
+    unread_s = 10.0
     _closing: asyncio.TimerHandle | None = None
+    _reading: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
@@ -100,14 +121,51 @@ class ImpatientProtocol(H11Protocol):
         if self.conn.their_state is h11.SEND_BODY and self._closing is None:
             self._wait()
 
+    def pause_writing(self) -> None:
+        """Begin to look whether the client reads: more waits for it than the transport wants to hold."""
+        super().pause_writing()
+        self._expect_reading()
+
+    def resume_writing(self) -> None:
+        """The client has read nearly everything."""
+        super().resume_writing()
+        self._stop_reading()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close between two requests; closing waits until the last answer is read, which must not be for ever."""
+        super().timeout_keep_alive_handler()
+        self._close()
+
+    def _close(self) -> None:
+        self.transport.close()
+        if self.transport.get_write_buffer_size():
+            self._expect_reading()
+
+    def _expect_reading(self) -> None:
+        self._stop_reading()
+        size = self.transport.get_write_buffer_size()
+        self._reading = self.loop.call_later(self.unread_s, self._look_at_reading, size)
+
+    def _look_at_reading(self, before: int) -> None:
+        if before - self.transport.get_write_buffer_size() < min(before, LEAST_READ_BYTES):
+            self.transport.abort()
+        else:
+            self._expect_reading()
+
+    def _stop_reading(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
         self._stop_waiting()
+        self._stop_reading()
         super().connection_lost(exc)
 
     def _wait(self) -> None:
         seconds = self.linger_s if self.conn.their_state is h11.SEND_BODY else self.headers_within_s
-        self._closing = self.loop.call_later(seconds, self.transport.close)
+        self._closing = self.loop.call_later(seconds, self._close)
 
     def _stop_waiting(self) -> None:
         if self._closing is not None:

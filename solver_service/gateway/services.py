@@ -7,6 +7,11 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from solver_service.gateway.door import Door, Failures
+from solver_service.gateway.download import MAX_DOWNLOAD_BYTES
+from solver_service.gateway.observed import Traffic
+from solver_service.gateway.readiness import Readiness
+from solver_service.gateway.shares import Shares
+from solver_service.gateway.turns import Turns
 from solver_service.settings import Settings
 from solver_service.store import Store
 
@@ -26,8 +31,33 @@ class Services:
     @cached_property
     def door(self) -> Door:
         """Whether callers need a key."""
-        keyless = self.key is None and self.settings.on_loopback
+        keyless = self.key is None and self.settings.on_loopback and not self.settings.require_keys
         return Door(may_be_keyless=keyless, keys_in_use=self.store.apikeys.in_use)
+
+    @cached_property
+    def readiness(self) -> Readiness:
+        """Whether a job posted now would be solved."""
+        return Readiness(self.store)
+
+    @cached_property
+    def turns(self) -> Turns:
+        """How much submitting goes on at once."""
+        return Turns()
+
+    @cached_property
+    def traffic(self) -> Traffic:
+        """What this gateway has answered."""
+        return Traffic()
+
+    @cached_property
+    def uploads(self) -> Shares:
+        """The bytes that are on their way from clients."""
+        return Shares(self.settings.max_body_bytes_in_flight)
+
+    @cached_property
+    def downloads(self) -> Shares:
+        """The bytes that are on their way to clients."""
+        return Shares(MAX_DOWNLOAD_BYTES)
 
     @cached_property
     def failures(self) -> Failures:

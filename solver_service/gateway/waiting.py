@@ -57,6 +57,12 @@ class WaitingRoom:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="changes", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.closing = False
+
+    def dismiss(self) -> None:
+        """Have everybody answer now, with what is known, because the gateway ends; from the event loop's thread."""
+        self.closing = True
+        self._wake_all()
 
     def open(self) -> None:
         """Begin listening for changes; call it from the event loop that the waiters run in."""
@@ -87,7 +93,7 @@ class WaitingRoom:
             while True:
                 job = await run_in_threadpool(look)
                 left = end - time.monotonic()
-                if job.state.terminal or left <= 0:
+                if job.state.terminal or left <= 0 or self.closing:
                     return job
                 if (ended := await waiter.changed(left)) is not None:
                     return ended

@@ -2,8 +2,11 @@
 
 from typing import NoReturn
 
+import numpy as np
+
 from shared.contracts import JobSpec
 from shared.errors import ErrorCode, SpecError
+from shared.objectives import sample_weights
 from shared.snapshot import Snapshot
 from solver_service.milp.backends.registry import write_mps
 from solver_service.milp.core.network import network_of
@@ -31,6 +34,7 @@ def mps(snapshot: Snapshot, spec: JobSpec) -> bytes:
     if spec.objective not in STYLES:
         _refuse(f"there is no MPS file of it: {spec.objective} is no linear objective", ErrorCode.NOT_SUPPORTED)
     if snapshot.is_final_identity:
+        _check_size(_fewest_nonzeros(snapshot))  # before anything is built
         return write_mps(_model(snapshot, spec))
     if spec.moves_tail:
         _refuse("there is no MPS file of it: with a free tail there is no linear model", ErrorCode.NOT_SUPPORTED)
@@ -52,6 +56,12 @@ def _model(snapshot: Snapshot, spec: JobSpec) -> LinearModel:
     if problem.beyond_box:
         return constrained_model(problem, screened, NO_CUTS, problem.constraints).model
     return compact_model(problem, screened.requirements, constant=screened.cost)
+
+
+def _fewest_nonzeros(snapshot: Snapshot) -> int:
+    """How many coefficients the rows of all samples have at least: each has a rival, or a unit of its own."""
+    filled = np.count_nonzero(snapshot.inputs, axis=1)[sample_weights(snapshot) > 0]
+    return int(filled.sum()) * max(1, snapshot.outputs - 1)
 
 
 def _check_size(coefficients: int) -> None:

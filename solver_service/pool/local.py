@@ -8,9 +8,9 @@ import secrets
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,18 +19,20 @@ from pathlib import Path
 import redis
 import structlog
 
-from solver_service.errors import ServiceError
+from solver_service.errors import ServiceError, StoreUnavailableError
 from solver_service.gateway.door import require_a_key
-from solver_service.pool.running import announced, exclusive
+from solver_service.pool.children import Child
+from solver_service.pool.running import announced, exclusive, keys_marked, mark_keys
 from solver_service.settings import Settings
 from solver_service.store.apikeys import ApiKeyStore
+from solver_service.store.workers import WorkerStore
 
 log = structlog.get_logger()
 
 READY_WITHIN_S = 60.0
-STOP_WITHIN_S = 15.0
-FIRST_PAUSE_S, LONGEST_PAUSE_S, HEALTHY_S = 0.5, 10.0, 30.0
-POLL_S = 0.1
+STOP_WITHIN_S, REDIS_STOPS_WITHIN_S = 15.0, 10.0
+POLL_S, LOOK_S = 0.1, 1.0
+ANSWERS_WITHIN_S = 2.0
 
 
 class PoolStartError(ServiceError):
@@ -53,60 +55,6 @@ def redis_server() -> str:
 
 
 @dataclass
-class Child:
-    """One supervised process: what to run, and when it may be started again."""
-
-    name: str
-    command: list[str]
-    pass_fds: tuple[int, ...] = ()
-    process: subprocess.Popen[bytes] | None = None
-    began: float = 0.0
-    pause: float = FIRST_PAUSE_S
-    not_before: float = 0.0
-
-    def start(self, environment: dict[str, str]) -> None:
-        """Start it in a session of its own, tied to this process' life; a terminal's Ctrl-C does not reach it."""
-        lifeline = [sys.executable, "-m", "solver_service.pool.lifeline"]
-        self.process = subprocess.Popen(
-            [*lifeline, *self.command],
-            stdin=subprocess.DEVNULL,
-            stdout=sys.stderr,
-            pass_fds=self.pass_fds,
-            start_new_session=True,
-            env=environment,
-        )
-        self.began = time.monotonic()
-
-    def tend(self, environment: dict[str, str]) -> None:
-        """Start it again if it has died, with a pause that grows while it keeps dying."""
-        now = time.monotonic()
-        if self.process is not None and self.process.poll() is not None:
-            log.warning("child died", child=self.name, code=self.process.returncode, again_in_s=self.pause)
-            self.process = None
-            self.pause = FIRST_PAUSE_S if now - self.began > HEALTHY_S else self.pause
-            self.not_before = now + self.pause
-            self.pause = min(2 * self.pause, LONGEST_PAUSE_S)
-        if self.process is None and now >= self.not_before:
-            self.start(environment)
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal if it is running."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(number)
-
-    def wait(self, until: float) -> None:
-        """Wait for its end; kill it when the time is over."""
-        if self.process is None:
-            return
-        try:
-            self.process.wait(max(0.0, until - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            log.warning("child killed: it did not stop in time", child=self.name)
-            self.process.kill()
-            self.process.wait()
-
-
-@dataclass
 class EmbeddedPool:
     """Redis on a unix socket, one gateway on an inherited listening socket, and N workers."""
 
@@ -115,11 +63,14 @@ class EmbeddedPool:
     settings: Settings
     _children: list[Child] = field(default_factory=list)
     _environment: dict[str, str] = field(default_factory=dict)
-    _stopping: bool = False
 
-    def run(self, *, on_ready: Callable[[str], None], ended: Callable[[], bool]) -> None:
-        """Bring everything up, call `on_ready` with the URL, tend the children until `ended` says so, stop all."""
-        self.data_dir.mkdir(parents=True, exist_ok=True)
+    def run(self, *, on_ready: Callable[[str], None], ended: Callable[[], bool]) -> list[str]:
+        """Bring everything up, call `on_ready` with the URL, tend the children until `ended` says so, stop all.
+
+        Returns the names of those that had to be killed, because they did not stop in time.
+        """
+        make_private(self.data_dir)
+        killed: list[str] = []
         with (
             exclusive(self.data_dir),
             tempfile.TemporaryDirectory(prefix="gdsolver-") as short,
@@ -131,14 +82,16 @@ class EmbeddedPool:
             with announced(self.data_dir, redis_url=redis_url, url=url):
                 try:
                     self._start(redis_url, listener)
-                    self._until(lambda: ready(host, port) or ended(), "the pool did not become ready")
+                    self._until(lambda: answers(host, port, "/readyz") or ended(), "the pool did not become ready")
                     if not ended():
                         on_ready(url)
-                    while not ended():
-                        self._tend()
-                        time.sleep(POLL_S)
+                    with self._watched(redis_url, host, port):
+                        while not ended():
+                            self._tend()
+                            time.sleep(POLL_S)
                 finally:
-                    self._stop()
+                    killed += self._stop()
+        return killed
 
     def _start(self, redis_url: str, listener: socket.socket) -> None:
         self._environment = {
@@ -146,6 +99,7 @@ class EmbeddedPool:
             "GDSOLVER_REDIS_URL": redis_url,
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
+            **({"GDSOLVER_REQUIRE_KEYS": "true"} if keys_marked(self.data_dir) else {}),
             "PYTHONPATH": os.pathsep.join(filter(None, [str(_source_root()), os.environ.get("PYTHONPATH")])),
         }
         self._add(Child("redis", redis_command(Path(redis_url.removeprefix("unix://")), self.data_dir)))
@@ -176,15 +130,57 @@ class EmbeddedPool:
                 raise PoolStartError(f"{failure} within {READY_WITHIN_S:.0f} s; the log above says why")
             time.sleep(POLL_S)
 
-    def _stop(self) -> None:
-        """Stop workers and gateway, so that incumbents are stored, and Redis last."""
-        redis_child, others = self._children[:1], self._children[1:]
-        end = time.monotonic() + STOP_WITHIN_S
-        for group in (others, redis_child):
+    @contextlib.contextmanager
+    def _watched(self, redis_url: str, host: str, port: int) -> Iterator[None]:
+        """Look every second, in a thread, which children hang."""
+        for child in self._children[:2]:
+            child.watch(well=True)  # Redis and the gateway have just answered
+        over = threading.Event()
+        thread = threading.Thread(target=self._watch, args=(redis_url, host, port, over), name="vigil", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join(3 * ANSWERS_WITHIN_S)
+
+    def _watch(self, redis_url: str, host: str, port: int, over: threading.Event) -> None:
+        client = redis.Redis.from_url(redis_url, socket_timeout=ANSWERS_WITHIN_S)
+        workers, stored = WorkerStore(client, self.settings.heartbeat_s), ApiKeyStore(client)
+        redis_child, gateway, *others = self._children
+        while not over.wait(LOOK_S):
+            redis_child.watch(_lives(client))
+            gateway.watch(status_of(host, port, "/healthz") is not None)
+            try:
+                alive = {worker.pid for worker in workers.alive()}
+                if "GDSOLVER_REQUIRE_KEYS" not in self._environment and stored.in_use():
+                    mark_keys(self.data_dir)
+                    self._environment["GDSOLVER_REQUIRE_KEYS"] = "true"
+            except StoreUnavailableError:
+                alive = None
+            for child in others:
+                pid = None if child.process is None else child.process.pid
+                child.watch(None if alive is None else pid in alive)
+        client.close()
+
+    def _stop(self) -> list[str]:
+        """Stop workers and gateway, so that incumbents are stored, and Redis last; each has a time of its own."""
+        killed = []
+        for group, within_s in ((self._children[1:], STOP_WITHIN_S), (self._children[:1], REDIS_STOPS_WITHIN_S)):
             for child in group:
                 child.signal(signal.SIGTERM)
-            for child in group:
-                child.wait(end)
+            end = time.monotonic() + within_s
+            killed += [child.name for child in group if child.end(end)]
+        return killed
+
+
+def make_private(folder: Path) -> None:
+    """Make the folder and whatever is in it this user's alone, and what is going to be made by us and our children."""
+    os.umask(0o077)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(0o700 if path.is_dir() else 0o600)
 
 
 def redis_command(socket_path: Path, data_dir: Path) -> list[str]:
@@ -203,14 +199,19 @@ def redis_command(socket_path: Path, data_dir: Path) -> list[str]:
     return [redis_server(), *(part for name, value in options.items() for part in (f"--{name}", value))]
 
 
-def ready(host: str, port: int) -> bool:
-    """Whether a gateway answers /readyz with 200."""
-    connection = http.client.HTTPConnection(host, port, timeout=2)
+def answers(host: str, port: int, path: str) -> bool:
+    """Whether a gateway answers with 200."""
+    return status_of(host, port, path) == http.HTTPStatus.OK
+
+
+def status_of(host: str, port: int, path: str) -> int | None:
+    """With which status a gateway answers; None when it does not."""
+    connection = http.client.HTTPConnection(host, port, timeout=ANSWERS_WITHIN_S)
     try:
-        connection.request("GET", "/readyz")
-        return connection.getresponse().status == http.HTTPStatus.OK
+        connection.request("GET", path)
+        return connection.getresponse().status
     except (OSError, http.client.HTTPException):
-        return False
+        return None
     finally:
         connection.close()
 
@@ -219,7 +220,8 @@ def ready(host: str, port: int) -> bool:
 def _listening(settings: Settings) -> Iterator[socket.socket]:
     """Listen before the gateway runs: its port is known at once, and stays while the gateway is restarted."""
     try:
-        listener = socket.create_server((settings.host, settings.port), backlog=512)
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        listener = socket.create_server((settings.host, settings.port), family=family, backlog=512)
     except OSError as error:
         raise PoolStartError(
             f"cannot listen on {settings.host}:{settings.port}: {error}; choose another --port"
@@ -231,6 +233,16 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
 def _answers(client: "redis.Redis") -> bool:
     try:
         return bool(client.ping())
+    except (redis.RedisError, OSError):
+        return False
+
+
+def _lives(client: "redis.Redis") -> bool:
+    """Whether Redis answers at all: while it reads its log it says that it does."""
+    try:
+        return bool(client.ping())
+    except redis.BusyLoadingError:
+        return True
     except (redis.RedisError, OSError):
         return False
 

@@ -1,6 +1,7 @@
 """Commands for whoever runs a pool: `gdsolver-pool keys` and `gdsolver-pool status`, straight from its Redis."""
 
 import contextlib
+import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -14,14 +15,16 @@ from rich.live import Live
 from rich.table import Table
 
 from solver_service.errors import ServiceError, StoreUnavailableError
-from solver_service.pool.running import redis_url_of
-from solver_service.rules.owners import Scope, create_key
+from solver_service.pool.running import mark_keys, redis_url_of
+from solver_service.rules.owners import KEYLESS_OWNER, Scope, create_key
 from solver_service.settings import Settings
 
 if TYPE_CHECKING:
     from solver_service.store import Store
 
 REFRESH_S = 1.0
+PURGE_WITHIN_S = 20.0
+OWNER = re.compile(r"[0-9a-f]{16}")
 
 keys = typer.Typer(
     help="Manage API keys; a change counts at once, in every gateway on the same Redis.",
@@ -70,6 +73,8 @@ def add(
             store.apikeys.add(key)
         except KeyNameTakenError:
             _exit(f"a key named {name!r} exists; revoke it first, or choose another name")
+    if data_dir is not None:
+        mark_keys(data_dir)
     typer.echo(f"key {key.id} ({name}: {_listed(key.scopes)}); it is shown this once:", err=True)
     typer.echo(token)
 
@@ -90,17 +95,83 @@ def show(redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
 
 @keys.command()
 def revoke(
-    name: Annotated[str, typer.Argument(metavar="NAME-OR-ID")], redis_url: RedisUrl = None, data_dir: DataDir = None
+    name: Annotated[str, typer.Argument(metavar="NAME-OR-ID")],
+    purge: Annotated[bool, typer.Option("--purge", help="Cancel its jobs, and delete all that it has made.")] = False,
+    redis_url: RedisUrl = None,
+    data_dir: DataDir = None,
 ) -> None:
-    """Revoke a key: it opens nothing from now on. Jobs that it made run to their end.
+    """Revoke a key: it opens nothing from now on. Jobs that it made run to their end, unless it is purged.
 
-    Example: gdsolver-pool keys revoke alice --data-dir ./pool
+    Example: gdsolver-pool keys revoke alice --purge --data-dir ./pool
     """
     with _opened(redis_url, data_dir) as store:
         key = store.apikeys.revoke(name)
-    if key is None:
+        if key is None:
+            _exit(f"no key has the name or id {name!r}")
+        typer.echo(f"revoked {key.id} ({key.name})")
+        if purge:
+            sharing = [other.name for other in store.apikeys.all() if other.owner == key.owner]
+            if sharing:
+                _exit(f"nothing is deleted: {', '.join(sharing)} shares what it made; revoke that one as well")
+            _purge(store, key.owner)
+
+
+@keys.command()
+def cancel(
+    name: Annotated[str, typer.Argument(metavar="NAME-OR-ID")], redis_url: RedisUrl = None, data_dir: DataDir = None
+) -> None:
+    """Cancel all unfinished jobs of a key; their incumbents are kept as results.
+
+    Example: gdsolver-pool keys cancel alice --data-dir ./pool
+    """
+    from solver_service.purge import cancel_all  # noqa: PLC0415 (needs Redis' client)
+
+    with _opened(redis_url, data_dir) as store:
+        found = cancel_all(store, _owner(store, name))
+    typer.echo(f"{found} jobs are cancelled")
+
+
+@keys.command("purge")
+def purge_key(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME-ID-OR-OWNER", help="A key, the owner that a revoked key had, or `local`.")
+    ],
+    redis_url: RedisUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Cancel a key's jobs, and delete all that it has made: records, results, snapshots. The key stays.
+
+    Example: gdsolver-pool keys purge alice --data-dir ./pool
+    """
+    with _opened(redis_url, data_dir) as store:
+        _purge(store, _owner(store, name))
+
+
+def _owner(store: "Store", name: str) -> str:
+    """The owner behind a key's name or id; else the name itself has to be an owner's."""
+    owners = {key.owner for key in store.apikeys.all() if name in (key.name, key.id)}
+    if owners:
+        return owners.pop()
+    if name != KEYLESS_OWNER and not OWNER.fullmatch(name):
         _exit(f"no key has the name or id {name!r}")
-    typer.echo(f"revoked {key.id} ({key.name})")
+    return name
+
+
+def _purge(store: "Store", owner: str) -> None:
+    from solver_service.purge import purge  # noqa: PLC0415 (needs Redis' client)
+
+    end = time.monotonic() + PURGE_WITHIN_S
+    deleted_jobs = deleted_snapshots = 0
+    while True:
+        found = purge(store, owner)
+        deleted_jobs += found.jobs
+        deleted_snapshots += found.snapshots
+        if not found.still_running or time.monotonic() > end:
+            break
+        time.sleep(REFRESH_S)
+    typer.echo(f"deleted {deleted_jobs} jobs and {deleted_snapshots} snapshots")
+    if found.still_running:
+        _exit(f"{found.still_running} jobs are still being ended: run `gdsolver-pool keys purge {owner}` again")
 
 
 def status(
@@ -127,6 +198,54 @@ def status(
                 time.sleep(REFRESH_S)
                 with contextlib.suppress(StoreUnavailableError):  # what was seen last stays until Redis is back
                     live.update(render(look(store)), refresh=True)
+
+
+def pause(redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
+    """Let no further job begin: those at work end, submissions wait in the queue until `resume`.
+
+    Example: gdsolver-pool pause --data-dir ./pool
+    """
+    from solver_service.store.operation import Mode  # noqa: PLC0415 (needs Redis' client)
+
+    with _opened(redis_url, data_dir) as store:
+        store.operation.set(Mode.PAUSED)
+    typer.echo("paused: no further job begins until `gdsolver-pool resume`")
+
+
+def drain(
+    redis_url: RedisUrl = None,
+    data_dir: DataDir = None,
+    wait: Annotated[bool, typer.Option("--wait", help="End only when nothing is queued or running.")] = False,
+) -> None:
+    """Accept no further job (503, with when to try again); those that are queued are solved.
+
+    Example: gdsolver-pool drain --wait --data-dir ./pool
+    """
+    from solver_service.store.operation import Mode  # noqa: PLC0415 (needs Redis' client)
+
+    with _opened(redis_url, data_dir) as store:
+        store.operation.set(Mode.DRAINING)
+        typer.echo("draining: no further job is accepted until `gdsolver-pool resume`")
+        counts = store.jobs.counts()
+        while wait and counts["queued"] + counts["running"]:
+            time.sleep(REFRESH_S)
+            counts = store.jobs.counts()
+    if wait:
+        typer.echo("drained: nothing is queued or running")
+
+
+def resume(redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
+    """Run the pool as usual again, after `pause` or `drain`.
+
+    Example: gdsolver-pool resume --data-dir ./pool
+    """
+    from solver_service.purge import wake  # noqa: PLC0415 (these need Redis' client)
+    from solver_service.store.operation import Mode  # noqa: PLC0415
+
+    with _opened(redis_url, data_dir) as store:
+        store.operation.set(Mode.RUNNING)
+        waiting = wake(store)
+    typer.echo(f"running: {waiting} jobs are queued")
 
 
 @contextlib.contextmanager

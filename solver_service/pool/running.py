@@ -11,6 +11,8 @@ from solver_service.errors import ServiceError
 
 FILE = "pool.json"
 LOCK = "pool.lock"
+KEYS = "keys-in-use"
+"""Present once a key was stored for the pool, whatever becomes of its Redis: it is never keyless again."""
 
 
 class NoPoolError(ServiceError):
@@ -54,3 +56,13 @@ def redis_url_of(data_dir: Path) -> str:
         return str(json.loads((data_dir / FILE).read_text())["redis_url"])
     except (OSError, ValueError, KeyError) as error:
         raise NoPoolError(f"no pool runs on {data_dir}; start it with `gdsolver-pool up --data-dir`") from error
+
+
+def mark_keys(data_dir: Path) -> None:
+    """Remember outside Redis that the pool on this folder has keys."""
+    (data_dir / KEYS).touch(mode=0o600)
+
+
+def keys_marked(data_dir: Path) -> bool:
+    """Whether the pool on this folder ever had keys."""
+    return (data_dir / KEYS).exists()

@@ -43,6 +43,8 @@ class Job(BaseModel):
     result: JobResult | None = None
     error: JobError | None = None
     feedback: Feedback | None = None
+    key: str = ""
+    request: str = ""
 
     def status(self) -> JobStatus:
         """The public record."""

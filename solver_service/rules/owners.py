@@ -51,6 +51,7 @@ class Caller:
 
     owner: str
     scopes: Collection[Scope]
+    key: str = ""
 
 
 def create_key(name: str, scopes: Collection[Scope], *, now: float, owner: str | None = None) -> tuple[ApiKey, str]:

@@ -8,6 +8,7 @@ import redis
 
 from solver_service.queue import Messages
 from solver_service.settings import Settings
+from solver_service.store import keys
 from solver_service.store.apikeys import ApiKeyStore
 from solver_service.store.blobs import BlobStore
 from solver_service.store.clock import Clock
@@ -18,6 +19,7 @@ from solver_service.store.jobs import JobStore
 from solver_service.store.leases import ReaperLease
 from solver_service.store.limits import Limits
 from solver_service.store.models import ModelStore
+from solver_service.store.operation import Operation
 from solver_service.store.quota import Quota
 from solver_service.store.snapshots import Snapshots
 from solver_service.store.turns import Turns
@@ -40,6 +42,7 @@ class Store:
     apikeys: ApiKeyStore
     limits: Limits
     quota: Quota
+    operation: Operation
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
@@ -63,12 +66,13 @@ class Store:
             blobs=blobs,
             snapshots=Snapshots(blobs),
             events=EventStore(client),
-            models=ModelStore(client, messages),
+            models=ModelStore(client, messages, quota),
             workers=WorkerStore(client, settings.heartbeat_s),
             reaper=ReaperLease(client, secrets.token_hex(8)),
             apikeys=ApiKeyStore(client),
-            limits=Limits(client, settings.max_submissions_per_minute, settings.max_unfinished_per_key),
+            limits=Limits(client, settings.max_submissions_per_minute, settings.max_unfinished_per_key, quota),
             quota=quota,
+            operation=Operation(client),
         )
 
     @translated
@@ -89,6 +93,22 @@ class Store:
     def up_for_s(self) -> float:
         """For how many seconds Redis has been running."""
         return float(self.redis.info("server")["uptime_in_seconds"])
+
+    @translated
+    def memory(self) -> tuple[int, int]:
+        """Bytes that Redis uses, and its `maxmemory`, 0 for none."""
+        found = self.redis.info("memory")
+        return int(found["used_memory"]), int(found.get("maxmemory", 0))
+
+    @translated
+    def is_reaped(self) -> bool:
+        """Whether a gateway holds the reaper's lease."""
+        return bool(self.redis.exists(keys.REAPER))
+
+    @translated
+    def quarantined(self) -> int:
+        """How many records were set aside because nobody could read them."""
+        return int(self.redis.hlen("gds:quarantine"))
 
     def close(self) -> None:
         """Close every connection."""

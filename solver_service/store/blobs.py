@@ -1,6 +1,7 @@
 """Snapshots, incumbents and results as bytes with a time to live."""
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import redis
@@ -13,6 +14,7 @@ MISSING = -2
 """What Redis answers when it is asked for the time to live of a key that is not there."""
 
 PIECE_BYTES = 256 * 1024
+FIRST_BYTES = 64 * 1024
 ARRIVING_S = 600
 """So long may it take to hand a blob over to Redis."""
 
@@ -86,16 +88,46 @@ class BlobStore:
         return left != MISSING
 
     @translated
-    def snapshot(self, owner: str, snapshot_id: str, *, keep_s: float = 0.0) -> bytes | None:
-        """Read an owner's snapshot; it then lives at least so long, because a job needs it."""
+    def prolong(self, owner: str, snapshot_id: str, keep_s: float) -> float | None:
+        """Let an owner's snapshot live at least so long: for how long it lives now; None when there is none."""
         name = keys.snapshot(owner, snapshot_id)
+        left = self.redis.ttl(name)
+        if left < keep_s and self._prolong(name, keep_s + SPARE_S):
+            left = int(keep_s + SPARE_S)
+        return None if left == MISSING else float(left)
+
+    @translated
+    def snapshot(self, owner: str, snapshot_id: str) -> bytes | None:
+        """Read an owner's snapshot."""
+        return payload(self.redis.get(keys.snapshot(owner, snapshot_id)))
+
+    def reader(self, owner: str, snapshot_id: str) -> tuple[int, Callable[[int, int], bytes]]:
+        """The size of an owner's snapshot, 0 when there is none, and what reads it piece by piece."""
+        return self._reader(keys.snapshot(owner, snapshot_id))
+
+    def result_reader(self, job_id: str) -> tuple[int, Callable[[int, int], bytes]]:
+        """The same for a finished job's result file."""
+        return self._reader(keys.result(job_id))
+
+    def model_reader(self, job_id: str) -> tuple[int, Callable[[int, int], bytes]]:
+        """The same for a job's model."""
+        return self._reader(keys.model(job_id))
+
+    @translated
+    def _reader(self, name: str) -> tuple[int, Callable[[int, int], bytes]]:
+        """Most blobs are small: one round trip brings the size and the first piece, and often there is no other."""
         with self.redis.pipeline(transaction=False) as pipe:
-            pipe.get(name)
-            pipe.ttl(name)
-            data, left = pipe.execute()
-        if data is not None and left < keep_s:
-            self._prolong(name, keep_s + SPARE_S)
-        return payload(data)
+            pipe.strlen(name)
+            pipe.getrange(name, 0, FIRST_BYTES - 1)
+            size, first = pipe.execute()
+
+        @translated
+        def read(begin: int, end: int) -> bytes:
+            if min(end, size) <= len(first):
+                return bytes(first[begin:end])
+            return bytes(self.redis.getrange(name, begin, end - 1))  # type: ignore[arg-type]
+
+        return int(size), read
 
     @translated
     def has_snapshot(self, owner: str, snapshot_id: str) -> bool:

@@ -5,16 +5,25 @@ from collections.abc import Callable, Iterable
 from typing import Any, ParamSpec, TypeVar
 
 import redis
+from redis.sentinel import Sentinel
 
-from solver_service.errors import StoreFullError, StoreUnavailableError
+from solver_service.errors import StoreFullError, StoreRefusedError, StoreUnavailableError
+from solver_service.sentinel import sentinels
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 def connect(url: str) -> redis.Redis:
-    """Make a client for `redis://...` or `unix:///path.sock`; connects at first use."""
-    return redis.Redis.from_url(url, socket_timeout=10, socket_connect_timeout=3, health_check_interval=15)
+    """Make a client for `redis://...`, `unix:///path.sock` or `redis+sentinel://...`; connects at first use."""
+    limits = {"socket_timeout": 10, "socket_connect_timeout": 3}
+    known = sentinels(url)
+    if known is None:
+        return redis.Redis.from_url(url, health_check_interval=15, **limits)
+    guards = {**limits, "password": known.password}
+    asked: Any = Sentinel(list(known.hosts), sentinel_kwargs=guards, **limits)  # type: ignore[no-untyped-call]
+    master: redis.Redis = asked.master_for(known.name, db=known.db, password=known.password, health_check_interval=15)
+    return master
 
 
 def translated(call: Callable[P, T]) -> Callable[P, T]:
@@ -24,6 +33,9 @@ def translated(call: Callable[P, T]) -> Callable[P, T]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return call(*args, **kwargs)
+        except redis.AuthenticationError as error:
+            detail = f"Redis refuses the user or the password of the Redis URL: {error}"
+            raise StoreRefusedError(detail) from error
         except redis.ResponseError as error:
             # A script passes Redis' own word on inside another error.
             full = isinstance(error, redis.OutOfMemoryError) or "OOM command not allowed" in str(error)

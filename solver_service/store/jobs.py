@@ -13,7 +13,7 @@ from solver_service.rules.metrics import counted
 from solver_service.store import events, indexes, keys, turns
 from solver_service.store.commit import Blob, NoRoomError, Room
 from solver_service.store.connection import payload, translated
-from solver_service.store.quota import count
+from solver_service.store.quota import RECORD_BYTES, count
 from solver_service.store.reading import JobReader
 from solver_service.store.records import encode
 
@@ -83,6 +83,8 @@ class JobStore(JobReader):
         changes = self.commit.changes()
         self._write(changes, job, before=None)
         indexes.enlist(changes, job, keep_record_s=self.keep_record_s, now=self.now())
+        size, ends = len(job.model_dump_json()) + RECORD_BYTES, job.created + job.spec.ttl_s + self.keep_record_s
+        count(changes, keys.job(job.id), owner=job.owner, size=size, ends=ends)
         return changes
 
     @translated

@@ -12,6 +12,8 @@ BYTES = "gds:bytes"
 """Hash: bytes of snapshots and results by owner, and `*` for all."""
 COUNTERS = "gds:counters"
 """Hash: what the pool has counted since the store began, by the names of `solver_service.rules.metrics`."""
+MODE = "gds:mode"
+"""How the pool is run, if not as usual: `paused` or `draining`."""
 RECENT = "gds:recent"
 """List: ids of the jobs that ended last, newest first."""
 QUEUED = "gds:queued"
@@ -122,6 +124,11 @@ def model_refusal(job_id: str) -> str:
 def model_wanted(job_id: str) -> str:
     """How often a worker was asked for a job's model."""
     return f"gds:model-wanted:{job_id}"
+
+
+def models_wanted(owner: str) -> str:
+    """Sorted set: ids of an owner's jobs whose models a worker was asked for, by time."""
+    return f"gds:models-wanted:{owner}"
 
 
 def worker(worker_id: str) -> str:

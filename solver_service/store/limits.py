@@ -1,7 +1,8 @@
-"""What one key may ask of the pool: submissions a minute, unfinished jobs; both in one round trip."""
+"""What one key may ask of the pool: submissions a minute, unfinished jobs, bytes kept; all in one round trip."""
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import redis
 
@@ -14,6 +15,9 @@ from solver_service.store.connection import translated
 _ADMIT = """
 local unfinished = redis.call('SCARD', KEYS[2])
 if unfinished >= tonumber(ARGV[2]) then return {'unfinished', tostring(unfinished)} end
+local mine = tonumber(redis.call('HGET', KEYS[3], ARGV[3]) or 0)
+local free = tonumber(ARGV[5]) - tonumber(redis.call('HGET', KEYS[3], '*') or 0)
+if mine > math.min(tonumber(ARGV[4]), free) then return {'bytes', ''} end
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1e6
 local most, kept = tonumber(ARGV[1]), redis.call('HMGET', KEYS[1], 'tokens', 'at')
@@ -26,6 +30,9 @@ return {'', ''}
 """
 
 
+UNBOUNDED = 2**62
+
+
 class LimitReachedError(RuntimeError):
     """A limit that time or finished work lifts again; it says which one, and when to come back."""
 
@@ -35,6 +42,21 @@ class LimitReachedError(RuntimeError):
         self.retry_after_s = retry_after_s
 
 
+class Bytes(Protocol):
+    """What is kept of each key's things."""
+
+    @property
+    def max_bytes(self) -> int:
+        """What all may keep."""
+
+    @property
+    def max_owner_bytes(self) -> int:
+        """What one key may keep."""
+
+    def require_room(self, owner: str, size: int) -> None:
+        """Raise LimitReachedError unless so many bytes more may be kept."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """The limits of every key; the keyless owner of a loopback pool has the pool's own limits alone."""
@@ -42,14 +64,27 @@ class Limits:
     redis: redis.Redis
     per_minute: int
     max_unfinished: int
+    quota: Bytes
 
     @translated
-    def admit(self, owner: str) -> None:
-        """Count one submission; LimitReachedError when the owner has to wait."""
+    def admit(self, owner: str, *, token: str | None = None) -> None:
+        """Count one submission; LimitReachedError when the owner has to wait.
+
+        One that repeats another by its idempotency key makes nothing new, and is let in all the same.
+        """
         if owner == KEYLESS_OWNER:
             return
-        names = keys.rate(owner), keys.unfinished(owner)
-        limit, found = self.redis.eval(_ADMIT, 2, *names, self.per_minute, self.max_unfinished)
+        try:
+            self._admit(owner)
+        except LimitReachedError:
+            if not token or not self.redis.exists(keys.idempotency(owner, token)):
+                raise
+
+    def _admit(self, owner: str) -> None:
+        limit, found = self._admitted(owner, self.quota.max_owner_bytes, self.quota.max_bytes)
+        if limit == b"bytes":  # so said the sums; what has expired is taken off them now, and they are looked at again
+            self.quota.require_room(owner, 1)
+            limit, found = self._admitted(owner, UNBOUNDED, UNBOUNDED)
         if limit == b"rate":
             raise LimitReachedError(
                 f"this key may submit {self.per_minute} jobs a minute (GDSOLVER_MAX_SUBMISSIONS_PER_MINUTE)",
@@ -63,3 +98,9 @@ class Limits:
                 code=ErrorCode.TOO_MANY_JOBS,
                 retry_after_s=5,
             )
+
+    def _admitted(self, owner: str, most: int, in_all: int) -> tuple[bytes, bytes]:
+        names = keys.rate(owner), keys.unfinished(owner), keys.BYTES
+        limits = self.per_minute, self.max_unfinished, owner, most, in_all
+        limit, found = self.redis.eval(_ADMIT, 3, *names, *limits)
+        return limit, found

@@ -1,5 +1,6 @@
-"""How many bytes of snapshots and results are kept, per owner and in all, and whether more fit."""
+"""How many bytes of snapshots, results and records are kept, per owner and in all, and whether more fit."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import redis
@@ -12,6 +13,8 @@ from solver_service.store.connection import translated
 from solver_service.store.limits import LimitReachedError
 
 RETRY_AFTER_S = 60
+RECORD_BYTES = 4096
+"""What a job takes besides its record: events, places in lists, the result's summary."""
 
 # Blobs end by Redis' own clock, without a word: what has ended since is taken off the sums first. The first write is
 # one that Redis refuses when it is out of memory, so that a refused script has changed nothing.
@@ -25,6 +28,21 @@ for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT',
   redis.call('ZREM', KEYS[1], name)
 end
 return {redis.call('HGET', KEYS[3], ARGV[1]) or '0', redis.call('HGET', KEYS[3], '*') or '0'}
+"""
+
+_DROP = """
+local dropped = 0
+for index = 4, #KEYS do
+  local size, owner = string.match(redis.call('HGET', KEYS[2], KEYS[index]) or '', '^(%d+) (.*)$')
+  dropped = dropped + redis.call('DEL', KEYS[index])
+  if size then
+    redis.call('HDEL', KEYS[2], KEYS[index])
+    redis.call('ZREM', KEYS[1], KEYS[index])
+    redis.call('HINCRBY', KEYS[3], owner, -size)
+    redis.call('HINCRBY', KEYS[3], '*', -size)
+  end
+end
+return dropped
 """
 
 
@@ -43,17 +61,34 @@ class Quota:
         return int(mine), int(everyone)
 
     @translated
+    def drop(self, names: Sequence[str]) -> int:
+        """Delete what is counted, and take it off the sums; how many of these there were."""
+        if not names:
+            return 0
+        all_names = keys.BLOB_ENDS, keys.BLOB_SIZES, keys.BYTES, *names
+        return int(self.redis.eval(_DROP, len(all_names), *all_names))
+
+    @translated
     def in_seconds(self, seconds: float) -> float:
         """So many seconds from now, on Redis' clock."""
         return float(self.redis.time()[0]) + seconds
 
     def require_room(self, owner: str, size: int) -> None:
-        """Raise LimitReachedError unless so many bytes more may be kept."""
+        """Raise LimitReachedError unless so many bytes more may be kept.
+
+        A key may keep as much as it leaves free, so that any number of keys together leave something for another one.
+        """
         mine, everyone = self.used(owner)
-        if owner != KEYLESS_OWNER and mine + size > self.max_owner_bytes:
-            raise _full("this key keeps", mine, size, self.max_owner_bytes, "GDSOLVER_MAX_STORED_BYTES_PER_KEY")
         if everyone + size > self.max_bytes:
             raise _full("the pool keeps", everyone, size, self.max_bytes, "GDSOLVER_MAX_STORED_BYTES")
+        if owner == KEYLESS_OWNER:
+            return
+        if mine + size > self.max_owner_bytes:
+            raise _full("this key keeps", mine, size, self.max_owner_bytes, "GDSOLVER_MAX_STORED_BYTES_PER_KEY")
+        share = (self.max_bytes - everyone + mine) // 2
+        if mine + size > share:
+            setting = "half of what other keys leave of GDSOLVER_MAX_STORED_BYTES"
+            raise _full("this key keeps", mine, size, share, setting)
 
 
 def count(pipe: Pipeline, name: str, *, owner: str, size: int, ends: float) -> None:
@@ -66,7 +101,7 @@ def count(pipe: Pipeline, name: str, *, owner: str, size: int, ends: float) -> N
 
 def _full(who: str, kept: int, size: int, limit: int, setting: str) -> LimitReachedError:
     detail = (
-        f"{who} {kept:,} bytes of snapshots and results, {size:,} more would be over {limit:,} ({setting}); "
-        "they expire by themselves"
+        f"{who} {kept:,} bytes of snapshots, results and records, {size:,} more would be over {limit:,} ({setting}); "
+        "they expire by themselves, or DELETE /v1/snapshots/ID"
     )
     return LimitReachedError(detail, code=ErrorCode.STORAGE_FULL, retry_after_s=RETRY_AFTER_S)

@@ -61,6 +61,13 @@ class WorkerStore:
                 found.append(info)
         return sorted(found, key=lambda worker: (worker.name, worker.id))
 
+    @translated
+    def any_alive(self) -> bool:
+        """Whether there is a worker with a fresh heartbeat; looks at no more of them than it has to."""
+        known = names(name for name, _ in self.redis.zscan_iter(keys.WORKERS))
+        batches = (known[begin : begin + 50] for begin in range(0, len(known), 50))
+        return any(self.redis.exists(*map(keys.worker, batch)) for batch in batches)
+
 
 def _read(beat: bytes | None, *, solved: bytes | None) -> WorkerInfo | None:
     """What a heartbeat says; one that cannot be read is none, and stops nobody else's."""

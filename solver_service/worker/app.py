@@ -23,6 +23,7 @@ from solver_service.queue import MODEL_TASK, QUEUES, TASK
 from solver_service.reaper import give_up
 from solver_service.settings import Settings
 from solver_service.store import Store
+from solver_service.store.operation import Mode
 from solver_service.worker.board import Board, Overseer, Pulse
 from solver_service.worker.models import write_model
 from solver_service.worker.tasks import Attempts
@@ -109,11 +110,13 @@ def _register_tasks(app: Celery, settings: Settings, worker: Identity, board: Bo
             store = Store.open(settings)
             watchdog = Watchdog(store, every_s=settings.watch_s, shutting_down=board.stopping)
             attempts.append(Attempts(store, settings, worker.name, watchdog, board.stopping, pulses[0]))
+        if attempts[0].store.operation.mode() is Mode.PAUSED:
+            return  # the job stays queued: `gdsolver-pool resume` sends its message again
         attempts[0].run(job_id, token=worker.token(task.request.id))
 
     def write(job_id: str) -> None:
         with contextlib.closing(Store.open(settings)) as store:
-            write_model(store, job_id)
+            write_model(store, job_id, ceiling_mb=settings.worker_memory_mb)
 
     signals.worker_process_init.connect(begin_child, weak=False)
     app.task(name=TASK, bind=True)(work)

@@ -48,7 +48,9 @@ class Attempts:
         job = self._claimed(asked, token)
         if job is None:
             return
-        with structlog.contextvars.bound_contextvars(job=job.id, attempt=job.attempt):
+        names = {"job": job.id, "attempt": job.attempt, "owner": job.owner, "key": job.key, "request": job.request}
+        with structlog.contextvars.bound_contextvars(**names):
+            log.info("audit", what="attempt", worker=self.worker)
             self._attempt(job)
 
     def _claimed(self, asked: str, token: str) -> jobs.Job | None:

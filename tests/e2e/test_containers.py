@@ -48,7 +48,12 @@ class Pool:
 
     def compose(self, *arguments: str) -> str:
         """Run `docker compose` and return its output; a failure shows what it said."""
-        environment = {**os.environ, "GDSOLVER_API_KEY": self.key, "GDSOLVER_PORT": str(self.port)}
+        environment = {
+            **os.environ,
+            "GDSOLVER_API_KEY": self.key,
+            "GDSOLVER_REDIS_PASSWORD": self.key,
+            "GDSOLVER_PORT": str(self.port),
+        }
         command = [*COMPOSE, "--project-name", self.project, *arguments]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"

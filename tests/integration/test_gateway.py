@@ -307,7 +307,7 @@ def test_readiness_needs_a_worker(gateway: Gateway, client: TestClient) -> None:
     assert client.get("/healthz").status_code == 200
     assert client.get("/readyz").status_code == 503
     gateway.store.workers.beat("w", host="h", pid=1, slots=1)
-    assert client.get("/readyz").status_code == 200
+    wait_for(lambda: client.get("/readyz").status_code == 200)
     assert client.get("/v1/workers").json()["workers"][0]["name"] == "w"
 
 
@@ -358,7 +358,9 @@ def test_a_model_is_written_on_request(gateway: Gateway, client: TestClient) -> 
     assert written.status_code == 200
     assert written.text.rstrip().endswith("ENDATA")
     for job, code, status in ((second, "not_supported", 409), (large, "too_large", 413)):
-        gateway.store.models.refuse(job, JobError(code=code, detail="so it is"))
+        record = gateway.store.jobs.get(job)
+        assert record is not None
+        gateway.store.models.refuse(record, JobError(code=code, detail="so it is"))
         assert_problem(client.get(f"/v1/jobs/{job}/problem"), status, code)
 
 

@@ -107,6 +107,15 @@ def test_a_header_that_claims_two_to_the_sixtieth_elements_is_refused(redis_url:
 @contextlib.contextmanager
 def running_gateway(redis_url: str, *options: str, **environment: str) -> Iterator[int]:
     """A gateway process on a free port."""
+    with gateway_process(redis_url, *options, **environment) as (port, _):
+        yield port
+
+
+@contextlib.contextmanager
+def gateway_process(
+    redis_url: str, *options: str, **environment: str
+) -> Iterator[tuple[int, "subprocess.Popen[bytes]"]]:
+    """A gateway process on a free port, and the process."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     process = subprocess.Popen(
@@ -124,7 +133,7 @@ def running_gateway(redis_url: str, *options: str, **environment: str) -> Iterat
 
     try:
         wait_for(listening)
-        yield port
+        yield port, process
     finally:
         process.terminate()
         process.communicate(timeout=20)
@@ -143,7 +152,7 @@ def test_slow_clients_are_closed(redis_url: str) -> None:
     """Silence, half a header, a body that never comes and one that nobody wants each end after their time."""
     slow = {"GDSOLVER_HEADERS_WITHIN_S": "0.5", "GDSOLVER_BODY_GRACE_S": "0.5"}
     post = b"POST /v1/snapshots HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000\r\n"
-    unwanted = b"POST /v1/nowhere HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000\r\n\r\n"
+    unwanted = b"POST /v1/nowhere HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 60000\r\n\r\n"
     with running_gateway(redis_url, **slow) as port:
         address = ("127.0.0.1", port)
         began = time.monotonic()
@@ -201,3 +210,33 @@ def test_messages_are_json_alone() -> None:
     assert conf.result_backend is None
     with pytest.raises(ContentDisallowed):
         registry.loads(b"\x80\x04N.", "application/x-python-serialize", "binary", accept=["application/json"])
+
+
+def test_silent_uploads_of_one_key_refuse_nobody_else(redis_url: str) -> None:
+    """Connections of one key that stop within a body hold its share for a while; another key uploads all the same."""
+    store = Store.open(Settings(redis_url=redis_url))
+    store.redis.flushall()
+    tokens = []
+    for name in ("greedy", "modest"):
+        key, token = create_key(name, [Scope.SUBMIT], now=0)
+        store.apikeys.add(key)
+        tokens.append(token)
+    limits = {"GDSOLVER_MAX_BODY_BYTES_IN_FLIGHT": "4000000", "GDSOLVER_BODY_GRACE_S": "3"}
+    head = (
+        f"POST /v1/snapshots HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {tokens[0]}\r\n"
+        "Content-Type: application/octet-stream\r\nContent-Length: 1000000\r\n\r\n"
+    )
+    with running_gateway(redis_url, **limits) as port, contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(4)]
+        for connection in silent:
+            connection.sendall(head.encode() + bytes(999_999))
+        time.sleep(0.5)
+        with httpx.Client(
+            base_url=f"http://127.0.0.1:{port}", headers={"authorization": f"Bearer {tokens[1]}"}
+        ) as http:
+            answer = http.post("/v1/snapshots", content=small_snapshot().to_bytes(), headers=OCTETS)
+        assert answer.status_code == 201, answer.text
+        statuses = {closed_within(connection, 8).split(b" ")[1] for connection in silent}
+        assert b"429" in statuses
+        assert statuses <= {b"408", b"429"}
+    store.close()

@@ -76,6 +76,8 @@ async def _stream(services: Services, room: WaitingRoom, owner: str, job_id: str
                 yield as_text(event)
                 if _ends(event):
                     return
+            if room.closing:
+                return  # the client connects again, to the next gateway, and resumes
             if job.state.terminal and not found:  # its events have expired
                 yield as_text(JobEvent(kind="state", data=state_data(job)))
                 return

@@ -15,10 +15,13 @@ from shared.errors import ErrorCode, SpecError
 from solver_service.gateway.auth import Author, Reader, Submitter
 from solver_service.gateway.body import read_body
 from solver_service.gateway.documents import SPEC_EXAMPLE, Responses, problems
-from solver_service.gateway.guard import media_type, require_media_type
-from solver_service.gateway.intake import cancel, store_snapshot, submit
+from solver_service.gateway.download import sending
+from solver_service.gateway.guard import UPLOAD, media_type, require_media_type
+from solver_service.gateway.intake import MAX_SPEC_BYTES, cancel, store_snapshot, submit
+from solver_service.gateway.observed import CALLER
 from solver_service.gateway.problems import ProblemError, validation_response
 from solver_service.gateway.services import Injected, Services
+from solver_service.gateway.shares import Upload
 from solver_service.gateway.waiting import Preferred, Room, WaitingRoom
 from solver_service.rules.jobs import Job, judge
 
@@ -26,6 +29,11 @@ router = APIRouter(prefix="/v1", tags=["jobs"])
 
 JobId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
 Token = Annotated[str | None, Header(alias="Idempotency-Key")]
+
+JSON_TIMES = 8
+"""A byte of JSON takes as much memory and time as so many of a snapshot."""
+MAX_PAGE_BYTES = 500_000
+"""Of records on a page; what is sent says run and tags twice."""
 
 _SPEC_BODY = {
     "requestBody": {
@@ -80,22 +88,35 @@ class Submission:
     room: WaitingRoom
     token: str | None
     wait_s: float
+    key: str = ""
 
-    async def accept(self, text: bytes, snapshot: bytes | None, response: Response) -> JobStatus | Response:
-        """Parse the spec, store what came with it, queue the job; wait for its end if that is preferred."""
+    async def queue(self, text: bytes, snapshot: bytes | None, response: Response) -> Job | Response:
+        """Parse the spec, store what came with it, queue the job; the response to a spec that is not valid."""
         if len(text) > (most := self.services.settings.max_json_bytes):
             detail = f"the spec is over {most:,} bytes; upload the snapshot as safetensors"
             raise ProblemError(413, ErrorCode.TOO_LARGE, detail, field="spec")
+        if len(text) > 2 * MAX_SPEC_BYTES and b'"tensors"' not in text:  # parsing it would keep everybody waiting
+            detail = f"{len(text):,} bytes without a snapshot in it, at most {MAX_SPEC_BYTES:,} are kept"
+            raise ProblemError(413, ErrorCode.TOO_LARGE, detail, field="spec")
         try:
-            job = await run_in_threadpool(self._submit, text, snapshot)  # all of it: a spec may be long
+            async with self.services.turns.turn(self.owner, JSON_TIMES * len(text) + len(snapshot or b"")):
+                job = await run_in_threadpool(self._submit, text, snapshot)  # all of it: a spec may be long
         except InvalidSpecError as error:
             return validation_response(error.found)
         response.headers["Location"] = f"/v1/jobs/{job.id}"
+        return job
+
+    async def answer(self, queued: Job | Response, request: Request, response: Response) -> JobStatus | Response:
+        """Give the job's record, after its end if that is preferred; nobody needs the body for that."""
+        if isinstance(queued, Response):
+            return queued
+        upload: Upload = request.scope[UPLOAD]
+        upload.done()
         if self.wait_s > 0:
             response.headers["Preference-Applied"] = f"wait={self.wait_s:.0f}"
-            look = partial(owned, self.services, self.owner, job.id)
-            job = await self.room.end_of(job.id, look, within_s=self.wait_s)
-        return job.status()
+            look = partial(owned, self.services, self.owner, queued.id)
+            queued = await self.room.end_of(queued.id, look, within_s=self.wait_s)
+        return queued.status()
 
     def _submit(self, text: bytes, snapshot: bytes | None) -> Job:
         try:
@@ -108,13 +129,13 @@ class Submission:
                 raise SpecError("leave it out: the snapshot comes as the form's file", field="spec.snapshot")
             info, _ = store_snapshot(self.services, self.owner, snapshot)
             spec = spec.model_copy(update={"snapshot": info.id})
-        return submit(self.services, self.owner, spec, token=self.token)
+        return submit(self.services, self.owner, spec, token=self.token, key=self.key)
 
 
 async def _submission(
-    services: Injected, owner: Submitter, room: Room, wait_s: Preferred, token: Token = None
+    request: Request, services: Injected, owner: Submitter, room: Room, wait_s: Preferred, token: Token = None
 ) -> Submission:
-    return Submission(services, owner, room, token, wait_s)
+    return Submission(services, owner, room, token, wait_s, request.scope[CALLER][1])
 
 
 Submitted = Annotated[Submission, Depends(_submission)]
@@ -133,7 +154,8 @@ def _read_json(text: bytes) -> Any:
 async def create(request: Request, response: Response, submission: Submitted) -> JobStatus | Response:
     """Queue a job; the same Idempotency-Key and body give the same job."""
     _expect(request, "application/json")
-    return await submission.accept(await read_body(request), None, response)
+    queued = await submission.queue(await read_body(request), None, response)
+    return await submission.answer(queued, request, response)
 
 
 @router.post(
@@ -151,7 +173,9 @@ async def solve(request: Request, response: Response, submission: Submitted) -> 
             raise SpecError("missing: send the job spec as the form's field or file `spec`", field="spec")
         text = spec.encode(errors="replace") if isinstance(spec, str) else await spec.read(limit + 1)
         data = await snapshot.read()
-    return await submission.accept(text, data, response)
+    queued = await submission.queue(text, data, response)
+    del text, data
+    return await submission.answer(queued, request, response)
 
 
 @router.get("/jobs")
@@ -163,8 +187,13 @@ def listing(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(pattern=r"^[0-9a-f]{32}$")] = None,
 ) -> JobList:
-    """List jobs, newest first."""
+    """List jobs, newest first; a page of large records has fewer of them."""
     found, following = services.store.jobs.page(owner, run=run, state=state, limit=limit, cursor=cursor)
+    size = 0
+    for number, job in enumerate(found[:-1], 1):
+        size += len(job.model_dump_json())
+        if size > MAX_PAGE_BYTES:
+            return JobList(jobs=[job.status() for job in found[:number]], cursor=job.id)
     return JobList(jobs=[job.status() for job in found], cursor=following)
 
 
@@ -190,10 +219,10 @@ def result(job_id: JobId, services: Injected, owner: Reader) -> Response:
         raise ProblemError(409, ErrorCode.NOT_FINISHED, detail)
     if job.result is None:
         raise ProblemError(404, ErrorCode.NO_RESULT, f"the job ended as {job.state.value} without weights")
-    data = services.store.blobs.result(job_id)
-    if data is None:
+    blob = services.store.blobs.result_reader(job_id)
+    if not blob[0]:
         raise ProblemError(410, ErrorCode.GONE, "the weights have expired; submit the job again")
-    return Response(data, media_type="application/octet-stream")
+    return sending(blob, owner, services.downloads, media_type="application/octet-stream")
 
 
 @router.delete("/jobs/{job_id}", response_model=JobStatus, responses=_CANCELLING | problems(404))

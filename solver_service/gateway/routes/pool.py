@@ -5,11 +5,10 @@ from fastapi.responses import JSONResponse
 
 from shared.contracts import Stats, WorkerInfo, WorkerList
 from shared.errors import ErrorCode
-from solver_service.errors import StoreUnavailableError
 from solver_service.gateway.auth import Admin, Monitor
-from solver_service.gateway.metrics import CONTENT_TYPE, render
+from solver_service.gateway.metrics import CONTENT_TYPE, in_flight, render
 from solver_service.gateway.problems import RETRY_AFTER_S, problem_response
-from solver_service.gateway.services import Injected, Services
+from solver_service.gateway.services import Injected
 from solver_service.rules.jobs import Job
 
 router = APIRouter()
@@ -39,7 +38,8 @@ def stats(services: Injected, _: Admin) -> Stats:
 @router.get("/metrics", tags=["pool"], response_class=Response)
 def metrics(services: Injected, _: Monitor) -> Response:
     """Show the pool's counters as Prometheus text; where keys are in use, to a key with `read` or `admin`."""
-    return Response(render(services.store), media_type=CONTENT_TYPE)
+    own = [*services.traffic.collect(), in_flight(services.uploads.held, services.downloads.held)]
+    return Response(render(services.store, own), media_type=CONTENT_TYPE)
 
 
 @router.get("/healthz", tags=["health"])
@@ -49,20 +49,12 @@ async def healthz() -> dict[str, str]:
 
 
 @router.get("/readyz", tags=["health"], response_model=None)
-def readyz(services: Injected) -> JSONResponse | dict[str, str]:
+async def readyz(services: Injected) -> JSONResponse | dict[str, str]:
     """Say whether a job posted now would be solved: Redis answers and a worker has a fresh heartbeat."""
-    reason = _not_ready(services)
+    reason = await services.readiness.why_not()
     if reason is None:
         return {"status": "ready"}
     return problem_response(503, ErrorCode.STORE_UNAVAILABLE, reason, headers={"Retry-After": RETRY_AFTER_S})
-
-
-def _not_ready(services: Services) -> str | None:
-    try:
-        services.store.ping()
-        return None if services.store.workers.alive() else "no solver worker has a fresh heartbeat"
-    except StoreUnavailableError:
-        return "Redis does not answer"
 
 
 def _with_jobs(worker: WorkerInfo, running: list[Job]) -> WorkerInfo:

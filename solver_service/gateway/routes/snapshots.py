@@ -15,6 +15,7 @@ from solver_service.gateway.guard import media_type
 from solver_service.gateway.intake import store_snapshot
 from solver_service.gateway.problems import ProblemError
 from solver_service.gateway.services import Injected
+from solver_service.purge import SnapshotNeededError, delete_snapshot
 
 router = APIRouter(prefix="/v1/snapshots", tags=["snapshots"])
 
@@ -34,7 +35,8 @@ _BODY = {
 async def upload(request: Request, response: Response, services: Injected, owner: Author) -> SnapshotInfo:
     """Store a snapshot (safetensors); 200 when it was there already."""
     data = await _binary_body(request)
-    info, new = await run_in_threadpool(store_snapshot, services, owner, data)
+    async with services.turns.turn(owner, len(data)):
+        info, new = await run_in_threadpool(store_snapshot, services, owner, data)
     response.status_code = 201 if new else 200
     return info
 
@@ -45,10 +47,11 @@ async def upload_checked(
 ) -> SnapshotInfo:
     """Store a snapshot whose hash the sender knows; 422 when the bytes do not have it."""
     data = await _binary_body(request)
-    if snapshot_id(data) != digest:
+    if await run_in_threadpool(snapshot_id, data) != digest:
         detail = "the body's SHA-256 is another one; it was changed or cut off on its way"
         raise ProblemError(422, ErrorCode.HASH_MISMATCH, detail, field="sha256")
-    info, new = await run_in_threadpool(store_snapshot, services, owner, data)
+    async with services.turns.turn(owner, len(data)):
+        info, new = await run_in_threadpool(store_snapshot, services, owner, data)
     response.status_code = 201 if new else 200
     return info
 
@@ -57,6 +60,18 @@ async def upload_checked(
 def exists(digest: Digest, services: Injected, owner: Reader) -> Response:
     """Say whether a snapshot is there: 200 or 404."""
     return Response(status_code=200 if services.store.blobs.has_snapshot(owner, digest) else 404)
+
+
+@router.delete("/{digest}", status_code=204, response_class=Response, responses=problems(404, 409))
+def delete(digest: Digest, services: Injected, owner: Author) -> Response:
+    """Delete a snapshot; 409 while a job needs it."""
+    try:
+        found = delete_snapshot(services.store, owner, digest)
+    except SnapshotNeededError as error:
+        raise ProblemError(409, ErrorCode.NOT_FINISHED, str(error), field="digest") from None
+    if not found:
+        raise ProblemError(404, ErrorCode.NOT_FOUND, "no such snapshot", field="digest")
+    return Response(status_code=204)
 
 
 async def _binary_body(request: Request) -> bytes:

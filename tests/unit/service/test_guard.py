@@ -9,10 +9,11 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
 from solver_service.gateway.door import Door
-from solver_service.gateway.guard import Guard
+from solver_service.gateway.guard import UPLOAD, Guard
+from solver_service.gateway.shares import Shares
 from solver_service.settings import MEBIBYTE, Settings
 
-SCOPE = {"type": "http", "method": "POST", "path": "/", "headers": [(b"host", b"127.0.0.1")]}
+SCOPE = {"type": "http", "method": "POST", "path": "/v1/snapshots", "headers": [(b"host", b"127.0.0.1")]}
 
 
 class Reader:
@@ -53,14 +54,15 @@ async def send(_: Message) -> None:
 
 def guard(app: Reader, **settings: object) -> Guard:
     door = Door(may_be_keyless=True, keys_in_use=lambda: False)
-    return Guard(app, settings=Settings(**settings), door=door)  # type: ignore[arg-type]
+    chosen = Settings(**settings)  # type: ignore[arg-type]
+    return Guard(app, settings=chosen, door=door, on_their_way=Shares(chosen.max_body_bytes_in_flight))
 
 
 def test_a_body_that_trickles_is_refused_in_time() -> None:
     """A client that sends a byte now and then gets a 408 when its grace is over."""
     app = Reader()
     began = time.monotonic()
-    asyncio.run(guard(app, body_grace_s=0.3)(SCOPE, body(*[1] * 100, every_s=0.05), send))
+    asyncio.run(guard(app, body_grace_s=0.3)(dict(SCOPE), body(*[1] * 100, every_s=0.05), send))
     (error,) = app.refused
     assert error.status_code == 408
     assert 0.3 <= time.monotonic() - began < 2
@@ -70,29 +72,66 @@ def test_a_steady_body_may_take_longer_than_the_grace() -> None:
     """Every byte that has arrived earns time for the next."""
     app = Reader()
     steady = body(*[MEBIBYTE // 4] * 6, every_s=0.1)
-    asyncio.run(guard(app, body_grace_s=0.2, body_s_per_mebibyte=1.0)(SCOPE, steady, send))
+    asyncio.run(guard(app, body_grace_s=0.2, body_s_per_mebibyte=1.0)(dict(SCOPE), steady, send))
     assert app.refused == []
     assert app.received == 6 * MEBIBYTE // 4
 
 
-@pytest.mark.parametrize(("limit", "refused"), [(250, 1), (400, 0)])
-def test_bytes_on_their_way_are_bounded_in_all(limit: int, refused: int) -> None:
-    """Uploads together may hold so many bytes; one too many gets a 429, and what is over is forgotten."""
+def test_silence_ends_an_upload_however_much_came_before() -> None:
+    """What was sent fast earns no time to be silent in: a body that stops is a 408 after the grace alone."""
+    sizes = [MEBIBYTE] * 20
 
-    async def three() -> tuple[list[Reader], Guard]:
+    async def receive() -> Message:
+        if not sizes:
+            await asyncio.sleep(30)
+        return {"type": "http.request", "body": bytes(sizes.pop()), "more_body": True}
+
+    app = Reader()
+    began = time.monotonic()
+    asyncio.run(guard(app, body_grace_s=0.3, body_s_per_mebibyte=10.0)(dict(SCOPE), receive, send))
+    assert [error.status_code for error in app.refused] == [408]
+    assert time.monotonic() - began < 10
+
+
+class Owned(Reader):
+    """An application that knows after the headers whose request it is."""
+
+    def __init__(self, owner: str, hold: asyncio.Event) -> None:
+        super().__init__(hold)
+        self._owner = owner
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[UPLOAD].belongs_to(self._owner)
+        await super().__call__(scope, receive, send)
+
+
+@pytest.mark.parametrize("greedy", [1, 2, 5])
+def test_keys_that_hold_all_they_can_leave_room_for_another(greedy: int) -> None:
+    """Silent connections of some keys never get another key a 429, and what is over is forgotten."""
+
+    async def scenario() -> tuple[list[Owned], Owned, Guard]:
         hold = asyncio.Event()
-        apps = [Reader(hold) for _ in range(3)]
-        shared = guard(apps[0], max_body_bytes_in_flight=limit)
+        silent = [Owned(f"greedy-{number % greedy}", hold) for number in range(40)]
+        last = Owned("modest", hold)
+        shared = guard(silent[0], max_body_bytes_in_flight=10_000)
         calls = []
-        for app in apps:
+        for app in (*silent, last):
             shared._app = app
-            calls.append(asyncio.ensure_future(shared(SCOPE, body(100), send)))
-            await asyncio.sleep(0.01)
+            size = 400 if app is last else 500
+            calls.append(asyncio.ensure_future(shared(dict(SCOPE), body(size), send)))
+            await asyncio.sleep(0.001)
         hold.set()
         await asyncio.gather(*calls)
-        return apps, shared
+        return silent, last, shared
 
-    apps, shared = asyncio.run(three())
-    errors = [error for app in apps for error in app.refused]
-    assert [error.status_code for error in errors] == [429] * refused
-    assert shared._in_flight == 0
+    silent, modest, shared = asyncio.run(scenario())
+    assert {error.status_code for app in silent for error in app.refused} == {429}
+    assert modest.refused == []
+    assert shared._on_their_way.held == 0
+
+
+def test_one_key_alone_may_send_the_largest_body_there_is() -> None:
+    """The defaults leave room for one whole snapshot of one key."""
+    app = Reader()
+    asyncio.run(guard(app)(dict(SCOPE), body(*[MEBIBYTE] * 256), send))
+    assert app.refused == []
