@@ -56,3 +56,10 @@ class SpecError(ContractError):
 
     def __init__(self, detail: str, *, field: str = "spec", code: ErrorCode = ErrorCode.INVALID_SPEC) -> None:
         super().__init__(detail, field=field, code=code)
+
+
+class ResultError(ContractError):
+    """A result file's bytes are not one, or its weights are not numbers."""
+
+    def __init__(self, detail: str, *, field: str = "result", code: ErrorCode = ErrorCode.NO_RESULT) -> None:
+        super().__init__(detail, field=field, code=code)

@@ -1,25 +1,15 @@
-"""Weights with their result, as the safetensors file that a client downloads."""
-
-import json
-from typing import Any
-
-import safetensors
-import safetensors.numpy
+"""Moved weights to and from the result file (`shared.result` owns its form)."""
 
 from shared.contracts import JobResult
+from shared.result import read_weights, write_weights
 from solver_service.milp.core.moved import Moved
 
 
 def encode(moved: Moved, result: JobResult | None = None) -> bytes:
-    """Write weight [h, d], bias [h] and a moved tail's tensors, with the result's JSON in `__metadata__["result"]`."""
-    tensors = {"weight": moved.weight, **moved.tail}
-    if moved.bias is not None:
-        tensors["bias"] = moved.bias
-    metadata = None if result is None else {"result": json.dumps(result.model_dump(mode="json"))}
-    return bytes(safetensors.numpy.save(tensors, metadata=metadata))
+    """The file of what a solve has moved, with its result if it has ended."""
+    return write_weights(moved.weight, moved.bias, moved.tail, result)
 
 
 def decode(data: bytes) -> Moved:
     """Read the weights that `encode` wrote."""
-    tensors: dict[str, Any] = safetensors.numpy.load(data)
-    return Moved(tensors.pop("weight"), tensors.pop("bias", None), tensors)
+    return Moved(*read_weights(data))

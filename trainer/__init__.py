@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from shared.result import Candidate
     from trainer.errors import (
         CaptureError,
         DataError,
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
         WaitTimeoutError,
     )
     from trainer.events import Event, Summary
-    from trainer.pool.client import Candidate, SolverClient
+    from trainer.pool.client import SolverClient
     from trainer.stalls.detector import StallDetector
     from trainer.tunneller import Tunneller
 
@@ -40,7 +41,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    **dict.fromkeys(("Candidate", "SolverClient"), "pool.client"),
+    "Candidate": "pool.client",
+    "SolverClient": "pool.client",
     **dict.fromkeys(("Event", "Summary"), "events"),
     **dict.fromkeys([name for name in __all__ if name.endswith("Error")], "errors"),
     "StallDetector": "stalls.detector",

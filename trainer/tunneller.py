@@ -8,8 +8,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch import nn
 
 from shared.contracts import Constraint
 from shared.objectives import Objective, ObjectiveName
@@ -24,12 +23,14 @@ from trainer.errors import CaptureError, DataError
 from trainer.events import Event, Summary
 from trainer.explain import Explanation, explain
 from trainer.journal import Journal
-from trainer.pool.background import BackgroundWorker, Stall, grouped
+from trainer.pool.background import BackgroundWorker
 from trainer.pool.client import SolverClient
 from trainer.pool.job_template import FREE, JobTemplate
+from trainer.pool.messages import Stall, grouped
 from trainer.snapshots.capture import Plan
 from trainer.snapshots.eligibility import eligible, unwrap, unwrap_optimizer
-from trainer.snapshots.reservoir import Reservoir, Split
+from trainer.snapshots.reservoir import Split
+from trainer.snapshots.sources import Data, reservoir_of
 from trainer.speaking import logger, speak_up
 from trainer.stalls.detector import DeltaMode, Mode, StallDetector
 from trainer.stalls.inspection import DRY_ROWS, Inspector
@@ -44,7 +45,6 @@ LEAST_CAPTURE_S = 0.02
 OBSERVE_SHARE = 0.005
 """Of all the time, for keeping samples: where it takes more, some epochs pass unseen."""
 STATE = "gdsolver.tunneller/1"
-Data = TensorDataset | tuple[Tensor | tuple[Tensor, ...], Tensor] | tuple[Tensor | tuple[Tensor, ...], Tensor, Tensor]
 
 
 class Tunneller:
@@ -164,7 +164,7 @@ class Tunneller:
         )
         self._stalls, self._closed, self._checked, self._resting = 0, False, False, False
         self._first_after = first_after
-        self._reservoir = _reservoir(data, split, keep=keep, keep_mb=keep_mb, seed=seed)
+        self._reservoir = reservoir_of(data, split, keep=keep, keep_mb=keep_mb, seed=seed)
         self._journal = Journal(self._optimizer)
         self._inspector = Inspector(
             self._model,
@@ -206,8 +206,7 @@ class Tunneller:
 
     def _rest_or_not(self) -> None:
         """Keep no new samples until the next check while that has taken more than its share of the time."""
-        enough = self._reservoir.seen >= self._reservoir.size > 0
-        self._resting = enough and self._journal.observe_s > OBSERVE_SHARE * self._journal.age_s
+        self._resting = self._reservoir.is_enough and self._journal.observe_s > OBSERVE_SHARE * self._journal.age_s
 
     def observe(self, *batch: Any) -> None:
         """Keep a bounded sample of one batch: `observe(inputs, targets)`, or the batch as the loader yields it."""
@@ -429,18 +428,3 @@ class Tunneller:
             adopted |= self._adopt_arrived(None if adopted else score)
             if not in_time or self._worker.idle.is_set():
                 return adopted
-
-
-def _reservoir(data: Data | None, split: Split | None, *, keep: int, keep_mb: float, seed: int) -> Reservoir:
-    """Where samples come from: the tensors given, or the batches to come."""
-    if data is None:
-        return Reservoir(keep=keep, keep_mb=keep_mb, split=split, seed=seed)
-    if isinstance(data, TensorDataset) and len(data.tensors) in (2, 3):
-        return Reservoir.of_tensors(*data.tensors, keep=keep, keep_mb=keep_mb, seed=seed)
-    if isinstance(data, tuple) and len(data) in (2, 3) and isinstance(data[1], Tensor):
-        return Reservoir.of_tensors(*data, keep=keep, keep_mb=keep_mb, seed=seed)
-    kind = "a DataLoader" if isinstance(data, DataLoader) else f"a {type(data).__name__}"
-    raise DataError(
-        f"data is {kind}; give tensors (inputs, targets), or leave it out and loop over tunneller.watch(loader): "
-        "then jobs see what the loop trains on"
-    )

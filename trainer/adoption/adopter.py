@@ -10,7 +10,8 @@ from trainer.adoption.decision import Case, Court, Decision
 from trainer.errors import CaptureError
 from trainer.events import Kind
 from trainer.journal import Journal
-from trainer.pool.background import Answer, BackgroundWorker, Verdict
+from trainer.pool.background import BackgroundWorker
+from trainer.pool.messages import Answer, Verdict
 from trainer.pool.portfolio import Variation
 from trainer.speaking import logger
 from trainer.stalls.radius import AdaptiveRadius

@@ -1,13 +1,12 @@
 """Merge candidates: the values that a block may take when its answer arrives in a model that has moved on."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Values = Mapping[str, NDArray[np.float32]]
-"""Parameters of the model by name, as float32 arrays of their own shapes."""
+from trainer.snapshots.blocks import Values
+
 PARTS = (1.0, 0.5, 0.25)
 
 

@@ -8,9 +8,10 @@ from typing import TypeVar
 
 from shared.objectives import Objective
 from trainer.adoption import parameters
-from trainer.adoption.candidates import MergeCandidate, Values, merge_candidates
+from trainer.adoption.candidates import MergeCandidate, merge_candidates
 from trainer.adoption.ranks import Weights
 from trainer.adoption.validation import Judgement, Validator
+from trainer.snapshots.blocks import Values
 from trainer.snapshots.capture import Captured, try_out
 from trainer.stalls.detector import DeltaMode, Mode, improvement, least_gain
 from trainer.story import ANOTHER, MOVED_ON

@@ -12,7 +12,7 @@ from torch import distributed, nn
 from torch.optim import Optimizer
 
 from trainer.adoption import parameters
-from trainer.adoption.candidates import Values
+from trainer.snapshots.blocks import Values
 
 Word = Literal["write", "undo", "validate", "screen", "adopt", "done"]
 

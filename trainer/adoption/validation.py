@@ -1,18 +1,15 @@
 """Runs the user's own scoring in the middle of training so that nothing about the run shows that it happened."""
 
 import math
-import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import torch
 from torch import nn
 
 from trainer.adoption.ranks import Ranks, Word
 from trainer.adoption.requirements import Requirement, broken
+from trainer.snapshots.undisturbed import undisturbed
 from trainer.stalls.detector import Mode
 
 Score = float | Mapping[str, float]
@@ -46,29 +43,6 @@ def direction(monitor: str | None) -> Mode | None:
         if part in UPWARDS or part == "accuracy":
             return "max"
     return None
-
-
-@contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Put module modes, gradients, requires_grad and all global random states back as they were."""
-    modes = [(module, module.training) for module in model.modules()]
-    gradients = [(parameter, parameter.grad, parameter.requires_grad) for parameter in model.parameters()]
-    randomness = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    on_gpu = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        for parameter, gradient, required in gradients:
-            if parameter.requires_grad != required:
-                parameter.requires_grad_(required)
-            parameter.grad = gradient
-        random.setstate(randomness[0])
-        np.random.set_state(randomness[1])
-        torch.set_rng_state(randomness[2])
-        if on_gpu:
-            torch.cuda.set_rng_state_all(on_gpu)
 
 
 @dataclass(frozen=True)

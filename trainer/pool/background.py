@@ -6,98 +6,36 @@ thread holds one of torch's locks would hang.
 
 import contextlib
 import hashlib
-import itertools
 import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 
-from shared.contracts import Feedback, JobResult, JobSpec, JobStatus
+from shared.contracts import JobSpec, JobStatus
 from shared.errors import ContractError
-from shared.objectives import Objective
-from trainer.adoption.candidates import Values
+from shared.result import Candidate
 from trainer.errors import CaptureError, PoolRefusedError, PoolUnavailableError, ResultUnavailableError, TrainerError
 from trainer.journal import Journal
-from trainer.pool.client import Candidate, SolverClient
+from trainer.pool.client import SolverClient
 from trainer.pool.job_template import FREE, JobTemplate
+from trainer.pool.messages import Answer, JobKind, Stall, Verdict
 from trainer.pool.portfolio import Portfolio, Variation, free_jobs
-from trainer.snapshots.capture import Captured, Parcel
+from trainer.snapshots.capture import Parcel
 from trainer.snapshots.whole_network import Draw, boxes, drawn_anew, draws
-from trainer.stalls.policy import LayerView
 
 Reply = TypeVar("Reply")
-JobKind = Draw | Variation
 logger = logging.getLogger("gdsolver")
 
 LONG_POLL_S = 1.0
 SHORTEST_POLL_S = 0.05
 AGREEMENT = 1e-4
 """A result's own figure and the one recomputed here differ by no more than this share."""
-
-
-@dataclass(frozen=True, eq=False)
-class Stall:
-    """One stall: its number, the counters and the tunneller's age then, and what was captured of one layer.
-
-    `start` are the block's parameters in the model's own units, `radius` is the half-width of the plain job's box, and
-    `last` says that training is over.
-    """
-
-    number: int
-    step: int
-    gd_step: int
-    age_s: float
-    captured: Captured
-    view: LayerView
-    start: Values
-    radius: float
-    last: bool = False
-
-    @property
-    def turn(self) -> str:
-        """The name under which its failure counts."""
-        return self.view.turn
-
-
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """A job's answer as parameters of the model, by name, what the job minimised, and how it differed from others."""
-
-    stall: Stall
-    job_kind: JobKind
-    job: str
-    parameters: Values
-    objective: Objective
-    result: JobResult
-
-    @property
-    def captured(self) -> Captured:
-        """What the job was made of."""
-        return self.stall.captured
-
-
-def grouped(answers: Sequence[Answer]) -> Iterator[list[Answer]]:
-    """Answers that are judged together: those of one stall that differ in their boxes and samples alone.
-
-    Whole networks are judged one by one: all fit their samples, and only validation knows which is good elsewhere.
-    """
-    for _, group in itertools.groupby(answers, key=lambda answer: answer.stall.number):
-        together = list(group)
-        yield from [[answer] for answer in together] if together[0].stall.view.whole else [together]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What became of a job's answer, on its way to the pool."""
-
-    job: str
-    feedback: Feedback
 
 
 @dataclass(frozen=True)

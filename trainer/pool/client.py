@@ -5,16 +5,12 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Self, TypeVar
 
 import httpx
-import numpy as np
 import pydantic
-import safetensors
-import safetensors.numpy
 
 from shared.contracts import (
     MAX_WAIT_S,
@@ -22,7 +18,6 @@ from shared.contracts import (
     Feedback,
     JobEvent,
     JobList,
-    JobResult,
     JobSpec,
     JobStatus,
     SnapshotInfo,
@@ -31,42 +26,15 @@ from shared.contracts import (
     WorkerInfo,
     WorkerList,
 )
-from shared.snapshot import FloatArray, Snapshot
+from shared.errors import ResultError
+from shared.result import Candidate
+from shared.snapshot import Snapshot
 from trainer.errors import PoolRefusedError, PoolUnavailableError, ResultUnavailableError, WaitTimeoutError
 from trainer.pool.transport import Channel
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 BINARY = "application/octet-stream"
 AnswerType = TypeVar("AnswerType", bound=Answer)
-
-
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """A job's weights, before anybody decided about them: block weight [h, d] and bias [h], float32.
-
-    `tail` holds `tail.I.weight` and `tail.I.bias` for a tail layer that moved; `data` are the bytes as they came.
-    """
-
-    weight: FloatArray
-    bias: FloatArray | None
-    result: JobResult
-    tail: Mapping[str, FloatArray] = field(default_factory=dict)
-    data: bytes = b""
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Read a job's safetensors result; ResultUnavailableError if it is not one."""
-        try:
-            tensors = safetensors.numpy.load(data)
-            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-            result = JobResult.model_validate_json(header["__metadata__"]["result"])
-            weight = tensors.pop("weight")
-        except (safetensors.SafetensorError, ValueError, KeyError) as error:
-            raise ResultUnavailableError(f"the pool's result cannot be read: {error}") from error
-        if not all(np.isfinite(array).all() for array in (weight, *tensors.values())):
-            raise ResultUnavailableError("the pool's result holds NaN or infinity")
-        bias = tensors.pop("bias", None)
-        return cls(weight=weight, bias=bias, result=result, tail=tensors, data=data)
 
 
 class SolverClient:
@@ -174,7 +142,10 @@ class SolverClient:
             if error.code in ("no_result", "not_finished", "gone"):
                 raise ResultUnavailableError(str(error)) from error
             raise
-        return Candidate.from_bytes(reply.content)
+        try:
+            return Candidate.from_bytes(reply.content)
+        except ResultError as error:
+            raise ResultUnavailableError(f"the pool's result {error.detail}") from error
 
     def cancel(self, job_id: str) -> JobStatus | None:
         """Ask for a job to end; a running one keeps its incumbent. Returns its record if the pool sends one."""

@@ -1,5 +1,6 @@
 """The layers of a model that may be tunnelled, what stands against it, and the chain that a job sees."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,8 @@ from trainer.errors import CaptureError
 Linear = nn.Linear | nn.Conv1d | nn.Conv2d
 Weights = NDArray[np.float32]
 Array = NDArray[np.float64]
+Values = Mapping[str, NDArray[np.float32]]
+"""Parameters of a model by name, as float32 arrays of their own shapes."""
 
 
 @dataclass(frozen=True, eq=False)

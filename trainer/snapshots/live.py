@@ -7,8 +7,8 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-from trainer.adoption.validation import undisturbed
 from trainer.snapshots.blocks import unwrap
+from trainer.snapshots.undisturbed import undisturbed
 
 MOST_BUFFER_ELEMENTS = 1_000_000
 """Of all buffers together: models that write into larger ones in evaluation mode keep what they wrote."""

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.result import Candidate
 from shared.snapshot import FloatArray, Snapshot, TailLayer
 from trainer.errors import CaptureError
-from trainer.pool.client import Candidate
 from trainer.snapshots.blocks import Array
 from trainer.snapshots.projection import Projection, clip_to_box
 

@@ -197,6 +197,11 @@ class Reservoir:
         return self._larger.size
 
     @property
+    def is_enough(self) -> bool:
+        """Whether no more need be kept for now: a sample is full, or an epoch has passed."""
+        return self.seen >= self._keep or (self._announced and self._last is not self._now)
+
+    @property
     def _larger(self) -> _Generation:
         return self._now if self._now.size >= self._last.size else self._last
 

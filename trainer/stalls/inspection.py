@@ -14,7 +14,8 @@ from trainer.pool.job_template import JobTemplate
 from trainer.snapshots.blocks import Block
 from trainer.snapshots.capture import Captured, Look, look
 from trainer.snapshots.reservoir import Reservoir
-from trainer.stalls.policy import LayerView, choose
+from trainer.snapshots.view import LayerView
+from trainer.stalls.policy import choose
 from trainer.stalls.radius import AdaptiveRadius
 from trainer.stalls.survey import relative_gradients, survey
 from trainer.stalls.turns import Turns

@@ -6,8 +6,8 @@ from dataclasses import replace
 from torch import nn
 
 from trainer.snapshots.capture import Captured, Look
+from trainer.snapshots.view import LayerView
 from trainer.snapshots.whole_network import MOST_WEIGHTS, weight_count
-from trainer.stalls.policy import LayerView
 
 NEARLY = 0.02
 """A unit that is active on a smaller share of the samples is nearly dead."""

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from tests.unit.trainer.looking import seen
 from trainer.errors import CaptureError
-from trainer.stalls.policy import FEWEST_SAMPLES, MOST_COEFFICIENTS, LayerView, choose
+from trainer.snapshots.view import MOST_COEFFICIENTS, LayerView
+from trainer.stalls.policy import FEWEST_SAMPLES, choose
 from trainer.stalls.survey import relative_gradients, survey
 
 

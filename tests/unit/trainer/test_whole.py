@@ -12,6 +12,7 @@ from shared.snapshot import Snapshot
 from tests.unit.trainer.fakes import FakePool, Tensors
 from tests.unit.trainer.looking import seen
 from trainer import Tunneller
+from trainer.snapshots.view import LayerView
 from trainer.snapshots.whole_network import (
     ANEW,
     MOST_COEFFICIENTS,
@@ -22,7 +23,7 @@ from trainer.snapshots.whole_network import (
     draws,
     units,
 )
-from trainer.stalls.policy import LayerView, choose
+from trainer.stalls.policy import choose
 from trainer.stalls.survey import survey
 
 STALLED = 1.0
