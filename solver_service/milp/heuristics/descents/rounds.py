@@ -20,7 +20,7 @@ FIRST_ARMS = len(FIRST_RATES)
 FIRST_EPOCHS, EPOCHS = 12, (48, 96, 192, 384)
 TURN_EPOCHS = (12, 24, 48, 48)
 """Passes over the samples in the first two rounds and in later ones, by the clock and where rounds stand for it."""
-LONG_EPOCHS = 96
+LONG_EPOCHS = 192
 """Two arms of fewer epochs than that are worth less than one of twice as many: rates that fall slowly end lower."""
 ARMS, ANOTHER_ARM = 6, 0.3
 """Arms of a round at most, and how much longer a step takes for each one more, as a part of what one alone takes."""
@@ -110,7 +110,7 @@ class Descents:
         # How many steps of a single arm fit in.
         room = min(left, longest) / max(self._step_s, 1e-6)
         count = next((count for count in range(ARMS, 1, -1) if room >= long * _load(count)), 1)
-        wanted = int(self.rng.choice(EPOCHS)) * self._epoch
+        wanted = (EPOCHS[-1] if self.rounds == 1 else int(self.rng.choice(EPOCHS))) * self._epoch
         return int(min(wanted, room / _load(count))), count
 
     def _probed(self) -> float:
