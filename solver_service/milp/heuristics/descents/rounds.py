@@ -1,6 +1,5 @@
 """Rounds of descents that learn from one another: the best rates, widths, weights and places breed the next ones."""
 
-import time
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,12 +23,14 @@ LONG_EPOCHS = 192
 """Two arms of fewer epochs than that are worth less than one of twice as many: rates that fall slowly end lower."""
 ARMS, ANOTHER_ARM = 6, 0.3
 """Arms of a round at most, and how much longer a step takes for each one more, as a part of what one alone takes."""
+LATE = 1.1
+"""How much longer than planned a round may take before its rates fall by the clock."""
 ELITE = 8
 PARENTS = 4
 FIRST_S = 0.15
 """How long the first round takes at most, unless a dozen steps take longer."""
 FEWEST_STEPS = 12
-ROUND_SHARE, LONG_SHARE = 0.3, 0.75
+ROUND_SHARE, LONG_SHARE = 0.3, 0.8
 """Of the time that is left, what a later round may take; more, up to the second, until one long descent fits in."""
 REPAIRS = 60
 """Line searches that a descent's end gets to keep the constraints."""
@@ -77,7 +78,8 @@ class Descents:
         if steps < FEWEST_STEPS and self.rounds > 0:
             return False
         arms = self._arms(count, warm)
-        began = time.perf_counter()
+        began = budget.control.elapsed
+        planned = LATE * steps * _load(count) * self._step_s
         ends = descend(
             self.block,
             self._slopes,
@@ -87,11 +89,16 @@ class Descents:
             steps=steps,
             rng=self.rng,
             should_stop=lambda: budget.over,
+            time_left=lambda: self._time_left(budget.control.elapsed - began, planned),
         )
-        self._step_s = (time.perf_counter() - began) / (steps * _load(count))
+        self._step_s = (budget.control.elapsed - began) / (steps * _load(count))
         self._gather(arms, ends, warm, budget)
         self.rounds += 1
         return True
+
+    def _time_left(self, spent_s: float, planned_s: float) -> float:
+        """The share of a round's time that is left: where the machine is slower than before, rates fall sooner."""
+        return 1.0 if self.reproducible or planned_s == 0 else 1.0 - spent_s / planned_s
 
     def _plan(self, budget: Budget) -> tuple[int, int]:
         """Steps and arms of a round: as many epochs as it is drawn to have and as fit into the time, of few arms if
@@ -101,24 +108,23 @@ class Descents:
             return epochs * self._epoch, FIRST_ARMS if self.rounds == 0 else ARMS
         if self.rounds == 0:
             # Nothing is known of a step's time yet: two of them are tried.
-            return int(np.clip(FIRST_S / self._probed(), FEWEST_STEPS, FIRST_EPOCHS * self._epoch)), FIRST_ARMS
+            return int(np.clip(FIRST_S / self._probed(budget), FEWEST_STEPS, FIRST_EPOCHS * self._epoch)), FIRST_ARMS
         left = budget.until - budget.control.elapsed
         long = LONG_EPOCHS * self._epoch
-        # A share of what is left, or more of it for one long descent, but always time for two epochs.
-        longest = max(ROUND_SHARE * left, 4 * FIRST_S, 2 * self._epoch * self._step_s)
-        longest = max(longest, min(LONG_SHARE * left, long * self._step_s))
+        # A share of what is left, or more of it for one long descent.
+        seconds = min(LONG_SHARE * left, max(ROUND_SHARE * left, long * self._step_s))
         # How many steps of a single arm fit in.
-        room = min(left, longest) / max(self._step_s, 1e-6)
+        room = seconds / max(self._step_s, 1e-6)
         count = next((count for count in range(ARMS, 1, -1) if room >= long * _load(count)), 1)
         wanted = (EPOCHS[-1] if self.rounds == 1 else int(self.rng.choice(EPOCHS))) * self._epoch
         return int(min(wanted, room / _load(count))), count
 
-    def _probed(self) -> float:
+    def _probed(self, budget: Budget) -> float:
         """How long a step of the first arms takes, in seconds."""
-        began = time.perf_counter()
+        began = budget.control.elapsed
         arms = self._arms(FIRST_ARMS, warm=False)
         descend(self.block, self._slopes, self._weights, self.tally.cell, arms, steps=2, rng=self.rng, should_stop=bool)
-        return (time.perf_counter() - began) / 2
+        return max(1e-6, (budget.control.elapsed - began) / 2)
 
     def _arms(self, count: int, warm: bool) -> Arms:
         """Draw the arms of a round: new ones, and ones that take after what has paid."""
@@ -129,22 +135,29 @@ class Descents:
         # What did best in the short first round is done again at length before anything else is tried.
         again = self.rounds == 1 and not self.reproducible
         for arm in range(count):
-            rate[arm] = FIRST_RATES[arm] if self.rounds == 0 else _log_uniform(self.rng, *RATES)
-            width[arm] = self._natural if self.rounds == 0 else _log_uniform(self.rng, *self._widths)
-            if self.tally.asks:
-                # The rarer a cell, the more its samples have to count where shares of cells are asked for.
-                # A power drawn from [0, 1]: from all alike to every cell with the same total.
-                weights[arm] = self._rarity ** self.rng.random()
-            if self.elite and self.rounds > 0 and (again or self.rng.random() < BREED):
-                parent = self.elite[0] if again else self._parent()
-                rate[arm] = parent.rate * np.exp(0.0 if arm == 0 and again else 0.3 * self.rng.normal())
-                width[arm] = parent.width * np.exp(0.0 if arm == 0 and again else 0.2 * self.rng.normal())
-                weights[arm] = parent.weights * np.exp(0.2 * self.rng.normal(size=self.tally.cells))
+            rate[arm], width[arm], weights[arm] = self._told(arm, again)
             if warm:
                 changes[arm] = self._parent().change
                 rate[arm] *= self.rng.choice([0.1, 0.3, 1.0])
         singles = [array.astype(np.float32) for array in (rate, width, weights)]
         return Arms(changes, *singles)
+
+    def _told(self, arm: int, again: bool) -> tuple[float, float, Array]:
+        """The rate, the width and the cells' weights [cells] of an arm: drawn at random, or much like a parent's."""
+        rate = FIRST_RATES[arm] if self.rounds == 0 else _log_uniform(self.rng, *RATES)
+        width = self._natural if self.rounds == 0 else _log_uniform(self.rng, *self._widths)
+        weights: Array = np.ones(self.tally.cells)
+        if self.tally.asks:
+            # The rarer a cell, the more its samples have to count where shares of cells are asked for.
+            # A power drawn from [0, 1]: from all alike to every cell with the same total.
+            weights = np.asarray(self._rarity ** self.rng.random())
+        if self.elite and self.rounds > 0 and (again or self.rng.random() < BREED):
+            parent = self.elite[0] if again else self._parent()
+            noise = 0.0 if again and arm == 0 else 1.0
+            rate = parent.rate * np.exp(0.3 * noise * self.rng.normal())
+            width = parent.width * np.exp(0.2 * noise * self.rng.normal())
+            weights = np.asarray(parent.weights * np.exp(0.2 * self.rng.normal(size=self.tally.cells)))
+        return float(rate), float(width), weights
 
     @property
     def _rarity(self) -> Array:
