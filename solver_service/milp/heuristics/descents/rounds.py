@@ -32,8 +32,8 @@ FIRST_S = 0.15
 FEWEST_STEPS = 12
 ROUND_SHARE, LONG_SHARE = 0.3, 0.8
 """Of the time that is left, what a later round may take; more, up to the second, until one long descent fits in."""
-REPAIRS = 60
-"""Line searches that a descent's end gets to keep the constraints."""
+REPAIRS, WIDER_REPAIRS = 60, 200
+"""Line searches that a descent's end gets to keep the constraints: along biases, then along anything."""
 BREED, WARM = 0.6, 0.5
 """How often an arm takes after a parent, and how often a round begins where parents ended."""
 
@@ -115,7 +115,8 @@ class Descents:
         seconds = min(LONG_SHARE * left, max(ROUND_SHARE * left, long * self._step_s))
         # How many steps of a single arm fit in.
         room = seconds / max(self._step_s, 1e-6)
-        count = next((count for count in range(ARMS, 1, -1) if room >= long * _load(count)), 1)
+        fewest = FIRST_ARMS if self.tally.asks else 1
+        count = next((count for count in range(ARMS, fewest, -1) if room >= long * _load(count)), fewest)
         wanted = (EPOCHS[-1] if self.rounds == 1 else int(self.rng.choice(EPOCHS))) * self._epoch
         return int(min(wanted, room / _load(count))), count
 
@@ -199,12 +200,15 @@ class Descents:
         self.incumbents.offer_whole(change)
 
     def _repaired(self, change: Array, budget: Budget) -> Array:
-        """The change after some line searches, biases first, if it breaks constraints on samples."""
+        """The change after some line searches, biases first, where it breaks constraints on samples."""
         self.walk.goto(change)
-        for _ in range(REPAIRS):
+        for step in range(REPAIRS + WIDER_REPAIRS):
             if self.walk.rank.broken == 0 or budget.over:
                 break
-            self.walk.bias_step()
+            if step < REPAIRS:
+                self.walk.bias_step()
+            else:
+                self.walk.random_step()
         return self.walk.change
 
 
