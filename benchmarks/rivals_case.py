@@ -5,7 +5,7 @@ A rival's value is nobody's word but `shared.objectives` and `shared.constraints
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,17 +33,24 @@ def spec_of(note: dict[str, Any], time_s: float, seed: int, nodes: int | None = 
 
 @dataclass
 class Clock:
-    """How long a rival may go on: seconds, or a number of steps where a run has to be the same on every machine."""
+    """How long a rival may go on: seconds, or a number of steps where a run has to be the same on every machine.
+
+    `read` is the clock: the wall's, or the processor's where other work runs beside it.
+    """
 
     seconds: float = math.inf
     steps: float = math.inf
     taken: int = 0
-    began: float = field(default_factory=time.perf_counter)
+    read: Callable[[], float] = time.perf_counter
+    began: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.began = self.read()
 
     @property
     def elapsed(self) -> float:
         """Seconds since the rival began."""
-        return time.perf_counter() - self.began
+        return self.read() - self.began
 
     @property
     def used(self) -> float:

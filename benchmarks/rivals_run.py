@@ -1,6 +1,6 @@
 """One snapshot, one method, one process: `benchmarks/rivals.py` starts it, the last line it prints is the record.
 
-usage: python benchmarks/rivals_run.py METHOD FILE --time 5 --seed 0 [--steps N | --nodes N]
+usage: python benchmarks/rivals_run.py METHOD FILE --time 5 --seed 0 [--steps N | --nodes N] [--processor]
 
 METHOD is `job` or a rival. The clock runs from bytes in memory on; imports are done by then. A job's weights are
 recounted by the same ledger as a rival's.
@@ -20,6 +20,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.ablation import ProcessorTime
 from benchmarks.rivals_case import Case, Clock, spec_of
 from benchmarks.rivals_descents import descents, lines, polished, recipe
 from benchmarks.rivals_evolution import evolution
@@ -84,16 +85,18 @@ def run_rival(name: str, data: bytes, seed: int, clock: Clock) -> Record:
     }
 
 
-def run_job(data: bytes, seed: int, time_s: float, nodes: int | None = None) -> Record:
-    """Run a job as a worker would; what it reports and what it returns is recounted."""
+def run_job(data: bytes, seed: int, time_s: float, nodes: int | None = None, *, processor: bool = False) -> Record:
+    """Run a job as a worker would (by the processor's clock, if so told); what it reports and returns is recounted."""
     note = dict(Snapshot.from_bytes(data).note)
     spec = spec_of(note, time_s, seed, nodes)
     points: list[list[float]] = []
-    began = time.perf_counter()
-    control = Control(lambda found: points.append([found.t_s, found.objective]))
+    read = time.process_time if processor else time.perf_counter
+    began = read()
+    control = ProcessorTime() if processor else Control()
+    control = control.heard_by(lambda found: points.append([found.t_s, found.objective]))
     snapshot = Snapshot.from_bytes(data)
     solution = solve(snapshot, spec, control)
-    seconds = time.perf_counter() - began
+    seconds = read() - began
     case = Case(snapshot, spec, Clock())
     value, kept = recount(case, solution.moved)
     return {
@@ -142,12 +145,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=float, default=math.inf)
     parser.add_argument("--nodes", type=int)
+    parser.add_argument("--processor", action="store_true")
     arguments = parser.parse_args()
     data, cpu = arguments.file.read_bytes(), time.process_time()
     if arguments.method == "job":
-        record = run_job(data, arguments.seed, arguments.time, arguments.nodes)
+        record = run_job(data, arguments.seed, arguments.time, arguments.nodes, processor=arguments.processor)
     else:
-        record = run_rival(arguments.method, data, arguments.seed, Clock(arguments.time, arguments.steps))
+        read = time.process_time if arguments.processor else time.perf_counter
+        record = run_rival(arguments.method, data, arguments.seed, Clock(arguments.time, arguments.steps, read=read))
     record["cpu_s"] = time.process_time() - cpu
     record["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps(record))

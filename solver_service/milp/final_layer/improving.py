@@ -25,6 +25,7 @@ LARGE = 100_000
 """Coefficients (samples times changes) from which on descents come before everything else: models are slow there."""
 FILTERED, FILTERED_PER_S = 100_000, 40_000
 """Coefficients of linear programs that are worth a try at once, and more of them for each second of the limit."""
+COUNTED_SETS = "counted sets"
 MODELLED, MODELLED_PER_S = 1_000_000, 300_000
 """Coefficients for which reductions and rows are worth their time at any limit, and more for each second of it."""
 
@@ -62,7 +63,8 @@ class Improver:
         """One short round, before any model: at any size it takes a fraction of a second."""
         self._begin()
         for account in self.accounts:
-            if not budget.over:
+            # A long descent would take all of a short limit, and does better from where a slow one of Adam ended.
+            if not budget.over and (self.reproducible or account.name != "long descents"):
                 account.alive = account.strategy.advance(budget)
 
     def learn(self, space: Space, screened: Screened) -> None:
@@ -70,7 +72,9 @@ class Improver:
         width = 2 * space.inputs.shape[1]
         most = FILTERED + FILTERED_PER_S * self.spec.limits.time_s
         counted = screened.requirements.rows > 0 and screened.requirements.style != "linear"
-        if counted and (self.reproducible or screened.requirements.groups * width <= most):
+        # They know nothing of shares of samples, and one step of theirs can take all of a short limit.
+        fits = not shares_of(self.problem, self.problem.constraints)
+        if counted and (self.reproducible or (fits and screened.requirements.groups * width <= most)):
             nothing = Budget(self.control, 0.0, 0)
             kept = KeptSets(space, screened, self.incumbents, nothing, self.spec.solver.seed, resumed=False)
             self._begin()
@@ -88,7 +92,7 @@ class Improver:
             nothing, seed = Budget(self.control, 0.0, 0), self.spec.solver.seed
             kept = KeptSets(self.problem, shares.screened, self.incumbents, nothing, seed, resumed=False)
             self._begin()
-            self.accounts.append(Account("counted sets", kept))
+            self.accounts.append(Account(COUNTED_SETS, kept))
 
     def run(self, budget: Budget, *, enough: bool = False) -> None:
         """Hand out time until the budget or its patience is used up, or nothing better can be found.
@@ -102,6 +106,9 @@ class Improver:
         def settled() -> bool:
             return incumbents.best.objective <= incumbents.bound or (enough and incumbents.feasible)
 
+        for account in self.accounts:
+            # Kept constraints are all that this search is for.
+            account.alive = account.alive and not (account.name == COUNTED_SETS and incumbents.feasible)
         leading = [account for account in self.accounts if account.leads and account.alive]
         for accounts in filter(None, (leading, self.accounts)):
             Schedule(

@@ -16,9 +16,10 @@ from solver_service.milp.final_layer.job import ROUNDS, Job, allowance, ending_o
 from solver_service.milp.final_layer.linear import solve_linear
 from solver_service.milp.final_layer.report import Ending
 from solver_service.milp.formulation.compact import NO_CUTS, Cuts
-from solver_service.milp.formulation.constraints.constrained_model import constrained_model
+from solver_service.milp.formulation.constraints.constrained_model import ConstrainedModel, constrained_model
 from solver_service.milp.formulation.model import LinearModel
 from solver_service.milp.formulation.rows import nonzeros
+from solver_service.milp.rounding.into_box import rounding_errors
 
 FEASIBLE_SHARE, CONSTRAINED_SHARE = 0.3, 0.85
 """Of the time for searches until weights keep all constraints, and of what is left then for better ones."""
@@ -31,8 +32,9 @@ MODELLED_PER_S = 150_000
 CONSTRAINED_ROUNDS = 5
 SECOND = {"scip": "highs", "highs": "scip"}
 """Who takes over from a solver that gives up under constraints."""
-STRICT_ROOM = 1e-5
-"""How far from the line a second search keeps right and wrong apart, when rounding loses what the first one found."""
+STRICT_ROOM, ROUNDINGS, ROW_ROOM = 1e-5, 4, 3e-6
+"""How far from the line a second search keeps right and wrong apart, when rounding loses what the first one found: in
+scores, or where this is more in what rounding moves a score, or in units of the model's rows (a solver's tolerance)."""
 
 
 def solve_constrained(job: Job) -> Ending:
@@ -109,11 +111,11 @@ def _branch_under_constraints(job: Job, cuts: Cuts) -> Ending:
         incumbents.raise_bound(safe_bound(outcome.bound, integral=is_integral(problem)))
     missed = incumbents.best.objective > outcome.bound + allowance(job)
     if outcome.status is SolveStatus.OPTIMAL and missed and not job.budget().over:
-        strict = search(built.tightened(STRICT_ROOM))
+        strict = search(built.tightened(_strict_room(job, built)))
         polish_best(problem, built, incumbents, lambda: whole.over)
     status = honest(outcome)
     if not incumbents.feasible:
-        status, notes = _nothing_found(job, outcome, strict)
+        status, notes = _nothing_found(job, outcome, strict, _strict_room(job, built))
     return replace(
         ending_of(job, status, model=built.model, notes=notes),
         complete=outcome.status is SolveStatus.OPTIMAL,
@@ -124,14 +126,20 @@ def _branch_under_constraints(job: Job, cuts: Cuts) -> Ending:
     )
 
 
-def _nothing_found(job: Job, outcome: Outcome, strict: Outcome | None) -> tuple[SolveStatus, tuple[str, ...]]:
+def _strict_room(job: Job, built: ConstrainedModel) -> float:
+    best = job.incumbents.best
+    rounding = float(rounding_errors(job.problem, best.weight, best.bias).max(initial=0.0))
+    return max(STRICT_ROOM, ROUNDINGS * rounding, ROW_ROOM * built.largest_scale)
+
+
+def _nothing_found(
+    job: Job, outcome: Outcome, strict: Outcome | None, room: float
+) -> tuple[SolveStatus, tuple[str, ...]]:
     """Why no weights keep all constraints, as far as it is known."""
     if outcome.status is SolveStatus.INFEASIBLE:
         return SolveStatus.INFEASIBLE, tuple(blame(job.problem.snapshot, job.spec, job.budget()))
-    if strict is not None and strict.status is SolveStatus.INFEASIBLE:
-        note = (
-            f"no weights keep all constraints, unless a sample is within {STRICT_ROOM:g} of being both right and wrong"
-        )
+    if strict is not None and strict.status is SolveStatus.INFEASIBLE and room <= STRICT_ROOM:
+        note = f"no weights keep all constraints, unless a sample is within {room:g} of being both right and wrong"
         return SolveStatus.INFEASIBLE, (note,)
     if outcome.status in (SolveStatus.OPTIMAL, SolveStatus.GAP_REACHED):
         return SolveStatus.TIME_LIMIT, (

@@ -236,3 +236,21 @@ def test_a_price_far_above_what_samples_weigh_is_solved():
     solution = solve(snapshot, spec)
     assert np.isfinite(solution.result.objective.final)
     assert (solution.weight == snapshot.weight).all()
+
+
+@pytest.mark.parametrize("backend", ["scip", "highs"])
+def test_under_constraints_room_beside_the_line_is_as_large_as_the_scores_ask_for(backend):
+    """Scores of 1e10 whose class can be had for a price: the solver's optimum survives float32 and is proven."""
+    snapshot = Snapshot(
+        task="classification",
+        inputs=np.array([[0.01020413, -0.0084266]], dtype=np.float32),
+        targets=np.array([0]),
+        weight=np.array([[-2.9496495e11, 7.0468403e11], [1.5368027e11, -9.5843661e11]], dtype=np.float32),
+        bias=None,
+    )
+    price = {"type": "movement_cost", "value": 8.4e-14, "indices": [0]}
+    spec = job("worst_class", radius=1e12, constraints=[price], solver={"backend": backend})
+    result = solve(snapshot, spec).result
+    assert result.objective.start == 1.0
+    assert result.objective.final < 0.2
+    assert result.status is SolveStatus.OPTIMAL

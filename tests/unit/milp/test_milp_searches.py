@@ -1,5 +1,6 @@
 """The searches that need no model: exact line searches, walks, descents, and the schedule that pays for them."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -163,8 +164,8 @@ def test_nothing_is_discrete_without_such_a_constraint() -> None:
     assert Discrete.of(problem_of(blobs(0), job("ramp"))) is None
 
 
-def descended(scale: float) -> list[float]:
-    """Where two descents end whose inputs are in other units and whose weights match them."""
+def descended(scale: float, time_left: Callable[[], float] = lambda: 1.0) -> list[float]:
+    """What two descents gain whose inputs are in other units and whose weights match them."""
     problem = problem_of(blobs(3, scale=scale), job("ramp", radius=0.5 / scale, bias_radius=0.5))
     block, samples = SinglePrecision.of(problem), len(problem.cost)
     arms = Arms(
@@ -182,6 +183,7 @@ def descended(scale: float) -> list[float]:
         steps=40,
         rng=np.random.default_rng(0),
         should_stop=bool,
+        time_left=time_left,
     )
     assert np.abs(ends).max() <= 1.0
     return [problem.loss(problem.scores) - problem.loss(problem.scores_at(end.astype(np.float64))) for end in ends]
@@ -192,6 +194,12 @@ def test_descents_do_not_depend_on_the_units_of_the_inputs(scale: float) -> None
     """Inputs in other units, weights to match: the same gain, inside the box."""
     assert min(descended(1.0)) > 1.0
     assert descended(scale) == pytest.approx(descended(1.0), rel=0.01)
+
+
+def test_a_descent_that_is_late_ends_with_small_steps() -> None:
+    """Rates fall with the planned time where it runs out before the steps do; without any left nothing moves."""
+    assert descended(1.0, lambda: 0.0) == [0.0, 0.0]
+    assert 0.0 < min(descended(1.0, lambda: 0.01)) < min(descended(1.0))
 
 
 class Ticking(Control):

@@ -51,6 +51,12 @@ class ConstrainedModel:
         found = (self.switch < 0) | (np.rint(solution[self.switch]) == self.on)
         return np.asarray((self.strict > 0) & found)
 
+    @property
+    def largest_scale(self) -> float:
+        """What a unit in any strict row is in scores, at most: a solver's tolerance is one of rows."""
+        strict = self.strict[self.strict > 0]
+        return float(1.0 / strict.min()) if strict.size else 0.0
+
     def tightened(self, room: float) -> LinearModel:
         """The model whose strict rows keep some room: what its solutions claim survives rounding."""
         # on = 0: A x + (M + room) z >= v + room, which asks for room at z = 0 and for what it did at z = 1.

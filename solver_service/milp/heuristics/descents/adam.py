@@ -45,18 +45,21 @@ def descend(
     steps: int,
     rng: np.random.Generator,
     should_stop: Callable[[], bool],
+    time_left: Callable[[], float] = lambda: 1.0,
 ) -> Singles:
     """Follow Adam (Kingma & Ba, 2015) from each arm's start, clipped to the box after each step: changes [a, h, c].
 
-    Entries are in units of their radius, so one rate fits all of them; it falls linearly to 0. Samples are drawn
-    without replacement, epoch by epoch. A stop ends it at once, where it is.
+    Entries are in units of their radius, so one rate fits all of them; it falls linearly to 0 with the steps, or with
+    `time_left` (the share of the time that was planned) where this is less. Samples are drawn without replacement,
+    epoch by epoch. A stop ends it at once, where it is.
     """
     changes = arms.changes.copy()
     moment, square = np.zeros_like(changes), np.zeros_like(changes)
     samples, batch = len(block.inputs), batch_size(len(block.inputs))
     order, place = rng.permutation(samples), 0
     for step in range(1, steps + 1):
-        if should_stop():
+        left = min(1 - (step - 1) / steps, time_left())
+        if should_stop() or left <= 0:
             break
         if place >= samples:
             order, place = rng.permutation(samples), 0
@@ -71,7 +74,7 @@ def descend(
         moment += (1 - MOMENT) * (gradient - moment)
         square += (1 - SQUARE) * (gradient * gradient - square)
         # Adam's moments begin at 0: both are divided by 1 - beta^step. The rate falls linearly to 0.
-        pace = arms.rate * np.float32((1 - (step - 1) / steps) / (1 - float(MOMENT) ** step))
+        pace = arms.rate * np.float32(left / (1 - float(MOMENT) ** step))
         root = np.sqrt(square * np.float32(1 / (1 - float(SQUARE) ** step)))
         changes -= pace[:, None, None] * moment / (root + np.float32(1e-30))
         np.clip(changes, -1.0, 1.0, out=changes)

@@ -1,6 +1,5 @@
 """Rounds of descents that learn from one another: the best rates, widths, weights and places breed the next ones."""
 
-import time
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,16 +15,25 @@ from solver_service.milp.rounding.incumbents import Incumbents
 
 RATES = (0.01, 0.4)
 FIRST_RATES = (0.1, 0.2, 0.05)
-EPOCHS = (12, 24, 48, 48)
+FIRST_ARMS = len(FIRST_RATES)
+FIRST_EPOCHS, EPOCHS = 12, (48, 96, 192, 384)
+TURN_EPOCHS = (12, 24, 48, 48)
+"""Passes over the samples in the first two rounds and in later ones, by the clock and where rounds stand for it."""
+LONG_EPOCHS = 192
+"""Two arms of fewer epochs than that are worth less than one of twice as many: rates that fall slowly end lower."""
+ARMS, ANOTHER_ARM = 6, 0.3
+"""Arms of a round at most, and how much longer a step takes for each one more, as a part of what one alone takes."""
+LATE = 1.1
+"""How much longer than planned a round may take before its rates fall by the clock."""
 ELITE = 8
 PARENTS = 4
 FIRST_S = 0.15
 """How long the first round takes at most, unless a dozen steps take longer."""
 FEWEST_STEPS = 12
-ROUND_SHARE = 0.3
-"""Of the time that is left, the most that a later round may take."""
-REPAIRS = 60
-"""Line searches that a descent's end gets to keep the constraints."""
+ROUND_SHARE, LONG_SHARE = 0.3, 0.8
+"""Of the time that is left, what a later round may take; more, up to the second, until one long descent fits in."""
+REPAIRS, WIDER_REPAIRS = 60, 200
+"""Line searches that a descent's end gets to keep the constraints: along biases, then along anything."""
 BREED, WARM = 0.6, 0.5
 """How often an arm takes after a parent, and how often a round begins where parents ended."""
 
@@ -66,11 +74,12 @@ class Descents:
     def advance(self, budget: Budget) -> bool:
         """Run one round; False when there is no time for another."""
         warm = len(self.elite) >= PARENTS and self.rng.random() < WARM
-        steps = self._planned_steps(budget)
+        steps, count = self._plan(budget)
         if steps < FEWEST_STEPS and self.rounds > 0:
             return False
-        arms = self._arms(warm)
-        began = time.perf_counter()
+        arms = self._arms(count, warm)
+        began = budget.control.elapsed
+        planned = LATE * steps * _load(count) * self._step_s
         ends = descend(
             self.block,
             self._slopes,
@@ -80,57 +89,76 @@ class Descents:
             steps=steps,
             rng=self.rng,
             should_stop=lambda: budget.over,
+            time_left=lambda: self._time_left(budget.control.elapsed - began, planned),
         )
-        self._step_s = (time.perf_counter() - began) / steps
+        self._step_s = (budget.control.elapsed - began) / (steps * _load(count))
         self._gather(arms, ends, warm, budget)
         self.rounds += 1
         return True
 
-    def _planned_steps(self, budget: Budget) -> int:
-        """As many epochs as a round is drawn to have, and as fit into the time."""
-        epochs = EPOCHS[0] if self.rounds < 2 else int(self.rng.choice(EPOCHS))
-        wanted = epochs * self._epoch
+    def _time_left(self, spent_s: float, planned_s: float) -> float:
+        """The share of a round's time that is left: where the machine is slower than before, rates fall sooner."""
+        return 1.0 if self.reproducible or planned_s == 0 else 1.0 - spent_s / planned_s
+
+    def _plan(self, budget: Budget) -> tuple[int, int]:
+        """Steps and arms of a round: as many epochs as it is drawn to have and as fit into the time, of few arms if
+        they would not be long otherwise."""
         if self.reproducible:
-            return wanted
-        left = budget.until - budget.control.elapsed
+            epochs = FIRST_EPOCHS if self.rounds < 2 else int(self.rng.choice(TURN_EPOCHS))
+            return epochs * self._epoch, FIRST_ARMS if self.rounds == 0 else ARMS
         if self.rounds == 0:
             # Nothing is known of a step's time yet: two of them are tried.
-            return int(np.clip(FIRST_S / self._probed(), FEWEST_STEPS, wanted))
-        # A later round may have a share of what is left, but always time for two epochs.
-        longest = min(left, max(ROUND_SHARE * left, 4 * FIRST_S, 2 * self._epoch * self._step_s))
-        return int(min(wanted, longest / max(self._step_s, 1e-6)))
+            return int(np.clip(FIRST_S / self._probed(budget), FEWEST_STEPS, FIRST_EPOCHS * self._epoch)), FIRST_ARMS
+        left = budget.until - budget.control.elapsed
+        long = LONG_EPOCHS * self._epoch
+        # A share of what is left, or more of it for one long descent.
+        seconds = min(LONG_SHARE * left, max(ROUND_SHARE * left, long * self._step_s))
+        # How many steps of a single arm fit in.
+        room = seconds / max(self._step_s, 1e-6)
+        fewest = FIRST_ARMS if self.tally.asks else 1
+        count = next((count for count in range(ARMS, fewest, -1) if room >= long * _load(count)), fewest)
+        wanted = (EPOCHS[-1] if self.rounds == 1 else int(self.rng.choice(EPOCHS))) * self._epoch
+        return int(min(wanted, room / _load(count))), count
 
-    def _probed(self) -> float:
+    def _probed(self, budget: Budget) -> float:
         """How long a step of the first arms takes, in seconds."""
-        began = time.perf_counter()
-        arms = self._arms(warm=False)
+        began = budget.control.elapsed
+        arms = self._arms(FIRST_ARMS, warm=False)
         descend(self.block, self._slopes, self._weights, self.tally.cell, arms, steps=2, rng=self.rng, should_stop=bool)
-        return (time.perf_counter() - began) / 2
+        return max(1e-6, (budget.control.elapsed - began) / 2)
 
-    def _arms(self, warm: bool) -> Arms:
+    def _arms(self, count: int, warm: bool) -> Arms:
         """Draw the arms of a round: new ones, and ones that take after what has paid."""
-        count = 3 if self.rounds == 0 else 6
         shape = self.problem.radius.shape
         changes = np.zeros((count, *shape), dtype=np.float32)
         rate, width = np.zeros(count), np.zeros(count)
         weights = np.ones((count, self.tally.cells))
+        # What did best in the short first round is done again at length before anything else is tried.
+        again = self.rounds == 1 and not self.reproducible
         for arm in range(count):
-            rate[arm] = FIRST_RATES[arm] if self.rounds == 0 else _log_uniform(self.rng, *RATES)
-            width[arm] = self._natural if self.rounds == 0 else _log_uniform(self.rng, *self._widths)
-            if self.tally.asks:
-                # The rarer a cell, the more its samples have to count where shares of cells are asked for.
-                # A power drawn from [0, 1]: from all alike to every cell with the same total.
-                weights[arm] = self._rarity ** self.rng.random()
-            if self.elite and self.rounds > 0 and self.rng.random() < BREED:
-                parent = self._parent()
-                rate[arm] = parent.rate * np.exp(0.3 * self.rng.normal())
-                width[arm] = parent.width * np.exp(0.2 * self.rng.normal())
-                weights[arm] = parent.weights * np.exp(0.2 * self.rng.normal(size=self.tally.cells))
+            rate[arm], width[arm], weights[arm] = self._told(arm, again)
             if warm:
                 changes[arm] = self._parent().change
                 rate[arm] *= self.rng.choice([0.1, 0.3, 1.0])
         singles = [array.astype(np.float32) for array in (rate, width, weights)]
         return Arms(changes, *singles)
+
+    def _told(self, arm: int, again: bool) -> tuple[float, float, Array]:
+        """The rate, the width and the cells' weights [cells] of an arm: drawn at random, or much like a parent's."""
+        rate = FIRST_RATES[arm] if self.rounds == 0 else _log_uniform(self.rng, *RATES)
+        width = self._natural if self.rounds == 0 else _log_uniform(self.rng, *self._widths)
+        weights: Array = np.ones(self.tally.cells)
+        if self.tally.asks:
+            # The rarer a cell, the more its samples have to count where shares of cells are asked for.
+            # A power drawn from [0, 1]: from all alike to every cell with the same total.
+            weights = np.asarray(self._rarity ** self.rng.random())
+        if self.elite and self.rounds > 0 and (again or self.rng.random() < BREED):
+            parent = self.elite[0] if again else self._parent()
+            noise = 0.0 if again and arm == 0 else 1.0
+            rate = parent.rate * np.exp(0.3 * noise * self.rng.normal())
+            width = parent.width * np.exp(0.2 * noise * self.rng.normal())
+            weights = np.asarray(parent.weights * np.exp(0.2 * self.rng.normal(size=self.tally.cells)))
+        return float(rate), float(width), weights
 
     @property
     def _rarity(self) -> Array:
@@ -172,13 +200,21 @@ class Descents:
         self.incumbents.offer_whole(change)
 
     def _repaired(self, change: Array, budget: Budget) -> Array:
-        """The change after some line searches, biases first, if it breaks constraints on samples."""
+        """The change after some line searches, biases first, where it breaks constraints on samples."""
         self.walk.goto(change)
-        for _ in range(REPAIRS):
+        for step in range(REPAIRS + WIDER_REPAIRS):
             if self.walk.rank.broken == 0 or budget.over:
                 break
-            self.walk.bias_step()
+            if step < REPAIRS:
+                self.walk.bias_step()
+            else:
+                self.walk.random_step()
         return self.walk.change
+
+
+def _load(count: int) -> float:
+    """How long a step of so many arms takes, by that of one: their samples are gathered once for all of them."""
+    return 1 + ANOTHER_ARM * (count - 1)
 
 
 def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:

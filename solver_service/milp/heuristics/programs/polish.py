@@ -9,14 +9,16 @@ from collections.abc import Callable
 import numpy as np
 import scipy.sparse as sp
 
+from shared.snapshot import FloatArray
 from solver_service.milp.backends.highs import LinearProgram, LpStatus
 from solver_service.milp.core.problem import Array, Problem
 from solver_service.milp.formulation.constraints.constrained_model import ConstrainedModel
 from solver_service.milp.rounding.incumbents import Incumbents
 from solver_service.milp.rounding.into_box import rounding_errors, weights_of
 
-MOST_ROOM = 1e-3
-"""How far off the line a sample is pushed, at most."""
+MOST_ROOM, ROUNDINGS, ROW_ROOM = 1e-3, 16, 1e-5
+"""How far off the line a sample is pushed, at most: in scores, or where this is more in what rounding moves a score, or
+in units of the model's rows, which is what a solver's tolerance is in."""
 TOLERANCE = 1e-6
 BROKEN = 1e-8
 AT_ONCE = 500
@@ -32,22 +34,24 @@ def polish(
     """Offer the weights with the most room that a solution's integers allow, and then the best of those with some."""
     offer = _Offer(problem, built, incumbents, solution)
     lower, upper = _fixed(problem, built, solution, offer)
-    matrix, needs = _with_room(built, solution)
+    # The room is a column in units of the most that is asked for, so that no score's own unit hides it.
+    most = max(MOST_ROOM, ROUNDINGS * offer.rounding, ROW_ROOM * built.largest_scale)
+    matrix, needs = _with_room(built, solution, most)
     room = 0.0
     if built.switched_on(solution).any():
         # Columns of the model and one for the room: min -room.
         most_room = np.append(np.zeros(lower.size), -1.0)
-        found = _minimise(most_room, matrix, needs, np.append(lower, -1.0), np.append(upper, MOST_ROOM), should_stop)
+        found = _minimise(most_room, matrix, needs, np.append(lower, -1.0), np.append(upper, 1.0), should_stop)
         if found is None:
             return
         offer(found)
-        room = float(found[-1])
+        room = float(found[-1])  # in units of `most`
     if not (built.model.objective[~built.model.integer] != 0).any():
         return
     cost = np.append(built.model.objective, 0.0)
     # As little room as rounding asks for costs the least; the LP's own tolerance may ask for more.
     for wanted in (2 * offer.rounding, TOLERANCE + 4 * offer.rounding):
-        some = min(room / 2, wanted)
+        some = min(room / 2, wanted / most)
         found = _minimise(cost, matrix, needs, np.append(lower, some), np.append(upper, some), should_stop)
         if found is None or offer(found) <= built.model.constant + float(cost @ found) + TOLERANCE:
             return
@@ -59,14 +63,21 @@ class _Offer:
     def __init__(self, problem: Problem, built: ConstrainedModel, incumbents: Incumbents, solution: Array) -> None:
         self._problem, self._incumbents = problem, incumbents
         self.pins = built.pins.read(solution)
-        self.rounding = 0.0
+        self.rounding = self._rounding(*self._weights(solution))
 
     def __call__(self, solution: Array) -> float:
+        weight, bias = self._weights(solution)
+        self.rounding = self._rounding(weight, bias)
+        return self._incumbents.offer_weights(weight, bias)
+
+    def _weights(self, solution: Array) -> tuple[FloatArray, FloatArray | None]:
         change = np.clip(solution[: self._problem.columns], -1.0, 1.0).reshape(self._problem.radius.shape)
         weight, bias = weights_of(self._problem, change)
-        weight = np.where(np.isnan(self.pins), weight, self.pins)
-        self.rounding = float(rounding_errors(self._problem, weight, bias).max(initial=0.0))
-        return self._incumbents.offer_weights(weight, bias)
+        return np.where(np.isnan(self.pins), weight, self.pins), bias
+
+    def _rounding(self, weight: FloatArray, bias: FloatArray | None) -> float:
+        """How far rounding these weights to float32 can have moved a score."""
+        return float(rounding_errors(self._problem, weight, bias).max(initial=0.0))
 
 
 def _fixed(problem: Problem, built: ConstrainedModel, solution: Array, offer: _Offer) -> tuple[Array, Array]:
@@ -84,10 +95,10 @@ def _fixed(problem: Problem, built: ConstrainedModel, solution: Array, offer: _O
     return lower, upper
 
 
-def _with_room(built: ConstrainedModel, solution: Array) -> tuple[sp.csr_array, Array]:
-    """The rows that are left to an LP, with a last column for the room that strict rows keep."""
-    # A x - strict room >= v on the strict rows that hold at these binaries.
-    room = np.where(built.switched_on(solution), -built.strict, 0.0)
+def _with_room(built: ConstrainedModel, solution: Array, unit: float) -> tuple[sp.csr_array, Array]:
+    """The rows that are left to an LP, with a last column for the room that strict rows keep, in units of `unit`."""
+    # A x - strict unit room >= v on the strict rows that hold at these binaries.
+    room = np.where(built.switched_on(solution), -built.strict * unit, 0.0)
     left = ~built.tying
     matrix = sp.hstack([built.model.matrix, sp.csr_array(room[:, None])], format="csr")
     return sp.csr_array(matrix[left]), built.model.row_lower[left]

@@ -11,9 +11,9 @@ from solver_service.milp.rounding.incumbents import Incumbents
 
 STEPS = 20
 """Line searches at a time, at most; fewer where each takes long."""
-STUCK, STUCK_PER_ENTRY = 100, 8
-"""Line searches in a row without a gain after which a kick comes: walks over plateaus take their time."""
-KICK, CHEAPER = 0.2, (0.1, 1.0)
+STUCK, STUCK_PER_ENTRY = 30, 1
+"""Line searches in a row without a gain after which a kick comes: another place pays more than a longer stay."""
+KICK, CHEAPER = 1.0, (0.1, 1.0)
 """A kick moves every entry by up to as much of its radius, and lets constraints be broken for a while at such a price:
 the way back in often is another one."""
 OFFER_EVERY_S = 0.05
