@@ -85,11 +85,6 @@ class Store:
             return False
         return 0 < int(memory["maxmemory"]) <= int(memory["used_memory"])
 
-    @translated
-    def up_for_s(self) -> float:
-        """For how many seconds Redis has been running."""
-        return float(self.redis.info("server")["uptime_in_seconds"])
-
     def close(self) -> None:
         """Close every connection."""
         self.redis.close()
