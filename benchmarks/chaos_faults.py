@@ -76,6 +76,8 @@ class Breaker(threading.Thread):
         self.client = SolverClient(pool.url, timeout=3, retries=0)
         self.redis = redis.Redis.from_url(pool.redis_url, socket_timeout=3)
         self.stopped: dict[str, float] = {}
+        self.still: list[tuple[float, float]] = []
+        """When Redis, or everything, stood still: nobody can be missed then."""
         self.ended = threading.Event()
 
     def run(self) -> None:
@@ -129,6 +131,10 @@ class Breaker(threading.Thread):
             self.stopped.pop(name, None)
             self.pool.revive(name)
 
+    def awake_s(self, begin: float, end: float) -> float:
+        """How long the pool was awake between two moments."""
+        return end - begin - sum(max(0.0, min(end, until) - max(begin, since)) for since, until in self.still)
+
     def set_aside(self) -> int:
         """How many records the pool could not read."""
         return int(self.redis.hlen("gds:quarantine"))
@@ -160,7 +166,9 @@ class Breaker(threading.Thread):
     def _pause(self, names: list[str], seconds: float) -> None:
         for name in names:
             self.pool.signal(name, signal.SIGSTOP)
+        began = time.time()
         time.sleep(seconds)
+        self.still.append((began, time.time()))
         self.random.shuffle(names)
         for name in names:
             if name not in self.stopped:

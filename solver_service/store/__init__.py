@@ -90,11 +90,6 @@ class Store:
         return 0 < int(memory["maxmemory"]) <= int(memory["used_memory"])
 
     @translated
-    def up_for_s(self) -> float:
-        """For how many seconds Redis has been running."""
-        return float(self.redis.info("server")["uptime_in_seconds"])
-
-    @translated
     def memory(self) -> tuple[int, int]:
         """Bytes that Redis uses, and its `maxmemory`, 0 for none."""
         found = self.redis.info("memory")
@@ -108,7 +103,7 @@ class Store:
     @translated
     def quarantined(self) -> int:
         """How many records were set aside because nobody could read them."""
-        return int(self.redis.hlen("gds:quarantine"))
+        return int(self.redis.hlen(keys.QUARANTINE))
 
     def close(self) -> None:
         """Close every connection."""

@@ -16,6 +16,7 @@ from solver_service.settings import Settings
 from solver_service.store import Store, keys
 from solver_service.store.events import BEGINNING
 from solver_service.store.jobs import IdempotencyMismatchError, QueueFullError
+from solver_service.store.leases import ReaperLease
 from tests.conftest import sent, small_snapshot
 from tests.unit.service.test_jobs import PROGRESS, RESULT
 
@@ -354,6 +355,18 @@ def test_one_reaper_at_a_time(store: Store, redis_url: str) -> None:
     assert not other.reaper.hold()
     assert store.reaper.hold()
     other.close()
+
+
+def test_a_reaper_that_died_when_the_clock_was_set_back_is_succeeded(store: Store) -> None:
+    """Redis would keep its lease for an hour; another gateway has seen that it is silent, and takes over."""
+    here = [0.0]
+    other = ReaperLease(store.redis, "other", clock=lambda: here[0])
+    assert store.reaper.hold()
+    store.redis.persist(keys.REAPER)
+    for seconds, taken in ((0.0, False), (4.0, False), (6.0, True)):
+        here[0] = seconds
+        assert other.hold() is taken
+    assert not store.reaper.hold()
 
 
 def test_workers_are_alive_while_they_beat(store: Store) -> None:

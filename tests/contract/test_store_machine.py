@@ -223,9 +223,7 @@ class Pool(RuleBasedStateMachine):
         self.world.lose, now = lost, worker.store.jobs.now()
         if how == "fail":
             worker.change(jobs.fail, error=JobError(code="solver_error", detail="it broke"), now=now)
-        elif how == "release":
-            worker.change(jobs.release, now=now)
-        else:
+        elif how != "release" or worker.change(jobs.release, now=now) is None:  # one being cancelled is not handed on
             final = float("inf") if how == "overflow" else 1.0
             objective = RESULT.objective.model_copy(update={"final": final})
             worker.change(jobs.finish, result=RESULT.model_copy(update={"objective": objective}), now=now)
