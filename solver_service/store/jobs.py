@@ -86,8 +86,6 @@ class JobStore:
     def _as_new(self, job: Job) -> Pipeline:
         changes = self.commit.changes()
         self._write(changes, job, before=None)
-        size, ends = len(job.model_dump_json()) + RECORD_BYTES, job.created + job.spec.ttl_s + self.keep_record_s
-        count(changes, keys.job(job.id), owner=job.owner, size=size, ends=ends)
         changes.zadd(keys.jobs(job.owner), {job.id: 0})
         if job.spec.run is not None:
             changes.zadd(keys.jobs(job.owner, job.spec.run), {job.id: 0})
@@ -136,6 +134,9 @@ class JobStore:
         told = happenings(before, job)
         ending = record if job.state.terminal else ""
         events.append(pipe, job.id, told, new=before is None, ending=ending, keep_s=self.keep_record_s)
+        if before is None:
+            kept_until = job.created + job.spec.ttl_s + self.keep_record_s
+            count(pipe, keys.job(job.id), owner=job.owner, size=len(record) + RECORD_BYTES, ends=kept_until)
         if before is not None and before.state is job.state:
             return
         if before is not None and before.state is State.QUEUED:
