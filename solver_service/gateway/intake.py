@@ -13,8 +13,6 @@ from solver_service.milp.support import check_supported
 from solver_service.rules import jobs
 from solver_service.store.operation import Mode
 
-log = structlog.get_logger()
-
 MAX_KEY_LENGTH = 255
 DRAINING_RETRY_S = 30
 MAX_SPEC_BYTES = 128 * 1024
@@ -38,23 +36,21 @@ def submit(services: Services, owner: str, spec: JobSpec, *, token: str | None, 
     if services.store.operation.mode() is Mode.DRAINING:
         detail = "this pool finishes what it has and accepts nothing more; try again later, or another pool"
         raise ProblemError(503, ErrorCode.DRAINING, detail, retry_after_s=DRAINING_RETRY_S)
-    _require_small(spec)
     snapshot, reference = _find_snapshot(services, owner, spec)
     spec.check(snapshot)
     check_supported(snapshot, spec)
     check_loadable(snapshot, spec)
     store = services.store
-    job = jobs.create(spec, snapshot=reference, owner=owner, now=store.jobs.now())
-    job = job.model_copy(update={"key": key, "request": structlog.contextvars.get_contextvars().get("request", "")})
+    request = structlog.contextvars.get_contextvars().get("request", "")
+    made = jobs.create(spec, snapshot=reference, owner=owner, now=store.jobs.now(), key=key, request=request)
     once = None if token is None else (token, jobs.spec_digest(spec, reference))
-    job, new = store.jobs.add(job, idempotency=once)
+    job, _ = store.jobs.add(made, idempotency=once)
     _supersede_older(services, job)  # a repeated submission, too: the first one may not have come so far
-    if new:
-        log.info("job queued", job=job.id, objective=spec.objective, run=spec.run, owner=owner, key=key)
     return job
 
 
-def _require_small(spec: JobSpec) -> None:
+def require_small(spec: JobSpec) -> None:
+    """Raise SpecError for a spec that is too long to keep; what came in few bytes need not be looked at."""
     size = len(spec.model_copy(update={"snapshot": None}).model_dump_json())
     if size > MAX_SPEC_BYTES:
         detail = f"{size:,} bytes without the snapshot, at most {MAX_SPEC_BYTES:,} are kept; name fewer indices or tags"

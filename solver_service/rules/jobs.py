@@ -99,10 +99,11 @@ def spec_digest(spec: JobSpec, snapshot: str) -> str:
     return hashlib.sha256(body.model_dump_json().encode()).hexdigest()
 
 
-def create(spec: JobSpec, *, snapshot: str, owner: str, now: float) -> Job:
-    """Make a queued job."""
+def create(spec: JobSpec, *, snapshot: str, owner: str, now: float, key: str = "", request: str = "") -> Job:
+    """Make a queued job; `key` and `request` are the ids under which it was submitted."""
     spec = spec.model_copy(update={"snapshot": snapshot})
-    return Job(id=new_id(now), owner=owner, spec=spec, snapshot=snapshot, created=now, queued_at=now)
+    names = {"id": new_id(now), "owner": owner, "key": key, "request": request}
+    return Job(**names, spec=spec, snapshot=snapshot, created=now, queued_at=now)
 
 
 def claim(job: Job, *, worker: str, now: float, token: str | None = None) -> Job | None:

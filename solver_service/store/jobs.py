@@ -83,8 +83,6 @@ class JobStore(JobReader):
         changes = self.commit.changes()
         self._write(changes, job, before=None)
         indexes.enlist(changes, job, keep_record_s=self.keep_record_s, now=self.now())
-        size, ends = len(job.model_dump_json()) + RECORD_BYTES, job.created + job.spec.ttl_s + self.keep_record_s
-        count(changes, keys.job(job.id), owner=job.owner, size=size, ends=ends)
         return changes
 
     @translated
@@ -126,6 +124,9 @@ class JobStore(JobReader):
         told = happenings(before, job)
         ending = record if job.state.terminal else ""
         events.append(pipe, job.id, told, new=before is None, ending=ending, keep_s=self.keep_record_s)
+        if before is None:
+            kept_until = job.created + job.spec.ttl_s + self.keep_record_s
+            count(pipe, keys.job(job.id), owner=job.owner, size=len(record) + RECORD_BYTES, ends=kept_until)
 
     @translated
     def renew(self, job_id: str, attempt: int) -> bool:

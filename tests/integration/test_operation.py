@@ -78,7 +78,7 @@ def test_a_paused_pool_begins_nothing_until_it_is_resumed(own_pool: RunningPool)
     import httpx
 
     data = str(own_pool.log.parent / "data")
-    with httpx.Client(base_url=own_pool.url) as http:
+    with httpx.Client(base_url=own_pool.url, timeout=60) as http:
         snapshot = http.post("/v1/snapshots", content=small_snapshot().to_bytes(), headers=OCTETS).json()["id"]
         command("pause", "--data-dir", data)
         time.sleep(1.2)

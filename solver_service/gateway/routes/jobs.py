@@ -17,7 +17,7 @@ from solver_service.gateway.body import read_body
 from solver_service.gateway.documents import SPEC_EXAMPLE, Responses, problems
 from solver_service.gateway.download import sending
 from solver_service.gateway.guard import UPLOAD, media_type, require_media_type
-from solver_service.gateway.intake import MAX_SPEC_BYTES, cancel, store_snapshot, submit
+from solver_service.gateway.intake import MAX_SPEC_BYTES, cancel, require_small, store_snapshot, submit
 from solver_service.gateway.observed import CALLER
 from solver_service.gateway.problems import ProblemError, validation_response
 from solver_service.gateway.services import Injected, Services
@@ -124,6 +124,8 @@ class Submission:
         except ValidationError as error:
             found = error.errors(include_url=False, include_input=False, include_context=False)
             raise InvalidSpecError(found) from None
+        if len(text) > MAX_SPEC_BYTES:
+            require_small(spec)
         if snapshot is not None:
             if spec.snapshot is not None:
                 raise SpecError("leave it out: the snapshot comes as the form's file", field="spec.snapshot")
