@@ -118,8 +118,9 @@ class Breaker(threading.Thread):
                 self._cut_upload()
             case "fill redis":
                 self._fill()
-            case _ if not self._rewrite(fault):
-                self.faults[fault] -= 1  # nobody to ask just then
+            case _:
+                if not any(self._rewrite(fault) or time.sleep(0.2) for _ in range(10)):
+                    self.faults[fault] -= 1  # nobody to ask just then
 
     def tend(self) -> None:
         """Wake who was stopped for long enough, and start again what died."""
