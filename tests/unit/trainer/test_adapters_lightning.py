@@ -91,10 +91,22 @@ class Classifier(pl.LightningModule):  # type: ignore[misc, name-defined]
         return [value.numpy().tobytes() for value in self.state_dict().values()]
 
 
+class Bare(Classifier):
+    """Without a forward(), as many modules are."""
+
+    forward = pl.LightningModule.forward
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+    def validation_step(self, batch: Any) -> None:
+        self.log("val_loss", nn.functional.cross_entropy(self.net(batch[0]), batch[1]))
+
+
 def tunnel(pool: FakePool, **options: Any) -> TunnelCallback:
     """A callback that sees a stall at every second check, and waits for the answer."""
     settings = {"monitor": "val_loss", "client": pool.client, "patience": 1, "min_delta": 0.0, "cooldown": 0}
-    return TunnelCallback(**({**settings, "radius": 100.0, "samples": 100, "polish_s": 20.0} | options))
+    return TunnelCallback(**({**settings, "radius": 100.0, "capture_s": 10.0, "polish_s": 20.0} | options))
 
 
 def trainer(folder: Path, callback: Any = None, **options: Any) -> Any:
@@ -253,24 +265,12 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(CaptureError, match="give `fit` validation data"):
         trainer(tmp_path, tunnel(FakePool()), limit_val_batches=0).fit(Classifier())
 
-    class Bare(Classifier):
-        forward = pl.LightningModule.forward
-
     with pytest.raises(CaptureError, match='no forward.*model="net"'):
         trainer(tmp_path, tunnel(FakePool())).fit(Bare())
 
 
 def test_a_part_is_tunnelled_where_the_module_has_no_forward(tmp_path: Path) -> None:
     """`model=` names the part that maps inputs to outputs."""
-
-    class Bare(Classifier):
-        forward = pl.LightningModule.forward
-
-        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-            return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
-
-        def validation_step(self, batch: Any, batch_idx: int) -> None:
-            self.log("val_loss", nn.functional.cross_entropy(self.net(batch[0]), batch[1]))
 
     callback = tunnel(FakePool(least_squares), patience=100, model="net")
     trainer(tmp_path, callback).fit(Bare())
@@ -316,10 +316,10 @@ def test_averages_are_left_alone_until_they_are_final(tmp_path: Path, averaging:
 
     pool = FakePool(least_squares)
     callback = tunnel(pool, first_after=1)
-    alone, with_tunnel = Smooth(), Smooth()
+    alone = Smooth()
     trainer(tmp_path, None, max_epochs=4, callbacks=[averaging()]).fit(alone)
-    fit = trainer(tmp_path, max_epochs=4, callbacks=[callback, averaging()])
-    fit.fit(with_tunnel)
+    with_tunnel = Smooth()
+    trainer(tmp_path, max_epochs=4, callbacks=[callback, averaging()]).fit(with_tunnel)
     assert adopted(callback) == 1
     assert len(pool.specs) == 1
     assert torch.equal(alone.net[0].weight, with_tunnel.net[0].weight)
@@ -332,7 +332,7 @@ def test_a_resumed_fit_goes_on_where_the_checkpoint_was(tmp_path: Path) -> None:
     fit = trainer(tmp_path, first, callbacks=[ModelCheckpoint(tmp_path / "saved", save_last=True)])
     fit.fit(Classifier())
     second = tunnel(FakePool(held=True), polish_s=0.0)
-    again = trainer(tmp_path, second, max_epochs=5)
+    again = trainer(tmp_path, second, max_epochs=5, callbacks=[ModelCheckpoint(tmp_path / "saved")])
     again.fit(Classifier(), ckpt_path=str(tmp_path / "saved" / "last.ckpt"), weights_only=False)
     assert again.current_epoch == 5
     assert second.tunneller is not None
