@@ -11,6 +11,9 @@ from trainer.adapters.settings import Pool, Settings, step
 from trainer.errors import CaptureError
 from trainer.tunneller import Tunneller
 
+STATE = "gdsolver"
+"""Under this name the tunneller's state is in `trainer_state.json`."""
+
 
 class TunnelCallback(TrainerCallback):
     """Tunnels the model that a Trainer trains: `trainer.add_callback(TunnelCallback(trainer))`.
@@ -55,6 +58,8 @@ class TunnelCallback(TrainerCallback):
         self.tunneller = self._settings.tunneller(
             kwargs["model"], kwargs["optimizer"], self._validate, monitor=self._monitor, **told
         )
+        if STATE in state.stateful_callbacks:
+            self.tunneller.load_state_dict(state.stateful_callbacks[STATE])
         self._watch_steps()
 
     def _watch_steps(self) -> None:
@@ -90,6 +95,7 @@ class TunnelCallback(TrainerCallback):
         adopted = step(self.tunneller, metrics[self._monitor])
         if control.should_training_stop or state.global_step >= state.max_steps:
             adopted = self._close() or adopted
+        state.stateful_callbacks[STATE] = self.tunneller.state_dict()
         if adopted is not None:
             metrics[self._monitor] = adopted  # the Trainer ranks checkpoints by it
 

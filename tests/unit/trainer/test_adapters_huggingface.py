@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.unit.trainer.fakes import FakePool, least_squares
+from shared.contracts import JobSpec
+from shared.snapshot import Snapshot
+from tests.unit.trainer.fakes import FakePool, Tensors
 from trainer.errors import CaptureError
 
 transformers = pytest.importorskip("transformers")
@@ -36,6 +38,22 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def logistic(snapshot: Snapshot, spec: JobSpec) -> Tensors:
+    """The final layer as ridge logistic regression would have it: well inside the box."""
+    inputs, classes = torch.from_numpy(snapshot.inputs.copy()), torch.from_numpy(snapshot.targets.copy())
+    layer = torch.nn.Linear(snapshot.inputs.shape[1], snapshot.outputs)
+    optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        found = torch.nn.functional.cross_entropy(layer(inputs), classes) + 1e-4 * layer.weight.square().sum()
+        found.backward()
+        return found
+
+    optimizer.step(closure)
+    return {"weight": layer.weight.detach().numpy(), "bias": layer.bias.detach().numpy()}
 
 
 def config(**options: Any) -> Any:
@@ -122,13 +140,14 @@ def test_until_an_adoption_training_is_bit_identical(tmp_path: Path) -> None:
         {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 4, "save_steps": 4},
         {"max_steps": 7, "eval_strategy": "no"},
         {"bf16": True},
+        {"torch_compile": True, "torch_compile_backend": "eager"},
     ],
     ids=str,
 )
 def test_the_last_checkpoint_is_polished(tmp_path: Path, options: dict[str, Any], tokens: bool) -> None:
     """What the Trainer saves last, and what it holds in the end, are the polished weights."""
     trainer = made(tmp_path, tokens=tokens, **options)
-    callback = tunnel(trainer, FakePool(least_squares))
+    callback = tunnel(trainer, FakePool(logistic))
     trainer.train()
     assert adopted(callback) == 1
     folder = trainer.state.best_model_checkpoint or tmp_path / f"checkpoint-{trainer.state.global_step}"
@@ -139,7 +158,7 @@ def test_the_last_checkpoint_is_polished(tmp_path: Path, options: dict[str, Any]
 def test_tokens_that_the_loss_leaves_out_are_no_samples(tmp_path: Path) -> None:
     """Each labelled token is a sample, label -100 is none."""
     trainer = made(tmp_path, tokens=True)
-    pool = FakePool(least_squares)
+    pool = FakePool(logistic)
     tunnel(trainer, pool)
     trainer.train()
     labels = torch.stack([row["labels"] for row in sentences(tokens=True)])
@@ -154,7 +173,7 @@ def test_early_stopping_is_known_in_time(tmp_path: Path) -> None:
         stopping = EarlyStoppingCallback(1, early_stopping_threshold=10.0)
         if stopping_first:
             trainer.add_callback(stopping)
-        callback = tunnel(trainer, FakePool(least_squares))
+        callback = tunnel(trainer, FakePool(logistic))
         if not stopping_first:
             trainer.add_callback(stopping)
         trainer.train()
@@ -176,7 +195,7 @@ def test_a_metric_of_the_users_own_is_the_monitor(tmp_path: Path) -> None:
         greater_is_better=True,
         load_best_model_at_end=True,
     )
-    callback = tunnel(trainer, FakePool(least_squares))
+    callback = tunnel(trainer, FakePool(logistic))
     trainer.train()
     assert adopted(callback) == 1
     assert trainer.state.best_metric == callback.tunneller.history[-1].after  # type: ignore[union-attr]
@@ -186,7 +205,7 @@ def test_one_of_several_sets_is_the_judge(tmp_path: Path) -> None:
     """With a dict of sets the monitor names one."""
     sets = {"near": sentences(), "far": sentences(40)}
     trainer = made(tmp_path, eval_dataset=sets)
-    callback = tunnel(trainer, FakePool(least_squares), monitor="eval_near_loss")
+    callback = tunnel(trainer, FakePool(logistic), monitor="eval_near_loss")
     trainer.train()
     assert adopted(callback) == 1
     trainer = made(tmp_path, eval_dataset=sets)
@@ -205,6 +224,19 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     tunnel(trainer, FakePool(), monitor="f1")
     with pytest.raises(CaptureError, match="'eval_f1', but evaluation gives: eval_loss"):
         trainer.train()
+
+
+def test_a_resumed_training_goes_on_where_the_checkpoint_was(tmp_path: Path) -> None:
+    """Run name and counters of the tunneller are in the checkpoint."""
+    trainer = made(tmp_path)
+    tunnel(trainer, FakePool(logistic), run="mine")
+    trainer.train()
+    again = made(tmp_path, num_train_epochs=3)
+    callback = tunnel(again, FakePool(held=True), polish_s=0.0)
+    again.train(resume_from_checkpoint=True)
+    assert callback.tunneller is not None
+    assert callback.tunneller.run == "mine"
+    assert callback.tunneller.state_dict()["step"] == 3
 
 
 def test_evaluation_alone_asks_for_nothing(tmp_path: Path) -> None:
