@@ -58,8 +58,9 @@ class TunnelCallback(TrainerCallback):
         self.tunneller = self._settings.tunneller(
             kwargs["model"], kwargs["optimizer"], self._validate, monitor=self._monitor, **told
         )
-        if STATE in state.stateful_callbacks:
-            self.tunneller.load_state_dict(state.stateful_callbacks[STATE])
+        states: Any = state.stateful_callbacks
+        if STATE in states:
+            self.tunneller.load_state_dict(states[STATE])
         self._watch_steps()
 
     def _watch_steps(self) -> None:
@@ -81,7 +82,9 @@ class TunnelCallback(TrainerCallback):
         for name in sets:
             if self._monitor.startswith(f"eval_{name}_"):
                 return str(name)
-        raise CaptureError(f"monitor is {self._monitor!r}; name a set: {', '.join(f'eval_{name}_...' for name in sets)}")
+        raise CaptureError(
+            f"monitor is {self._monitor!r}; name a set: {', '.join(f'eval_{name}_...' for name in sets)}"
+        )
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Take the newest score; if this was the last evaluation polish, so that the last checkpoint has it."""
@@ -95,7 +98,8 @@ class TunnelCallback(TrainerCallback):
         adopted = step(self.tunneller, metrics[self._monitor])
         if control.should_training_stop or state.global_step >= state.max_steps:
             adopted = self._close() or adopted
-        state.stateful_callbacks[STATE] = self.tunneller.state_dict()
+        states: Any = state.stateful_callbacks
+        states[STATE] = self.tunneller.state_dict()
         if adopted is not None:
             metrics[self._monitor] = adopted  # the Trainer ranks checkpoints by it
 
@@ -131,4 +135,4 @@ class TunnelCallback(TrainerCallback):
                 )
         finally:
             handler.callbacks = callbacks
-        return {self._monitor: float(output.metrics[self._monitor])}
+        return {self._monitor: float((output.metrics or {})[self._monitor])}

@@ -55,15 +55,16 @@ class TunnelCallback(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Come after whatever swaps weights; Lightning itself has checkpoints come last."""
-        others = [callback for callback in trainer.callbacks if callback is not self]
+        others = [callback for callback in trainer.callbacks if callback is not self]  # type: ignore[attr-defined]
         last = [callback for callback in others if isinstance(callback, known.Checkpoint)]
-        trainer.callbacks = [*(callback for callback in others if callback not in last), self, *last]
+        between = [callback for callback in others if callback not in last]
+        trainer.callbacks = [*between, self, *last]  # type: ignore[attr-defined]
         self._averaged = any(isinstance(callback, AVERAGING) for callback in others)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Make the tunneller, as soon as model and optimizer are where they will be trained."""
         self.tunneller, self._score, self._unsaved = None, None, False
-        if trainer.fast_dev_run:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         if len(trainer.optimizers) != 1:
             raise CaptureError(

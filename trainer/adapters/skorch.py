@@ -1,54 +1,33 @@
 """A skorch callback: batches from the net's own iterator, scores from its validation step."""
 
-from dataclasses import replace
 from typing import Any, Self
 
-import torch
-from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
+from skorch import NeuralNetBinaryClassifier
 from skorch.callbacks import Callback
 from skorch.dataset import get_len
-from torch import Tensor, nn
 
 from trainer.adapters.recording import draws_kept
-from trainer.adapters.settings import Pool, Settings
+from trainer.adapters.settings import Pool, Settings, step
 from trainer.errors import CaptureError
-from trainer.stalls.layers import AUTO
 from trainer.tunneller import Tunneller
-
-
-class LogProbabilities(nn.Module):
-    """A module that puts out probabilities, as skorch has it, seen as one that puts out their logarithms."""
-
-    def __init__(self, probabilities: nn.Module) -> None:
-        super().__init__()
-        self.probabilities = probabilities
-
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """The logarithms [N, K]."""
-        output = self.probabilities(*args, **kwargs)
-        found: Tensor = output[0] if isinstance(output, tuple) else output
-        return torch.log(found.clamp_min(torch.finfo(found.dtype).tiny))
-
-
-def _gives_probabilities(net: Any) -> bool:
-    """Whether skorch itself takes the logarithm of what the module puts out, before the loss."""
-    return isinstance(net, NeuralNetClassifier) and isinstance(net.criterion_, nn.NLLLoss)
 
 
 class TunnelCallback(Callback):
     """Tunnels the module that a net trains: `NeuralNetClassifier(..., callbacks=[TunnelCallback()])`.
 
-    client: a solver pool, or a function that makes one; by default what GDSOLVER_GATEWAY names, or this machine's. Where
-        nets are cloned (grid search) give a function: a client itself cannot be copied.
+    client: a solver pool, or a function that makes one; by default what GDSOLVER_GATEWAY names, or this machine's.
+        Where nets are cloned (grid search) give a function: a client itself cannot be copied.
     polish_s: how long the last tunnel may take; 0: none.
     options: of the Tunneller; a grid search may set them, as `callbacks__tunnel__radius`.
 
-    The score is the mean loss over the validation data, so the net needs its `train_split`.
+    The score is the mean loss over the validation data, so the net needs its `train_split`. What is adopted replaces
+    the epoch's `valid_loss`, by which callbacks after this one go, such as a Checkpoint.
     """
 
     def __init__(self, client: Pool = None, polish_s: float = 60.0, **options: Any) -> None:
         self.client, self.polish_s = client, polish_s
-        vars(self).update(options)
+        for name, value in options.items():
+            setattr(self, name, value)
 
     def initialize(self) -> Self:
         """Forget earlier fits."""
@@ -70,12 +49,10 @@ class TunnelCallback(Callback):
         if net.train_split is None:
             raise CaptureError("the net has no validation data, by which answers are judged; give it a `train_split`")
         self._reset()
-        model = LogProbabilities(net.module_) if _gives_probabilities(net) else net.module_
-        settings = self._settings
-        if isinstance(layer := settings.options.get("layer"), str) and model is not net.module_ and layer != AUTO:
-            settings = replace(settings, options={**settings.options, "layer": net.module_.get_submodule(layer)})
         task = {"task": "binary"} if isinstance(net, NeuralNetBinaryClassifier) else {}
-        self.tunneller_ = settings.tunneller(model, net.optimizer_, lambda: self._score(net), mode="min", **task)
+        self.tunneller_ = self._settings.tunneller(
+            net.module_, net.optimizer_, lambda: self._score(net), mode="min", **task
+        )
 
     def on_batch_begin(self, net: Any, batch: Any = None, training: bool | None = None, **kwargs: Any) -> None:
         """See a batch in passing."""
@@ -86,11 +63,19 @@ class TunnelCallback(Callback):
         """Take the newest score; polish after the last epoch."""
         if self.tunneller_ is None:
             return
+        if self.tunneller_.closed:
+            return
         self.validation_ = dataset_valid
-        self.tunneller_.step(float(net.history[-1]["valid_loss"]))
+        self.epochs_ += 1
+        adopted = step(self.tunneller_, float(net.history[-1]["valid_loss"]))
+        if self.epochs_ >= net.max_epochs:
+            adopted = self._settings.close(self.tunneller_) or adopted
+        if adopted is not None:  # later callbacks go by the score of the weights as they are now
+            net.history.record("valid_loss", adopted)
+            net.history.record("valid_loss_best", adopted <= min(net.history[:, "valid_loss"]))
 
     def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        """Tunnel once more, and let go."""
+        """Tunnel once more where training ended early, and let go."""
         if self.tunneller_ is not None:
             self._settings.close(self.tunneller_, polish=self.validation_ is not None)
             self.validation_ = None

@@ -143,7 +143,8 @@ def test_until_an_adoption_a_fit_is_bit_identical(tmp_path: Path) -> None:
         logs.append(Path(logger.experiment.metrics_file_path).read_text())
     assert bits[0] == bits[1]
     assert logs[0] == logs[1]
-    assert callback is not None and callback.tunneller is not None
+    assert callback is not None
+    assert callback.tunneller is not None
     assert callback.tunneller.summary().stalls > 0
 
 
@@ -209,14 +210,15 @@ def test_a_metric_object_is_the_monitor(tmp_path: Path) -> None:
     module.eval()
     inputs, targets = data().tensors
     assert last.after == pytest.approx(float((module(inputs).argmax(1) == targets).float().mean()))
-    assert last.before is not None and last.after is not None and last.after > last.before
+    assert last.after > last.before  # type: ignore[operator]
 
 
 def test_metrics_begin_anew_and_come_back() -> None:
     """What a metric has gathered is not lost, lists included."""
     module = nn.Module()
-    module.tensor, module.list = Accuracy("multiclass", num_classes=3), Accuracy(
-        "multiclass", num_classes=3, multidim_average="samplewise"
+    module.tensor, module.list = (
+        Accuracy("multiclass", num_classes=3),
+        Accuracy("multiclass", num_classes=3, multidim_average="samplewise"),
     )
     scores, classes = torch.eye(3), torch.tensor([0, 1, 1])
     module.tensor.update(scores, classes)
@@ -265,7 +267,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(CaptureError, match="give `fit` validation data"):
         trainer(tmp_path, tunnel(FakePool()), limit_val_batches=0).fit(Classifier())
 
-    with pytest.raises(CaptureError, match='no forward.*model="net"'):
+    with pytest.raises(CaptureError, match=r'no forward.*model="net"'):
         trainer(tmp_path, tunnel(FakePool())).fit(Bare())
 
 
@@ -305,7 +307,7 @@ def test_a_finder_of_learning_rates_may_stand_beside_it(tmp_path: Path) -> None:
     assert callback.tunneller.summary().jobs == 1
 
 
-@pytest.mark.parametrize("averaging", [lambda: StochasticWeightAveraging(1e-3, 1), lambda: WeightAveraging()])
+@pytest.mark.parametrize("averaging", [lambda: StochasticWeightAveraging(1e-3, 1), WeightAveraging])
 def test_averages_are_left_alone_until_they_are_final(tmp_path: Path, averaging: Any) -> None:
     """Beside a callback that averages weights there is one tunnel, from the final average."""
 

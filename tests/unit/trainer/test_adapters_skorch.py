@@ -1,6 +1,7 @@
 """The skorch callback against the real library: classifiers, regressors, pipelines of scikit-learn."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ skorch = pytest.importorskip("skorch")
 from sklearn.base import clone  # noqa: E402
 from sklearn.model_selection import GridSearchCV  # noqa: E402
 from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor  # noqa: E402
-from skorch.callbacks import EarlyStopping  # noqa: E402
+from skorch.callbacks import Checkpoint, EarlyStopping  # noqa: E402
 
 from trainer.adapters.skorch import TunnelCallback  # noqa: E402
 
@@ -153,6 +154,17 @@ def test_a_fit_that_stops_early_is_polished() -> None:
     model.fit(*classes())
     assert len(model.history) < 9
     assert callback.tunneller_.summary().adopted == 1
+
+
+def test_a_checkpoint_has_the_polished_weights(tmp_path: Path) -> None:
+    """A Checkpoint after the callback saves what the last tunnel brought, as the best there is."""
+    callback, checkpoint = tunnel(FakePool(logarithms)), Checkpoint(dirname=str(tmp_path))
+    model = net(NeuralNetClassifier, module=Net, module__softmax=True, callbacks=[callback, checkpoint])
+    model.fit(*classes())
+    assert model.history[-1, "valid_loss"] == callback.tunneller_.history[-1].after
+    again = net(NeuralNetClassifier, module=Net, module__softmax=True).initialize()
+    again.load_params(checkpoint=checkpoint)
+    assert bits(again) == bits(model)
 
 
 def test_a_net_without_validation_is_refused() -> None:
