@@ -16,7 +16,7 @@ from trainer.adapters.huggingface import TunnelCallback
 torch.set_num_threads(1)
 torch.manual_seed(0)
 words = torch.randint(0, 30, (600, 8))
-labels = (words < 10).sum(dim=1).clamp(1, 4) - 1  # how many of the words are among the first ten
+labels = words[:, 0] % 4  # what the first word says
 rows = [{"input_ids": word, "labels": label} for word, label in zip(words, labels, strict=True)]
 
 model = BertForSequenceClassification(
@@ -33,7 +33,7 @@ model = BertForSequenceClassification(
 with tempfile.TemporaryDirectory() as folder:
     arguments = TrainingArguments(
         output_dir=folder,
-        num_train_epochs=6,
+        num_train_epochs=4,
         per_device_train_batch_size=20,
         per_device_eval_batch_size=200,
         learning_rate=2e-3,

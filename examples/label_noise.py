@@ -33,9 +33,9 @@ def accuracy(given: torch.Tensor = labels, part: slice = slice(900, 1300)) -> fl
         return float((model(images[part]).argmax(dim=1) == given[part]).float().mean())
 
 
-tunneller = Tunneller(model, optimizer=optimizer, validate=accuracy, mode="max", client=SolverClient(), time_s=4.0)
+tunnel = Tunneller(model, optimizer=optimizer, validate=accuracy, mode="max", client=SolverClient(), time_s=4.0)
 for _ in range(40):
-    for batch, wanted in tunneller.watch(loader):
+    for batch, wanted in tunnel.watch(loader):
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(batch), wanted).backward()
         optimizer.step()
@@ -43,7 +43,7 @@ test = slice(1300, None)
 print(
     f"after training: {accuracy():.3f} of the validation labels, {accuracy(digits, test):.3f} of the true test labels"
 )
-print(tunneller.close(polish=True, timeout=15.0))
+print(tunnel.close(polish=True, timeout=15.0))
 print(
     f"after a tunnel: {accuracy():.3f} of the validation labels, {accuracy(digits, test):.3f} of the true test labels"
 )

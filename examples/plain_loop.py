@@ -19,23 +19,23 @@ train, validation, test = [
 ]
 loader = DataLoader(train, batch_size=20, shuffle=True)
 
-model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
-optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
 
 
 def error(part: TensorDataset = validation) -> float:
     """The mean squared error on one part of the data."""
     with torch.no_grad():
-        return float(nn.functional.mse_loss(model(part.tensors[0]), part.tensors[1]))
+        return float(nn.functional.mse_loss(net(part.tensors[0]), part.tensors[1]))
 
 
-tunneller = Tunneller(model, optimizer=optimizer, validate=error, mode="min", client=SolverClient(), layer="auto")
+tunnel = Tunneller(net, optimizer=optimizer, validate=error, mode="min", client=SolverClient(), layer="auto", time_s=1)
 for _ in range(40):
-    for batch, wanted in tunneller.watch(loader):
+    for batch, wanted in tunnel.watch(loader):
         optimizer.zero_grad()
-        nn.functional.mse_loss(model(batch), wanted).backward()
+        nn.functional.mse_loss(net(batch), wanted).backward()
         optimizer.step()
-    tunneller.step(error())
+    tunnel.step(error())
 print(f"test MSE after training: {error(test):.2e}")
-print(tunneller.close(polish=True, timeout=12.0))
+print(tunnel.close(polish=True, timeout=15.0))
 print(f"test MSE after the last tunnel: {error(test):.2e}")

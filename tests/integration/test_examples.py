@@ -46,7 +46,7 @@ def test_an_example_is_hardly_longer_than_without_us(name: str) -> None:
     _, _, code = source.split('"""', 2)
     ours = [line for line in code.splitlines() if "tunnel" in line.lower() and "for " not in line]
     assert 2 <= len(ours) <= MOST_LINES
-    left = [re.sub(r"tunneller\.watch\((\w+)\)", r"\1", line) for line in code.splitlines() if line not in ours]
+    left = [re.sub(r"tunnel\.watch\((\w+)\)", r"\1", line) for line in code.splitlines() if line not in ours]
     compile("\n".join(left), name, "exec")
     assert not any("tunnel" in line.lower() for line in left)
 
