@@ -1,87 +1,138 @@
-"""A Transformers callback: batches from the model's own calls, scores from the Trainer's evaluation."""
+"""A Transformers callback: batches from the Trainer's own steps, scores from its evaluation."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from trainer.adapters.recording import draws_kept
+from trainer.adapters.settings import Pool, Settings, step
 from trainer.errors import CaptureError
-from trainer.pool.client import SolverClient
 from trainer.tunneller import Tunneller
+
+STATE = "gdsolver"
+"""Under this name the tunneller's state is in `trainer_state.json`."""
 
 
 class TunnelCallback(TrainerCallback):
     """Tunnels the model that a Trainer trains: `trainer.add_callback(TunnelCallback(trainer))`.
 
-    trainer: the Trainer, whose evaluation scores the model (set `eval_strategy`); `monitor` is the metric's name,
-        "eval_loss" by default.
-    client: a solver pool; by default the one that GDSOLVER_GATEWAY names, or this machine's.
+    trainer: the Trainer, whose evaluation scores the model (set `eval_strategy`).
+    monitor: the metric that counts, `metric_for_best_model` or "eval_loss" by default.
+    client: a solver pool, or a function that makes one; by default what GDSOLVER_GATEWAY names, or this machine's.
     polish_s: how long the last tunnel may take, before the last checkpoint; 0: none.
-    options: of the Tunneller. Sequences with label -100 are left out, as the loss does.
+    options: of the Tunneller. Tokens with label -100 are left out, as the loss does.
+
+    What is adopted replaces the metric by which the Trainer chooses its best checkpoint.
     """
 
     def __init__(
         self,
         trainer: Trainer,
+        monitor: str | None = None,
         *,
-        monitor: str = "eval_loss",
-        client: SolverClient | None = None,
+        client: Pool = None,
         polish_s: float = 60.0,
         **options: Any,
     ) -> None:
-        self._trainer, self._monitor = trainer, monitor
-        self._client, self._polish_s, self._options = client, polish_s, options
-        self._hook: Any = None
+        name = monitor or trainer.args.metric_for_best_model or "eval_loss"
+        self._monitor = name if name.startswith("eval_") else f"eval_{name}"
+        self._trainer, self._settings = trainer, Settings(client, polish_s, options)
+        self._own_step: Callable[..., Any] | None = None
+        self._loader: Any = None
         self.tunneller: Tunneller | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Make the tunneller, as soon as model and optimizer are where they will be trained."""
-        model: nn.Module = kwargs["model"]
-        self.tunneller = Tunneller(
-            model,
-            optimizer=kwargs["optimizer"],
-            validate=self._validate,
-            client=self._client or SolverClient(),
-            monitor=self._monitor,
-            **self._options,
+        if self._trainer.eval_dataset is None:
+            raise CaptureError("the Trainer has no eval_dataset, by which answers are judged; give it one")
+        handler = self._trainer.callback_handler
+        # last, so that it is known by then whether early stopping has ended training
+        handler.callbacks = [*(callback for callback in handler.callbacks if callback is not self), self]
+        self._loader = self._trainer.get_eval_dataloader(self._dataset())
+        greater = args.greater_is_better if self._monitor.endswith(args.metric_for_best_model or " ") else None
+        told = {} if greater is None else {"mode": "max" if greater else "min"}
+        self.tunneller = self._settings.tunneller(
+            kwargs["model"], kwargs["optimizer"], self._validate, monitor=self._monitor, **told
         )
-        self._hook = model.register_forward_pre_hook(self._see, with_kwargs=True)
+        states: Any = state.stateful_callbacks
+        if STATE in states:
+            self.tunneller.load_state_dict(states[STATE])
+        self._watch_steps()
 
-    def _see(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """See a batch in passing: the training loop calls the model with labels and gradients."""
-        if self.tunneller is not None and model.training and torch.is_grad_enabled() and "labels" in kwargs:
-            self.tunneller.observe(dict(kwargs))
+    def _watch_steps(self) -> None:
+        """See each batch as the Trainer hands it to its training step, with labels and before anything is popped."""
+        own = self._own_step = self._trainer.training_step
+
+        def training_step(model: Any, inputs: Any, *rest: Any, **options: Any) -> Any:
+            if self.tunneller is not None:
+                self.tunneller.observe(inputs)
+            return own(model, inputs, *rest, **options)
+
+        vars(self._trainer)["training_step"] = training_step
+
+    def _dataset(self) -> str | None:
+        """The one of several sets that the monitor speaks of; None if there is but one."""
+        sets = self._trainer.eval_dataset
+        if not isinstance(sets, dict):
+            return None
+        for name in sets:
+            if self._monitor.startswith(f"eval_{name}_"):
+                return str(name)
+        raise CaptureError(
+            f"monitor is {self._monitor!r}; name a set: {', '.join(f'eval_{name}_...' for name in sets)}"
+        )
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Take the newest score; at the end polish, so that the last checkpoint has it."""
+        """Take the newest score; if this was the last evaluation polish, so that the last checkpoint has it."""
+        metrics: dict[str, float] = kwargs["metrics"]
         if self.tunneller is None or self.tunneller.closed:
             return
-        metrics = kwargs["metrics"]
         if self._monitor not in metrics:
-            raise CaptureError(f"the evaluation gives no {self._monitor!r}; it gives: {', '.join(metrics)}")
-        self.tunneller.step({self._monitor: metrics[self._monitor]})
-        if state.global_step >= state.max_steps or control.should_training_stop:
-            self._close()
+            if isinstance(self._trainer.eval_dataset, dict):  # another one of several
+                return
+            raise CaptureError(f"monitor is {self._monitor!r}, but evaluation gives: {', '.join(metrics)}")
+        adopted = step(self.tunneller, metrics[self._monitor])
+        if control.should_training_stop or state.global_step >= state.max_steps:
+            adopted = self._close() or adopted
+        states: Any = state.stateful_callbacks
+        states[STATE] = self.tunneller.state_dict()
+        if adopted is not None:
+            metrics[self._monitor] = adopted  # the Trainer ranks checkpoints by it
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Polish where no evaluation was the last thing, and let go."""
-        if self.tunneller is not None and not self.tunneller.closed:
-            self._close()
+        """Polish where no evaluation was the last thing, and bring its checkpoint up to date."""
+        if self._own_step is not None:
+            vars(self._trainer).pop("training_step", None)
+            self._own_step = None
+        if self.tunneller is None or self.tunneller.closed or self._close() is None:
+            return
+        last = Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
+        best = state.best_model_checkpoint if args.load_best_model_at_end else None
+        if (folder := Path(best) if best else last).is_dir():
+            self._trainer.save_model(str(folder))
 
-    def _close(self) -> None:
+    def _close(self) -> float | None:
         assert self.tunneller is not None
-        if self._hook is not None:
-            self._hook.remove()
-        self.tunneller.close(polish=self._polish_s > 0, timeout=self._polish_s or 5.0)
+        return self._settings.close(self.tunneller)
 
     def _validate(self) -> dict[str, float]:
-        """The Trainer's own evaluation, without its callbacks and its log."""
-        output = self._trainer.evaluation_loop(
-            self._trainer.get_eval_dataloader(), description="tunnel", metric_key_prefix="eval"
-        )
-        return {self._monitor: float(output.metrics[self._monitor])}
+        """The Trainer's own evaluation, without callbacks and log."""
+        handler, prefix = self._trainer.callback_handler, "_".join(filter(None, ("eval", self._dataset())))
+        callbacks, handler.callbacks = handler.callbacks, []
+        try:
+            with draws_kept([self._loader]):
+                output = self._trainer.evaluation_loop(
+                    self._loader,
+                    description="tunnel",
+                    prediction_loss_only=True if self._trainer.compute_metrics is None else None,
+                    metric_key_prefix=prefix,
+                )
+        finally:
+            handler.callbacks = callbacks
+        return {self._monitor: float((output.metrics or {})[self._monitor])}

@@ -25,7 +25,7 @@ def live(model: nn.Module) -> Iterator[nn.Module]:
         stack.enter_context(undisturbed(inner))
         stack.enter_context(_buffers_kept(inner))
         stack.enter_context(_without_autocast_cache())
-        stack.enter_context(_eagerly())
+        stack.enter_context(eagerly())
         stack.enter_context(torch.no_grad())
         inner.eval()
         yield inner
@@ -84,7 +84,7 @@ def _without_autocast_cache() -> Iterator[None]:
 
 
 @contextmanager
-def _eagerly() -> Iterator[None]:
+def eagerly() -> Iterator[None]:
     """Compiled parts run as they were written, or hooks would not see their layers; nothing is compiled anew."""
     stance = getattr(torch.compiler, "set_stance", None)
     if stance is None or "torch._dynamo" not in sys.modules:

@@ -1,0 +1,387 @@
+"""The Lightning callback against the real library: tunnels where they belong, and no trace elsewhere."""
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from tests.unit.trainer.fakes import FakePool, least_squares
+from trainer.errors import CaptureError
+
+pl = pytest.importorskip("lightning.pytorch")
+
+from lightning.pytorch.callbacks import (  # noqa: E402
+    EarlyStopping,
+    LearningRateFinder,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
+from lightning.pytorch.loggers import CSVLogger  # noqa: E402
+from lightning.pytorch.tuner import Tuner  # noqa: E402
+from torchmetrics import Accuracy  # noqa: E402
+
+from trainer.adapters.lightning import TunnelCallback  # noqa: E402
+from trainer.adapters.recording import Recorder, metrics_kept  # noqa: E402
+
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore:{text}")
+    for text in (
+        ".*does not have many workers",  # Lightning's advice on loaders
+        ".*number of training batches",
+        ".*LeafSpec",  # Lightning's own use of torch
+        ".*tensorboardX",
+        ".*exists and is not empty",
+    )
+]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def data(count: int = 120) -> TensorDataset:
+    generator = torch.Generator().manual_seed(3)
+    inputs = torch.randn(count, 5, generator=generator)
+    return TensorDataset(inputs, (inputs @ torch.randn(5, 3, generator=generator)).argmax(dim=1))
+
+
+class Classifier(pl.LightningModule):  # type: ignore[misc, name-defined]
+    """Dropout and a shuffling loader, so that random state matters, and a metric object."""
+
+    def __init__(self, lr: float = 1e-3) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lr = lr
+        self.net = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.BatchNorm1d(16), nn.Dropout(0.2), nn.Linear(16, 3))
+        self.accuracy = Accuracy("multiclass", num_classes=3)
+        self.batch_size = 20
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.net(inputs)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        scores = self(batch[0])
+        self.accuracy.update(scores, batch[1])
+        self.log("val_loss", nn.functional.cross_entropy(scores, batch[1]))
+        self.log("val_acc", self.accuracy)
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.Adam(self.parameters(), lr=self.lr)
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(data(), batch_size=self.batch_size, shuffle=True)
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(data(), batch_size=50)
+
+    def bits(self) -> list[bytes]:
+        return [value.numpy().tobytes() for value in self.state_dict().values()]
+
+
+class Bare(Classifier):
+    """Without a forward(), as many modules are."""
+
+    forward = pl.LightningModule.forward
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+    def validation_step(self, batch: Any) -> None:
+        self.log("val_loss", nn.functional.cross_entropy(self.net(batch[0]), batch[1]))
+
+
+def tunnel(pool: FakePool, **options: Any) -> TunnelCallback:
+    """A callback that sees a stall at every second check, and waits for the answer."""
+    settings = {"monitor": "val_loss", "client": pool.client, "patience": 1, "min_delta": 0.0, "cooldown": 0}
+    return TunnelCallback(**({**settings, "radius": 100.0, "capture_s": 10.0, "polish_s": 20.0} | options))
+
+
+def trainer(folder: Path, callback: Any = None, **options: Any) -> Any:
+    settings = {"max_epochs": 3, "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    callbacks = [*options.pop("callbacks", []), *([] if callback is None else [callback])]
+    settings |= {"accelerator": "cpu", "default_root_dir": folder, "callbacks": callbacks}
+    return pl.Trainer(**(settings | options))
+
+
+def loss(module: Classifier) -> float:
+    module.eval()
+    inputs, targets = data().tensors
+    with torch.no_grad():
+        return float(nn.functional.cross_entropy(module(inputs), targets))
+
+
+def saved(path: str, kind: type[Classifier] = Classifier) -> Classifier:
+    return kind.load_from_checkpoint(path, weights_only=False)
+
+
+def adopted(callback: TunnelCallback) -> int:
+    assert callback.tunneller is not None
+    return callback.tunneller.summary().adopted
+
+
+def test_until_an_adoption_a_fit_is_bit_identical(tmp_path: Path) -> None:
+    """With a pool that never answers, weights, metrics and log are those of a fit without the callback."""
+    bits, logs = [], []
+    for number, callback in enumerate([None, tunnel(FakePool(held=True), min_delta=10.0, polish_s=0.0)]):
+        module, logger = Classifier(), CSVLogger(tmp_path, name=f"run{number}")
+        fit = trainer(tmp_path, callback, logger=logger, log_every_n_steps=1)
+        fit.fit(module)
+        bits.append(module.bits())
+        logs.append(Path(logger.experiment.metrics_file_path).read_text())
+    assert bits[0] == bits[1]
+    assert logs[0] == logs[1]
+    assert callback is not None
+    assert callback.tunneller is not None
+    assert callback.tunneller.summary().stalls > 0
+
+
+def test_the_last_tunnel_comes_before_the_last_checkpoint(tmp_path: Path) -> None:
+    """The checkpoint that Lightning saves by itself holds the polished weights, bit by bit."""
+    pool, module = FakePool(least_squares), Classifier()
+    callback = tunnel(pool, patience=100)
+    fit = trainer(tmp_path, callback)
+    fit.fit(module)
+    assert adopted(callback) == 1
+    assert saved(fit.checkpoint_callback.best_model_path).bits() == module.bits()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_steps": 8, "max_epochs": -1},  # in the middle of an epoch
+        {"callbacks": [EarlyStopping("val_loss", patience=1, min_delta=10.0)], "max_epochs": 9},
+        {"val_check_interval": 0.5},
+        {"check_val_every_n_epoch": 2, "max_epochs": 5},
+        {"accumulate_grad_batches": 4},
+        {"precision": "bf16-mixed"},
+        {"precision": "bf16-true"},
+        {"limit_val_batches": 2, "limit_train_batches": 4},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("monitor", [None, "val_loss"])
+def test_the_best_checkpoint_is_polished_however_a_fit_ends(
+    tmp_path: Path, options: dict[str, Any], monitor: str | None
+) -> None:
+    """Early stopping, a limit of steps, rare or frequent validations: the last adoption is in the checkpoints."""
+    checkpoint = ModelCheckpoint(tmp_path / "saved", monitor=monitor, save_last=True)
+    options = {**options, "callbacks": [checkpoint, *options.get("callbacks", [])]}
+    module, callback = Classifier(), tunnel(FakePool(least_squares), patience=100)
+    fit = trainer(tmp_path, callback, **options)
+    fit.fit(module)
+    assert adopted(callback) == 1
+    for path in (checkpoint.best_model_path, checkpoint.last_model_path):
+        found = saved(path)
+        for name, value in module.state_dict().items():
+            torch.testing.assert_close(found.state_dict()[name], value.to(found.state_dict()[name].dtype))
+    if monitor is not None:
+        assert checkpoint.best_model_score == fit.callback_metrics["val_loss"]
+    assert len(list((tmp_path / "saved").glob("epoch*.ckpt"))) == 1
+
+
+def test_an_adoption_is_what_checkpoints_rank_by(tmp_path: Path) -> None:
+    """The monitored value after an adoption is the score of the weights that are there."""
+    module, callback = Classifier(), tunnel(FakePool(least_squares), first_after=2, sync=True, polish_s=0.0)
+    fit = trainer(tmp_path, callback, max_epochs=4)
+    fit.fit(module)
+    assert adopted(callback) >= 1
+    adoptions = [event for event in callback.tunneller.history if event.kind == "adopted"]  # type: ignore[union-attr]
+    assert all(event.after < event.before for event in adoptions)  # type: ignore[operator]
+
+
+def test_a_metric_object_is_the_monitor(tmp_path: Path) -> None:
+    """A torchmetrics object that validation logs is computed anew and left as it was."""
+    module, callback = Classifier(), tunnel(FakePool(least_squares), monitor="val_acc", patience=100)
+    trainer(tmp_path, callback).fit(module)
+    (last,) = [event for event in callback.tunneller.history if event.kind == "adopted"]  # type: ignore[union-attr]
+    module.eval()
+    inputs, targets = data().tensors
+    assert last.after == pytest.approx(float((module(inputs).argmax(1) == targets).float().mean()))
+    assert last.after > last.before  # type: ignore[operator]
+
+
+def test_metrics_begin_anew_and_come_back() -> None:
+    """What a metric has gathered is not lost, lists included."""
+    module = nn.Module()
+    module.tensor, module.list = (
+        Accuracy("multiclass", num_classes=3),
+        Accuracy("multiclass", num_classes=3, multidim_average="samplewise"),
+    )
+    scores, classes = torch.eye(3), torch.tensor([0, 1, 1])
+    module.tensor.update(scores, classes)
+    module.list.update(scores.unsqueeze(-1), classes.unsqueeze(-1))
+    before = [module.tensor.compute(), module.list.compute()]
+    with metrics_kept(module, type(module.tensor)):
+        assert not module.tensor.update_called
+        module.tensor.update(scores, torch.tensor([2, 2, 2]))
+        module.list.update(scores.unsqueeze(-1), classes.unsqueeze(-1))
+    module.tensor._computed = module.list._computed = None
+    assert torch.equal(module.tensor.compute(), before[0])
+    assert torch.equal(module.list.compute(), before[1])
+
+
+def test_values_are_reduced_as_lightning_would() -> None:
+    """Means by samples, other reductions by their name, and names of several loaders."""
+    recorder, largest = Recorder("a/dataloader_idx_1"), Recorder("b")
+    for rows, value in ((3, 1.0), (1, 5.0)):
+        recorder.begin((torch.zeros(rows, 2), torch.zeros(rows)), "/dataloader_idx_1")
+        recorder.log("a", torch.tensor(value))
+        largest.begin({"x": torch.zeros(rows)}, "")
+        largest.log("b", value, reduce_fx="max")
+    assert recorder.value() == 2.0
+    assert largest.value() == 5.0
+
+
+def test_several_optimizers_are_refused(tmp_path: Path) -> None:
+    """Two optimizers are named as the reason, before training begins."""
+
+    class Two(Classifier):
+        def __init__(self) -> None:
+            super().__init__()
+            self.automatic_optimization = False
+
+        def configure_optimizers(self) -> Any:
+            return [torch.optim.SGD(part.parameters(), lr=0.1) for part in (self.net[0], self.net[4])]
+
+    with pytest.raises(CaptureError, match="2 optimizers are at work"):
+        trainer(tmp_path, tunnel(FakePool())).fit(Two())
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    """A monitor that nobody logs, no validation, and no forward(): each error names the cure."""
+    with pytest.raises(CaptureError, match="'val_f1', which validation does not log; it logs: val_loss, val_acc"):
+        trainer(tmp_path, tunnel(FakePool(), monitor="val_f1")).fit(Classifier())
+    with pytest.raises(CaptureError, match="give `fit` validation data"):
+        trainer(tmp_path, tunnel(FakePool()), limit_val_batches=0).fit(Classifier())
+
+    with pytest.raises(CaptureError, match=r'no forward.*model="net"'):
+        trainer(tmp_path, tunnel(FakePool())).fit(Bare())
+
+
+def test_a_part_is_tunnelled_where_the_module_has_no_forward(tmp_path: Path) -> None:
+    """`model=` names the part that maps inputs to outputs."""
+
+    callback = tunnel(FakePool(least_squares), patience=100, model="net")
+    trainer(tmp_path, callback).fit(Bare())
+    assert adopted(callback) == 1
+
+
+def test_it_is_silent_where_nothing_is_trained(tmp_path: Path) -> None:
+    """A fast run for development, finders and a lone validation ask the pool for nothing."""
+    pool = FakePool(least_squares)
+    callback = tunnel(pool)
+    trainer(tmp_path, callback, fast_dev_run=True).fit(Classifier())
+    trainer(tmp_path, callback).validate(Classifier(), verbose=False)
+    fit, module = trainer(tmp_path, callback), Classifier()
+    tuner = Tuner(fit)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tuner.scale_batch_size(module, mode="power", steps_per_trial=1, max_trials=2)
+        tuner.lr_find(module, num_training=8)
+    assert pool.requests == []
+    assert callback.tunneller is None
+
+
+def test_a_finder_of_learning_rates_may_stand_beside_it(tmp_path: Path) -> None:
+    """The finder's own fit is left alone; the one after it is tunnelled."""
+    callback = tunnel(FakePool(least_squares), patience=100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fit = trainer(tmp_path, callback, callbacks=[LearningRateFinder(num_training_steps=8)])
+        fit.fit(Classifier())
+    assert adopted(callback) == 1
+    assert callback.tunneller is not None
+    assert callback.tunneller.summary().jobs == 1
+
+
+@pytest.mark.parametrize("averaging", [lambda: StochasticWeightAveraging(1e-3, 1), WeightAveraging])
+def test_averages_are_left_alone_until_they_are_final(tmp_path: Path, averaging: Any) -> None:
+    """Beside a callback that averages weights there is one tunnel, from the final average."""
+
+    class Smooth(Classifier):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net[2] = nn.Identity()
+
+    pool = FakePool(least_squares)
+    callback = tunnel(pool, first_after=1)
+    alone = Smooth()
+    trainer(tmp_path, None, max_epochs=4, callbacks=[averaging()]).fit(alone)
+    with_tunnel = Smooth()
+    trainer(tmp_path, max_epochs=4, callbacks=[callback, averaging()]).fit(with_tunnel)
+    assert adopted(callback) == 1
+    assert len(pool.specs) == 1
+    assert torch.equal(alone.net[0].weight, with_tunnel.net[0].weight)
+    assert loss(with_tunnel) < loss(alone)
+
+
+def test_a_resumed_fit_goes_on_where_the_checkpoint_was(tmp_path: Path) -> None:
+    """Run name and counters of the tunneller are in the checkpoint, and a fit goes on from a polished one."""
+    first = tunnel(FakePool(least_squares), run="mine", patience=100)
+    fit = trainer(tmp_path, first, callbacks=[ModelCheckpoint(tmp_path / "saved", save_last=True)])
+    fit.fit(Classifier())
+    second = tunnel(FakePool(held=True), polish_s=0.0)
+    again = trainer(tmp_path, second, max_epochs=5, callbacks=[ModelCheckpoint(tmp_path / "saved")])
+    again.fit(Classifier(), ckpt_path=str(tmp_path / "saved" / "last.ckpt"), weights_only=False)
+    assert again.current_epoch == 5
+    assert second.tunneller is not None
+    assert second.tunneller.run == "mine"
+    assert second.tunneller.state_dict()["step"] == 5
+
+
+def test_a_compiled_part_is_tunnelled(tmp_path: Path) -> None:
+    """A module whose network is compiled ends polished, too."""
+
+    class Compiled(Classifier):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net.compile(backend="eager")
+
+    module, callback = Compiled(), tunnel(FakePool(least_squares), patience=100)
+    trainer(tmp_path, callback).fit(module)
+    assert adopted(callback) == 1
+
+
+def test_weights_that_validation_swaps_in_are_not_tunnelled(tmp_path: Path) -> None:
+    """Where the module validates with an average of its own, adoption waits until its weights are back."""
+
+    class Ema(Classifier):
+        def on_validation_start(self) -> None:
+            self.kept = {name: value.clone() for name, value in self.net.state_dict().items()}
+
+        def on_validation_end(self) -> None:
+            self.net.load_state_dict(self.kept)
+
+    module, callback = Ema(), tunnel(FakePool(least_squares), first_after=2, sync=True, polish_s=0.0)
+    fit = trainer(tmp_path, callback, max_epochs=2)
+    fit.fit(module)
+    last = [event for event in callback.tunneller.history if event.kind == "adopted"][-1]  # type: ignore[union-attr]
+    assert last.after == pytest.approx(loss(module), rel=1e-5)
+
+
+def test_an_exception_lets_go_of_the_pool(tmp_path: Path) -> None:
+    """A training step that fails ends the tunneller without a tunnel."""
+
+    class Failing(Classifier):
+        def on_train_epoch_end(self) -> None:
+            raise RuntimeError("broken")
+
+    callback = tunnel(FakePool(least_squares), patience=100)
+    with pytest.raises(RuntimeError, match="broken"):
+        trainer(tmp_path, callback, max_epochs=3).fit(Failing())
+    assert callback.tunneller is not None
+    assert callback.tunneller.closed
+    assert callback.tunneller.summary().jobs == 0

@@ -1,0 +1,99 @@
+"""Records what a module's validation step logs, batch by batch, and leaves its metrics and loaders as they were."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainer.errors import CaptureError
+
+
+class Recorder:
+    """Stands in for `LightningModule.log`, and reduces one logged name over batches as Lightning would.
+
+    Numbers are averaged over samples, or reduced by the `reduce_fx` that they are logged with; a metric object is
+    asked at the end. `suffix` is what Lightning appends to names where there are several loaders.
+    """
+
+    def __init__(self, monitor: str) -> None:
+        self._monitor = monitor
+        self._values: list[tuple[float, int]] = []
+        self._metric: Any = None
+        self._reduce: str | Callable[..., Any] = "mean"
+        self._rows, self._suffix = 1, ""
+
+    def begin(self, batch: Any, suffix: str) -> None:
+        """A batch begins."""
+        self._rows, self._suffix = rows_of(batch), suffix
+
+    def log(
+        self,
+        name: str,
+        value: Any,
+        *_: Any,
+        reduce_fx: str | Callable[..., Any] = "mean",
+        batch_size: int | None = None,
+        add_dataloader_idx: bool = True,
+        **__: Any,
+    ) -> None:
+        """Note a value, if it is the one that counts."""
+        if name + (self._suffix if add_dataloader_idx else "") != self._monitor:
+            return
+        self._reduce = reduce_fx
+        if hasattr(value, "compute"):
+            self._metric = value
+        else:
+            self._values.append((float(value), batch_size or self._rows))
+
+    def value(self) -> float:
+        """The value over all batches; CaptureError if nothing of that name was logged."""
+        if self._metric is not None:
+            return float(self._metric.compute())
+        if not self._values:
+            raise CaptureError(f"validation_step logs no {self._monitor!r}")
+        values, rows = torch.tensor(self._values, dtype=torch.float64).T
+        kind = getattr(self._reduce, "__name__", self._reduce)
+        if kind in ("mean", "avg"):
+            return float((values * rows).sum() / rows.sum())
+        reduce = getattr(torch, self._reduce) if isinstance(self._reduce, str) else self._reduce
+        return float(reduce(values))
+
+
+def rows_of(batch: Any) -> int:
+    """How many samples a batch has: the length of its first tensor."""
+    if isinstance(batch, Tensor):
+        return len(batch) if batch.dim() else 1
+    parts = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, tuple | list) else ()
+    return next((rows_of(part) for part in parts if isinstance(part, Tensor | Mapping | tuple | list)), 1)
+
+
+@contextmanager
+def metrics_kept(module: nn.Module, kind: type[Any]) -> Iterator[None]:
+    """Let the module's metrics (of class `kind`) begin anew, and have them afterwards as they were."""
+    metrics = [part for part in module.modules() if isinstance(part, kind)]
+    kept = [
+        {name: list(value) if isinstance(value, list) else value for name, value in vars(metric).items()}
+        for metric in metrics
+    ]
+    try:
+        for metric in metrics:
+            metric.reset()  # makes new tensors, but empties lists in place
+        yield
+    finally:
+        for metric, values in zip(metrics, kept, strict=True):
+            vars(metric).update(values)
+
+
+@contextmanager
+def draws_kept(loaders: Iterable[Any]) -> Iterator[None]:
+    """Put random generators that loaders have to themselves back: a pass more must not change later passes."""
+    owners = [owner for loader in loaders for owner in (loader, getattr(loader, "sampler", None))]
+    found = [getattr(owner, "generator", None) for owner in owners]
+    states = [(source, source.get_state()) for source in found if isinstance(source, torch.Generator)]
+    try:
+        yield
+    finally:
+        for source, state in states:
+            source.set_state(state)
