@@ -24,7 +24,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from trainer.lab.loop import Clock
+from trainer.lab.best import Clock
 from trainer.lab.report import write_json
 from trainer.lab.tasks import Request, Task, load_task
 from trainer.pool.client import SolverClient

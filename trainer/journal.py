@@ -2,21 +2,27 @@
 
 import threading
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch.optim import Optimizer
 
 from trainer import story
 from trainer.events import Event, Kind, Summary
+from trainer.speaking import logger
 
+OnEvent = Callable[[Event], object]
 ENDS = ("answered", "failed", "cancelled")
 """Kinds of event after which a job is not out any more."""
 
 
 class Journal:
-    """Events in the order in which they happened, stamped with the time, `step()` calls and optimizer steps."""
+    """Events in the order in which they happened, stamped with the time, `step()` calls and optimizer steps.
 
-    def __init__(self, optimizer: Optimizer) -> None:
+    `on_event` is told each one at once, on the thread on which it happened; should it fail, it is not told again.
+    """
+
+    def __init__(self, optimizer: Optimizer, on_event: OnEvent | None = None) -> None:
         self.step = 0
         self.gd_step = 0
         self.pool_lost = False
@@ -26,7 +32,8 @@ class Journal:
         self.observe_s = 0.0
         self._begun = time.monotonic()
         self._events: list[Event] = []
-        self._lock = threading.Lock()
+        self._on_event = on_event
+        self._lock = threading.RLock()  # re-entrant: a listener may look at the history
         self._hook = optimizer.register_step_post_hook(self._count)
 
     def _count(self, *_: Any) -> None:
@@ -40,7 +47,24 @@ class Journal:
     def add(self, kind: Kind, stall: int, **details: Any) -> None:
         """Note one event; `details` are Event's further fields."""
         with self._lock:
-            self._events.append(Event(kind, self.age_s, self.step, self.gd_step, stall, **details))
+            event = Event(kind, self.age_s, self.step, self.gd_step, stall, **details)
+            self._events.append(event)
+            self._tell(event)
+
+    def _tell(self, event: Event) -> None:
+        if self._on_event is None:
+            return
+        try:
+            self._on_event(event)
+        except Exception as error:  # a full disk must stop neither the training nor the jobs
+            self._on_event = None
+            logger.warning("on_event failed and is told nothing more: %s: %s", type(error).__name__, error)
+
+    def resume(self, events: Sequence[Event], age_s: float) -> None:
+        """Go on after these events, of a run that was `age_s` seconds old."""
+        with self._lock:
+            self._events = list(events)
+            self._begun = time.monotonic() - age_s
 
     @property
     def events(self) -> tuple[Event, ...]:

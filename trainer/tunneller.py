@@ -1,5 +1,6 @@
 """The public face: keeps samples, notices a stall, has it solved in the background, and adopts an answer that helps."""
 
+import dataclasses
 import math
 import time
 import uuid
@@ -22,7 +23,7 @@ from trainer.adoption.validation import Score, ScoreTrust, Validator, direction,
 from trainer.errors import CaptureError, DataError
 from trainer.events import Event, Summary
 from trainer.explain import Explanation, explain
-from trainer.journal import Journal
+from trainer.journal import Journal, OnEvent
 from trainer.pool.background import BackgroundWorker
 from trainer.pool.client import SolverClient
 from trainer.pool.job_template import FREE, JobTemplate
@@ -85,7 +86,8 @@ class Tunneller:
     capture_s: most seconds of a pass over the samples; None: 1 % of the time since the last stall.
     fanout: jobs per stall, with different radii, samples, margins and seeds, those first that have paid; "free": as
         many as the pool has idle workers, and while the score does not improve the next ones follow at once.
-    sync: wait for the answer inside `step`, as the paper does.
+    sync: wait for the answer inside `step`, as the paper does; jobs get all of `time_s` then, and can be repeated.
+    on_event: is told every event of `history` as it happens, on the training thread or the background thread.
 
     Raises CaptureError or DataError for what cannot be tunnelled, ValueError for a setting that makes no sense; each
     says what would work. What only shows in the first batch is said then.
@@ -127,6 +129,7 @@ class Tunneller:
         sync: bool = False,
         run: str | None = None,
         seed: int = 0,
+        on_event: OnEvent | None = None,
     ) -> None:
         self._model, self._optimizer = unwrap(model), unwrap_optimizer(optimizer)
         mode = mode or direction(monitor)
@@ -165,7 +168,7 @@ class Tunneller:
         self._stalls, self._closed, self._checked, self._resting = 0, False, False, False
         self._first_after = first_after
         self._reservoir = reservoir_of(data, split, keep=keep, keep_mb=keep_mb, seed=seed)
-        self._journal = Journal(self._optimizer)
+        self._journal = Journal(self._optimizer, on_event)
         self._inspector = Inspector(
             self._model,
             self._reservoir,
@@ -345,6 +348,8 @@ class Tunneller:
             "stalls": self._stalls,
             "step": self._journal.step,
             "gd_step": self._journal.gd_step,
+            "age_s": self._journal.age_s,
+            "events": [dataclasses.asdict(event) for event in self.history],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -360,6 +365,7 @@ class Tunneller:
         self._turns.failures, self._turns.distrusted = dict(state["failures"]), dict(state["distrusted"])
         self._stalls = int(state["stalls"])
         self._journal.step, self._journal.gd_step = int(state["step"]), int(state["gd_step"])
+        self._journal.resume([Event(**event) for event in state.get("events", [])], float(state.get("age_s", 0.0)))
 
     # --- from stall to verdict ----------------------------------------------------------------------------------------
 
@@ -381,7 +387,8 @@ class Tunneller:
                 number=self._stalls,
                 step=self._journal.step,
                 gd_step=self._journal.gd_step,
-                age_s=self._journal.age_s,
+                # A job's time counts in its idempotency key: with `sync` it must not depend on the clock.
+                age_s=math.inf if self._sync else self._journal.age_s,
                 captured=captured,
                 view=view,
                 start=parameters.read(self._model, captured.block.parameters().values()),

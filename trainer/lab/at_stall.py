@@ -1,14 +1,15 @@
 """What a method does when GD stalls: nothing, restart the optimizer, begin anew, or tunnel."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import nn
 from torch.optim import Optimizer
 
 from trainer.events import Event, Summary
+from trainer.journal import OnEvent
 from trainer.lab.methods import Method
 from trainer.lab.states import State, copy_state, write_state
 from trainer.lab.tasks import Task
@@ -34,6 +35,12 @@ class AtStall(Protocol):
     def close(self, polish: bool = False, timeout: float = 60.0) -> Summary | None:
         """End, and sum up."""
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run has to know."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+
 
 class Nothing:
     """Plain GD: a stall is nobody's business."""
@@ -45,6 +52,13 @@ class Nothing:
         return False
 
     def close(self, polish: bool = False, timeout: float = 60.0) -> None:
+        """Do nothing."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing to know."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Do nothing."""
 
 
@@ -60,6 +74,14 @@ class Restart(Nothing):
             for parameter in self._layer.parameters():
                 self._optimizer.state.pop(parameter, None)
         return False
+
+    def state_dict(self) -> dict[str, Any]:
+        """How long it has waited."""
+        return dict(self._detector.state_dict())
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on waiting."""
+        self._detector.load_state_dict(state)
 
 
 class Tunnels:
@@ -82,6 +104,14 @@ class Tunnels:
         """End, after a last tunnel if asked for."""
         self._last = self._last or polish
         return self._tunneller.close(polish=polish, timeout=timeout)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The tunneller's own."""
+        return self._tunneller.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there; a job that is posted again is found by its idempotency key."""
+        self._tunneller.load_state_dict(state)
 
     def _validate(self) -> float:
         task, model = self._task, self._model
@@ -122,6 +152,20 @@ class Renew:
             sign = 1.0 if self._task.mode == "max" else -1.0
             write_state(self._model, max(self._kept, key=lambda pair: sign * pair[0])[1])
 
+    def state_dict(self) -> dict[str, Any]:
+        """The best weights of this start, and of all before it."""
+        return {
+            "detector": self._detector.state_dict(),
+            "best": self._best,
+            "state": dict(self._state),
+            "kept": [(score, dict(state)) for score, state in self._kept],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with the start that was under way."""
+        self._detector.load_state_dict(state["detector"])
+        self._best, self._state, self._kept = state["best"], state["state"], list(state["kept"])
+
     def _keep(self) -> None:
         if math.isnan(self._best):
             return
@@ -142,6 +186,7 @@ def arrange(
     sync: bool = False,
     fanout: int = 1,
     run: str | None = None,
+    on_event: OnEvent | None = None,
 ) -> AtStall:
     """Set up what the method does at a stall; ValueError if it tunnels and there is no client."""
     defaults, tunnel = task.defaults, task.tunnel
@@ -179,5 +224,6 @@ def arrange(
         fanout=fanout,
         run=run,
         seed=seed,
+        on_event=on_event,
     )
     return Tunnels(lambda validate: make(validate=validate), task, model)

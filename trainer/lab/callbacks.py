@@ -2,12 +2,15 @@
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from trainer.adapters.jsonl import JsonLines
+from trainer.events import Event
 from trainer.lab.methods import Method
 from trainer.lab.runs import Epoch, Run
 from trainer.lab.tasks import Task
@@ -22,11 +25,62 @@ class Callback:
     def on_epoch(self, epoch: Epoch) -> None:
         """Called after each epoch."""
 
+    def on_event(self, event: Event) -> None:
+        """Called when a tunneller's event happens, also on its background thread."""
+
     def on_polish(self) -> None:
         """Called when GD is over and the final weights are tunnelled once more."""
 
     def on_end(self, run: Run) -> None:
         """Called when the run is over, also when it was interrupted."""
+
+
+class All(Callback):
+    """Several callbacks, each in its turn."""
+
+    def __init__(self, *callbacks: Callback) -> None:
+        self._callbacks = callbacks
+
+    def on_begin(self, task: Task, method: Method, seed: int, epochs: int) -> None:
+        """Pass it on."""
+        for callback in self._callbacks:
+            callback.on_begin(task, method, seed, epochs)
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        """Pass it on."""
+        for callback in self._callbacks:
+            callback.on_epoch(epoch)
+
+    def on_event(self, event: Event) -> None:
+        """Pass it on."""
+        for callback in self._callbacks:
+            callback.on_event(event)
+
+    def on_polish(self) -> None:
+        """Pass it on."""
+        for callback in self._callbacks:
+            callback.on_polish()
+
+    def on_end(self, run: Run) -> None:
+        """Pass it on."""
+        for callback in self._callbacks:
+            callback.on_end(run)
+
+
+class EventLog(Callback):
+    """Writes every event of every run to a file as it happens: which run it is of, and the event's own fields."""
+
+    def __init__(self, path: Path, *, append: bool = False) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._write = JsonLines(path, append=append)
+
+    def on_begin(self, task: Task, method: Method, seed: int, epochs: int) -> None:
+        """Remember which run it is."""
+        self._write.about = {"task": task.name, "method": method.name, "seed": seed}
+
+    def on_event(self, event: Event) -> None:
+        """Write a line."""
+        self._write(event)
 
 
 class ProgressBar(Callback):

@@ -1,7 +1,7 @@
 """Runs methods over seeds for the command line, and writes down what came of it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,8 @@ import torch
 from rich.console import Console
 
 from trainer.errors import TaskError
-from trainer.lab.callbacks import ProgressBar
+from trainer.lab.callbacks import All, EventLog, ProgressBar
+from trainer.lab.checkpoint import NAME
 from trainer.lab.loop import Settings, train
 from trainer.lab.methods import METHODS, Method, make_optimizer
 from trainer.lab.plots import draw_all
@@ -35,6 +36,10 @@ class Experiment:
         """Whether any of the methods tunnels."""
         return any(method.at_stall == "tunnel" for method in self.methods)
 
+    def kept_in(self, folder: Path, *, resume: bool) -> "Experiment":
+        """The same with its state kept in a file there; with `resume` it begins where that ends."""
+        return replace(self, settings=replace(self.settings, checkpoint=folder / NAME, resume=resume))
+
 
 def choose_methods(names: Sequence[str]) -> tuple[Method, ...]:
     """Methods by name, in the order given; TaskError names a wrong one and those there are."""
@@ -56,17 +61,21 @@ def check(experiment: Experiment) -> Task:
     return task
 
 
-def run_all(experiment: Experiment, client: SolverClient | None, console: Console) -> list[Run]:
-    """Run every method with every seed; an interrupted run is the last one."""
+def run_all(
+    experiment: Experiment, client: SolverClient | None, console: Console, log: Path | None = None
+) -> list[Run]:
+    """Run every method with every seed; an interrupted run is the last one. `log` receives every event at once."""
     torch.set_num_threads(1)
     warm_up()
     runs: list[Run] = []
+    logs = [EventLog(log, append=experiment.settings.resume)] if log else []
     with ProgressBar(console, runs=len(experiment.seeds) * len(experiment.methods)) as bar:
+        callback = All(bar, *logs)
         for seed in experiment.seeds:
             task = load_task(experiment.request, seed)
             for method in experiment.methods:
                 run = train(
-                    task, method, seed=seed, settings=experiment.settings, callback=bar, client=client
+                    task, method, seed=seed, settings=experiment.settings, callback=callback, client=client
                 )  # fmt: skip
                 runs.append(run)
                 if run.interrupted:
@@ -100,6 +109,8 @@ def conclude(runs: Sequence[Run], announce: Announce) -> None:
     for run in runs:
         if run.summary is not None:
             announce(_adoptions(run))
+        if run.resumed_after:
+            announce(f"{run.method} seed {run.seed}: resumed after epoch {run.resumed_after}")
     if runs[-1].interrupted:
         announce(f"interrupted: {len(runs)} run(s) so far are kept, the last one up to its best epoch")
     if any(run.pool_lost for run in runs):

@@ -24,8 +24,8 @@ class Run:
     """One run of one method with one seed.
 
     `selection`, `validation` and `test` are the metric of the reported weights on those parts; `polished` says that the
-    last tunnel is in these weights. `seconds` is the whole run with all waiting, `gd_seconds` GD alone. Event times
-    count from the run's start.
+    last tunnel is in these weights, `resumed_after` how many epochs were done before a checkpoint. `seconds` is the
+    whole run with all waiting, `gd_seconds` GD alone. Event times count from the run's start.
     """
 
     task: str
@@ -45,6 +45,7 @@ class Run:
     polished: bool = False
     interrupted: bool = False
     target_reached: bool = False
+    resumed_after: int = 0
 
     @property
     def adopted(self) -> int:

@@ -349,7 +349,7 @@ def test_a_resumed_run_goes_on_where_it_was() -> None:
     tunneller.close()
     resumed = run.tunneller(FakePool(), radius=None, patience=2)
     resumed.load_state_dict(state)
-    assert resumed.state_dict() == state
+    assert resumed.state_dict() | {"age_s": 0.0} == state | {"age_s": 0.0}
     assert state["radii"]["4"] < 0.25
     with pytest.raises(ValueError, match="format"):
         resumed.load_state_dict({})

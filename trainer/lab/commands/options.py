@@ -34,7 +34,7 @@ TaskName = Annotated[
         help="digits, mnist, fashion-mnist, identity, affine, polynomial, formula, csv:FILE or uci:NAME.",
     ),
 ]
-JobId = Annotated[str, typer.Argument(metavar="ID", help="A job's id.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="A job's id, or the first characters of it.")]
 Gateway = Annotated[
     str | None,
     typer.Option("--gateway", envvar="GDSOLVER_GATEWAY", help="The pool's address, like http://gateway:8000."),
@@ -93,6 +93,13 @@ LayerName = Annotated[
 Sync = Annotated[bool, typer.Option("--sync", help="Wait for each answer, as in the paper, instead of training on.")]
 Fanout = Annotated[int, typer.Option("--fanout", min=1, help="Jobs per stall, with different radii and seeds.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for report.json and plots; runs/... by default.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on where a run with the same --out was killed or interrupted.")
+]
+Log = Annotated[
+    Path | None,
+    typer.Option("--log", metavar="FILE.jsonl", help="Write each stall, job and adoption here as it happens."),
+]
 Json = Annotated[Path | None, typer.Option("--json", help="Write what was printed, and more, to this file.")]
 DataDir = Annotated[
     Path | None,

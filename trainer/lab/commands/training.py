@@ -41,6 +41,7 @@ class Options:
     sync: given.Sync = False
     fanout: given.Fanout = 1
     out_dir: given.Out = None
+    log: given.Log = None
     json_file: given.Json = None
     data_dir: given.DataDir = None
     run: given.Run = None
@@ -54,16 +55,19 @@ def train(
         str, typer.Option("--method", help="hybrid, sgd, sgd-lrs, adam, adam-lrs, lbfgs or restart.")
     ] = "hybrid",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")] = 0,
+    resume: given.Resume = False,
     options: Options,
 ) -> None:
     """Train one model by one method, and say what the solver did for it.
+
+    The run's state is kept in the --out folder: should it be killed, the same command with --resume goes on.
 
     \b
     Example:
       gdsolver train digits --local
       gdsolver train csv:house.csv --target price --kind regression --gateway http://gateway:8000
     """
-    _experiment("train", task, [method], (seed,), options)
+    _experiment("train", task, [method], (seed,), options, resume=resume)
 
 
 @shared_options(Options)
@@ -88,19 +92,25 @@ def compare(
     _experiment("compare", task, [name.strip() for name in methods.split(",")], tuple(range(seeds)), options)
 
 
-def _experiment(command: str, task: str, methods: list[str], seeds: tuple[int, ...], options: Options) -> None:
+def _experiment(
+    command: str, task: str, methods: list[str], seeds: tuple[int, ...], options: Options, *, resume: bool = False
+) -> None:
     """Run and report an experiment."""
     # Loaded here: torch takes seconds, and the other commands do without it.
     from trainer.lab import experiment as lab  # noqa: PLC0415
     from trainer.lab.report import summarise, table  # noqa: PLC0415
 
     with clear_words():
+        if resume and options.out_dir is None:
+            raise TaskError("name the folder of the run that is to go on with --out", field="--resume")
         plan = lab.Experiment(_request(task, options), lab.choose_methods(methods), seeds, _settings(options))
         name = lab.check(plan).name
         folder = (
             options.out_dir or Path("runs") / f"{command}-{name.replace(':', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
         )
         _make_folder(folder)
+        if command == "train":
+            plan = plan.kept_in(folder, resume=resume)
         with pool_client(
             options.gateway,
             options.api_key,
@@ -109,7 +119,7 @@ def _experiment(command: str, task: str, methods: list[str], seeds: tuple[int, .
             folder=folder,
             needed=plan.needs_pool,
         ) as client:
-            runs = lab.run_all(plan, client, err)
+            runs = lab.run_all(plan, client, err, log=options.log)
         told = {"command": command, "task": task, "methods": methods, "seeds": list(seeds), **_told(options)}
         written = lab.write_down(runs, told, folder, options.json_file)
         ran = ", ".join(map(str, sorted({run.seed for run in runs})))
@@ -163,7 +173,7 @@ def _settings(options: Options) -> Any:
 
 def _told(options: Options) -> dict[str, Any]:
     """The options as they go into the report: not the pool's address or key, nor where the report itself goes."""
-    left_out = {"gateway", "api_key", "local", "workers", "out_dir", "json_file"}
+    left_out = {"gateway", "api_key", "local", "workers", "out_dir", "json_file", "log"}
     told = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
     return {name: str(v) if isinstance(v, Path) else v for name, v in told.items() if name not in left_out}
 
