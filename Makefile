@@ -15,7 +15,7 @@ demo: $(READY)  ## the main job: all methods on a real data set, with a pool of 
 	$(BIN)/gdsolver compare digits --local --out runs/demo
 
 test: $(READY)  ## every test that needs no container engine and no browser
-	$(BIN)/python -m pytest -m "not containers and not browser"
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not containers and not browser"
 
 test-containers: $(READY)  ## the containers, in a Docker engine
 	$(BIN)/python -m pytest -m containers

@@ -64,7 +64,7 @@ class Summary:
     def __str__(self) -> str:
         """The story in a few lines."""
         lines = [
-            f"{self.stalls} stalls, {self.jobs} jobs, {self.answers} answers: {self.adopted} adopted"
+            f"Summary: {self.stalls} stalls, {self.jobs} jobs, {self.answers} answers: {self.adopted} adopted"
             + (f", which gained {self.gained:.4g} on validation" if self.adopted else ""),
             *(f"  {count} x {reason}" for reason, count in self.declined.items()),
             f"{self.gd_steps_during_jobs:,} GD steps while jobs were out; longest step() {self.longest_step_ms:.3g} ms"
