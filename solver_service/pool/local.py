@@ -31,6 +31,7 @@ READY_WITHIN_S = 60.0
 STOP_WITHIN_S = 15.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S, HEALTHY_S = 0.5, 10.0, 30.0
 POLL_S = 0.1
+REDIS_LOG = "redis.log"
 
 
 class PoolStartError(ServiceError):
@@ -173,7 +174,9 @@ class EmbeddedPool:
         while not condition():
             self._tend()
             if time.monotonic() > end:
-                raise PoolStartError(f"{failure} within {READY_WITHIN_S:.0f} s; the log above says why")
+                raise PoolStartError(
+                    f"{failure} within {READY_WITHIN_S:.0f} s; the log above and {self.data_dir / REDIS_LOG} say why"
+                )
             time.sleep(POLL_S)
 
     def _stop(self) -> None:
@@ -199,6 +202,7 @@ def redis_command(socket_path: Path, data_dir: Path) -> list[str]:
         "maxmemory-policy": "noeviction",
         "daemonize": "no",
         "loglevel": "warning",
+        "logfile": str(data_dir.resolve() / REDIS_LOG),  # its banner is no news for a terminal
     }
     return [redis_server(), *(part for name, value in options.items() for part in (f"--{name}", value))]
 
