@@ -28,7 +28,7 @@ class Scene:
 METHODS = choose_methods(["adam", "adam-renew", "restart", RIVAL, HYBRID])
 SCENES = (
     Scene(
-        Experiment(Request("formula"), METHODS, SEEDS, Settings(until_stalled=50)),
+        Experiment(Request("formula"), METHODS, SEEDS, Settings()),
         what="a regression with two hidden ReLUs",
         why_worth="gradient descent ends where a ReLU is dead or badly placed, and the solver moves it",
     ),
