@@ -11,8 +11,8 @@ READY := $(VENV)/.ready
 SNAPSHOTS ?= benchmarks/snapshots
 TIME ?= 60
 
-demo: $(READY)  ## the main job: all methods on a real data set, with a pool of its own
-	$(BIN)/gdsolver compare digits --local --out runs/demo
+demo: $(READY)  ## two minutes: a task where tunnels are worth it, one where they are not, with a pool of its own
+	$(BIN)/gdsolver demo --out runs/demo
 
 test: $(READY)  ## every test that needs no container engine and no browser
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not containers and not browser"

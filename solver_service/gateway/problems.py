@@ -165,12 +165,19 @@ def install(app: FastAPI) -> None:
 def validation_response(errors: Sequence[Any]) -> JSONResponse:
     """Answer pydantic's errors: fields and expectations, never the values that were sent."""
     fields = [
-        FieldError(field=_printable(_path(error["loc"])), detail=_printable(error["msg"])) for error in errors[:20]
+        FieldError(field=_printable(_path(error["loc"])), detail=_printable(_said(error))) for error in errors[:20]
     ]
     detail = "; ".join(f"{item.field}: {item.detail}" for item in fields[:3])
     return problem_response(
         422, ErrorCode.INVALID_SPEC, detail, field=fields[0].field if fields else None, errors=fields
     )
+
+
+def _said(error: Any) -> str:
+    """What is expected, in words where pydantic would quote a regular expression."""
+    if error["type"] == "string_pattern_mismatch" and error["loc"][-1] in ("job_id", "cursor"):
+        return "expected a job's id: 32 digits from 0-9 and a-f"
+    return str(error["msg"])
 
 
 def _path(location: Sequence[str | int]) -> str:

@@ -33,6 +33,7 @@ READY_WITHIN_S = 60.0
 STOP_WITHIN_S, REDIS_STOPS_WITHIN_S = 15.0, 10.0
 POLL_S, LOOK_S = 0.1, 1.0
 ANSWERS_WITHIN_S = 2.0
+REDIS_LOG = "redis.log"
 
 
 class PoolStartError(ServiceError):
@@ -127,7 +128,9 @@ class EmbeddedPool:
         while not condition():
             self._tend()
             if time.monotonic() > end:
-                raise PoolStartError(f"{failure} within {READY_WITHIN_S:.0f} s; the log above says why")
+                raise PoolStartError(
+                    f"{failure} within {READY_WITHIN_S:.0f} s; the log above and {self.data_dir / REDIS_LOG} say why"
+                )
             time.sleep(POLL_S)
 
     @contextlib.contextmanager
@@ -195,6 +198,7 @@ def redis_command(socket_path: Path, data_dir: Path) -> list[str]:
         "maxmemory-policy": "noeviction",
         "daemonize": "no",
         "loglevel": "warning",
+        "logfile": str(data_dir.resolve() / REDIS_LOG),  # its banner is no news for a terminal
     }
     return [redis_server(), *(part for name, value in options.items() for part in (f"--{name}", value))]
 

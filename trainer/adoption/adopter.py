@@ -18,6 +18,9 @@ from trainer.stalls.radius import AdaptiveRadius
 from trainer.stalls.turns import Turns
 from trainer.story import NOTHING_BETTER
 
+DEAF = 3
+"""Scores in a row that did not hear the weights: one or two may be chance where a score counts a few samples."""
+
 
 @dataclass
 class Adopter:
@@ -33,7 +36,7 @@ class Adopter:
     worker: BackgroundWorker
     monitor: str | None
     exact: bool = False
-    _warned: bool = field(default=False, init=False)
+    _deaf: int = field(default=0, init=False)
 
     def consider(self, answers: Sequence[Answer], known: float | None, budget_s: float) -> list[Decision]:
         """Adopt one of the answers to a stall, if it helps; `known` is the score of the model as it is, where known."""
@@ -94,8 +97,9 @@ class Adopter:
         self.worker.report(Verdict(answer.job, feedback))
         told = decision.way if detail is None else detail
         logger.info("stall %d: answer %s, %s -> %s (%s)", stall.number, kind, decision.before, decision.after, told)
-        if decision.deaf and not self._warned:
-            self._warned = True
+        if decision.after is not None:
+            self._deaf = self._deaf + 1 if decision.deaf else 0
+        if self._deaf == DEAF:
             logger.warning(
                 "validate() gave %.6g before and after the weights were changed: if it scores an averaged (EMA) copy "
                 "or caches its score, no answer can ever be adopted; let it score the model that is trained",

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
+from safetensors import SafetensorError
 
 from trainer.errors import TaskError
+from trainer.lab import trees
 from trainer.lab.tasks import Task
 
 FORMAT = "gdsolver.checkpoint/1"
-NAME = "checkpoint.pt"
+NAME = "checkpoint.safetensors"
 PAUSE_S = 0.5
 """Between two writes: where an epoch takes milliseconds, a write after each would take most of the time."""
 
@@ -34,8 +35,8 @@ class Checkpoint:
         if not self.path.exists():
             return None
         try:
-            content = torch.load(self.path, weights_only=True)
-        except Exception as error:  # pickle, zip and torch each have errors of their own
+            content = trees.load(self.path)
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             raise TaskError(f"{self.path} cannot be read: {error}", field="--resume") from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise TaskError(f"{self.path} is no checkpoint of this version", field="--resume")
@@ -57,9 +58,8 @@ class Checkpoint:
         self._written = time.monotonic()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_name(f"{self.path.name}.part")
-        with partial.open("wb") as file:
-            torch.save({"format": FORMAT, "about": dict(self.about), "state": state}, file)
-            file.flush()
+        trees.save(partial, {"format": FORMAT, "about": dict(self.about), "state": state})
+        with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(self.path)
 

@@ -33,6 +33,7 @@ METHODS = {
         Method("adam", "adam"),
         Method("adam-lrs", "adam", schedule=True),
         Method("lbfgs", "lbfgs", at_stall="renew"),
+        Method("adam-renew", "adam", at_stall="renew"),
         Method("restart", "adam", at_stall="restart"),
         Method("hybrid", "adam", at_stall="tunnel"),
     )
@@ -40,7 +41,8 @@ METHODS = {
 """By name. The hybrid is `adam` plus tunnels, so `adam` is its twin: without an adoption both end bit for bit alike.
 
 `restart` is the hybrid with the solver left out: at the same stalls it drops the optimizer's state for the same layer.
-`lbfgs` begins anew at each stall, from new weights, and takes the start that is best on selection and validation data.
+`lbfgs` and `adam-renew` begin anew at each stall, from new weights, and take the start that is best on selection and
+validation data.
 """
 LBFGS_ITERATIONS = 20
 """In an epoch: about as many passes over the data as there are in so many epochs of the others."""

@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from trainer.journal import ENDS
 from trainer.lab.runs import Run
 
+Floats = NDArray[np.float64]
 GD, SOLVER = "tab:blue", "tab:orange"
 
 
@@ -24,36 +27,67 @@ def draw_all(runs: Sequence[Run], folder: Path) -> list[Path]:
 
 
 def metric_figure(runs: Sequence[Run]) -> Figure:
-    """The selection metric against time, one colour per method, one line per seed, every adopted tunnel marked."""
+    """The best selection metric so far against time: a line for a method's mean over seeds, and a band for all seeds.
+
+    Stars are adopted tunnels, on the mean of the method that adopted them.
+    """
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.add_subplot()
-    colours = {name: f"C{place}" for place, name in enumerate(dict.fromkeys(run.method for run in runs))}
-    for name, colour in colours.items():
-        for place, run in enumerate(run for run in runs if run.method == name):
-            times, scores = [epoch.ended_s for epoch in run.epochs], [epoch.score for epoch in run.epochs]
-            # The tunnelled runs in front, plain GD's many lines behind them.
-            alpha, width = (0.95, 1.8) if run.summary else (0.45, 1.0)
-            label = name if place == 0 else None
-            axes.plot(times, scores, color=colour, alpha=alpha, linewidth=width, label=label)
-            _mark_tunnels(axes, run, colour)
-    axes.set(xlabel="seconds", ylabel=f"selection {runs[0].metric}", title=f"{runs[0].task}: stars are adopted tunnels")
-    if runs[0].metric == "mse":
-        axes.set_yscale("log")
-    else:
-        scores = sorted(epoch.score for run in runs for epoch in run.epochs)
-        axes.set_ylim(bottom=scores[len(scores) // 20] - 0.02)  # the first epochs would flatten all the others
+    until = max(run.seconds for run in runs)
+    for place, name in enumerate(dict.fromkeys(run.method for run in runs)):
+        mine = [run for run in runs if run.method == name]
+        times, scores = over_seeds(mine, until)
+        colour, tunnelled = f"C{place}", any(run.summary for run in mine)
+        mean = scores.mean(axis=0)
+        axes.fill_between(times, scores.min(axis=0), scores.max(axis=0), color=colour, alpha=0.15, linewidth=0)
+        axes.plot(times, mean, color=colour, linewidth=2.4 if tunnelled else 1.4, label=name, zorder=3 + tunnelled)
+        stars = np.array([event.t_s for run in mine for event in run.events if event.kind == "adopted"])
+        if len(stars):
+            heights = np.interp(stars, times, mean)
+            axes.plot(stars, heights, "*", color=colour, markersize=11, markeredgecolor="black", zorder=5,
+                      label="adopted tunnel")  # fmt: skip
+    seeds = len({run.seed for run in runs})
+    axes.set(
+        xlabel="seconds since the run began",
+        ylabel=f"best {runs[0].metric} so far, on selection data",
+        title=f"{runs[0].task}: mean of {seeds} seeds, band from the worst to the best" if seeds > 1 else runs[0].task,
+    )
+    _scale(axes, runs)
     axes.legend()
     return figure
 
 
-def _mark_tunnels(axes: Axes, run: Run, colour: str) -> None:
-    """A star at each adoption: at its epoch's score, or, for the last tunnel after GD, at the final score."""
-    scores = {epoch.number: epoch.score for epoch in run.epochs}
-    for event in run.events:
-        if event.kind == "adopted":
-            polished = bool(run.epochs) and event.t_s > run.epochs[-1].ended_s + 1e-9 and not run.epochs[-1].adopted
-            height = run.selection if polished else scores.get(event.step, run.selection)
-            axes.plot(event.t_s, height, marker="*", markersize=13, color=colour, markeredgecolor="black")
+def over_seeds(runs: Sequence[Run], until: float) -> tuple[Floats, Floats]:
+    """Points in time [p] and each run's best selection metric until then [runs, p]; it keeps its last when it ends.
+
+    Time begins when every run has a score.
+    """
+    curves = [_best_so_far(run) for run in runs]
+    begin = max(times[0] for times, _ in curves)
+    points = np.unique(np.concatenate([[begin, until], *(times for times, _ in curves)]))
+    points = points[(points >= begin) & (points <= until)]
+    # A step function: the value at a point is that of the last epoch before it.
+    return points, np.array([scores[np.searchsorted(times, points, side="right") - 1] for times, scores in curves])
+
+
+def _best_so_far(run: Run) -> tuple[Floats, Floats]:
+    """When a run's epochs ended, and the best score until then; the last tunnel's score comes at the end."""
+    pairs = [(epoch.ended_s, epoch.score) for epoch in run.epochs] + [(run.seconds, run.selection)]
+    times, scores = np.array(sorted(pairs)).T
+    best = np.fmax.accumulate(scores) if run.metric == "accuracy" else np.fmin.accumulate(scores)
+    if run.polished:
+        best[-1] = run.selection  # judged on validation, too: it may be a little lower here
+    return times, best
+
+
+def _scale(axes: Axes, runs: Sequence[Run]) -> None:
+    """Errors over several orders of magnitude on a logarithmic axis; of accuracies the upper part."""
+    scores = sorted(epoch.score for run in runs for epoch in run.epochs)
+    if runs[0].metric != "accuracy":
+        axes.set_xscale("log")  # plain GD's long end would press the tunnels against the axis
+        axes.set_yscale("log")
+    elif scores:
+        axes.set_ylim(bottom=scores[len(scores) // 20] - 0.02)  # the first epochs would flatten all the others
 
 
 def timeline_figure(runs: Sequence[Run]) -> Figure:

@@ -76,10 +76,15 @@ class Block:
 
     def parameters(self) -> dict[str, str]:
         """The model's parameter names, by their wire names (`weight`, `bias`, `tail.I.weight`, ...)."""
-        names = {part: f"{self.layer.name}.{part}" for part in ("weight", "bias")}
+        names = {part: own_name(self.layer.name, part) for part in ("weight", "bias")}
         for index, layer in enumerate(self.tail):
-            names |= {f"tail.{index}.{part}": f"{layer.name}.{part}" for part in ("weight", "bias")}
+            names |= {f"tail.{index}.{part}": own_name(layer.name, part) for part in ("weight", "bias")}
         return names
+
+
+def own_name(layer: str, part: str) -> str:
+    """A parameter's name in the model; a layer that is the whole model has no name."""
+    return f"{layer}.{part}" if layer else part
 
 
 def unwrap(model: nn.Module) -> nn.Module:

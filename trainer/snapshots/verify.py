@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trainer.errors import CaptureError
-from trainer.snapshots.blocks import Array, Block, Layer, linear_layers, why_not
+from trainer.snapshots.blocks import Array, Block, Layer, linear_layers, own_name, why_not
 from trainer.snapshots.chain import described, propose, refused
 from trainer.snapshots.folding import Folded, fold, link, scores, with_offsets
 from trainer.snapshots.joins import NEAREST, Sight
@@ -163,7 +163,7 @@ class Examiner:
                     signs = torch.from_numpy(
                         self.generator.choice(np.array([-1.0, 1.0], np.float32), tuple(value.shape))
                     )
-                    found[f"{name}.{part}"] = value.detach() + radius * signs.to(value)
+                    found[own_name(name, part)] = value.detach() + radius * signs.to(value)
         return found
 
     def _mirrored(self, name: str) -> dict[str, Tensor]:
@@ -175,7 +175,9 @@ class Examiner:
         factor = -min(MOST_FAR, max(1.0, FAR / max(typical, 1e-6)))
         module = linear_layers(self.model)[name]
         return {
-            f"{name}.{part}": factor * value.detach() for part, value in module._parameters.items() if value is not None
+            own_name(name, part): factor * value.detach()
+            for part, value in module._parameters.items()
+            if value is not None
         }
 
 

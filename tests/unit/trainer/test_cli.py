@@ -75,7 +75,7 @@ def test_every_command_s_help_has_an_example(command: str) -> None:
     assert code == 0
     assert f"gdsolver {command}" in said
     assert "--gateway" in said
-    assert "--local" in said
+    assert ("--local" in said) is (command in ("train", "compare", "submit"))
 
 
 @pytest.mark.parametrize(
@@ -92,8 +92,10 @@ def test_every_command_s_help_has_an_example(command: str) -> None:
         (["train", "digits", "--method", "adam", "--drop", "x"], "TASK: digits is no table"),
         (["explain", "nowhere:f"], "MODULE:FACTORY: there is no module 'nowhere'"),
         (["submit", "missing.safetensors", *GATEWAY], "missing.safetensors: cannot be read"),
-        (["jobs", "--local"], "--local: a pool that starts now has no jobs yet"),
-        (["watch", "job-9", *GATEWAY], "no such thing"),
+        (["jobs"], "--gateway: name the address of the pool that has the job"),
+        (["watch", "job-9", *GATEWAY], "ID: none of the newest 0 jobs begins with 'job-9'; `gdsolver jobs` lists them"),
+        (["cancel", "01a20ac72ceb75967d3b0c8e21f4d9aa", *GATEWAY], "no such thing"),
+        (["train", "digits", "--method", "adam", "--resume"], "--resume: name the folder of the run"),
     ],
 )
 def test_mistakes_are_one_clear_line(pool: FakePool, arguments: list[str], named: str) -> None:
@@ -192,6 +194,36 @@ def test_jobs_watch_and_cancel(pool: FakePool, snapshot_file: Path, tmp_path: Pa
     code, _ = call("cancel", "job-1", *GATEWAY)
     assert code == 0
     assert pool.cancelled == ["job-1"]
+
+
+def test_the_first_characters_of_an_id_will_do(pool: FakePool, snapshot_file: Path) -> None:
+    """A prefix that fits one job stands for it; one that fits several is answered with them."""
+    for run in ("a", "b"):
+        call("submit", snapshot_file, "--run", run, *GATEWAY)
+    call("cancel", "JOB-2", *GATEWAY)
+    assert pool.cancelled == ["job-2"]
+    code, said = call("watch", "job", *GATEWAY)
+    assert code == 2
+    assert "ID: 2 jobs begin with 'job': job-1, job-2; give more of it" in said
+
+
+def test_the_version_is_told() -> None:
+    """--version names the program and its version."""
+    code, said = call("--version")
+    assert code == 0
+    assert said.split()[0] == "gdsolver"
+    assert said.split()[1][0].isdigit()
+
+
+def test_events_are_logged_as_lines(pool: FakePool, tmp_path: Path) -> None:
+    """--log holds every event of the report, each in a line of its own that says which run it is of."""
+    log = tmp_path / "logs" / "events.jsonl"
+    code, said = call("train", "digits", "--epochs", "6", "--out", tmp_path, "--log", log, *GATEWAY)
+    assert code == 0, said
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    told = json.loads((tmp_path / "report.json").read_text())["runs"][0]["events"]
+    assert [line["kind"] for line in lines] == [event["kind"] for event in told]
+    assert all(line["method"] == "hybrid" and line["seed"] == 0 for line in lines)
 
 
 def test_a_pool_that_is_gone_is_a_failure_for_a_question(pool: FakePool) -> None:

@@ -356,6 +356,25 @@ def test_a_resumed_run_goes_on_where_it_was() -> None:
     resumed.close()
 
 
+def test_a_model_that_is_one_layer_is_tunnelled() -> None:
+    """Its layer has no name, and its parameters are `weight` and `bias`."""
+    inputs, targets = data()
+    model = nn.Linear(5, 3)
+    tunneller = Tunneller(
+        model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.0),
+        data=(inputs, targets),
+        validate=lambda: float((model(inputs).argmax(dim=1) != targets).float().mean()),
+        mode="min",
+        client=FakePool(least_squares).client(),
+        radius=100.0,
+        patience=1,
+        sync=True,
+    )
+    assert any(tunneller.step(1.0) for _ in range(3))
+    tunneller.close()
+
+
 def test_a_model_explains_itself() -> None:
     """Layer by layer: units, dead ones, and why not where not."""
     run = Run.start()

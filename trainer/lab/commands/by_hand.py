@@ -1,5 +1,6 @@
 """Jobs posted and followed by hand: from files and options to a spec, and from a job to words."""
 
+import string
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,10 @@ from shared.contracts import JobEvent, JobSpec, JobStatus, State
 from shared.snapshot import Snapshot
 from trainer.errors import ResultUnavailableError, TaskError
 from trainer.pool.client import SolverClient
+
+ID_DIGITS = 32
+MOST_LISTED = 200
+"""Of the newest jobs; as many as a pool lists at once."""
 
 
 def job_spec(data: bytes, file: Path | None, *, time_s: float | None, **given: Any) -> JobSpec:
@@ -57,6 +62,23 @@ def follow(client: SolverClient, job_id: str, result: Path | None, *, out: Conso
         result.write_bytes(client.result(job_id).data)
         out.print(f"written: {result}")
     return job
+
+
+def whole_id(client: SolverClient, given: str) -> str:
+    """A job's id from its first characters, looked up among the newest jobs; TaskError unless exactly one fits."""
+    wanted = given.strip().lower()
+    if len(wanted) == ID_DIGITS and set(wanted) <= set(string.hexdigits):
+        return wanted  # also of a job that is too old for the list
+    listed = [job.id for job in client.jobs(limit=MOST_LISTED)]
+    found = [job for job in listed if wanted and job.startswith(wanted)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        some = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
+        raise TaskError(f"{len(found)} jobs begin with {given!r}: {some}; give more of it", field="ID")
+    raise TaskError(
+        f"none of the newest {len(listed)} jobs begins with {given!r}; `gdsolver jobs` lists them", field="ID"
+    )
 
 
 def _told(event: JobEvent) -> str:

@@ -7,7 +7,7 @@ import typer
 from rich.table import Column, Table
 
 from trainer.errors import TaskError
-from trainer.lab.commands.by_hand import follow, job_spec, read_bytes, row
+from trainer.lab.commands.by_hand import follow, job_spec, read_bytes, row, whole_id
 from trainer.lab.commands.options import ApiKey, Gateway, JobId, Json, Local, Run, Workers
 from trainer.lab.commands.surroundings import clear_words, err, existing_pool, out, pool_client, write
 
@@ -69,7 +69,6 @@ def jobs(
     limit: Annotated[int, typer.Option("--limit", min=1, help="Most jobs to show.")] = 20,
     gateway: Gateway = None,
     api_key: ApiKey = None,
-    local: Local = False,
     json_file: Json = None,
 ) -> None:
     """List the newest jobs.
@@ -78,7 +77,7 @@ def jobs(
     Example:
       gdsolver jobs --state running --gateway http://gateway:8000
     """
-    with clear_words(), existing_pool(gateway, api_key, local) as client:
+    with clear_words(), existing_pool(gateway, api_key) as client:
         found = client.jobs(run=run, state=state, limit=limit)
         listing = Table(
             Column("id", no_wrap=True, min_width=32), "state", "run", "objective", "start", "final", "bound"
@@ -95,18 +94,17 @@ def watch(
     result: Annotated[Path | None, typer.Option("--result", help="Write the new weights to this file.")] = None,
     gateway: Gateway = None,
     api_key: ApiKey = None,
-    local: Local = False,
     json_file: Json = None,
 ) -> None:
     """Follow a job until it has ended; Ctrl-C leaves the job running.
 
     \b
     Example:
-      gdsolver watch 01a20ac72ceb75967d3b0c8e21f4d9aa --result better.safetensors --gateway http://gateway:8000
+      gdsolver watch 01a20ac7 --result better.safetensors --gateway http://gateway:8000
     """
-    with clear_words(), existing_pool(gateway, api_key, local) as client:
+    with clear_words(), existing_pool(gateway, api_key) as client:
         _check_folder_of(result)
-        write(json_file, follow(client, job_id, result, out=out, err=err).model_dump(mode="json"))
+        write(json_file, follow(client, whole_id(client, job_id), result, out=out, err=err).model_dump(mode="json"))
 
 
 def cancel(
@@ -114,19 +112,19 @@ def cancel(
     *,
     gateway: Gateway = None,
     api_key: ApiKey = None,
-    local: Local = False,
     json_file: Json = None,
 ) -> None:
     """Ask for a job to end; a running one keeps its incumbent as the result.
 
     \b
     Example:
-      gdsolver cancel 01a20ac72ceb75967d3b0c8e21f4d9aa --gateway http://gateway:8000
+      gdsolver cancel 01a20ac7 --gateway http://gateway:8000
     """
-    with clear_words(), existing_pool(gateway, api_key, local) as client:
-        client.cancel(job_id)
-        job = client.job(job_id)
-        out.print(f"{job_id} is {job.state}" if job.state.terminal else f"{job_id} is being cancelled")
+    with clear_words(), existing_pool(gateway, api_key) as client:
+        whole = whole_id(client, job_id)
+        client.cancel(whole)
+        job = client.job(whole)
+        out.print(f"{whole} is {job.state}" if job.state.terminal else f"{whole} is being cancelled")
         write(json_file, job.model_dump(mode="json"))
 
 

@@ -68,12 +68,10 @@ def pool_client(
 
 
 @contextlib.contextmanager
-def existing_pool(gateway: str | None, api_key: str | None, local: bool) -> Iterator[SolverClient]:
-    """A client of a pool that is there already; TaskError for --local, which would start an empty one."""
-    if local:
-        raise TaskError(
-            "a pool that starts now has no jobs yet; name the one that has them with --gateway", field="--local"
-        )
+def existing_pool(gateway: str | None, api_key: str | None) -> Iterator[SolverClient]:
+    """A client of a pool that is there already; TaskError if none is named."""
+    if not gateway:
+        raise TaskError("name the address of the pool that has the job, like http://gateway:8000", field="--gateway")
     with pool_client(gateway, api_key, local=False, workers=1, folder=Path(), needed=True) as client:
         assert client is not None
         yield client
@@ -85,3 +83,11 @@ def write(path: Path | None, content: dict[str, Any]) -> None:
         from trainer.lab.report import write_json  # noqa: PLC0415
 
         write_json(path, content)
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder for what is to be written, before the work and not after it; TaskError if it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TaskError(f"{folder} cannot be made: {error.strerror}", field="--out") from error

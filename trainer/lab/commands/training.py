@@ -11,7 +11,7 @@ import typer
 from trainer.errors import TaskError
 from trainer.lab.commands import options as given
 from trainer.lab.commands.options import shared_options
-from trainer.lab.commands.surroundings import clear_words, err, out, pool_client
+from trainer.lab.commands.surroundings import clear_words, err, make_folder, out, pool_client
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def train(
     task: given.TaskName,
     *,
     method: Annotated[
-        str, typer.Option("--method", help="hybrid, sgd, sgd-lrs, adam, adam-lrs, lbfgs or restart.")
+        str, typer.Option("--method", help="hybrid, sgd, sgd-lrs, adam, adam-lrs, adam-renew, lbfgs or restart.")
     ] = "hybrid",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")] = 0,
     resume: given.Resume = False,
@@ -108,7 +108,7 @@ def _experiment(
         folder = (
             options.out_dir or Path("runs") / f"{command}-{name.replace(':', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
         )
-        _make_folder(folder)
+        make_folder(folder)
         if command == "train":
             plan = plan.kept_in(folder, resume=resume)
         with pool_client(
@@ -176,11 +176,3 @@ def _told(options: Options) -> dict[str, Any]:
     left_out = {"gateway", "api_key", "local", "workers", "out_dir", "json_file", "log"}
     told = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
     return {name: str(v) if isinstance(v, Path) else v for name, v in told.items() if name not in left_out}
-
-
-def _make_folder(folder: Path) -> None:
-    """Make the folder for what is to be written, before the work and not after it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TaskError(f"{folder} cannot be made: {error.strerror}", field="--out") from error
