@@ -53,6 +53,6 @@ with tempfile.TemporaryDirectory() as folder:
         eval_dataset=rows[400:],
         compute_metrics=lambda found: {"hits": float((found.predictions.argmax(-1) == found.label_ids).mean())},
     )
-    trainer.add_callback(TunnelCallback(trainer, time_s=2.0, polish_s=10.0))
+    trainer.add_callback(TunnelCallback(trainer, radius=2.0, time_s=1.0, polish_s=10.0))
     trainer.train()
     print(f"best checkpoint: {trainer.state.best_model_checkpoint}, hits {trainer.state.best_metric:.3f}")

@@ -33,8 +33,8 @@ def accuracy(given: torch.Tensor = labels, part: slice = slice(900, 1300)) -> fl
         return float((model(images[part]).argmax(dim=1) == given[part]).float().mean())
 
 
-tunnel = Tunneller(model, optimizer=optimizer, validate=accuracy, mode="max", client=SolverClient(), time_s=4.0)
-for _ in range(40):
+tunnel = Tunneller(model, optimizer=optimizer, validate=accuracy, mode="max", client=SolverClient(), time_s=6.0)
+for _ in range(80):
     for batch, wanted in tunnel.watch(loader):
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(batch), wanted).backward()

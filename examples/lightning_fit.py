@@ -49,7 +49,7 @@ trainer = pl.Trainer(
     enable_progress_bar=False,
     callbacks=[
         pl.callbacks.ModelCheckpoint("runs/lightning", monitor="val_loss"),
-        TunnelCallback(monitor="val_loss", layer="auto", time_s=1.0, polish_s=15.0),
+        TunnelCallback(monitor="val_loss", layer="auto", time_s=0.5, polish_s=10.0),
     ],
 )
 trainer.fit(Regression(), DataLoader(train, batch_size=20, shuffle=True), DataLoader(validation, batch_size=200))

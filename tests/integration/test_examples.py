@@ -66,6 +66,8 @@ def test_a_plain_loop_ends_lower(pool: RunningPool, tmp_path: Path) -> None:
 
 
 def test_false_labels_are_given_up(pool: RunningPool, tmp_path: Path) -> None:
-    """With false labels a tunnel raises the share of true ones that the network finds."""
-    shares = [float(value) for value in re.findall(r"([\d.]+) of the true", run("label_noise", pool, tmp_path))]
-    assert shares[1] > shares[0]
+    """With false labels a tunnel through the last layer is adopted, and true labels are found no less often."""
+    said = run("label_noise", pool, tmp_path)
+    shares = [float(value) for value in re.findall(r"([\d.]+) of the true", said)]
+    assert ": answer adopted, " in said
+    assert shares[1] >= shares[0]

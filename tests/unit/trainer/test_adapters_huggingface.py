@@ -210,7 +210,7 @@ def test_one_of_several_sets_is_the_judge(tmp_path: Path) -> None:
     assert adopted(callback) == 1
     trainer = made(tmp_path, eval_dataset=sets)
     tunnel(trainer, FakePool())
-    with pytest.raises(CaptureError, match="name one of several sets: eval_near_"):
+    with pytest.raises(CaptureError, match="name a set: eval_near_"):
         trainer.train()
 
 

@@ -213,6 +213,34 @@ def test_a_metric_object_is_the_monitor(tmp_path: Path) -> None:
     assert last.after > last.before  # type: ignore[operator]
 
 
+def test_several_loaders_and_a_score_at_the_epochs_end(tmp_path: Path) -> None:
+    """A loader's own value, and one that a module makes of what it has gathered, are monitored alike."""
+
+    class Gathering(Classifier):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gathered: list[Tensor] = []
+
+        def val_dataloader(self) -> Any:
+            return [super().val_dataloader(), super().val_dataloader()]
+
+        def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+            found = nn.functional.cross_entropy(self(batch[0]), batch[1], reduction="none")
+            self.gathered.append(found)
+            self.log("val_loss", found.mean())
+
+        def on_validation_epoch_end(self) -> None:
+            self.log("all_loss", torch.cat(self.gathered).mean())
+            self.gathered.clear()
+
+    for monitor in ("val_loss/dataloader_idx_1", "all_loss"):
+        module, callback = Gathering(), tunnel(FakePool(least_squares), monitor=monitor, mode="min", patience=100)
+        trainer(tmp_path, callback).fit(module)
+        (last,) = [event for event in callback.tunneller.history if event.kind == "adopted"]  # type: ignore[union-attr]
+        assert last.after == pytest.approx(loss(module), rel=1e-5)
+        assert module.gathered == []
+
+
 def test_metrics_begin_anew_and_come_back() -> None:
     """What a metric has gathered is not lost, lists included."""
     module = nn.Module()
