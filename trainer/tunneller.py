@@ -294,7 +294,7 @@ class Tunneller:
         self._worker.abandon()
         if self._worker.idle.wait(timeout):
             self._worker.arrived()  # late answers to the old question: their jobs were made for another model
-            self._launch(self._layers, last=True)
+            self._launch(self._layers, last=True, left_s=until - time.monotonic())
             return self._adopt_all(until, None)
         return False
 
@@ -369,7 +369,7 @@ class Tunneller:
 
     # --- from stall to verdict ----------------------------------------------------------------------------------------
 
-    def _launch(self, layers: Sequence[str], *, last: bool = False) -> None:
+    def _launch(self, layers: Sequence[str], *, last: bool = False, left_s: float = math.inf) -> None:
         """Pass the kept samples through the live model once, choose a layer, and hand arrays to the background."""
         self._stalls += 1
         budget_s = self._budget()
@@ -394,6 +394,7 @@ class Tunneller:
                 start=parameters.read(self._model, captured.block.parameters().values()),
                 radius=self._radius.value(view.name, captured.mean_weight),
                 last=last,
+                left_s=left_s,
             )
         )
 

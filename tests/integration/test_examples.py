@@ -17,6 +17,7 @@ NEEDS = {
     "huggingface_trainer": "transformers",
     "skorch_net": "skorch",
     "label_noise": "torch",
+    "constraints": "torch",
 }
 MOST_LINES = 5
 
@@ -71,3 +72,11 @@ def test_false_labels_are_given_up(pool: RunningPool, tmp_path: Path) -> None:
     shares = [float(value) for value in re.findall(r"([\d.]+) of the true", said)]
     assert ": answer adopted, " in said
     assert shares[1] >= shares[0]
+
+
+def test_a_floor_is_kept(pool: RunningPool, tmp_path: Path) -> None:
+    """What was required holds on validation after the adoption, and more malignant cases of the test part are found."""
+    said = run("constraints", pool, tmp_path)
+    assert ": answer adopted, " in said
+    recalls = [float(value) for value in re.findall(r"after .*'recall': ([\d.]+)", said)]
+    assert recalls[1] > recalls[0]

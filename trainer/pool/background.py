@@ -34,6 +34,8 @@ logger = logging.getLogger("gdsolver")
 
 LONG_POLL_S = 1.0
 SHORTEST_POLL_S = 0.05
+WAITED = 0.8
+"""Of the time that is left for all answers, the share that jobs get: the rest is for the way there and back."""
 AGREEMENT = 1e-4
 """A result's own figure and the one recomputed here differ by no more than this share."""
 
@@ -171,8 +173,11 @@ class BackgroundWorker:
     def _fly(self, stall: Stall) -> None:
         """Pack a stall's samples, and submit its jobs."""
         try:
-            for number, kind in enumerate(self._jobs(stall)):
-                self._submit(stall, kind, number)
+            kinds = self._jobs(stall)
+            # One worker may have to do all of them, one after the other.
+            most_s = WAITED * stall.left_s / sum(_share(kind) for kind in kinds)
+            for number, kind in enumerate(kinds):
+                self._submit(stall, kind, number, most_s)
         except (CaptureError, ContractError) as error:
             self._failed(stall, f"no snapshot: {error}")
         except TrainerError as error:
@@ -210,7 +215,7 @@ class BackgroundWorker:
             captured = captured.with_snapshot(drawn_anew(captured.snapshot, generator))
         return captured.pack_whole(boxes(captured.snapshot, kind.width), note)
 
-    def _submit(self, stall: Stall, kind: JobKind, number: int) -> None:
+    def _submit(self, stall: Stall, kind: JobKind, number: int, most_s: float) -> None:
         parcel = self._pack(stall, kind, number)
         goal = self.template.goal(parcel.snapshot)
         spec = self.template.spec(
@@ -219,8 +224,8 @@ class BackgroundWorker:
             stall=stall.number,
             draw=number,
             step=stall.gd_step,
-            age_s=stall.age_s,
-            share=kind.share if isinstance(kind, Draw) else 1.0,
+            age_s=min(stall.age_s, most_s),
+            share=_share(kind),
         )
         if self._ending.is_set():
             return
@@ -324,6 +329,11 @@ class BackgroundWorker:
         """Say that nothing is out any more, unless a stall is still waiting for its flight."""
         if not self._pending and self._flown == self._launched:
             self.idle.set()
+
+
+def _share(kind: JobKind) -> float:
+    """The part of a job's time that one of this kind gets."""
+    return kind.share if isinstance(kind, Draw) else 1.0
 
 
 def _recomputed(pending: _Pending, candidate: Candidate) -> float:

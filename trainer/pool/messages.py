@@ -1,6 +1,7 @@
 """What the training thread and the background worker hand to one another: arrays and figures, never the model."""
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,8 +20,8 @@ JobKind = Draw | Variation
 class Stall:
     """One stall: its number, the counters and the tunneller's age then, and what was captured of one layer.
 
-    `start` are the block's parameters in the model's own units, `radius` is the half-width of the plain job's box, and
-    `last` says that training is over.
+    `start` are the block's parameters in the model's own units, `radius` is the half-width of the plain job's box,
+    `last` says that training is over, and `left_s` how long the loop will wait for all answers.
     """
 
     number: int
@@ -32,6 +33,7 @@ class Stall:
     start: Values
     radius: float
     last: bool = False
+    left_s: float = math.inf
 
     @property
     def turn(self) -> str:
