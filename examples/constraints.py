@@ -31,7 +31,7 @@ def scores(part: torch.Tensor = validation) -> dict[str, float]:
 
 floor = {"constraints": [{"type": "recall_floor", "value": 1.0, "classes": [1]}], "require": ["recall >= 0.94"]}
 data = (inputs[train], malignant[train])
-how = {"monitor": "accuracy", "radius": 0.3, "time_s": 2, "objective": "ramp"}
+how = {"monitor": "accuracy", "radius": 0.3, "time_s": 4, "patience": 50}
 tunnel = Tunneller(net, optimizer=optimizer, validate=scores, data=data, client=SolverClient(), **floor, **how)
 for _ in range(15):
     for chosen in train[torch.randperm(len(train))].split(32):

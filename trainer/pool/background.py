@@ -224,7 +224,7 @@ class BackgroundWorker:
             stall=stall.number,
             draw=number,
             step=stall.gd_step,
-            age_s=min(stall.age_s, most_s),
+            age_s=most_s if stall.last else stall.age_s,  # after training nothing is early any more
             share=_share(kind),
         )
         if self._ending.is_set():
