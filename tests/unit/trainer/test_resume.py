@@ -148,7 +148,7 @@ def task() -> Task:
 
 
 def run(task: Task, method: str, folder: Path, callback: Callback | None = None, *, resume: bool = False) -> Run:
-    settings = Settings(epochs=8, sync=True, checkpoint=folder / "checkpoint.pt", resume=resume)
+    settings = Settings(epochs=8, sync=True, checkpoint=folder / "checkpoint.safetensors", resume=resume)
     client = FakePool(least_squares).client()
     return train(task, METHODS[method], seed=1, settings=settings, callback=callback or Callback(), client=client)
 
@@ -182,9 +182,9 @@ def test_another_run_s_checkpoint_is_refused(task: Task, tmp_path: Path) -> None
 
 def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
     """What is no checkpoint is said so, with its path."""
-    file = tmp_path / "checkpoint.pt"
+    file = tmp_path / "checkpoint.safetensors"
     file.write_bytes(b"nothing of the kind")
-    with pytest.raises(TaskError, match=r"checkpoint\.pt cannot be read"):
+    with pytest.raises(TaskError, match=r"checkpoint\.safetensors cannot be read"):
         Checkpoint(file, {}).load()
 
 
