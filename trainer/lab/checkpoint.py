@@ -1,6 +1,7 @@
 """A run's state on disk, written as it goes, so that a run that was killed goes on where it was."""
 
 import hashlib
+import json
 import os
 import time
 from collections.abc import Mapping
@@ -8,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+import safetensors
+import safetensors.torch
+from torch import Tensor
 
 from trainer.errors import TaskError
-from trainer.lab import trees
 from trainer.lab.tasks import Task
 
 FORMAT = "gdsolver.checkpoint/1"
@@ -35,11 +37,9 @@ class Checkpoint:
         if not self.path.exists():
             return None
         try:
-            content = trees.load(self.path)
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-            raise TaskError(f"{self.path} cannot be read: {error}", field="--resume") from error
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise TaskError(f"{self.path} is no checkpoint of this version", field="--resume")
+            content = _read(self.path)
+        except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            raise TaskError(f"{self.path} cannot be read as a checkpoint: {error}", field="--resume") from error
         for name, wanted in self.about.items():
             if (found := content["about"].get(name)) != wanted:
                 raise TaskError(
@@ -58,8 +58,9 @@ class Checkpoint:
         self._written = time.monotonic()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_name(f"{self.path.name}.part")
-        trees.save(partial, {"format": FORMAT, "about": dict(self.about), "state": state})
-        with partial.open("rb") as file:
+        with partial.open("wb") as file:
+            file.write(_bytes({"about": dict(self.about), "state": state}))
+            file.flush()
             os.fsync(file.fileno())
         partial.replace(self.path)
 
@@ -70,3 +71,46 @@ def digest(task: Task) -> str:
     for tensor in task.train.tensors:
         found.update(tensor.numpy().tobytes())
     return found.hexdigest()
+
+
+def _bytes(content: State) -> bytes:
+    """Tensors as safetensors, all else as JSON in its header: nothing that is read can be run, as with pickle."""
+    tensors: dict[str, Tensor] = {}
+    told = json.dumps(_take_out(content, tensors))
+    return safetensors.torch.save(tensors, metadata={"format": FORMAT, "content": told})
+
+
+def _read(path: Path) -> State:
+    with safetensors.safe_open(str(path), framework="pt") as file:
+        header = file.metadata() or {}
+        if header.get("format") != FORMAT:
+            raise ValueError(f"its format is {header.get('format')!r}, not {FORMAT!r}")
+        content = _put_back(json.loads(header["content"]), {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    if not isinstance(content, dict):
+        raise TypeError("it holds no state")
+    return content
+
+
+def _take_out(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """JSON for a nested value: tensors go to `tensors`; dicts become pairs, because an optimizer's keys are numbers."""
+    match value:
+        case Tensor():
+            name = str(len(tensors))
+            tensors[name] = value.detach().cpu().clone().contiguous()
+            return {"tensor": name}
+        case Mapping():
+            return {"pairs": [[key, _take_out(part, tensors)] for key, part in value.items()]}
+        case list() | tuple():
+            return [_take_out(part, tensors) for part in value]
+    return value
+
+
+def _put_back(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    match value:
+        case {"tensor": name}:
+            return tensors[name]
+        case {"pairs": pairs}:
+            return {key: _put_back(part, tensors) for key, part in pairs}
+        case list():
+            return [_put_back(part, tensors) for part in value]
+    return value

@@ -29,7 +29,7 @@ def draw_all(runs: Sequence[Run], folder: Path) -> list[Path]:
 def metric_figure(runs: Sequence[Run]) -> Figure:
     """The best selection metric so far against time: a line for a method's mean over seeds, and a band for all seeds.
 
-    Stars are adopted tunnels, on the mean of the method that adopted them.
+    Stars are adopted tunnels, on the mean of the method that adopted them; its line is thick, and behind the others.
     """
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.add_subplot()
@@ -40,7 +40,7 @@ def metric_figure(runs: Sequence[Run]) -> Figure:
         colour, tunnelled = f"C{place}", any(run.summary for run in mine)
         mean = scores.mean(axis=0)
         axes.fill_between(times, scores.min(axis=0), scores.max(axis=0), color=colour, alpha=0.15, linewidth=0)
-        axes.plot(times, mean, color=colour, linewidth=2.4 if tunnelled else 1.4, label=name, zorder=3 + tunnelled)
+        axes.plot(times, mean, color=colour, linewidth=2.4 if tunnelled else 1.4, label=name, zorder=4 - tunnelled)
         stars = np.array([event.t_s for run in mine for event in run.events if event.kind == "adopted"])
         if len(stars):
             heights = np.interp(stars, times, mean)
