@@ -184,7 +184,7 @@ def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
     """What is no checkpoint is said so, with its path."""
     file = tmp_path / "checkpoint.safetensors"
     file.write_bytes(b"nothing of the kind")
-    with pytest.raises(TaskError, match=r"checkpoint\.safetensors cannot be read):
+    with pytest.raises(TaskError, match=r"checkpoint\.safetensors cannot be read"):
         Checkpoint(file, {}).load()
 
 
