@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from shared.snapshot import FloatArray
 from trainer.errors import CaptureError
-from trainer.snapshots.blocks import Array, Block, Layer, linear_layers, why_not
+from trainer.snapshots.blocks import Array, Block, Layer, Owners, linear_layers, named, why_not
 from trainer.snapshots.chain import described, propose, refused
-from trainer.snapshots.folding import Folded, fold, link, scores, with_offsets
+from trainer.snapshots.folding import Folded, fold, link, recorded_for, scores, with_offsets
 from trainer.snapshots.joins import NEAREST, Sight
 from trainer.snapshots.live import written
 from trainer.snapshots.positions import at_places
@@ -80,6 +80,7 @@ class Examiner:
     base: Recording
     radius_of: Callable[[str, float], float]
     generator: np.random.Generator
+    owners: Owners
     movable: Collection[str] | None = None
     costs: dict[str, float] = field(default_factory=dict)
     distant: dict[str, Sequence[Far]] = field(default_factory=dict)
@@ -104,10 +105,14 @@ class Examiner:
         self._verify(block, move, moved, given=tail is not None)
         return block
 
+    def restless(self) -> bool:
+        """Whether the model puts out other values although nothing was moved, by more than rounding."""
+        return self.precision.differ(self._pass({}).output, self.base.output)
+
     def _held(self, layer: Layer) -> Layer:
         """A layer behind the block, fixed if its weights are not its own or may not move."""
         free = self.movable is None or layer.name in self.movable
-        return layer if free and why_not(self.model, layer.name) is None else replace(layer, fixed=True)
+        return layer if free and why_not(self.model, layer.name, self.owners) is None else replace(layer, fixed=True)
 
     def _verify(self, block: Block, near: Mapping[str, Tensor], moved: Recording, *, given: bool) -> None:
         """Raise CaptureError unless the chain explains the model as it is, and each way in which it was moved."""
@@ -126,6 +131,9 @@ class Examiner:
 
     def confirm(self, block: Block) -> bool:
         """Whether a chain that was verified before still explains the model as it is."""
+        inputs, outputs = recorded_for(block)
+        if not (inputs <= self.base.taken_in.keys() and outputs <= self.base.put_out.keys()):
+            return False
         begun = time.perf_counter()
         done = explains(block, with_offsets(fold(self.model, block), block, self.base), self.base, self.tolerance)
         self.costs[block.layer.name] = (time.perf_counter() - begun) / len(self.base.row)
@@ -190,14 +198,16 @@ class Examiner:
                     signs = torch.from_numpy(
                         self.generator.choice(np.array([-1.0, 1.0], np.float32), tuple(value.shape))
                     )
-                    found[f"{name}.{part}"] = value.detach() + radius * signs.to(value)
+                    found[named(name, part)] = value.detach() + radius * signs.to(value)
         return found
 
     def _stretched(self, name: str, factor: float) -> dict[str, Tensor]:
         """The layer's parameters so large, and with such a sign, that activations show what they are."""
         module = linear_layers(self.model)[name]
         return {
-            f"{name}.{part}": factor * value.detach() for part, value in module._parameters.items() if value is not None
+            named(name, part): factor * value.detach()
+            for part, value in module._parameters.items()
+            if value is not None
         }
 
 
