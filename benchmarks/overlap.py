@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -48,6 +49,12 @@ def on_core(core: int) -> Iterator[None]:
             os.sched_setaffinity(0, before)
 
 
+def batches(task: Task) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch."""
+    for chosen in torch.split(torch.randperm(len(task.train)), BATCH):
+        yield task.train.inputs[chosen], task.train.targets[chosen]
+
+
 def train(task: Task, way: str, client: SolverClient, *, seconds: float, time_s: float) -> dict[str, Any]:
     """Train for a fixed time in one of the ways, and measure."""
     torch.manual_seed(0)
@@ -70,10 +77,7 @@ def train(task: Task, way: str, client: SolverClient, *, seconds: float, time_s:
         )
     clock, steps, epochs = Clock(), 0, 0
     while clock.seconds() < seconds:
-        for chosen in torch.split(torch.randperm(len(task.train)), BATCH):
-            inputs, targets = task.train.inputs[chosen], task.train.targets[chosen]
-            if tunneller:
-                tunneller.observe(inputs, targets)
+        for inputs, targets in tunneller.watch(batches(task)) if tunneller else batches(task):
             optimizer.zero_grad()
             task.loss(model(inputs), targets).backward()
             optimizer.step()

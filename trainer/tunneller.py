@@ -20,7 +20,7 @@ from trainer.adoption.decision import Court, Threshold
 from trainer.adoption.ranks import Weights
 from trainer.adoption.requirements import parse
 from trainer.adoption.validation import Score, ScoreTrust, Validator, direction, read_score
-from trainer.errors import CaptureError, DataError
+from trainer.errors import CaptureError, DataError, TrainerError
 from trainer.events import Event, Summary
 from trainer.explain import Explanation, explain
 from trainer.journal import Journal, OnEvent
@@ -145,8 +145,8 @@ class Tunneller:
         self._validator = Validator(self._model, validate, monitor, parse(require), self._ranks)
         self._trust = ScoreTrust()
         court = Court(self._weights, self._validator, Threshold(mode, min_delta, delta_mode), screen)
-        self._eligible = eligible(self._model, self._optimizer)
-        self._layers = candidates(self._model, self._eligible, layer)
+        movable = partial(eligible, self._model, self._optimizer)
+        self._layers = candidates(self._model, movable(), layer)
         self._auto = layer == AUTO
         self._template = JobTemplate(
             plan=Plan(
@@ -171,12 +171,12 @@ class Tunneller:
         self._journal = Journal(self._optimizer, on_event)
         self._inspector = Inspector(
             self._model,
+            movable,
             self._reservoir,
             self._template,
             self._journal,
             self._radius,
             self._turns,
-            movable=[name for name, found in self._eligible.items() if found.why is None],
             auto=self._auto,
         )
         self._last_stall = time.monotonic()
@@ -219,9 +219,14 @@ class Tunneller:
         if self._closed or self._resting or not self._ranks.leads:
             return
         begun = time.perf_counter()
-        self._reservoir.observe(batch)
+        try:
+            self._reservoir.observe(batch)
+        except DataError as error:
+            if not self._checked:
+                raise
+            self._worker.warn(f"a batch was left out: {error}")
         self._journal.observe_s += time.perf_counter() - begun
-        if not self._checked:
+        if not self._checked and self._reservoir.size:
             self._check()
 
     def _check(self) -> None:
@@ -331,9 +336,10 @@ class Tunneller:
 
     def explain(self) -> Explanation:
         """What can be tunnelled, layer by layer, and why not where not; with samples, which units are dead."""
-        names = [name for name, found in self._eligible.items() if found.why is None]
+        layers = self._inspector.eligible()
+        names = [name for name, found in layers.items() if found.why is None]
         seen = self._inspector.look(names, self._stalls, most=DRY_ROWS) if self._reservoir.size and names else None
-        return explain(self._eligible, seen, self._turns.distrusted)
+        return explain(layers, seen, self._turns.distrusted)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run has to know: patience, radii, turns, counters. Samples are seen again, jobs are not."""
@@ -376,9 +382,11 @@ class Tunneller:
         self._last_stall = time.monotonic()
         try:
             found = self._inspector.inspect(layers, self._stalls, budget_s=budget_s, last=last)
-        except (CaptureError, DataError) as error:
-            self._journal.add("failed", self._stalls, detail=f"no snapshot: {error}")
-            self._worker.warn(f"no snapshot: {error}")
+        except Exception as error:  # whatever it is: training goes on
+            told = str(error) if isinstance(error, TrainerError) else f"{type(error).__name__}: {error}"
+            self._journal.add("failed", self._stalls, detail=f"no snapshot: {told}")
+            self._worker.warn(f"no snapshot: {told}")
+            logger.debug("no snapshot", exc_info=error)
             return
         self._journal.add("stall", self._stalls, seconds=found.seconds, detail=f"{found.samples} samples")
         captured, view = found.captured, found.view

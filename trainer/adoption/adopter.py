@@ -97,8 +97,9 @@ class Adopter:
         self.worker.report(Verdict(answer.job, feedback))
         told = decision.way if detail is None else detail
         logger.info("stall %d: answer %s, %s -> %s (%s)", stall.number, kind, decision.before, decision.after, told)
-        if decision.after is not None:
-            self._deaf = self._deaf + 1 if decision.deaf else 0
+        if decision.after is None:
+            return
+        self._deaf = self._deaf + 1 if decision.deaf else 0
         if self._deaf == DEAF:
             logger.warning(
                 "validate() gave %.6g before and after the weights were changed: if it scores an averaged (EMA) copy "

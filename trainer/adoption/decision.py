@@ -18,6 +18,7 @@ from trainer.story import ANOTHER, MOVED_ON
 
 Found = TypeVar("Found")
 MOST_VALIDATIONS = 2
+OTHERS = "the model has other parameters now than at the stall"
 
 
 @dataclass(frozen=True)
@@ -85,34 +86,39 @@ class Court:
         is validated first, then the next; none that does worse there than the model as it is. At most one answer is
         adopted; otherwise every bit is put back.
         """
-        offers, refused = list[_Offer](), dict[int, str]()
+        offers, refused = list[_Offer](), dict[int, Decision]()
         for number, case in enumerate(cases):
             found = self._offers(number, case, objective, budget_s / len(cases))
-            if isinstance(found, str):
+            if isinstance(found, Decision):
                 refused[number] = found
             else:
                 offers += found
         verdict = self._validated(self._screened(self._ranked(offers)), known) if offers else None
         return [self._told(number, refused, offers, verdict) for number in range(len(cases))]
 
-    def _offers(self, number: int, case: Case, objective: Objective, budget_s: float) -> list[_Offer] | str:
+    def _offers(self, number: int, case: Case, objective: Objective, budget_s: float) -> list[_Offer] | Decision:
         """The candidates of one answer that are better on the kept samples than the model as it is.
 
-        Where something has to be kept, the objective is not all that counts: then all of them. A string says why the
-        live model does not do what the job promised.
+        Where something has to be kept, the objective is not all that counts: then all of them. A decision says
+        why there are none: the live model does not do what the job promised, or is another one by now.
         """
         current = parameters.read(self.weights.model, case.answer)
+        if any(name not in current or current[name].shape != values.shape for name, values in case.answer.items()):
+            return Decision(accepted=False, detail=OTHERS)
         candidates = [MergeCandidate("block", case.answer)] if case.exact else None
         candidates = candidates or list(merge_candidates(current, case.start, case.answer))
         values = [candidate.values for candidate in candidates]
-        now, trials = try_out(self.weights.model, case.captured, objective, values, budget_s=budget_s)
+        try:
+            now, trials = try_out(self.weights.model, case.captured, objective, values, budget_s=budget_s)
+        except Exception as error:  # the model cannot be run as it was at the stall: training goes on
+            return Decision(accepted=False, detail=f"{type(error).__name__}: {error}")
         honest = [
             _Offer(number, candidate, trial.value)
             for trial, candidate in zip(trials, candidates, strict=True)
             if trial.why is None
         ]
         if not honest:
-            return next(trial.why for trial in trials if trial.why is not None)
+            return Decision(accepted=False, refused=next(trial.why for trial in trials if trial.why is not None))
         return [offer for offer in honest if self.validator.requires or offer.value < now]
 
     def _ranked(self, offers: list[_Offer]) -> list[_Offer]:
@@ -129,11 +135,11 @@ class Court:
         return sorted(offers, key=lambda offer: -sign * self._with(offer.candidate, screen))
 
     def _told(
-        self, number: int, refused: dict[int, str], offers: list[_Offer], verdict: tuple[int, Decision] | None
+        self, number: int, refused: dict[int, Decision], offers: list[_Offer], verdict: tuple[int, Decision] | None
     ) -> Decision:
         """What became of one answer."""
         if number in refused:
-            return Decision(accepted=False, refused=refused[number])
+            return refused[number]
         if verdict is not None and verdict[0] == number:
             return verdict[1]
         if any(offer.case == number for offer in offers):

@@ -56,6 +56,9 @@ def read_batch(batch: Any, split: Split | None = None) -> Batch:
     """
     found = _by_form(batch) if split is None else _by_split(split(batch))
     for leaf in _tensors(found.tree()):
+        if leaf.layout != torch.strided or leaf.is_nested or leaf.is_quantized or leaf.is_meta:
+            kind = "nested" if leaf.is_nested else "quantized" if leaf.is_quantized else str(leaf.layout)
+            raise DataError(f"a tensor of this batch is {kind} and has no rows that could be kept; {CURE}, all dense")
         if leaf.dim() > 0 and leaf.shape[0] != found.samples:
             raise DataError(
                 f"a tensor of this batch has shape {list(leaf.shape)} beside {found.samples} targets; the leading "

@@ -1,6 +1,6 @@
 """The layers of a model that may be tunnelled, what stands against it, and the chain that a job sees."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,14 +76,14 @@ class Block:
 
     def parameters(self) -> dict[str, str]:
         """The model's parameter names, by their wire names (`weight`, `bias`, `tail.I.weight`, ...)."""
-        names = {part: own_name(self.layer.name, part) for part in ("weight", "bias")}
+        names = {part: named(self.layer.name, part) for part in ("weight", "bias")}
         for index, layer in enumerate(self.tail):
-            names |= {f"tail.{index}.{part}": own_name(layer.name, part) for part in ("weight", "bias")}
+            names |= {f"tail.{index}.{part}": named(layer.name, part) for part in ("weight", "bias")}
         return names
 
 
-def own_name(layer: str, part: str) -> str:
-    """A parameter's name in the model; a layer that is the whole model has no name."""
+def named(layer: str, part: str) -> str:
+    """A parameter's name in the model, which may be the layer itself: then its parameters have no prefix."""
     return f"{layer}.{part}" if layer else part
 
 
@@ -120,17 +120,24 @@ def find_layer(model: nn.Module, layer: str | nn.Module | None = None) -> str:
     raise CaptureError(f"layer {layer!r:.80} is not an nn.Linear of this model; it has: {', '.join(linear)}")
 
 
-def why_not(model: nn.Module, name: str) -> str | None:
-    """What stands against moving a layer's weights, whatever follows it; None if nothing does."""
-    module = linear_layers(model)[name]
+Owners = Mapping[int, Sequence[str]]
+
+
+def why_not(model: nn.Module, name: str, owners: Owners) -> str | None:
+    """What stands against moving a layer's weights, whatever follows it; None if nothing does.
+
+    `owners` are the names of each parameter of the model (`owners_of`).
+    """
+    module = model.get_submodule(name)
+    assert isinstance(module, Linear)
     parameters = module._parameters
     if any(value is not None and is_lazy(value) for value in parameters.values()):
         return f"layer {name!r} is lazy: its weights do not exist yet; run the model once before"
     if is_parametrized(module) or parameters.get("weight") is None:
         return f"layer {name!r} is parametrized: its weight is computed from other parameters, which a job cannot move"
     for part, value in parameters.items():
-        if value is not None and (other := _owners(unwrap(model)).get(id(value), [])) and len(other) > 1:
-            rival = next(owner for owner in other if owner != f"{name}.{part}")
+        if len(names := owners.get(id(value), ())) > 1:
+            rival = next(owner for owner in names if owner != named(name, part))
             return f"layer {name!r} is tied: its {part} is also {rival!r}, and would move there, too"
     if not isinstance(module, nn.Linear) and (module.groups > 1 or _padded(module)):
         return f"layer {name!r} is a convolution with groups or padding; those are not linear layers"
@@ -142,13 +149,13 @@ def _padded(module: nn.Conv1d | nn.Conv2d) -> bool:
     return padding != "valid" if isinstance(padding, str) else any(padding)
 
 
-def _owners(model: nn.Module) -> dict[int, list[str]]:
+def owners_of(model: nn.Module) -> Owners:
     """Under which names each parameter object can be reached, wrappers of `torch.compile` not counted twice."""
     found: dict[int, list[str]] = {}
     for prefix, module in model.named_modules():
         for name, value in module._parameters.items():
             if value is not None:
-                found.setdefault(id(value), []).append(f"{prefix}.{name}")
+                found.setdefault(id(value), []).append(named(prefix, name))
     return found
 
 

@@ -12,7 +12,7 @@ from shared.errors import SnapshotError
 from shared.snapshot import FloatArray, IntArray
 from trainer.errors import CaptureError, DataError
 from trainer.snapshots.assembly import as_snapshot, choose, subset
-from trainer.snapshots.blocks import Block, linear_layers
+from trainer.snapshots.blocks import Block, Owners, linear_layers, owners_of
 from trainer.snapshots.captured import Captured, Origin
 from trainer.snapshots.folding import fold, recorded_for, unlink, with_offsets
 from trainer.snapshots.heads import wire_targets
@@ -35,6 +35,10 @@ MOST_ENTRIES = 16_000_000
 """Of any recorded matrix: positions x units."""
 EXAMINING = 0.6
 """The share of the budget after which no further layer is examined."""
+RESTLESS = (
+    "the model puts out other values each time, even in evaluation mode: there is dropout or noise that never stops, "
+    "or a state that goes from batch to batch; have it stop in eval()"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,12 +84,13 @@ def look(
 
     with live(model) as inner:
         scene = read_scene(inner, rows, plan)
-        refused = {name: why for name in layers if (why := unfit(inner, name, scene)) is not None}
+        owners = owners_of(inner)
+        refused = {name: why for name in layers if (why := unfit(inner, name, scene, owners)) is not None}
+        fit = [call.name for call in scene.calls if call.name in layers and call.name not in refused]
         watcher = Watcher(inner, scene.reader)
-        examiner = _examiner(inner, watcher, scene, rows, radius_of, generator, movable)
+        examiner = _examiner(inner, watcher, scene, rows, fit, radius_of, generator, owners, movable)
         blocks: dict[str, Block] = {}
-        last_first = [call.name for call in reversed(scene.calls) if call.name in layers and call.name not in refused]
-        for number, name in enumerate(last_first):
+        for number, name in enumerate(reversed(fit)):
             if number and left() < (1.0 - EXAMINING) * budget_s:
                 refused[name] = f"layer {name!r} was not looked at: the budget of {budget_s:.3g} s was used up"
                 continue
@@ -94,6 +99,8 @@ def look(
             except CaptureError as error:
                 refused[name] = str(error)
         if not blocks:
+            if fit and examiner.restless():
+                refused |= dict.fromkeys(fit, RESTLESS)
             return Look(time.perf_counter() - begun, len(examiner.base.row), {}, refused)
         dear = sum(examiner.costs[name] for name in blocks)
         seen = _record(watcher, rows, list(blocks.values()), scene, plan, examiner.base, left(), dear, generator)
@@ -107,14 +114,17 @@ def _examiner(
     watcher: Watcher,
     scene: Scene,
     rows: Rows,
+    layers: Collection[str],
     radius_of: Callable[[str, float], float],
     generator: np.random.Generator,
+    owners: Owners,
     movable: Collection[str] | None,
 ) -> Examiner:
     """What is needed to examine layers, with a first pass over a few rows: fewer where each has many positions."""
     enough = math.ceil(FEW_POSITIONS / max(1.0, scene.per_row))
     some = rows.take(range(min(len(rows), FEWEST_ROWS, max(FEWEST_ROWS // 8, enough))))
     share = FEW_POSITIONS / max(1.0, scene.per_row * len(some))
+    inputs, outputs = scene.worth_seeing(layers)
     return Examiner(
         model=model,
         watcher=watcher,
@@ -123,9 +133,10 @@ def _examiner(
         precision=scene.precision,
         tolerance=scene.tolerance,
         rows=some,
-        base=watcher.run(some, at_random(share, generator), inputs=scene.eligible, outputs=scene.eligible),
+        base=watcher.run(some, at_random(share, generator), inputs=inputs, outputs=outputs),
         radius_of=radius_of,
         generator=generator,
+        owners=owners,
         movable=movable,
     )
 

@@ -83,10 +83,10 @@ def _moved(sight: Sight, name: str) -> list[str]:
     for call in sight.between(name, None):
         if call.name in sight.passes[0].taken_in and call.name in sight.passes[0].put_out:
             first, *others = sight.taken_in(call.name)
-            far = sight.far(name)  # units that are dead show only there what they lead to
-            others += (
-                [far.taken_in[call.name].astype(np.float64)] if far is not None and call.name in far.taken_in else []
-            )
+            # units that are dead show only far away what they lead to
+            others += [
+                far.taken_in[call.name].astype(np.float64) for far in sight.far(name) if call.name in far.taken_in
+            ]
             if any(sight.precision.differ(first, other) for other in others):
                 found.append(call.name)
     return found

@@ -33,7 +33,7 @@ class Join:
 class Sight:
     """All that was seen of a layer: the model's calls, passes with the model as it is and with the layer moved.
 
-    `far(name)` is a pass with any layer moved so far that activations show what they are, None where there is none.
+    `far(name)` are passes with any layer moved so far that activations show what they are, as many as could be made.
     """
 
     model: nn.Module
@@ -41,7 +41,7 @@ class Sight:
     task: str
     precision: Precision
     passes: Sequence[Recording]
-    far: Callable[[str], Recording | None]
+    far: Callable[[str], Sequence[Recording]]
 
     def taken_in(self, name: str) -> list[Array]:
         """What a layer took in, pass by pass."""
@@ -82,11 +82,13 @@ def nearest_source(sight: Sight, earlier: Sequence[str], target: str | None) -> 
 
 def farther(sight: Sight, name: str, target: str | None) -> tuple[list[Array], list[Array]]:
     """What a layer put out when it was moved far, and what came next; nothing where the model could not be run so."""
-    seen = sight.far(name)
-    there = None if seen is None else seen.output if target is None else seen.taken_in.get(target)
-    if seen is None or there is None:
-        return [], []
-    return [seen.put_out[name].astype(np.float64)], [there.astype(np.float64)]
+    made, there = [], []
+    for seen in sight.far(name):
+        after = seen.output if target is None else seen.taken_in.get(target)
+        if after is not None:
+            made.append(seen.put_out[name].astype(np.float64))
+            there.append(after.astype(np.float64))
+    return made, there
 
 
 def _plain(sight: Sight, name: str, target: str | None, before: list[Array], after: list[Array]) -> Join | None:

@@ -4,9 +4,11 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trainer.snapshots.attributes import attributes_kept
 from trainer.snapshots.blocks import unwrap
 from trainer.snapshots.undisturbed import undisturbed
 
@@ -18,16 +20,19 @@ MOST_BUFFER_ELEMENTS = 1_000_000
 def live(model: nn.Module) -> Iterator[nn.Module]:
     """The unwrapped model in evaluation mode, without gradients and compilation; everything is put back after it.
 
-    Modes, gradients, `requires_grad`, random states and small buffers are as before, bit by bit.
+    Modes, gradients, `requires_grad`, random states, small buffers and what modules note down in attributes are as
+    before, bit by bit.
     """
     inner = unwrap(model)
     with ExitStack() as stack:
         stack.enter_context(undisturbed(inner))
         stack.enter_context(_buffers_kept(inner))
+        stack.enter_context(attributes_kept(inner))
+        stack.enter_context(_in_evaluation_mode(inner))
         stack.enter_context(_without_autocast_cache())
         stack.enter_context(eagerly())
         stack.enter_context(torch.no_grad())
-        inner.eval()
+        stack.enter_context(np.errstate(all="ignore"))  # a loop may have numpy raise; what is not finite is looked for
         yield inner
 
 
@@ -52,6 +57,19 @@ def written(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
     finally:
         for name, parameter in parameters.items():
             parameter.copy_(before[name])
+
+
+@contextmanager
+def _in_evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Set the flags, and nothing else: an `eval()` of one's own may do more, like merging an adapter's weights."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        for module, _ in modes:
+            module.training = False
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from trainer.snapshots.heads import View
 
+BATCH = 256
 Choose = Callable[[NDArray[np.int64], int, NDArray[np.bool_]], NDArray[np.int64]]
 """Which positions of a batch to keep, given its row numbers, the positions of each row, and which of all count."""
 
@@ -19,12 +20,14 @@ class Reader:
     """How outputs and targets are read as positions; a batch has `per_target` positions for each target entry.
 
     `shifted`: a position's target is the next one's label, as causal language models of Transformers read `labels`.
+    `batch` is how many rows are run at once at most.
     """
 
     view: View
     per_target: float
     ignore_index: int = -100
     shifted: bool = False
+    batch: int = BATCH
 
     def aligned(self, targets: Tensor) -> Tensor:
         """Targets beside the positions that they belong to; the last position of a sequence has none."""

@@ -112,6 +112,8 @@ def recognise(
     `seen` is what the module between them says; where several fit, it is believed. `size` is that of the terms that
     `before` is the sum of, where it is one.
     """
+    if not (np.isfinite(before).all() and np.isfinite(after).all()):
+        return None
     noise = precision.noise(after, before if size is None else 4.0 * size)
     hinted = (seen,) if seen else ()
     every = (*hinted, *candidates(slope_of(before, after)))

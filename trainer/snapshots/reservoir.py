@@ -1,7 +1,6 @@
 """Keeps a bounded, seeded sample of the batches that a training loop draws, in host memory and as they were."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainer.snapshots.batches import Batch, Split, read_batch, take_apart
-from trainer.snapshots.rows import Row, Rows
+from trainer.snapshots.rows import Cluster, Rows
 
 __all__ = ["Batch", "Reservoir", "Rows", "Split"]
 
@@ -21,44 +20,6 @@ PENDING_BYTES = 8 * MIB
 """Chosen rows that are still on a device are fetched when they are so large: a fetch makes the device wait."""
 CLUSTER = 16
 """Rows that are chosen together at least (where a batch has so many): copying them one by one would cost more."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Cluster:
-    """Rows of one batch that were chosen together: their tensors, the batch's form and size, and a lot in [0, 1)."""
-
-    leaves: tuple[Tensor, ...]
-    form: Any
-    total: int
-    lot: float
-
-    @property
-    def count(self) -> int:
-        return len(self.leaves[0])
-
-    @property
-    def bytes(self) -> int:
-        return sum(leaf.numel() * leaf.element_size() for leaf in self.leaves)
-
-    def take(self, chosen: NDArray[np.int64]) -> "_Cluster":
-        """A copy of some of the rows: later changes of the batch in place do not matter."""
-        index = torch.from_numpy(chosen)
-        with torch.no_grad():
-            return replace(self, leaves=tuple(leaf.detach()[index.to(leaf.device)] for leaf in self.leaves))
-
-    def copy(self) -> "_Cluster":
-        """A copy of all rows."""
-        return replace(self, leaves=tuple(leaf.detach().clone() for leaf in self.leaves))
-
-    def on_host(self) -> "_Cluster":
-        """The same in host memory."""
-        return replace(self, leaves=tuple(leaf.to("cpu") for leaf in self.leaves))
-
-    def rows(self) -> Iterator[Row]:
-        """One by one."""
-        key = repr((self.form, [(tuple(leaf.shape[1:]), leaf.dtype) for leaf in self.leaves]))
-        for leaves in zip(*(leaf.unbind() for leaf in self.leaves), strict=True):
-            yield Row(leaves, self.form, key)
 
 
 def _share(total: int, lot: float, rate: float) -> int:
@@ -82,7 +43,7 @@ class _Generation:
     def __init__(self, most: int, most_bytes: float, generator: np.random.Generator) -> None:
         self._most, self._most_bytes, self._generator = most, most_bytes, generator
         self._rate, self.seen, self.size, self.bytes = 1.0, 0, 0, 0
-        self._clusters: list[_Cluster] = []
+        self._clusters: list[Cluster] = []
         self._pending_bytes = 0
 
     def offer(self, count: int, read: Callable[[], Batch]) -> None:
@@ -93,7 +54,7 @@ class _Generation:
         if wanted == 0:
             return
         leaves, form = take_apart(read())
-        whole = _Cluster(tuple(leaves), form, count, lot)
+        whole = Cluster(tuple(leaves), form, count, lot)
         self._add(whole.copy() if wanted >= whole.count else whole.take(self._choice(whole.count, wanted)))
         self.fit(self._most_bytes)
 
@@ -102,11 +63,11 @@ class _Generation:
         while self.size > self._most or self.bytes > most_bytes:
             self._halve()
 
-    def _add(self, cluster: _Cluster) -> None:
+    def _add(self, cluster: Cluster) -> None:
         self._clusters.append(cluster)
         self.size += cluster.count
-        self.bytes += cluster.bytes
-        self._pending_bytes += 0 if cluster.leaves[0].device.type == "cpu" else cluster.bytes
+        self.bytes += cluster.nbytes
+        self._pending_bytes += 0 if cluster.leaves[0].device.type == "cpu" else cluster.nbytes
         if self._pending_bytes > PENDING_BYTES:
             self.fetch()
 
@@ -128,17 +89,17 @@ class _Generation:
                 kept.append(cluster.take(self._choice(cluster.count, wanted)))
         self._clusters = kept
         self.size = sum(cluster.count for cluster in kept)
-        self.bytes = sum(cluster.bytes for cluster in kept)
+        self.bytes = sum(cluster.nbytes for cluster in kept)
 
     def fetch(self) -> None:
         """Bring chosen rows to the host."""
         self._clusters = [cluster.on_host() for cluster in self._clusters]
         self._pending_bytes = 0
 
-    def rows(self) -> list[Row]:
+    def clusters(self) -> list[Cluster]:
         """All that is kept."""
         self.fetch()
-        return [row for cluster in self._clusters for row in cluster.rows()]
+        return list(self._clusters)
 
 
 def _count(batch: Any) -> int:
@@ -231,7 +192,5 @@ class Reservoir:
 
     def rows(self, most: int, generator: np.random.Generator) -> Rows:
         """At most so many kept samples, in random order."""
-        found = self._larger.rows()
-        if not self._announced:
-            found = list({row.content(): row for row in found}.values())
-        return Rows([found[number] for number in generator.permutation(len(found))[:most]], self._largest)
+        found = Rows.of(self._larger.clusters(), self._largest, once=not self._announced)
+        return found.take(generator.permutation(len(found))[:most])

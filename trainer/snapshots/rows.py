@@ -1,7 +1,8 @@
-"""Kept samples in host memory, and how they become batches again."""
+"""Kept samples in host memory, and how they become batches again; they are gathered only as far as they are run."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,41 +14,89 @@ from trainer.snapshots.batches import Batch, put_together
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
-    """One sample: its tensors (without the leading dimension), and the form of the batch that it came in.
+class Cluster:
+    """Rows of one batch that were chosen together: their tensors, the batch's form and size, and a lot in [0, 1).
 
     Rows with the same key can be stacked: the same form, shapes and dtypes.
     """
 
     leaves: tuple[Tensor, ...]
     form: Any
-    key: str
+    total: int
+    lot: float
 
-    def content(self) -> bytes:
-        """What tells it from other rows."""
-        return self.key.encode() + b"".join(bytes(_raw(leaf)) for leaf in self.leaves)
+    @property
+    def count(self) -> int:
+        """How many rows there are."""
+        return len(self.leaves[0])
+
+    @property
+    def nbytes(self) -> int:
+        """What they take in memory."""
+        return sum(leaf.numel() * leaf.element_size() for leaf in self.leaves)
+
+    @cached_property
+    def key(self) -> str:
+        """What rows have to have in common."""
+        return repr((self.form, [(tuple(leaf.shape[1:]), leaf.dtype) for leaf in self.leaves]))
+
+    def take(self, chosen: NDArray[np.int64]) -> "Cluster":
+        """A copy of some of the rows: later changes of the batch in place do not matter."""
+        index = torch.from_numpy(chosen)
+        with torch.no_grad():
+            return replace(self, leaves=tuple(leaf.detach()[index.to(leaf.device)] for leaf in self.leaves))
+
+    def copy(self) -> "Cluster":
+        """A copy of all rows."""
+        return replace(self, leaves=tuple(leaf.detach().clone() for leaf in self.leaves))
+
+    def on_host(self) -> "Cluster":
+        """The same in host memory."""
+        return replace(self, leaves=tuple(leaf.to("cpu") for leaf in self.leaves))
+
+    def contents(self) -> Iterator[tuple[str | bytes, ...]]:
+        """What tells each row from other ones."""
+        parts = [_bytes(leaf) for leaf in self.leaves]
+        for number in range(self.count):
+            yield (self.key, *(part[number].tobytes() for part in parts))
 
 
-def _raw(leaf: Tensor) -> NDArray[np.uint8]:
-    return np.asarray(leaf.contiguous().reshape(-1).view(torch.uint8).numpy())
+def _bytes(leaf: Tensor) -> NDArray[np.uint8]:
+    """A tensor's memory, row by row [n, bytes]."""
+    return np.asarray(leaf.contiguous().reshape(len(leaf), -1).view(torch.uint8).numpy())
 
 
 class Rows:
     """Kept samples, numbered from 0; they are never changed, and stay in host memory until `batches` stacks them.
 
-    `largest` is how many the loop puts into a batch at most: so many fit into the device's memory.
+    Row number n is row `index[n]` of cluster `which[n]`. `largest` is how many the loop puts into a batch at most: so
+    many fit into the device's memory.
     """
 
-    def __init__(self, rows: Sequence[Row], largest: int) -> None:
-        self._rows = tuple(rows)
-        self.largest = largest
+    def __init__(
+        self, clusters: Sequence[Cluster], which: NDArray[np.int64], index: NDArray[np.int64], largest: int
+    ) -> None:
+        self._clusters, self._which, self._index, self.largest = clusters, which, index, largest
+
+    @classmethod
+    def of(cls, clusters: Sequence[Cluster], largest: int, *, once: bool) -> "Rows":
+        """All rows of clusters, equal ones only `once`."""
+        counts = [cluster.count for cluster in clusters]
+        which = np.repeat(np.arange(len(clusters)), counts)
+        index = np.concatenate([np.arange(0), *(np.arange(count) for count in counts)])
+        every = cls(clusters, which, index, largest)
+        if not once:
+            return every
+        contents = (content for cluster in clusters for content in cluster.contents())
+        return every.take(list({content: number for number, content in enumerate(contents)}.values()))
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._which)
 
     def take(self, numbers: Sequence[int] | NDArray[np.int64]) -> "Rows":
         """Only these, numbered anew."""
-        return Rows([self._rows[number] for number in numbers], self.largest)
+        chosen = np.asarray(numbers, np.int64)
+        return Rows(self._clusters, self._which[chosen], self._index[chosen], self.largest)
 
     def batches(self, size: int, device: torch.device) -> Iterator[tuple[NDArray[np.int64], Batch]]:
         """Batches of at most `size` rows of equal shapes on `device`, each with its row numbers.
@@ -55,14 +104,21 @@ class Rows:
         The order is always the same.
         """
         groups: dict[str, list[int]] = {}
-        for number, row in enumerate(self._rows):
-            groups.setdefault(row.key, []).append(number)
+        for number, which in enumerate(self._which.tolist()):
+            groups.setdefault(self._clusters[which].key, []).append(number)
         for numbers in groups.values():
             for start in range(0, len(numbers), size):
-                chosen = numbers[start : start + size]
-                yield np.array(chosen, np.int64), self._stacked(chosen, device)
+                chosen = np.array(numbers[start : start + size], np.int64)
+                yield chosen, self._stacked(chosen, device)
 
-    def _stacked(self, numbers: Sequence[int], device: torch.device) -> Batch:
-        rows = [self._rows[number] for number in numbers]
-        leaves = [torch.stack(leaf).to(device) for leaf in zip(*(row.leaves for row in rows), strict=True)]
-        return put_together(rows[0].form, leaves)
+    def _stacked(self, numbers: NDArray[np.int64], device: torch.device) -> Batch:
+        which, index = self._which[numbers], self._index[numbers]
+        order = np.argsort(which, kind="stable")  # rows of one cluster are copied at once
+        starts = np.flatnonzero(np.diff(which[order], prepend=-1))
+        parts = [(self._clusters[which[part[0]]], index[part]) for part in np.split(order, starts[1:])]
+        back = torch.from_numpy(np.argsort(order, kind="stable"))
+        first, leaves = parts[0][0], []
+        for leaf in range(len(first.leaves)):
+            gathered = torch.cat([cluster.leaves[leaf][torch.from_numpy(rows)] for cluster, rows in parts])
+            leaves.append(gathered[back].to(device))
+        return put_together(first.form, leaves)

@@ -1,6 +1,6 @@
 """How a model is called and read: which layers run in which order, and what output and targets say together."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,14 +9,14 @@ from torch.nn.parameter import is_lazy
 
 from shared.snapshot import Task
 from trainer.errors import CaptureError
-from trainer.snapshots.blocks import linear_layers, why_not
+from trainer.snapshots.blocks import Owners, linear_layers, why_not
 from trainer.snapshots.heads import View, views
 from trainer.snapshots.live import device_of
 from trainer.snapshots.positions import Reader
 from trainer.snapshots.recognise import Precision
 from trainer.snapshots.reservoir import Rows
 from trainer.snapshots.verify import Tolerance, precision_of, tolerance_of
-from trainer.snapshots.watch import Call, order_of, scout
+from trainer.snapshots.watch import Call, order_of, rows_at_once, scout
 
 FEWEST_ROWS = 64
 """Rows that are looked at whatever the budget, and on which layers are moved to see what follows them."""
@@ -55,6 +55,19 @@ class Scene:
     precision: Precision
     tolerance: Tolerance
 
+    def worth_seeing(self, layers: Collection[str]) -> tuple[list[str], list[str]]:
+        """The layers whose inputs and outputs tell what follows some layers: those behind the first of them.
+
+        Of layers before it only what has a width that could be added on a residual path: others may be very wide.
+        """
+        calls = [call for call in self.calls if call.name in self.eligible]
+        first = next((place for place, call in enumerate(calls) if call.name in layers), len(calls))
+        before, behind = calls[:first], calls[first:]
+        widths = {call.put_out for call in behind}
+        inputs = [call for call in before if call.taken_in in widths] + behind
+        outputs = [call for call in before if call.put_out in widths] + behind
+        return [call.name for call in inputs], [call.name for call in outputs]
+
 
 def read_scene(model: nn.Module, rows: Rows, plan: Plan) -> Scene:
     """Run a few rows to see how the model is called, and how outputs and targets fit."""
@@ -67,7 +80,9 @@ def read_scene(model: nn.Module, rows: Rows, plan: Plan) -> Scene:
     view = _best_view(views(output, many.targets, plan.task, plan.ignore_index), calls, output)
     matrix = view.matrix(output)
     causal = type(model).__name__.endswith(CAUSAL) and view.task == "classification" and batch.targets.dim() == 2
-    reader = Reader(view, len(matrix) / batch.targets.numel(), plan.ignore_index, causal)
+    reader = Reader(
+        view, len(matrix) / batch.targets.numel(), plan.ignore_index, causal, rows_at_once(calls, output, batch.samples)
+    )
     counts = [call.name for call in calls]
     eligible = tuple(call.name for call in calls if call.positions == len(matrix) and counts.count(call.name) == 1)
     counting = float(reader.counting(reader.aligned(many.targets)).sum())
@@ -90,9 +105,9 @@ def _ordered(view: View, output: Tensor, order: Tensor) -> bool:
     return torch.equal(order_of(view.matrix(output)), order)
 
 
-def unfit(model: nn.Module, name: str, scene: Scene) -> str | None:
+def unfit(model: nn.Module, name: str, scene: Scene, owners: Owners) -> str | None:
     """Why a layer cannot be a block, whatever follows it."""
-    if (why := why_not(model, name)) is not None:
+    if (why := why_not(model, name, owners)) is not None:
         return why
     calls = [call for call in scene.calls if call.name == name]
     if len(calls) != 1:

@@ -19,6 +19,8 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
+        if model.training != modes[0][1]:
+            model.train(modes[0][1])  # an eval() of one's own, that merges weights, has a train() that undoes it
         for module, mode in modes:
             module.training = mode
         for parameter, gradient, required in gradients:

@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from shared.snapshot import FloatArray
 from trainer.errors import CaptureError
-from trainer.snapshots.blocks import Array, Block, Layer, linear_layers, own_name, why_not
+from trainer.snapshots.blocks import Array, Block, Layer, Owners, linear_layers, named, why_not
 from trainer.snapshots.chain import described, propose, refused
-from trainer.snapshots.folding import Folded, fold, link, scores, with_offsets
+from trainer.snapshots.folding import Folded, fold, link, recorded_for, scores, with_offsets
 from trainer.snapshots.joins import NEAREST, Sight
 from trainer.snapshots.live import written
 from trainer.snapshots.positions import at_places
@@ -23,7 +24,7 @@ from trainer.snapshots.watch import Call, Recording, Watcher
 
 TENTH = 0.1
 FAR = 8.0
-"""Pre-activations that the third perturbation reaches typically: far enough for what saturates to show it."""
+"""Pre-activations that the last perturbations reach typically: far enough for what saturates to show it."""
 MOST_FAR = 100.0
 
 SINGLE = Precision(2.0**-23, 16.0)
@@ -55,6 +56,14 @@ def tolerance_of(precision: Precision, device: torch.device) -> Tolerance:
 
 
 @dataclass(frozen=True, eq=False)
+class Far:
+    """A pass with a layer's parameters multiplied by `factor`."""
+
+    factor: float
+    seen: Recording
+
+
+@dataclass(frozen=True, eq=False)
 class Examiner:
     """Examines layers one by one on the same few rows; the model is in evaluation mode, and is put back each time.
 
@@ -71,9 +80,10 @@ class Examiner:
     base: Recording
     radius_of: Callable[[str, float], float]
     generator: np.random.Generator
+    owners: Owners
     movable: Collection[str] | None = None
     costs: dict[str, float] = field(default_factory=dict)
-    distant: dict[str, Recording | None] = field(default_factory=dict)
+    distant: dict[str, Sequence[Far]] = field(default_factory=dict)
 
     def examine(self, name: str, tail: Sequence[str | nn.Module] | None) -> Block:
         """The chain behind a layer, verified; CaptureError, with the reason, if there is none."""
@@ -81,6 +91,12 @@ class Examiner:
             raise CaptureError(refused(name, "what it puts out are not the positions of the model's output"))
         move = self._nudged([name], 1.0)
         moved = self._pass(move)
+        parts = [part for seen in (self.base, moved) for part in (seen.put_out[name], seen.output)]
+        if not all(np.isfinite(part).all() for part in parts):
+            raise CaptureError(
+                f"layer {name!r} or the model puts out NaN or infinity for some of the samples; leave those out in "
+                "`split`, or scale what the model puts out"
+            )
         if self.precision.differ(self.base.taken_in[name], moved.taken_in[name]):
             raise CaptureError(refused(name, "what it takes in depends on what it puts out"))
         sight = Sight(self.model, self.calls, self.task, self.precision, [self.base, moved], self.far)
@@ -89,10 +105,14 @@ class Examiner:
         self._verify(block, move, moved, given=tail is not None)
         return block
 
+    def restless(self) -> bool:
+        """Whether the model puts out other values although nothing was moved, by more than rounding."""
+        return self.precision.differ(self._pass({}).output, self.base.output)
+
     def _held(self, layer: Layer) -> Layer:
         """A layer behind the block, fixed if its weights are not its own or may not move."""
         free = self.movable is None or layer.name in self.movable
-        return layer if free and why_not(self.model, layer.name) is None else replace(layer, fixed=True)
+        return layer if free and why_not(self.model, layer.name, self.owners) is None else replace(layer, fixed=True)
 
     def _verify(self, block: Block, near: Mapping[str, Tensor], moved: Recording, *, given: bool) -> None:
         """Raise CaptureError unless the chain explains the model as it is, and each way in which it was moved."""
@@ -101,8 +121,8 @@ class Examiner:
         base = with_offsets(fold(self.model, block), block, self.base)
         small = self._nudged([layer.name for layer in block.layers if layer is block.layer or not layer.fixed], TENTH)
         trials = [(near, moved), (small, self._pass(small))]
-        if (far := self.far(block.layer.name)) is not None:
-            trials.append((self._mirrored(block.layer.name), far))
+        for far in self._distant(block.layer.name):
+            trials.append((self._stretched(block.layer.name, far.factor), far.seen))
         for move, seen in trials:
             with written(self.model, move):
                 there = keep_offsets(fold(self.model, block), base)
@@ -111,6 +131,9 @@ class Examiner:
 
     def confirm(self, block: Block) -> bool:
         """Whether a chain that was verified before still explains the model as it is."""
+        inputs, outputs = recorded_for(block)
+        if not (inputs <= self.base.taken_in.keys() and outputs <= self.base.put_out.keys()):
+            return False
         begun = time.perf_counter()
         done = explains(block, with_offsets(fold(self.model, block), block, self.base), self.base, self.tolerance)
         self.costs[block.layer.name] = (time.perf_counter() - begun) / len(self.base.row)
@@ -131,15 +154,28 @@ class Examiner:
         with written(self.model, values):
             return self.watcher.run(self.rows, choose, inputs=list(self.base.taken_in), outputs=list(self.base.put_out))
 
-    def far(self, name: str) -> Recording | None:
-        """A pass with a layer moved far; None where the model refuses that, or computes no numbers."""
+    def far(self, name: str) -> Sequence[Recording]:
+        """Passes with a layer moved far; none where the model refuses that, or computes no numbers."""
+        return [far.seen for far in self._distant(name)]
+
+    def _distant(self, name: str) -> Sequence[Far]:
+        """With the other sign, and with its own where a unit has not been far on both sides by then.
+
+        Pre-activations that are all positive become negative ones, and what looked linear no longer does; what is cut
+        off far up shows only where they are positive.
+        """
         if name not in self.distant:
-            self.distant[name] = self._far(name)
+            typical = float(np.median(np.abs(self.base.put_out[name])))
+            factor = min(MOST_FAR, max(1.0, FAR / max(typical, 1e-6)))
+            found = [far for far in [self._far(name, -factor)] if far is not None]
+            if found and not _both_sides(found[0].seen.put_out[name]):
+                found += [far for far in [self._far(name, factor)] if far is not None]
+            self.distant[name] = found
         return self.distant[name]
 
-    def _far(self, name: str) -> Recording | None:
+    def _far(self, name: str, factor: float) -> Far | None:
         try:
-            seen = self._pass(self._mirrored(name))
+            seen = self._pass(self._stretched(name, factor))
         except CaptureError:
             return None
         behind = list(self.base.taken_in)
@@ -149,8 +185,7 @@ class Examiner:
             taken_in={other: seen.taken_in[other] for other in near if other in seen.taken_in},
             put_out={name: seen.put_out[name]},
         )
-        parts = [seen.output, *seen.taken_in.values(), *seen.put_out.values()]
-        return seen if all(np.isfinite(part).all() for part in parts) else None
+        return Far(factor, seen) if _finite(seen) else None
 
     def _nudged(self, names: Sequence[str], share: float) -> dict[str, Tensor]:
         """The parameters of layers, each moved up or down by its layer's radius times `share`."""
@@ -163,22 +198,27 @@ class Examiner:
                     signs = torch.from_numpy(
                         self.generator.choice(np.array([-1.0, 1.0], np.float32), tuple(value.shape))
                     )
-                    found[own_name(name, part)] = value.detach() + radius * signs.to(value)
+                    found[named(name, part)] = value.detach() + radius * signs.to(value)
         return found
 
-    def _mirrored(self, name: str) -> dict[str, Tensor]:
-        """The layer's parameters with the other sign, and so large that activations show what they are.
-
-        Pre-activations that are all positive become negative ones: what looked linear no longer does.
-        """
-        typical = float(np.median(np.abs(self.base.put_out[name])))
-        factor = -min(MOST_FAR, max(1.0, FAR / max(typical, 1e-6)))
+    def _stretched(self, name: str, factor: float) -> dict[str, Tensor]:
+        """The layer's parameters so large, and with such a sign, that activations show what they are."""
         module = linear_layers(self.model)[name]
         return {
-            own_name(name, part): factor * value.detach()
+            named(name, part): factor * value.detach()
             for part, value in module._parameters.items()
             if value is not None
         }
+
+
+def _both_sides(values: FloatArray) -> bool:
+    """Whether every unit's values [N, h] reach about as far below 0 as typical ones, and as far above."""
+    return bool((values.max(axis=0) > FAR / 2).all() and (values.min(axis=0) < -FAR / 2).all())
+
+
+def _finite(seen: Recording) -> bool:
+    parts = [seen.output, *seen.taken_in.values(), *seen.put_out.values()]
+    return all(np.isfinite(part).all() for part in parts)
 
 
 def keep_offsets(layers: Sequence[Folded], base: Sequence[Folded]) -> list[Folded]:

@@ -17,10 +17,11 @@ from trainer.snapshots.batches import Batch
 from trainer.snapshots.blocks import Linear, applied_at, linear_layers, put_out
 from trainer.snapshots.heads import output_tensor, weights_of
 from trainer.snapshots.live import device_of
-from trainer.snapshots.positions import Choose, Reader
+from trainer.snapshots.positions import BATCH, Choose, Reader
 from trainer.snapshots.reservoir import Rows
 
-BATCH = 256
+MOST_BYTES = 8_000_000
+"""Of what any one module puts out for a batch of rows: a large model gets fewer rows at once."""
 FEW = 8
 """Positions that tell one way to read an output from another."""
 
@@ -29,7 +30,7 @@ FEW = 8
 class Call:
     """One call of a leaf module: of linear layers also the positions [P, d] -> [P, h] they were applied at.
 
-    `order` [few, h] is the order of the units' values at the first few positions.
+    `order` [few, h] is the order of the units' values at the first few positions, `nbytes` the size of the output.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Call:
     put_out: int = 0
     dtype: torch.dtype = torch.float32
     order: Tensor | None = None
+    nbytes: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,19 +110,26 @@ def scout(model: nn.Module, batch: Batch) -> tuple[list[Call], Tensor]:
 
 
 def _call(name: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> Call:
+    size = output.numel() * output.element_size() if isinstance(output, Tensor) else 0
     if not isinstance(module, Linear) or not isinstance(output, Tensor):
-        return Call(name, module)
+        return Call(name, module, nbytes=size)
     made = put_out(module, output)
     taken = applied_at(module, args[0]) if args and isinstance(args[0], Tensor) else None
     # a convolution that is neither of size 1 nor as large as its input shares weights between places: no positions
     positions = 0 if taken is None or len(taken) != len(made) else len(made)
     width = 0 if taken is None else taken.shape[1]
-    return Call(name, module, positions, width, made.shape[1], output.dtype, order_of(made))
+    return Call(name, module, positions, width, made.shape[1], output.dtype, order_of(made), size)
 
 
 def order_of(matrix: Tensor) -> Tensor:
     """The order of the values at the first few positions: the same before and behind a softmax or an activation."""
     return matrix[:FEW].float().argsort(dim=1)
+
+
+def rows_at_once(calls: Sequence[Call], output: Tensor, rows: int) -> int:
+    """How many rows to run at once, by what the modules put out for so many."""
+    largest = max([output.numel() * output.element_size(), *(call.nbytes for call in calls)])
+    return int(min(BATCH, max(1, MOST_BYTES * rows // max(1, largest))))
 
 
 class Watcher:
@@ -142,7 +151,7 @@ class Watcher:
     ) -> Recording:
         """Record what `inputs` take in and `outputs` put out; end early once `until(rows, seconds)` is true."""
         parts, begun, count = _Parts(), time.perf_counter(), 0
-        for numbers, data in rows.batches(min(batch, rows.largest), device_of(self._model)):
+        for numbers, data in rows.batches(min(batch, rows.largest, self._reader.batch), device_of(self._model)):
             if count and until(count, time.perf_counter() - begun):
                 break
             self._add(parts, numbers, data, choose, inputs, outputs)

@@ -1,7 +1,7 @@
 """Looks at the stalled model on the samples that were kept, and chooses what a tunnel is about."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,8 +11,9 @@ from shared.constraint_checks import check_constraints
 from trainer.errors import CaptureError, DataError
 from trainer.journal import Journal
 from trainer.pool.job_template import JobTemplate
-from trainer.snapshots.blocks import Block
 from trainer.snapshots.capture import Captured, Look, look
+from trainer.snapshots.eligibility import Eligibility
+from trainer.snapshots.memory import Memory
 from trainer.snapshots.reservoir import Reservoir
 from trainer.snapshots.view import LayerView
 from trainer.stalls.policy import choose
@@ -40,18 +41,18 @@ class Found:
 class Inspector:
     """Passes kept samples through the live model; `auto` says that the policy chooses the layer.
 
-    `movable` names the layers that may move, be it as a block or behind one.
+    `eligible` says what may move now: a loop may freeze layers, or put others in their place, while it trains.
     """
 
     model: nn.Module
+    eligible: Callable[[], Mapping[str, Eligibility]]
     reservoir: Reservoir
     template: JobTemplate
     journal: Journal
     radius: AdaptiveRadius
     turns: Turns
-    movable: Sequence[str]
     auto: bool
-    _known: dict[str, Block] = field(default_factory=dict)
+    _memory: Memory = field(default_factory=Memory)
 
     def plan(self, layers: Sequence[str]) -> str:
         """One line on what will be tunnelled, from a pass over a few samples.
@@ -85,19 +86,24 @@ class Inspector:
         """One pass over at most so many kept samples."""
         if not self.reservoir.size:
             raise DataError("no samples were seen: loop over tunneller.watch(loader), or call tunneller.observe(...)")
+        found = self.eligible()
+        free = {name for name, layer in found.items() if layer.why is None}
+        if not free.intersection(layers):
+            raise CaptureError("; ".join(_why(name, found.get(name)) for name in layers))
+        known = self._memory.recall(self.model, free)
         generator = np.random.default_rng([self.template.seed, stall])
         seen = look(
             self.model,
             self.reservoir.rows(most, generator),
             self.template.plan,
-            layers=layers,
+            layers=[name for name in layers if name in free],
             radius_of=self.radius.value,
             budget_s=budget_s,
             generator=generator,
-            movable=self.movable,
-            known=self._known,
+            movable=free,
+            known=known,
         )
-        self._known.update({name: captured.block for name, captured in seen.captured.items()})
+        known.update({name: captured.block for name, captured in seen.captured.items()})
         self.journal.capture_s += seen.seconds
         return seen
 
@@ -108,3 +114,8 @@ class Inspector:
         if not views:
             raise CaptureError(next(iter(seen.refused.values()), "no layer can be tunnelled"))
         return choose(views, {} if last else self.turns.failures) if self.auto else views[0]
+
+
+def _why(name: str, layer: Eligibility | None) -> str:
+    why = "it is no longer there" if layer is None else layer.why
+    return f"layer {name!r} cannot be tunnelled any more: {why}"

@@ -1,0 +1,124 @@
+"""What a stall costs as the backbone grows: 100k, 10M and 100M parameters under the same head.
+
+usage: python benchmarks/backbone.py [--sizes 100_000,10_000_000,100_000_000] [--stalls 5] [--json FILE]
+
+Each size is trained in processes of its own: with a tunneller whose pool answers at once (no network), and without.
+Printed are, per size: the bytes sent for a stall; the median seconds of a step() at a stall, those of the budgeted
+passes over samples in it, and what is left; and peak memory, with the tunneller less without. Everything but the
+passes has to be the same for all sizes: the model is never copied. 100M parameters take about 1.3 GB.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tests.unit.trainer.fakes import FakePool  # noqa: E402 (from a checkout, whatever is installed)
+from trainer import Tunneller  # noqa: E402
+
+INPUTS, FEATURES, CLASSES, ROWS, BATCH = 100, 64, 10, 400, 50
+STALLED = 1.0
+
+
+def network(parameters: int) -> nn.Module:
+    """A backbone of about so many parameters, in two wide layers, and a head of 64 features."""
+    width = round(parameters / (INPUTS + FEATURES + 2))
+    return nn.Sequential(
+        nn.Linear(INPUTS, width), nn.ReLU(), nn.Linear(width, FEATURES), nn.ReLU(), nn.Linear(FEATURES, CLASSES)
+    )
+
+
+def train(parameters: int, stalls: int, *, tunnelled: bool) -> dict[str, Any]:
+    """Train for some epochs; with a tunneller every step() is a stall, whose answer is looked at in the next one."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = network(parameters)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+    inputs, targets = torch.randn(ROWS, INPUTS), torch.randint(0, CLASSES, (ROWS,))
+    batches = list(zip(torch.split(inputs, BATCH), torch.split(targets, BATCH), strict=True))
+    pool, tunneller = FakePool(), None
+    if tunnelled:
+        settings: dict[str, Any] = {"patience": 1, "cooldown": 0, "min_delta": 0.0, "capture_s": 60.0}
+        tunneller = Tunneller(
+            model, optimizer=optimizer, validate=lambda: STALLED, mode="min", client=pool.client(), **settings
+        )
+    seconds, passes = [], []
+    for epoch in range(stalls + 2):
+        for batch, wanted in tunneller.watch(batches) if tunneller else batches:
+            optimizer.zero_grad(set_to_none=False)
+            nn.functional.cross_entropy(model(batch), wanted).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        if tunneller:
+            tunneller._worker.idle.wait(60)  # an answer is there before the next stall
+            before, begun = tunneller.summary(), time.perf_counter()
+            tunneller.step(STALLED)
+            took, after = time.perf_counter() - begun, tunneller.summary()
+            if epoch > 1 and after.stalls > before.stalls:
+                seconds.append(took)
+                passes.append(after.capture_s - before.capture_s + after.trial_s - before.trial_s)
+    found: dict[str, Any] = {"parameters": sum(part.numel() for part in model.parameters())}
+    if tunneller:
+        tunneller.close()
+        sent = [len(request.content) for request in pool.requests if request.method == "POST"]
+        found |= {"bytes": max(sent), "step_s": statistics.median(seconds), "passes_s": statistics.median(passes)}
+        found["rest_s"] = statistics.median(step - part for step, part in zip(seconds, passes, strict=True))
+    return found | {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def in_child(parameters: int, stalls: int, *, tunnelled: bool) -> dict[str, Any]:
+    """The same in a process of its own: a peak is a process's."""
+    command = [sys.executable, __file__, "--child", str(parameters), "--stalls", str(stalls)]
+    command += ["--tunnelled"] if tunnelled else []
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}  # what is freed is given back, or it would count
+    done = subprocess.run(command, check=True, capture_output=True, env=environment)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def main() -> None:
+    """Measure each size, print a table, and write JSON."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--sizes", default="100_000,10_000_000,100_000_000")
+    options.add_argument("--stalls", type=int, default=5)
+    options.add_argument("--json", type=Path)
+    options.add_argument("--child", type=int, help=argparse.SUPPRESS)
+    options.add_argument("--tunnelled", action="store_true", help=argparse.SUPPRESS)
+    chosen = options.parse_args()
+    if chosen.child:
+        print(json.dumps(train(chosen.child, chosen.stalls, tunnelled=chosen.tunnelled)))
+        return
+    found = []
+    for size in map(int, chosen.sizes.split(",")):
+        plain = in_child(size, chosen.stalls, tunnelled=False)
+        measured = in_child(size, chosen.stalls, tunnelled=True)
+        found.append(measured | {"beyond_mb": measured["peak_mb"] - plain["peak_mb"]})
+    table = Table("parameters", "bytes sent", "step() ms", "passes ms", "the rest ms", "peak MB", "beyond the model MB")
+    for row in found:
+        milliseconds = (f"{1000 * row[name]:.2f}" for name in ("step_s", "passes_s", "rest_s"))
+        table.add_row(
+            f"{row['parameters']:,}",
+            f"{row['bytes']:,}",
+            *milliseconds,
+            f"{row['peak_mb']:.0f}",
+            f"{row['beyond_mb']:.1f}",
+        )
+    Console().print(table)
+    if chosen.json:
+        chosen.json.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
