@@ -14,7 +14,8 @@ from torch.optim import Optimizer
 
 from trainer.lab.at_stall import AtStall, arrange
 from trainer.lab.callbacks import Callback
-from trainer.lab.methods import Method, make_optimizer, make_schedule, steps_per_epoch
+from trainer.lab.losses import Losses
+from trainer.lab.methods import Method, RateSchedule, make_optimizer, steps_per_epoch
 from trainer.lab.runs import Epoch, Run, fingerprint
 from trainer.lab.tasks import Split, Task
 from trainer.pool.client import SolverClient
@@ -29,13 +30,15 @@ class Settings:
     """How to run: epochs and layer (None: the task's own), the selection metric to stop at, and how to tunnel.
 
     `until_stalled` (None: the task's own) ends a run after so many epochs in which the selection metric gained less
-    than a thousandth of itself or a millionth of its first value; `most_s` ends it after so many seconds.
+    than a thousandth of itself or a millionth of its first value; `most_s` ends it after so many seconds, `most_cpu_s`
+    after so many that this process has had the CPU for.
     """
 
     epochs: int | None = None
     target_metric: float | None = None
     until_stalled: int | None = None
     most_s: float | None = None
+    most_cpu_s: float | None = None
     layer: str | None = None
     sync: bool = False
     fanout: int = 1
@@ -61,24 +64,24 @@ def train(
     torch.manual_seed(seed)
     model = task.model()
     optimizer = make_optimizer(method, model, task.defaults)
-    schedule = make_schedule(method, optimizer, task)
+    losses = method.losses(task)
     tunnelled = with_layer(task, settings.layer)
     at_stall = arrange(method, tunnelled, model, optimizer, seed=seed, client=client, **_tunnelling(settings, seed))
     tunneller_began = clock.seconds()
     best, epochs, interrupted, polished = Best(model, task), list[Epoch](), False, False
     shuffle = torch.Generator().manual_seed(seed)
     limit = settings.epochs or task.defaults.epochs
+    schedule = RateSchedule(method, optimizer, task, limit)
     callback.on_begin(task, method, seed, limit)
     try:
         for number in range(1, limit + 1):
             begun = clock.seconds()
             for batch in _batches(task, shuffle, len(task.train) if method.full_batch else task.defaults.batch_size):
-                optimizer.step(partial(_slope, task, model, optimizer, batch))
+                optimizer.step(partial(_slope, task, model, optimizer, losses, batch))
             score, ended = best.update(), clock.seconds()
             if changed := at_stall.step(score):
                 score = best.update()
-            if schedule:
-                schedule.step(score)
+            schedule.step(score)
             best.count()
             epochs.append(Epoch(number, begun, ended, score, changed))
             callback.on_epoch(epochs[-1])
@@ -108,11 +111,15 @@ class Clock:
     """Seconds since it was made."""
 
     def __init__(self) -> None:
-        self._began = time.monotonic()
+        self._began, self._cpu_began = time.monotonic(), time.process_time()
 
     def seconds(self) -> float:
         """Seconds until now."""
         return time.monotonic() - self._began
+
+    def cpu_seconds(self) -> float:
+        """Seconds of CPU that all threads of this process have had until now."""
+        return time.process_time() - self._cpu_began
 
 
 class Best:
@@ -167,7 +174,8 @@ def _over(task: Task, settings: Settings, best: Best, clock: Clock) -> bool:
     """Whether a run has stalled for good, or its time is up."""
     patience = settings.until_stalled or task.defaults.until_stalled
     stalled = patience is not None and best.waited >= patience
-    return stalled or (settings.most_s is not None and clock.seconds() >= settings.most_s)
+    late = settings.most_s is not None and clock.seconds() >= settings.most_s
+    return stalled or late or (settings.most_cpu_s is not None and clock.cpu_seconds() >= settings.most_cpu_s)
 
 
 def _batches(task: Task, shuffle: torch.Generator, size: int) -> Iterator[Split]:
@@ -176,10 +184,10 @@ def _batches(task: Task, shuffle: torch.Generator, size: int) -> Iterator[Split]
         yield task.train[chosen]
 
 
-def _slope(task: Task, model: nn.Module, optimizer: Optimizer, batch: Split) -> float:
+def _slope(task: Task, model: nn.Module, optimizer: Optimizer, losses: Losses | None, batch: Split) -> float:
     """The loss on a batch, its gradient left in the parameters."""
     optimizer.zero_grad()
-    loss = task.loss(model(batch.inputs), batch.targets, batch.weights)
+    loss = task.loss(model(batch.inputs), batch.targets, batch.weights, losses)
     loss.backward()  # type: ignore[no-untyped-call]
     return loss  # type: ignore[return-value]  # optimizers take what is like a number
 
