@@ -64,7 +64,7 @@ def refit(task: Task, model: nn.Module) -> Iterator[None]:
             loss.backward()  # type: ignore[no-untyped-call]
             return loss.item()
 
-        optimizer.step(slope)
+        optimizer.step(slope)  # type: ignore[no-untyped-call]
         yield
 
 

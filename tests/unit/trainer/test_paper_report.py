@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.headline_report import first_time, mean_curve, seed_times, tables, times
+from benchmarks.headline.paper_report import first_time, mean_curve, seed_times, tables, times
 
 
 def record(method: str, seed: int, test: float, curve: list[tuple[float, float]]) -> dict[str, object]:
