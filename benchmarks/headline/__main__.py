@@ -4,7 +4,8 @@ usage: python -m benchmarks.headline [--quick] [--only NAME ...] [--seeds N] [--
 
 For each case and seed the hybrid is run first; its CPU seconds, the solver's included, are the budget of everybody
 else, who begin anew from new weights until it is used up, and the best start on selection and validation data is kept.
-Writes runs.jsonl (one line a run), tables.md and headline.png; a run that is there is not made again.
+Writes runs.jsonl (one line a run), tables.md and headline.png, and the tables into docs/headline.md. A run that is
+there is not made again, unless code that it depends on has changed.
 """
 
 import argparse
@@ -19,9 +20,10 @@ from benchmarks.headline.matrix import FULL_SEEDS, QUICK_SEEDS, Plan, cases, pla
 from benchmarks.headline.plots import write_plot
 from benchmarks.headline.pool import Solver, solver
 from benchmarks.headline.run import run
-from benchmarks.headline.tables import document
+from benchmarks.headline.tables import document, replaced
 from trainer.lab.experiment import warm_up
 
+DOCS = ROOT / "docs" / "headline.md"
 RESULTS = ROOT / "benchmarks" / "results" / "headline"
 
 
@@ -50,6 +52,8 @@ def main() -> None:
     records = [record for key in keys if (record := cache.get(key))]
     text = document(records)
     (folder / "tables.md").write_text(text)
+    if folder.parent == RESULTS and not arguments.only:
+        in_docs(folder.name, text)
     write_plot(records, folder / "headline.png")
     print(text)
 
@@ -58,19 +62,27 @@ def make_all(
     hybrid: Plan, others: list[Plan], cache: Cache, data_dir: Path | None, pool: Solver
 ) -> list[dict[str, Any]]:
     """The hybrid's run, whose cost is the budget, and the others' on the same seed: from the cache, or made now."""
-    key = cache.key(hybrid, None)
-    first = cache.get(key) or cache.put(key, run(hybrid, data_dir, None, pool))
-    made = [first]
-    for plan in others:
-        key = cache.key(plan, None if plan.is_hybrid else first["key"])
-        record = cache.get(key)
-        if record is None:
-            record = cache.put(key, run(plan, data_dir, first["cpu_s"], pool if plan.is_hybrid else None))
-            print(
-                f"{plan.case.name} {plan.label} {plan.seed}: {record['test']:.4g}, {record['cpu_s']:.1f} s", flush=True
-            )
-        made.append(record)
-    return made
+    first = make(hybrid, None, cache, data_dir, pool)
+    return [first, *(make(plan, None if plan.is_hybrid else first, cache, data_dir, pool) for plan in others)]
+
+
+def make(
+    plan: Plan, budget: dict[str, Any] | None, cache: Cache, data_dir: Path | None, pool: Solver
+) -> dict[str, Any]:
+    """One run, from the cache or made now; `budget` is the run that says what it may cost."""
+    key = cache.key(plan, budget["key"] if budget else None)
+    kept = cache.get(key)
+    if kept is not None:
+        return kept
+    record = cache.put(key, run(plan, data_dir, budget["cpu_s"] if budget else None, pool if plan.is_hybrid else None))
+    what = f"{record['case']}, {record['method']}, seed {record['seed']}"
+    print(f"{what}: {record['test']:.4g} in {record['cpu_s']:.1f} s, adopted {record['adopted']}", flush=True)
+    return record
+
+
+def in_docs(mode: str, text: str) -> None:
+    """Put the tables of a mode into the guide, where it has a place for them."""
+    DOCS.write_text(replaced(DOCS.read_text(), mode, text))
 
 
 if __name__ == "__main__":

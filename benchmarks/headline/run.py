@@ -118,7 +118,10 @@ def _out(run: Run) -> float:
 
 def _train(task: Task, method: Method, seed: int, settings: Settings, solver: Solver | None = None) -> Run:
     client = solver.client if solver else None
-    return train(task, method, seed=seed, settings=settings, callback=Callback(), client=client)
+    found = train(task, method, seed=seed, settings=settings, callback=Callback(), client=client)
+    if found.interrupted:  # a run that was cut short is no result
+        raise KeyboardInterrupt
+    return found
 
 
 def _task(case: Case, seed: int, data_dir: Path | None) -> Task:

@@ -118,6 +118,18 @@ def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
+def marks(mode: str) -> tuple[str, str]:
+    """Between what the tables of a mode stand in the guide."""
+    return f"<!-- {mode}: written by `python -m benchmarks.headline` -->\n\n", f"\n<!-- end of {mode} -->"
+
+
+def replaced(guide: str, mode: str, text: str) -> str:
+    """The guide with other tables of a mode; as it was if it has no place for them."""
+    begin, end = marks(mode)
+    before, found, rest = guide.partition(begin)
+    return f"{before}{begin}{text}{end}{rest.partition(end)[2]}" if found else guide
+
+
 def document(records: Sequence[Record]) -> str:
     """All of it."""
     seeds = len({record["seed"] for record in records})
