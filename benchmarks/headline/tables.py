@@ -108,8 +108,9 @@ def ablation(records: Sequence[Record]) -> str:
             found, whole = values(records, case, method), values(records, case, "hybrid")
             p = "" if method == "hybrid" else f"{paired_p(found, whole):.2g}"
             adopted = f"{np.mean(values(records, case, method, 'adopted')):.1f}"
-            rows.append([case, method, shown(records, case, method), adopted, p])
-    return markdown(["task", "what answers", "test", "adopted", "p against all of it"], rows) if rows else ""
+            cost = f"{np.mean(values(records, case, method, 'cpu_s')):.1f}"
+            rows.append([case, method, shown(records, case, method), adopted, cost, p])
+    return markdown(["task", "what answers", "test", "adopted", "CPU s", "p against all of it"], rows) if rows else ""
 
 
 def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
