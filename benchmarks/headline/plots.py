@@ -8,6 +8,7 @@ import matplotlib as mpl
 
 mpl.use("agg")
 from matplotlib import pyplot as plt
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
 from benchmarks.headline.significance import interval
 from benchmarks.headline.tables import OURS, higher_is_better, names, ranked, values
@@ -30,6 +31,10 @@ def write_plot(records: Sequence[dict[str, Any]], path: Path) -> None:
             axis.plot(found.mean, place, "o", color=colour, markersize=5)
         accuracy = higher_is_better(records, case)
         axis.set(title=case, xlabel="test accuracy" if accuracy else "test MSE", xscale="linear" if accuracy else "log")
+        if not accuracy:
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+            axis.xaxis.set_minor_locator(NullLocator())
         axis.set_yticks(range(len(methods)), methods, fontsize=8)
     figure.tight_layout()
     figure.savefig(path, dpi=90)

@@ -9,6 +9,7 @@ from benchmarks.headline.significance import interval, paired_p
 
 Record = dict[str, Any]
 OURS = ("hybrid", "hybrid-gce")
+SURE = 0.05
 
 
 def values(records: Sequence[Record], case: str, method: str, field: str = "test") -> list[float]:
@@ -83,7 +84,11 @@ def score_line(records: Sequence[Record]) -> str:
     found = [verdict(records, case, "hybrid") for case in names(records, "case")]
     words = [row[-1] for row in found]
     counts = ", ".join(f"{words.count(word)} {word}" for word in ("won", "lost", "tie"))
-    return f"The hybrid against the best baseline of each task, in means: {counts}, of {len(words)}.\n"
+    sure = sum(float(row[-2]) < SURE for row in found)
+    return (
+        f"The hybrid against the best baseline of each task, in means: {counts}, of {len(words)}; "
+        f"with p below {SURE:g}: {sure}.\n"
+    )
 
 
 def all_methods(records: Sequence[Record]) -> str:
@@ -121,14 +126,15 @@ def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def marks(mode: str) -> tuple[str, str]:
     """Between what the tables of a mode stand in the guide."""
-    return f"<!-- {mode}: written by `python -m benchmarks.headline` -->\n\n", f"\n<!-- end of {mode} -->"
+    return f"<!-- {mode}: written by `python -m benchmarks.headline` -->", f"<!-- end of {mode} -->"
 
 
 def replaced(guide: str, mode: str, text: str) -> str:
     """The guide with other tables of a mode; as it was if it has no place for them."""
     begin, end = marks(mode)
-    before, found, rest = guide.partition(begin)
-    return f"{before}{begin}{text}{end}{rest.partition(end)[2]}" if found else guide
+    before, begun, rest = guide.partition(begin)
+    _, ended, behind = rest.partition(end)
+    return f"{before}{begin}\n\n{text}\n{end}{behind}" if begun and ended else guide
 
 
 def document(records: Sequence[Record]) -> str:

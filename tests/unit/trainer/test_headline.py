@@ -145,11 +145,12 @@ def test_the_ablation_shows_each_stand_in() -> None:
 
 
 def test_tables_replace_those_that_are_there() -> None:
-    """And only between their own marks."""
+    """And only between their own marks; where one of the two is missing nothing is touched."""
     begin, end = marks("quick")
-    guide = f"before {begin}old{end} after {begin[:8]}"
-    assert replaced(guide, "quick", "new") == f"before {begin}new{end} after {begin[:8]}"
+    guide = f"before {begin}\n{end} after {begin[:8]}"
+    assert replaced(guide, "quick", "new") == f"before {begin}\n\nnew\n{end} after {begin[:8]}"
     assert replaced(guide, "full", "new") == guide
+    assert replaced(f"{begin} after", "quick", "new") == f"{begin} after"
     assert markdown(["a"], [["1"]]) == "| a |\n| --- |\n| 1 |\n"
 
 
