@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test test-browser test-containers check install chaos bench-ablation bench-abuse bench-exactness bench-headline \
 	bench-limits bench-nasty \
-	bench-overlap bench-rivals bench-service bench-solver clean
+	bench-overlap bench-paper bench-rivals bench-service bench-solver clean
 
 SNAPSHOTS ?= benchmarks/snapshots
 TIME ?= 60
@@ -42,8 +42,11 @@ bench-exactness: $(READY)  ## 10,000 random tiny jobs and 500 hidden blocks agai
 	$(BIN)/python benchmarks/exactness.py --instances 10000 --seed 1
 	$(BIN)/python benchmarks/exactness_blocks.py --instances 500 --seed 1
 
-bench-headline: $(READY)  ## what hidden layers are worth: the paper's regressions, ten seeds, about 40 minutes
-	$(BIN)/python benchmarks/headline.py --seeds 10
+bench-headline: $(READY)  ## the hybrid against practitioners' best, at the same cost; QUICK=--quick takes minutes; needs GDSOLVER_DATA
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.headline $(QUICK)
+
+bench-paper: $(READY)  ## what hidden layers are worth: the paper's regressions, ten seeds, about 40 minutes
+	$(BIN)/python -m benchmarks.headline.paper --seeds 10
 
 bench-limits: $(READY)  ## 500 random jobs: do they end by their limit and their cancel, and is every number finite
 	$(BIN)/python benchmarks/limits.py --jobs 500 --json benchmarks/results/limits.json

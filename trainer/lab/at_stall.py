@@ -1,4 +1,4 @@
-"""What a method does when GD stalls: nothing, restart the optimizer, begin anew, or tunnel."""
+"""What a method does when GD stalls: nothing, restart the optimizer, begin anew, renew dead units, or tunnel."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -10,7 +10,9 @@ from torch.optim import Optimizer
 
 from trainer.events import Event, Summary
 from trainer.journal import OnEvent
+from trainer.lab.finishing import FINISHES, Finish
 from trainer.lab.methods import Method
+from trainer.lab.redo import Redo
 from trainer.lab.states import State, copy_state, write_state
 from trainer.lab.tasks import Task
 from trainer.pool.client import SolverClient
@@ -193,6 +195,10 @@ def arrange(
     if method.at_stall == "nothing":
         return Nothing()
     detector = partial(StallDetector, defaults.patience, defaults.min_delta, COOLDOWN, task.mode, defaults.delta_mode)
+    if method.at_stall in FINISHES:
+        return Finish(task, model, FINISHES[method.at_stall])
+    if method.at_stall == "redo":
+        return Redo(task, model, optimizer, detector())
     if method.at_stall == "renew":
         return Renew(task, model, optimizer, detector)
     if method.at_stall == "restart":

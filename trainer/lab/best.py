@@ -20,7 +20,11 @@ class Clock:
     """Seconds since it was made."""
 
     def __init__(self) -> None:
-        self._began = time.monotonic()
+        self._began, self._cpu_began = time.monotonic(), time.process_time()
+
+    def cpu_seconds(self) -> float:
+        """Seconds of CPU that all threads of this process have had until now."""
+        return time.process_time() - self._cpu_began
 
     def seconds(self) -> float:
         """Seconds until now."""

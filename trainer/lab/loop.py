@@ -14,7 +14,8 @@ from trainer.lab.at_stall import AtStall, arrange
 from trainer.lab.best import Best, Clock
 from trainer.lab.callbacks import Callback
 from trainer.lab.checkpoint import Checkpoint, digest
-from trainer.lab.methods import Method, make_optimizer, make_schedule, steps_per_epoch
+from trainer.lab.losses import Losses
+from trainer.lab.methods import Method, RateSchedule, make_optimizer, steps_per_epoch
 from trainer.lab.runs import Epoch, Run, fingerprint
 from trainer.lab.tasks import Split, Task
 from trainer.pool.client import SolverClient
@@ -25,14 +26,16 @@ class Settings:
     """How to run: epochs and layer (None: the task's own), the selection metric to stop at, and how to tunnel.
 
     `until_stalled` (None: the task's own) ends a run after so many epochs in which the selection metric gained less
-    than a thousandth of itself or a millionth of its first value; `most_s` ends it after so many seconds. `checkpoint`
-    is the file that the run's state is written to as it goes; with `resume` it goes on from there, if there is one.
+    than a thousandth of itself or a millionth of its first value; `most_s` ends it after so many seconds, `most_cpu_s`
+    after so many that this process has had the CPU for. `checkpoint` is the file that the run's state is written to as
+    it goes; with `resume` it goes on from there, if there is one.
     """
 
     epochs: int | None = None
     target_metric: float | None = None
     until_stalled: int | None = None
     most_s: float | None = None
+    most_cpu_s: float | None = None
     layer: str | None = None
     sync: bool = False
     fanout: int = 1
@@ -86,7 +89,7 @@ class _Training:
         self.task, self.method, self.seed, self.settings, self.callback = task, method, seed, settings, callback
         self.model = task.model()
         self.optimizer = make_optimizer(method, self.model, task.defaults)
-        self.schedule = make_schedule(method, self.optimizer, task)
+        self.losses = method.losses(task)
         self.at_stall = arrange(
             method,
             with_layer(task, settings.layer),
@@ -101,6 +104,7 @@ class _Training:
         self.best, self.epochs = Best(self.model, task), list[Epoch]()
         self.shuffle = torch.Generator().manual_seed(seed)
         self.limit = settings.epochs or task.defaults.epochs
+        self.schedule = RateSchedule(method, self.optimizer, task, self.limit)
         self.checkpoint = settings.checkpoint and Checkpoint(settings.checkpoint, self._about())
         self.polished, self.interrupted, self.resumed_after = False, False, 0
 
@@ -142,6 +146,7 @@ class _Training:
             or best.is_as_good_as(settings.target_metric)
             or (patience is not None and best.waited >= patience)
             or (settings.most_s is not None and self.clock.seconds() >= settings.most_s)
+            or (settings.most_cpu_s is not None and self.clock.cpu_seconds() >= settings.most_cpu_s)
         )
 
     def epoch(self) -> None:
@@ -149,12 +154,11 @@ class _Training:
         begun, task = self.clock.seconds(), self.task
         size = len(task.train) if self.method.full_batch else task.defaults.batch_size
         for batch in _batches(task, self.shuffle, size):
-            self.optimizer.step(partial(_slope, task, self.model, self.optimizer, batch))
+            self.optimizer.step(partial(_slope, task, self.model, self.optimizer, self.losses, batch))
         score, ended = self.best.update(), self.clock.seconds()
         if changed := self.at_stall.step(score):
             score = self.best.update()
-        if self.schedule:
-            self.schedule.step(score)
+        self.schedule.step(score)
         self.best.count()
         self.epochs.append(Epoch(len(self.epochs) + 1, begun, ended, score, changed))
         self.callback.on_epoch(self.epochs[-1])
@@ -182,7 +186,7 @@ class _Training:
             "model": self.model.state_dict(),
             "gradients": gradients,
             "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict() if self.schedule else None,
+            "schedule": self.schedule.state_dict(),
             "at_stall": self.at_stall.state_dict(),
             "best": self.best.state_dict(),
             "epochs": [astuple(epoch) for epoch in self.epochs],
@@ -198,8 +202,7 @@ class _Training:
         for name, gradient in state["gradients"].items():
             self.model.get_parameter(name).grad = gradient
         self.optimizer.load_state_dict(state["optimizer"])
-        if self.schedule:
-            self.schedule.load_state_dict(state["schedule"])
+        self.schedule.load_state_dict(state["schedule"])
         self.at_stall.load_state_dict(state["at_stall"])
         self.best.load_state_dict(state["best"])
         self.epochs = [Epoch(*values) for values in state["epochs"]]
@@ -245,10 +248,10 @@ def _batches(task: Task, shuffle: torch.Generator, size: int) -> Iterator[Split]
         yield task.train[chosen]
 
 
-def _slope(task: Task, model: nn.Module, optimizer: Optimizer, batch: Split) -> float:
+def _slope(task: Task, model: nn.Module, optimizer: Optimizer, losses: Losses | None, batch: Split) -> float:
     """The loss on a batch, its gradient left in the parameters."""
     optimizer.zero_grad()
-    loss = task.loss(model(batch.inputs), batch.targets, batch.weights)
+    loss = task.loss(model(batch.inputs), batch.targets, batch.weights, losses)
     loss.backward()  # type: ignore[no-untyped-call]
     return loss  # type: ignore[return-value]  # optimizers take what is like a number
 

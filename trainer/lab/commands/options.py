@@ -31,7 +31,8 @@ TaskName = Annotated[
     str,
     typer.Argument(
         metavar="TASK",
-        help="digits, mnist, fashion-mnist, identity, affine, polynomial, formula, csv:FILE or uci:NAME.",
+        help="digits, mnist, fashion-mnist, cifar10, cifar10-paper, adult, california-housing, identity, affine, "
+        "polynomial, formula, csv:FILE or uci:NAME.",
     ),
 ]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="A job's id, or the first characters of it.")]
@@ -104,7 +105,9 @@ Json = Annotated[Path | None, typer.Option("--json", help="Write what was printe
 DataDir = Annotated[
     Path | None,
     typer.Option(
-        "--data-dir", envvar="GDSOLVER_DATA", help="Folder with mnist/, fashion-mnist/, uci/ in their official files."
+        "--data-dir",
+        envvar="GDSOLVER_DATA",
+        help="Folder with mnist/, cifar-10-batches-bin/, adult/, uci/ and so on in their official files.",
     ),
 ]
 Run = Annotated[str | None, typer.Option("--run", help="The run that jobs belong to.")]

@@ -52,7 +52,7 @@ def train(
     task: given.TaskName,
     *,
     method: Annotated[
-        str, typer.Option("--method", help="hybrid, sgd, sgd-lrs, adam, adam-lrs, adam-renew, lbfgs or restart.")
+        str, typer.Option("--method", help="One of those that docs/trainer.md lists: hybrid, sgd, adam, lbfgs, ...")
     ] = "hybrid",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")] = 0,
     resume: given.Resume = False,

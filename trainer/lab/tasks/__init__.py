@@ -7,14 +7,19 @@ from shared.snapshot import Task as Kind
 from trainer.errors import TaskError
 from trainer.lab.tables.reading import Reading
 from trainer.lab.tasks.base import Defaults, Split, Task, Tunnel, with_fraction, with_label_noise
+from trainer.lab.tasks.cifar import cifar
 from trainer.lab.tasks.digits import digits
 from trainer.lab.tasks.images import URLS, images
+from trainer.lab.tasks.known_tables import adult, california
 from trainer.lab.tasks.models import with_hidden, with_model
 from trainer.lab.tasks.synthetic import FUNCTIONS, synthetic
 from trainer.lab.tasks.table import table
 from trainer.lab.tasks.uci import uci
 
-NAMES = ("digits", "mnist", "fashion-mnist", "identity", "affine", "polynomial", "formula", "csv:FILE", "uci:NAME")
+NAMES = (
+    *("digits", "mnist", "fashion-mnist", "cifar10", "cifar10-paper", "adult", "california-housing"),
+    *("identity", "affine", "polynomial", "formula", "csv:FILE", "uci:NAME"),
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,10 @@ def _plain(request: Request, seed: int) -> Task:
         return uci(name.removeprefix("uci:"), seed, request.data_dir, fraction)
     if request.reading != Reading():
         raise TaskError(f"{name} is no table; only csv:FILE has columns to choose from", field="TASK")
+    if name == "adult":
+        return adult(seed, request.data_dir, fraction)
+    if name == "california-housing":
+        return california(seed, request.data_dir, fraction)
     return with_fraction(_named(request, seed), fraction, seed)
 
 
@@ -66,6 +75,8 @@ def _named(request: Request, seed: int) -> Task:
         return synthetic(name, seed)
     if name in URLS:
         return images(name, seed, request.data_dir)
+    if name in ("cifar10", "cifar10-paper"):
+        return cifar(name, seed, request.data_dir)
     raise TaskError(f"there is no task {name!r}; choose one of {', '.join(NAMES)}", field="TASK")
 
 

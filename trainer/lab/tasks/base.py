@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from shared.objectives import ObjectiveName
 from shared.snapshot import Task as Kind
 from trainer.errors import TaskError
+from trainer.lab.losses import Losses
 from trainer.stalls.detector import DeltaMode, Mode
 
 SplitName = Literal["train", "selection", "validation", "test"]
@@ -53,6 +54,8 @@ class Defaults:
     batch_size: int = 32
     sgd_lr: float = 0.1
     adam_lr: float = 1e-3
+    weight_decay: float = 1e-2
+    """AdamW's; the others have none."""
     patience: int = 5
     min_delta: float = 1e-3
     """Least gain that ends a plateau or lets an answer in, in the metric's units or as a share of it (`delta_mode`)."""
@@ -132,8 +135,16 @@ class Task:
         """
         return 0.5 * (self.score(model, self.selection) + self.score(model, self.validation))
 
-    def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-        """What GD minimises: the mean of cross-entropy or squared error, each sample's times its weight."""
+    def loss(
+        self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, each: Losses | None = None
+    ) -> Tensor:
+        """What GD minimises: the mean of cross-entropy or squared error, each sample's times its weight.
+
+        `each` gives every sample another loss [N] instead.
+        """
+        if each is not None:
+            found = each(outputs, targets)
+            return found.mean() if weights is None else (weights @ found) / len(weights)
         if self.kind == "classification":
             losses = partial(nn.functional.cross_entropy, outputs, targets)
         else:

@@ -1,6 +1,6 @@
 """What tunnelling hidden layers is worth: the paper's four regressions, all methods, many seeds, end to end.
 
-usage: python benchmarks/headline.py [--tasks identity ...] [--seeds 10] [--results DIR]
+usage: python -m benchmarks.headline.paper [--tasks identity ...] [--seeds 10] [--results DIR]
 
 Every method trains once per seed until its selection error has stalled for good; the hybrid does so against a pool of
 its own (gateway, Redis, one solver worker). Then every baseline gets the wall time that the hybrid took on that seed,
@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -22,9 +21,7 @@ from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from benchmarks.headline_report import tables, write_plot
+from benchmarks.headline.paper_report import tables, write_plot
 from trainer.lab.callbacks import Callback
 from trainer.lab.experiment import warm_up
 from trainer.lab.loop import Settings, train
@@ -34,7 +31,7 @@ from trainer.lab.tasks import Request, Task, load_task
 from trainer.pool.client import SolverClient
 from trainer.pool.embedded import embedded_pool
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 TASKS = ("identity", "affine", "polynomial", "formula")
 BASELINES = ("sgd", "sgd-lrs", "adam", "adam-lrs")
 NEW_WEIGHTS = 1000
@@ -109,7 +106,7 @@ def main() -> None:
     torch.set_num_threads(1)
     warm_up()
     about = {
-        "command": f"python benchmarks/headline.py --tasks {' '.join(arguments.tasks)} --seeds {arguments.seeds}",
+        "command": f"python -m benchmarks.headline.paper --tasks {' '.join(arguments.tasks)} --seeds {arguments.seeds}",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cores": os.cpu_count(),

@@ -1,0 +1,41 @@
+"""How the headline experiment reads its curves."""
+
+import numpy as np
+import pytest
+
+from benchmarks.headline.paper_report import first_time, mean_curve, seed_times, tables, times
+
+
+def record(method: str, seed: int, test: float, curve: list[tuple[float, float]]) -> dict[str, object]:
+    fields = {"selection": test, "validation": test, "seconds": curve[-1][0], "validation_at_first_answer": 1.0}
+    return {"task": "t", "method": method, "seed": seed, "test": test, "curve": curve} | fields
+
+
+RUNS = [
+    record("adam", 0, 0.5, [(1, 1.0), (2, 0.5), (3, 0.6)]),
+    record("adam", 1, 0.1, [(1, 0.9), (4, 0.1)]),
+    record("hybrid", 0, 0.1, [(1, 1.0), (1.5, 0.1)]),
+    record("hybrid", 1, 0.1, [(1, 0.9), (2.5, 0.1)]),
+]
+
+
+def test_mean_curves_are_of_the_best_so_far() -> None:
+    """A run that has ended keeps its best; a run that has not begun stands at its first epoch."""
+    grid, values = mean_curve(RUNS[:2])
+    np.testing.assert_allclose(grid, [1, 2, 3, 4])
+    np.testing.assert_allclose(values, [0.95, 0.7, 0.7, 0.3])
+
+
+def test_times_are_to_within_a_hundredth_of_the_best_baseline() -> None:
+    """For the means over seeds, and for every seed against its own."""
+    assert times(RUNS, "t") == ("adam", 4.0, 2.5)
+    assert seed_times(RUNS, "t") == [(2.0, 1.5), (4.0, 2.5)]
+    assert first_time(np.array([1.0]), np.array([1.0]), 0.5) == float("inf")
+
+
+def test_the_tables_say_what_was_gained() -> None:
+    """0.1 against 0.3 is two thirds lower, and 2.5 s against 4 s is 38 % shorter."""
+    text = tables(RUNS, [dict(entry, runs=2) for entry in RUNS[:2]])
+    assert "| mean |  |  | 66.7 % |" in text
+    assert "38 %" in text
+    assert pytest.approx(1 - 2.5 / 4) == 0.375
