@@ -170,7 +170,7 @@ def test_the_last_tunnel_comes_before_the_last_checkpoint(tmp_path: Path) -> Non
         {"precision": "bf16-true"},
         {"limit_val_batches": 2, "limit_train_batches": 4},
     ],
-    ids=lambda options: "-".join(options),
+    ids="-".join,
 )
 @pytest.mark.parametrize("monitor", [None, "val_loss"])
 def test_the_best_checkpoint_is_polished_however_a_fit_ends(
