@@ -26,7 +26,14 @@ def _finite(value: float) -> float:
 
 
 Finite = Annotated[float, AfterValidator(_finite)]
-FiniteStrict = Annotated[StrictFloat, AfterValidator(_finite)]
+
+
+def _not_infinite(value: float) -> float:
+    """A solver's parameter; NaN is out of every range, and is refused with the parameter's own."""
+    return value if math.isnan(value) else _finite(value)
+
+
+StrictReal = Annotated[StrictFloat, AfterValidator(_not_infinite)]
 Positive = Annotated[float, Field(gt=0), AfterValidator(_finite)]
 HalfWidth = Annotated[float, Field(gt=0, le=LARGEST), AfterValidator(_finite)]
 TailRadius = Annotated[float, Field(ge=0, le=LARGEST), AfterValidator(_finite)]
@@ -67,7 +74,7 @@ class SolverOptions(Contract):
     backend: Literal["scip", "highs"] = "scip"
     formulation: Literal["compact", "reference"] = "compact"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    params: dict[str, StrictBool | Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | FiniteStrict] = Field(
+    params: dict[str, StrictBool | Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | StrictReal] = Field(
         default_factory=dict, max_length=200
     )
 

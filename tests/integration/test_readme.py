@@ -44,8 +44,7 @@ def test_a_dead_network_is_freed(pool: RunningPool, tmp_path: Path) -> None:
 def test_the_python_example_runs(pool: RunningPool, tmp_path: Path) -> None:
     """The README's training loop runs to its end against a pool."""
     script = tmp_path / "example.py"
-    script.write_text(block("python", "Tunneller"))
-    environment = {**os.environ, "GDSOLVER_GATEWAY": pool.url}
+    script.write_text(block("python", "Tunneller").replace(ADDRESS, pool.url))
     done = subprocess.run(
         [sys.executable, str(script)],
         check=False,
@@ -53,7 +52,6 @@ def test_the_python_example_runs(pool: RunningPool, tmp_path: Path) -> None:
         text=True,
         timeout=150,
         cwd=ROOT,
-        env=environment,
     )
     assert done.returncode == 0, done.stderr
     jobs = re.search(r"(\d+) jobs, (\d+) answers", done.stdout)
