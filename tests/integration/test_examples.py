@@ -54,29 +54,29 @@ def test_an_example_is_hardly_longer_than_without_us(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["lightning_fit", "huggingface_trainer", "skorch_net"])
 def test_a_library_tunnels(name: str, pool: RunningPool, tmp_path: Path) -> None:
-    """In a loop of a library's own answers arrive and are decided on; which are adopted is validation's to say."""
-    assert ": answer " in run(name, pool, tmp_path)
+    """In a loop of a library's own an answer is adopted."""
+    assert ": answer adopted, " in run(name, pool, tmp_path)
 
 
 def test_a_plain_loop_ends_lower(pool: RunningPool, tmp_path: Path) -> None:
-    """The last tunnel never raises the validation error of a loop of one's own, and hardly ever the test error."""
+    """The last tunnel lowers the test error of a loop of one's own."""
     errors = [
         float(value) for value in re.findall(r"test MSE after .*: ([\d.e+-]+)", run("plain_loop", pool, tmp_path))
     ]
-    assert errors[1] <= 1.1 * errors[0]
+    assert errors[1] < errors[0]
 
 
 def test_false_labels_are_given_up(pool: RunningPool, tmp_path: Path) -> None:
-    """With false labels an answer for the last layer is decided on; no fewer validation labels are met afterwards."""
+    """An answer for the last layer comes; validation labels are met more often exactly if it is adopted."""
     said = run("label_noise", pool, tmp_path)
     shares = [float(value) for value in re.findall(r"([\d.]+) of the validation", said)]
     assert ": answer " in said
-    assert shares[1] >= shares[0]
+    assert (shares[1] > shares[0]) == (": answer adopted, " in said)
 
 
 def test_a_floor_is_kept(pool: RunningPool, tmp_path: Path) -> None:
-    """An answer that keeps the floor is decided on; no fewer malignant cases of the test part are found afterwards."""
+    """An answer comes; more malignant cases of the test part are found exactly if it keeps the floor and is adopted."""
     said = run("constraints", pool, tmp_path)
     assert ": answer " in said
     recalls = [float(value) for value in re.findall(r"after .*'recall': ([\d.]+)", said)]
-    assert recalls[1] >= recalls[0]
+    assert (recalls[1] > recalls[0]) == (": answer adopted, " in said)

@@ -11,7 +11,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.nn.utils.parametrize import is_parametrized
 from torch.optim import Optimizer
 
-from trainer.errors import CaptureError, OptimizerError
+from trainer.errors import OptimizerError
 
 Linear = nn.Linear | nn.Conv2d
 WRAPPERS = (DistributedDataParallel, nn.DataParallel)
@@ -67,16 +67,6 @@ def unwrap_optimizer(optimizer: object) -> Optimizer:
         f"optimizer is a {_class_name(optimizer)}, which neither is nor wraps a torch.optim.Optimizer; "
         "give the torch optimizer whose step() changes the model (fastai: an OptimWrapper of one)"
     )
-
-
-def refuse_ranks() -> None:
-    """Raise CaptureError where training runs on more than one rank: adopting on one alone would drive them apart."""
-    distributed = torch.distributed
-    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
-        raise CaptureError(
-            f"training runs on {distributed.get_world_size()} ranks, whose weights would drift apart when one of them "
-            "adopts an answer; for now, train on one rank, or tunnel a saved model on one"
-        )
 
 
 def eligible(model: nn.Module, optimizer: Optimizer) -> dict[str, Eligibility]:

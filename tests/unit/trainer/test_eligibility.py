@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 from torch.optim import LBFGS, SGD, Adam, Optimizer
 
-from trainer.errors import CaptureError, OptimizerError, TrainerError
-from trainer.snapshots import eligibility
-from trainer.snapshots.eligibility import eligible, refuse_ranks, unwrap, unwrap_optimizer
+from trainer.errors import OptimizerError, TrainerError
+from trainer.snapshots.eligibility import eligible, unwrap, unwrap_optimizer
 
 
 def a_model() -> nn.Sequential:
@@ -419,7 +418,6 @@ def one_rank(tmp_path: Any) -> Iterator[None]:
 
 def test_one_rank_is_welcome(one_rank: None) -> None:
     """DistributedDataParallel of one rank is unwrapped like any wrapper."""
-    refuse_ranks()
     model = a_model()
     wrapped = nn.parallel.DistributedDataParallel(model)
     assert unwrap(wrapped) is model
@@ -436,13 +434,3 @@ def test_a_real_dtensor_is_sharded(one_rank: None) -> None:
     found = reasons(model)
     assert "sharded" in str(found["0"])
     assert found["2"] is None
-
-
-def test_several_ranks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For now, with the reason and the cure."""
-    refuse_ranks()
-    distributed = eligibility.torch.distributed
-    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(distributed, "get_world_size", lambda: 4)
-    with pytest.raises(CaptureError, match=r"4 ranks.*one rank"):
-        refuse_ranks()
