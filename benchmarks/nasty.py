@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from nasty_jobs import compressed, draw, faithful
-from oracle import ROOM, kept, optimum
+from oracle import ROOM, box, kept, optimum
 
 from shared.contracts import SolveStatus
 from shared.errors import SpecError
@@ -31,6 +31,8 @@ PROVEN = 2e-5
 BOUND = 2e-6
 POWERS = (0.0, 0.05, 0.2)
 """To which weights of samples are raised for solutions from elsewhere."""
+TRIALS = 1500
+"""Points that a random search looks at."""
 LIMITED = (SolveStatus.TIME_LIMIT, SolveStatus.MEMORY_LIMIT, SolveStatus.NODE_LIMIT, SolveStatus.INTERRUPTED)
 
 
@@ -54,7 +56,7 @@ def known(drawn):
 
 
 def _of_other_solutions(drawn):
-    """The best value of weights from elsewhere, such as those for weights of samples nearer to each other.
+    """The best value of weights from elsewhere: a random search, and the solver on weights nearer to each other.
 
     It is not below the optimum; no more is known where float64 is not enough, or where the job is not the twin's.
     """
@@ -62,8 +64,29 @@ def _of_other_solutions(drawn):
     others = [] if snapshot.sample_weight is None else [compressed(snapshot, spec, power) for power in POWERS]
     ways = [(snapshot.weight, snapshot.bias), *((one.weight, one.bias) for one in (solve(*job) for job in others))]
     values = [spec.value(snapshot, *weights) for weights in ways if kept(snapshot, spec, *weights)]
+    values.append(random_search(snapshot, spec))
     least = min(values, default=np.inf)
     return Known(least, least) if np.isfinite(least) else None
+
+
+def random_search(snapshot, spec):
+    """The least value that points of the box come to which nobody proposed; infinite where none keeps the constraints.
+
+    Uniform points, then steps from the best, of all or of a few coordinates. It knows nothing of the solver.
+    """
+    rng = np.random.default_rng(snapshot.samples)
+    low, high = box(snapshot, spec)
+    half, best, place = (high - low) / 2, np.inf, (low + high) / 2
+    for trial in range(TRIALS):
+        near = trial >= TRIALS // 3 and np.isfinite(best)
+        step = half * rng.uniform(-1, 1, half.shape) * 10.0 ** rng.uniform(-4, 0)
+        step *= rng.random(half.shape) < rng.choice([0.2, 0.5, 1.0])
+        point = np.clip(place + step, low, high) if near else rng.uniform(low, high)
+        block = point.astype(np.float32)
+        weights = block[:, :-1], None if snapshot.bias is None else block[:, -1]
+        if kept(snapshot, spec, *weights) and (value := spec.value(snapshot, *weights)) < best:
+            best, place = value, point
+    return best
 
 
 def fault(drawn, solution, found):

@@ -31,7 +31,7 @@ def optimum(snapshot, spec, *, room=0.0):
 
 def kept(snapshot, spec, weight, bias):
     """Whether float32 weights are in the box and keep every constraint."""
-    low, high = _box(snapshot, spec)
+    low, high = box(snapshot, spec)
     found = np.hstack([weight, np.zeros((len(weight), 1)) if bias is None else bias[:, None]]).astype(np.float64)
     slip = 1e-12 * (1 + np.abs(found))
     if (found < low - slip).any() or (found > high + slip).any():
@@ -127,7 +127,7 @@ def _sample_weight(snapshot):
     return np.ones(snapshot.samples) if snapshot.sample_weight is None else snapshot.sample_weight.astype(np.float64)
 
 
-def _box(snapshot, spec):
+def box(snapshot, spec):
     """Lowest and highest weights [h, d+1], biases last (fixed at 0 where there are none)."""
     h, d = snapshot.weight.shape
     own, half = np.zeros((h, d + 1)), np.zeros((h, d + 1))
@@ -162,7 +162,7 @@ class _Search:
         self.w = w
         self.h, self.d = snapshot.weight.shape
         self.size = self.h * (self.d + 1)
-        self.low, self.high = _box(snapshot, spec)
+        self.low, self.high = box(snapshot, spec)
         self.inputs = np.hstack([snapshot.inputs.astype(np.float64), np.ones((snapshot.samples, 1))])
         self.offset = np.zeros((snapshot.samples, self.h)) if snapshot.offset is None else snapshot.offset
         self.types = {constraint.type for constraint in spec.constraints}

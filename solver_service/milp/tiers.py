@@ -26,12 +26,16 @@ APART = 2.0**30
 FIRST, RISE = 2.0**8, 2.0**8
 """How far above the value weights are cut, and how much farther when heavy samples were lost at that."""
 ROUNDS = 16
+EVENED = 1 / 16
+"""The power that brings sixty decades down to four, for worst rates: there no weight can be cut."""
 ROOM = 1e-6
 """How much more margin is asked of heavy samples, per unit of what their scores add up, to outlive float32."""
 SMALLEST = float(np.finfo(np.float32).tiny)
 NOTE = "the samples' weights are far apart: solved by tiers, the heaviest first"
 WHOLE = ("max_error", *WORST, *TRIMMED)
 """Objectives that cut weights would change in another way."""
+CAPPED = ("zero_one", "ramp", "outliers")
+"""Objectives to which a sample adds its weight at most."""
 Solve = Callable[[Snapshot, JobSpec, Control, Moved | None], Solution]
 
 
@@ -48,6 +52,8 @@ def solve_by_tiers(snapshot: Snapshot, spec: JobSpec, control: Control, start: M
     job = _Tiers(snapshot, spec, control, start)
     for cap, room in job.cuts():
         job.take(*job.cut(cap, room), cap, room, solve)
+    if spec.objective in WORST and not job.over:
+        job.try_out(*job.evened(), solve)
     return job.solution()
 
 
@@ -65,14 +71,15 @@ class _Tiers:
 
     def __post_init__(self) -> None:
         self.weights = sample_weights(self.snapshot)
+        self.heaviest = float(self.weights.max())
         self.mean = self.spec.objective in MEANS
-        whole = self.spec.objective in WHOLE or any(one.type in ON_SAMPLES for one in self.spec.constraints)
-        self.rounds = 1 if whole else ROUNDS
+        self.rounds = 1 if self.spec.objective in WHOLE else ROUNDS
+        self.shares = any(one.type in ON_SAMPLES for one in self.spec.constraints)
         self.start = self.spec.value(self.snapshot, self.snapshot.weight, self.snapshot.bias)
 
     def cuts(self) -> Iterator[tuple[float, float]]:
         """Where to cut, and the room for those that are cut: again with room, or higher, where that loses some."""
-        cap, above = _power_of_two(float(self.weights.max())), FIRST
+        cap, above = _power_of_two(self.heaviest), FIRST
         yield cap, 0.0
         for _ in range(self.rounds - 1):
             before = self.value
@@ -108,11 +115,11 @@ class _Tiers:
         return _even(self.snapshot, self.spec) if self.mean else 1.0
 
     def cut(self, cap: float, room: float) -> tuple[Snapshot, JobSpec, float]:
-        """The job with weights cut to the cap, in units of it; what its values are multiplied by in the job's own."""
-        weights = np.minimum(self.weights, cap) / cap
-        single = weights.astype(np.float32)
-        single = np.where(single > weights, np.nextafter(single, np.float32(0)), single)
-        single = np.where(weights > 0, np.maximum(single, np.float32(SMALLEST)), single).astype(np.float32)
+        """The job with weights cut to the cap, in units of it; what its values are multiplied by in the job's own.
+
+        Cut weights have other shares: where a constraint asks for one, it is left out (then `take` looks at it).
+        """
+        single = self._single(cap)
         factor = cap * (float(single.astype(np.float64).sum()) / float(self.weights.sum()) if self.mean else 1.0)
         if self.spec.objective in WHOLE:
             factor = 1.0
@@ -121,36 +128,74 @@ class _Tiers:
             if one.type == "movement_cost"
             else one
             for one in self.spec.constraints
+            if cap >= self.heaviest or one.type not in ON_SAMPLES
         ]
-        limits = self.spec.limits
-        half = self.control.elapsed + 0.5 * max(0.0, limits.time_s - self.control.elapsed)
-        time_s = limits.time_s if self.rounds == 1 else half
-        update = {
-            "l2": self.spec.l2 / factor,
-            "constraints": priced,
-            "limits": limits.model_copy(update={"time_s": time_s}),
-        }
+        update = {"l2": self.spec.l2 / factor, "constraints": priced}
         snapshot = replace(self.snapshot, sample_weight=single)
         if room and snapshot.is_final_identity:
             snapshot = replace(snapshot, offset=_with_room(snapshot, self.spec, self.weights > cap, room))
-        return snapshot, self.spec.model_copy(update=update), factor
+        return snapshot, self._in_time().model_copy(update=update), factor
+
+    def _single(self, cap: float) -> FloatArray:
+        """The weights [N] up to the cap, in units of it: float32, rounded down, none lost to 0."""
+        weights = np.minimum(self.weights, cap) / cap
+        single = weights.astype(np.float32)
+        single = np.where(single > weights, np.nextafter(single, np.float32(0)), single)
+        return np.where(weights > 0, np.maximum(single, np.float32(SMALLEST)), single).astype(np.float32)
+
+    def _bound(self, bound: float, factor: float, cap: float) -> float:
+        """What a cut job's bound says of the job: that of cut weights as it is, less where float32 had to raise some.
+
+        With cut weights u_i and raised ones u'_i, `sum u_i l_i >= min(u_i / u'_i) sum u'_i l_i`; and at least
+        `sum u'_i l_i - sum (u'_i - u_i)` where no loss l_i is above 1.
+        """
+        weights, single = np.minimum(self.weights, cap) / cap, self._single(cap).astype(np.float64)
+        raised = single > weights
+        if not raised.any():
+            return bound * factor * (1 - 1e-9)
+        if self.spec.objective in WHOLE:
+            return 0.0
+        least = bound * float((weights[raised] / single[raised]).min())
+        if self.spec.objective in CAPPED:
+            least = max(least, bound * (1 - 1e-9) - float((single - weights)[raised].sum()))
+        return least * factor * (1 - 1e-9)
 
     def take(self, snapshot: Snapshot, spec: JobSpec, factor: float, cap: float, room: float, solve: Solve) -> None:
         """Solve one, and keep what is better; values are counted with the job's own weights."""
 
         def hear(found: IncumbentFound) -> None:
-            self._hear(found.moved, found.nodes)
+            if not self.shares or self._feasible(found.moved):
+                self._hear(found.moved, found.nodes)
 
-        within = self.control.heard_by(hear)
-        solution = solve(snapshot, spec, within, self.best)
-        self.last = solution if self.last is None or not room else self.last
+        within, relaxed = self.control.heard_by(hear), self.shares and cap < self.heaviest
+        solution = solve(snapshot, spec, within, None if room else self.best)
+        self.last = solution if self.last is None or not (room or relaxed) else self.last
         feasible = solution.result.status is not SolveStatus.INFEASIBLE and math.isfinite(
             solution.result.objective.final
         )
         if not room and feasible:
-            self.bound = max(self.bound, solution.result.objective.bound * factor * (1 - 1e-9))
+            self.bound = max(self.bound, self._bound(solution.result.objective.bound, factor, cap))
+        feasible = feasible and (not self.shares or self._feasible(solution.moved))
         value = self._hear(solution.moved, solution.result.nodes) if feasible else math.inf
         self.lost = value > 2 * solution.result.objective.final * factor
+
+    def evened(self) -> tuple[Snapshot, JobSpec]:
+        """The job with weights so near to each other that no sample is too light to be seen; its bound says nothing."""
+        weights = (self.weights / self.heaviest) ** EVENED
+        return replace(self.snapshot, sample_weight=weights.astype(np.float32)), self._in_time()
+
+    def try_out(self, snapshot: Snapshot, spec: JobSpec, solve: Solve) -> None:
+        """Keep the weights of another job where they are better here."""
+        solution = solve(snapshot, spec, self.control.heard_by(lambda _: None), self.best)
+        if self._feasible(solution.moved):
+            self._hear(solution.moved, solution.result.nodes)
+
+    def _in_time(self) -> JobSpec:
+        """The spec with half of the time that is left, or all where this is the only round."""
+        limits, elapsed = self.spec.limits, self.control.elapsed
+        half = elapsed + 0.5 * max(0.0, limits.time_s - elapsed)
+        time_s = limits.time_s if self.rounds == 1 else half
+        return self.spec.model_copy(update={"limits": limits.model_copy(update={"time_s": time_s})})
 
     def _feasible(self, moved: Moved) -> bool:
         tail = tail_with(self.snapshot, moved)

@@ -142,6 +142,44 @@ def test_the_lightest_of_samples_decades_apart_is_the_one_given_up(objective):
     assert solution.result.objective.bound <= solution.result.objective.final
 
 
+def test_the_lightest_samples_count_under_a_floor_on_the_weight_of_all():
+    """Five samples over forty decades of which all can be right, a share of their weight being asked for."""
+    snapshot = Snapshot(
+        task="classification",
+        inputs=np.float32([[-2.08, 21.04], [-9.11, 21.04], [0.1, 21.04], [11.78, 21.04], [22.3, 21.04]]),
+        targets=np.array([1, 1, 1, 2, 0]),
+        weight=np.float32([[-0.005, -0.005], [0.0273, 0.0273], [-0.0052, -0.0052]]),
+        bias=np.float32([0.447, -0.749, 0.047]),
+        sample_weight=np.float32([8.6e9, 1.06e-28, 4.25e13, 1.33e12, 6.0e-27]),
+    )
+    equal, asked = replace(snapshot, sample_weight=None), [{"type": "min_accuracy", "value": 0.2}]
+    alone = solve(equal, job("zero_one", radius=0.5, bias_radius=1.0)).result.objective
+    solution = solve(snapshot, job("zero_one", radius=0.5, bias_radius=1.0, constraints=asked))
+    assert alone.final == solution.result.objective.final == 0.0
+
+
+def test_a_bound_does_not_grow_by_weights_that_float32_cannot_hold_beside_the_heaviest():
+    """The sample that is lost weighs 1e-40 of the heaviest, which float32 cannot say, and counts as little."""
+    snapshot = Snapshot(
+        task="classification",
+        inputs=np.float32([[17346.459], [-11564.306], [28910.764], [-23128.611]]),
+        targets=np.array([2, 1, 2, 2]),
+        weight=np.float32([[-5.4045613e-05], [2.1618245e-05], [3.2427368e-05]]),
+        bias=np.float32([0.5, 0.25, -0.25]),
+        sample_weight=np.float32([4.9130296e20, 1.1434165e-19, 4.9484788e-22, 4.4711819e-23]),
+    )
+    spec = job("ramp", radius=1e-4, bias_radius=1.0, constraints=[{"type": "min_accuracy", "value": 0.75}])
+    report = solve(snapshot, spec).result.objective
+    assert report.bound <= report.final <= 2e-19
+
+
+def test_the_worst_of_classes_sees_its_lightest_samples():
+    """A sample of 1e-13 of its class is right where it can be."""
+    snapshot = _two_classes([1e10, 1e-20, 1e-3, 1e10], inputs=(-1.0, -0.9, 0.8, 1.0))
+    snapshot = replace(snapshot, weight=np.float32([[1.0]]), bias=np.float32([0.95]))
+    assert solve(snapshot, job("worst_class", radius=4.0)).result.objective.final == 0.0
+
+
 def test_means_of_weights_that_are_decades_apart_fit_the_heavy_sample_first():
     """One input decides about two samples: the heavy one is met, and the light one costs what it weighs."""
     snapshot = Snapshot(
