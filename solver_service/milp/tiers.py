@@ -28,6 +28,8 @@ FIRST, RISE = 2.0**8, 2.0**8
 ROUNDS = 16
 EVENED = 1 / 16
 """The power that brings sixty decades down to four, for worst rates: there no weight can be cut."""
+DUST = 1e-5
+"""Less than this part of what a cut sample costs is what rounding leaves of samples that should cost nothing."""
 ROOM = 1e-6
 """How much more margin is asked of heavy samples, per unit of what their scores add up, to outlive float32."""
 SMALLEST = float(np.finfo(np.float32).tiny)
@@ -91,7 +93,8 @@ class _Tiers:
             if lower >= cap:
                 return
             yield lower, 0.0
-            if self.lost and not self.over and self.snapshot.task != "regression":
+            dust = self.value < DUST * lower * self._loss / self._total
+            if (self.lost or dust) and not self.over and self.snapshot.task != "regression":
                 yield lower, ROOM
             if self.value < before * (1 - TOLERANCE):
                 cap, above = lower * 2, FIRST

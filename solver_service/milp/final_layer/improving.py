@@ -9,6 +9,7 @@ from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.control import Control
 from solver_service.milp.core.problem import Problem, Space
 from solver_service.milp.formulation.constraints.on_samples import shares_of
+from solver_service.milp.formulation.rows import nonzeros
 from solver_service.milp.heuristics.descents.long_descents import Polishing
 from solver_service.milp.heuristics.descents.rounds import Descents
 from solver_service.milp.heuristics.programs.kept_sets import KeptSets
@@ -39,6 +40,8 @@ class Improver:
     control: Control
     incumbents: Incumbents
     accounts: list[Account] = field(default_factory=list)
+    still_large: bool = False
+    """Whether descents are ahead of models after reductions, too."""
 
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng([self.spec.solver.seed, 1])
@@ -71,6 +74,9 @@ class Improver:
         """Take linear programs over kept samples in, where they are small enough for the time."""
         width = 2 * space.inputs.shape[1]
         most = FILTERED + FILTERED_PER_S * self.spec.limits.time_s
+        # A count's bound is often met at once, and what was screened away costs it nothing.
+        small = most if screened.requirements.style == "count" else LARGE
+        self.still_large = self.large and nonzeros(space, screened.requirements) >= small
         counted = screened.requirements.rows > 0 and screened.requirements.style != "linear"
         # They know nothing of shares of samples, and one step of theirs can take all of a short limit.
         fits = not shares_of(self.problem, self.problem.constraints)
@@ -78,7 +84,7 @@ class Improver:
             nothing = Budget(self.control, 0.0, 0)
             kept = KeptSets(space, screened, self.incumbents, nothing, self.spec.solver.seed, resumed=False)
             self._begin()
-            leads = not (self.large or self.problem.beyond_box)
+            leads = not (self.still_large or self.problem.beyond_box)
             self.accounts.insert(0 if leads else len(self.accounts), Account("kept sets", kept, leads))
         self._count_first(most)
 

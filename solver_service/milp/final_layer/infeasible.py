@@ -27,16 +27,21 @@ BLAME_SHARE = 0.8
 """How much of the time that is left goes into naming the constraint at fault."""
 
 
-def contradictions(snapshot: Snapshot, spec: JobSpec, problem: Problem) -> list[str]:
-    """What the box alone proves impossible, as notes; empty when a solver has to look."""
-    notes = []
+def contradictions(snapshot: Snapshot, spec: JobSpec, problem: Problem, *, shares: bool = True) -> list[str]:
+    """What the box alone proves impossible, as notes; empty when a solver has to look.
+
+    Without `shares` of samples, of which every score's range has to be known, where there is no time for that.
+    """
+    notes, asked = [], [one for one in spec.constraints if shares or one.type not in ON_SAMPLES]
     for index, constraint in enumerate(spec.constraints):
+        if constraint not in asked:
+            continue
         reason = _impossible(problem_of(snapshot, _only(spec, constraint)), constraint)
         if reason:
             notes.append(f"{_name(index, constraint)} cannot be met in this region: {reason}")
     if notes:
         return notes
-    joint = (_impossible(problem, constraint) for constraint in spec.constraints)
+    joint = (_impossible(problem, constraint) for constraint in asked)
     return [f"{TOGETHER}: {reason}" for reason in joint if reason][:1]
 
 

@@ -157,5 +157,7 @@ def allowance(job: Job) -> float:
         "mse": squared + 2 * math.sqrt(squared * best.objective),
         "max_error": float(errors.max()),
     }
-    most = MOST_ROUNDING * (best.objective + MOST_ROUNDING * job.incumbents.start)
+    # A cross-entropy has a unit of its own; other objectives have the start's.
+    unit = min(1.0, job.incumbents.start) if name == "log_loss" else job.incumbents.start
+    most = MOST_ROUNDING * (best.objective + MOST_ROUNDING * unit)
     return tolerance + min(rounding[name], most)

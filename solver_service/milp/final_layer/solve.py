@@ -55,7 +55,7 @@ def solve_final_layer(snapshot: Snapshot, spec: JobSpec, control: Control, start
     problem = problem_of(snapshot, spec)
     incumbents = Incumbents(problem, control)
     improver = Improver(problem, spec, control, incumbents)
-    impossible = contradictions(snapshot, spec, problem)
+    impossible = contradictions(snapshot, spec, problem, shares=improver.models_pay)
     if impossible:
         job = _job(improver, *_nothing_left(problem))
         ending = ending_of(job, SolveStatus.INFEASIBLE, notes=tuple(impossible))
@@ -166,7 +166,7 @@ def _bound_and_improve(job: Job) -> LinearModel | None:
 
     A count's bound comes first where it is cheap, because heuristics often meet it; a ramp's never does.
     """
-    searched = job.screened.requirements.style == "capped" or job.improver.large
+    searched = job.screened.requirements.style == "capped" or job.improver.still_large
     if searched:
         job.improver.run(_heuristic_budget(job))
     model = None

@@ -20,17 +20,16 @@ from solver_service.milp.formulation.relu_block import BlockModel, block_model
 from solver_service.milp.network.arms import Arms, relative_gain
 from solver_service.milp.network.joint.search import JointSearch
 from solver_service.milp.network.keeping import Keeper
-from solver_service.milp.network.programs.descent_search import GAIN, Rounds, Search, search
+from solver_service.milp.network.programs.descent_search import GAIN, Rounds, Search
 from solver_service.milp.network.programs.sequential import fits, refine, secure
 from solver_service.milp.network.step_incumbents import BlockIncumbents
 
-FIRST_SHARE = 0.7
-"""Of the time, at most, for the heuristics before a solver branches."""
-PATIENCE, PATIENCE_ALONE = 6, 40
+FIRST_SHARE = 0.9
+"""Of the time, at most, for the heuristics before a solver branches: those that still gain by then are ahead of it."""
+PATIENCE, PATIENCE_ALONE = 4, 40
 """Rounds in a row without a gain after which heuristics end: before a solver branches, and where none does; there it
 is a round more for every weight that moves."""
 JOINT_PATIENCE = 10
-OPENING_SHARE = 0.1
 LINEAR = ("mae", "max_error", "outliers", "zero_one", "ramp", "hinge")
 """Objectives that sequential linear programs improve; a round of them takes longer than a descent does."""
 WORK = {"joint": 1.0, "programs": 8.0}
@@ -120,8 +119,8 @@ def solve_block(snapshot: Snapshot, spec: JobSpec, control: Control, start: Move
     if size.nonzeros / BUILT_PER_SECOND > BUILD_SHARE * everything.until:
         _search_alone(job, progress, NO_TIME, SolveStatus.TIME_LIMIT)
         return _solution(job, progress)
-    patience = min(PATIENCE_ALONE, PATIENCE + size.switching // UNITS_PER_ROUND)
-    _search(job, everything if spec.limits.nodes is not None else everything.share(FIRST_SHARE), patience)
+    patience = JOINT_PATIENCE * min(PATIENCE_ALONE, PATIENCE + size.switching // UNITS_PER_ROUND)
+    _search_jointly(job, everything if spec.limits.nodes is not None else everything.share(FIRST_SHARE), patience)
     if not (job.proven or control.stopped):
         _branch(job, progress)
         _polish(job)
@@ -190,11 +189,6 @@ def _search_jointly(job: _Job, budget: Budget, patience: int) -> None:
         idle += WORK[arm]
         if gain > GAIN:
             idle, longest = 0.0, max(longest, idle)
-
-
-def _search(job: _Job, budget: Budget, patience: int) -> None:
-    JointSearch(job.network, job.spec.goal, job.incumbents, budget.share(OPENING_SHARE), job.rng).open()
-    search(Search(job.network, job.spec.goal, job.incumbents, budget, job.rng, lambda: job.proven), patience)
 
 
 def _branch(job: _Job, progress: _Progress) -> None:

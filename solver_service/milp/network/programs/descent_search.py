@@ -77,18 +77,6 @@ class Rounds:
         self._number += 1
 
 
-def search(given: Search, patience: int) -> None:
-    """Improve the incumbent until `patience` rounds gain nothing, or as many as the last gain took to come."""
-    rounds, gained = Rounds(given), 0
-    for number in range(given.budget.rounds):
-        if given.done or number - gained > max(patience, gained):
-            return
-        before = given.incumbents.objective
-        rounds.next()
-        if given.incumbents.objective < before * (1 - GAIN):
-            gained = number
-
-
 def _round(given: Search, number: int, valley: Valley) -> Valley:
     """One descent, or one kick refined; where the next round begins."""
     if number < len(OPENING):
