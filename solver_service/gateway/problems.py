@@ -33,6 +33,7 @@ _TITLES = {
     410: "Gone",
     413: "Too large",
     415: "Unsupported media type",
+    416: "No such range",
     422: "The request is not valid",
     429: "Too many requests",
     500: "Internal error",

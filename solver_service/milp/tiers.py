@@ -141,7 +141,8 @@ class _Tiers:
         def hear(found: IncumbentFound) -> None:
             self._hear(found.moved, found.nodes)
 
-        within = self.control.heard_by(hear)
+        self.control.say(f"a tier: weights of samples are cut at {cap:g}{' with room' if room else ''}")
+        within = self.control.heard_by(hear, lambda value: value * factor)
         solution = solve(snapshot, spec, within, self.best)
         self.last = solution if self.last is None or not room else self.last
         feasible = solution.result.status is not SolveStatus.INFEASIBLE and math.isfinite(

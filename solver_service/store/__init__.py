@@ -10,6 +10,7 @@ from solver_service.queue import Messages
 from solver_service.settings import Settings
 from solver_service.store import keys
 from solver_service.store.apikeys import ApiKeyStore
+from solver_service.store.attached.logs import LogStore
 from solver_service.store.blobs import BlobStore
 from solver_service.store.clock import Clock
 from solver_service.store.commit import Commit
@@ -36,6 +37,7 @@ class Store:
     blobs: BlobStore
     snapshots: Snapshots
     events: EventStore
+    logs: LogStore
     models: ModelStore
     workers: WorkerStore
     reaper: ReaperLease
@@ -66,6 +68,7 @@ class Store:
             blobs=blobs,
             snapshots=Snapshots(blobs),
             events=EventStore(client),
+            logs=LogStore(client, settings.keep_record_s),
             models=ModelStore(client, messages, quota),
             workers=WorkerStore(client, settings.heartbeat_s),
             reaper=ReaperLease(client, secrets.token_hex(8)),

@@ -147,6 +147,13 @@ class SolverClient:
         except ResultError as error:
             raise ResultUnavailableError(f"the pool's result {error.detail}") from error
 
+    def log(self, job_id: str) -> str:
+        """What the solver has said of a job so far, each attempt under its heading; of a long log the middle is gone.
+
+        `events` tells it as it grows: `log` events whose `source` is `solver`.
+        """
+        return self._channel.request("GET", f"/v1/jobs/{job_id}/log").text
+
     def cancel(self, job_id: str) -> JobStatus | None:
         """Ask for a job to end; a running one keeps its incumbent. Returns its record if the pool sends one."""
         reply = self._channel.request("DELETE", f"/v1/jobs/{job_id}")

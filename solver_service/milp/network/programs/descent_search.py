@@ -87,6 +87,7 @@ def search(given: Search, patience: int) -> None:
         rounds.next()
         if given.incumbents.objective < before * (1 - GAIN):
             gained = number
+            given.incumbents.tell("a round of linear programs", passing=True)
 
 
 def _round(given: Search, number: int, valley: Valley) -> Valley:
