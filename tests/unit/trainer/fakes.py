@@ -111,7 +111,10 @@ class FakePool(httpx.BaseTransport):
             case "GET", ["events"]:
                 state = json.dumps({"state": self._record(job)["state"], "attempt": 1, "worker": "w"})
                 told = 'id: 1-0\nevent: log\ndata: {"message": "begun"}\n\n'
-                return httpx.Response(200, text=f"{told}id: 2-0\nevent: state\ndata: {state}\n\n")
+                log = 'id: 1-1\nevent: log\ndata: {"message": "0.1 s  start\\n", "attempt": 1, "source": "solver"}\n\n'
+                return httpx.Response(200, text=f"{told}{log}id: 2-0\nevent: state\ndata: {state}\n\n")
+            case "GET", ["log"]:
+                return httpx.Response(200, text="0.1 s  start\n")
             case "GET", ["result"] if self.release.is_set():
                 return httpx.Response(200, content=self._result(job))
             case "GET", ["result"]:
