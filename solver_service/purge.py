@@ -72,6 +72,7 @@ def purge(store: Store, owner: str) -> Purged:
     if not running:
         patterns = (keys.idempotency(owner, "*"), keys.jobs(owner, "*"), keys.active(owner, "*"))
         rest = [name for pattern in patterns for name in _named(store, pattern)]
+        store.quota.drop(_named(store, keys.batch(owner, "*")))
         store.redis.delete(keys.jobs(owner), keys.unfinished(owner), keys.models_wanted(owner), *rest)
     log.info("purged", owner=owner, jobs=len(gone), snapshots=dropped, still_running=len(running))
     return Purged(len(gone), dropped, len(running))

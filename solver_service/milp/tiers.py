@@ -173,7 +173,7 @@ class _Tiers:
         if best is None or not math.isfinite(self.value):
             nothing = {"start": self.start, "final": self.start, "bound": 0.0, "gap": gap(self.start, 0.0)}
             report = last.result.objective.model_copy(update=nothing)
-            return replace(last, result=last.result.model_copy(update={"objective": report}))
+            return replace(last, result=last.result.model_copy(update={"objective": report, "feasible": False}))
         final, bound = self.value, min(self.bound, self.value)
         status = last.result.status
         if final <= bound * (1 + 2 * TOLERANCE):
@@ -187,6 +187,7 @@ class _Tiers:
             update={
                 "objective": report,
                 "status": status,
+                "feasible": True,
                 "improved": last.result.improved or final < self.start,
                 "incumbents": self.incumbents,
                 "changed_weights": int(np.count_nonzero(best.weight != self.snapshot.weight)),

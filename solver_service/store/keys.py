@@ -82,8 +82,13 @@ def rate(owner: str) -> str:
 
 
 def idempotency(owner: str, key: str) -> str:
-    """What an idempotency key stands for (JSON: digest, job)."""
+    """What an idempotency key stands for (JSON: digest, and a job or batch)."""
     return f"gds:idempotency:{owner}:{key}"
+
+
+def batch(owner: str, batch_id: str) -> str:
+    """A batch's record (JSON); it belongs to the key that sent it."""
+    return f"gds:batch:{owner}:{batch_id}"
 
 
 def snapshot(owner: str, snapshot_id: str) -> str:

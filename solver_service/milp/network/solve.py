@@ -266,6 +266,7 @@ def _solution(job: _Job, progress: _Progress) -> Solution:
     result = JobResult(
         objective=ObjectiveReport(name=job.spec.objective, start=best.start, final=final, bound=bound, gap=distance),
         status=_status(job, progress, distance),
+        feasible=best.feasible,
         improved=best.feasible and (final < best.start or not best.start_keeps),
         changed_weights=changed,
         timings=Timings(
