@@ -6,6 +6,7 @@ thread holds one of torch's locks would hang.
 
 import contextlib
 import hashlib
+import itertools
 import logging
 import queue
 import threading
@@ -56,6 +57,16 @@ class _LookAtPool:
 
 
 Command = Stall | Verdict | _Abandon | _LookAtPool | _Stop
+
+
+@dataclass(frozen=True, eq=False)
+class _Packed:
+    """A job that is ready to be sent, and its snapshot's bytes."""
+
+    kind: JobKind
+    parcel: Parcel
+    spec: JobSpec
+    data: bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,8 +187,9 @@ class BackgroundWorker:
             kinds = self._jobs(stall)
             # One worker may have to do all of them, one after the other.
             most_s = WAITED * stall.left_s / sum(_share(kind) for kind in kinds)
-            for number, kind in enumerate(kinds):
-                self._submit(stall, kind, number, most_s)
+            packed = (self._packed(stall, kind, number, most_s) for number, kind in enumerate(kinds))
+            for data, together in itertools.groupby(packed, key=lambda one: one.data):
+                self._submit(stall, data, list(together))
         except (CaptureError, ContractError) as error:
             self._failed(stall, f"no snapshot: {error}")
         except TrainerError as error:
@@ -215,7 +227,7 @@ class BackgroundWorker:
             captured = captured.with_snapshot(drawn_anew(captured.snapshot, generator))
         return captured.pack_whole(boxes(captured.snapshot, kind.width), note)
 
-    def _submit(self, stall: Stall, kind: JobKind, number: int, most_s: float) -> None:
+    def _packed(self, stall: Stall, kind: JobKind, number: int, most_s: float) -> _Packed:
         parcel = self._pack(stall, kind, number)
         goal = self.template.goal(parcel.snapshot)
         spec = self.template.spec(
@@ -227,13 +239,23 @@ class BackgroundWorker:
             age_s=most_s if stall.last else stall.age_s,  # after training nothing is early any more
             share=_share(kind),
         )
+        return _Packed(kind, parcel, spec, parcel.snapshot.to_bytes())
+
+    def _submit(self, stall: Stall, data: bytes, jobs: Sequence[_Packed]) -> None:
+        """Send jobs that have one snapshot: it travels once."""
         if self._ending.is_set():
             return
-        data = parcel.snapshot.to_bytes()
-        status = self._reach(partial(self.client.solve, data, spec, key=_key(data, spec)))
-        detail = f"layer {stall.turn!r}, radius {parcel.radius:.4g}"
-        self.journal.add("submitted", stall.number, job=status.id, detail=detail)
-        self._pending.append(_Pending(status.id, stall, kind, parcel, spec, time.monotonic(), self.journal.gd_step))
+        specs = [job.spec for job in jobs]
+        key = _key(data, specs)
+        if len(specs) == 1:
+            ids = [self._reach(partial(self.client.solve, data, specs[0], key=key)).id]
+        else:
+            ids = [job.id for job in self._reach(partial(self.client.submit_batch, data, specs, key=key)).jobs]
+        for job, job_id in zip(jobs, ids, strict=True):
+            detail = f"layer {stall.turn!r}, radius {job.parcel.radius:.4g}"
+            self.journal.add("submitted", stall.number, job=job_id, detail=detail)
+            now, step = time.monotonic(), self.journal.gd_step
+            self._pending.append(_Pending(job_id, stall, job.kind, job.parcel, job.spec, now, step))
 
     def _poll(self) -> None:
         """Ask after each job in turn; a pool that does not answer is asked again, until patience ends."""
@@ -346,6 +368,6 @@ def _agree(found: float, told: float) -> bool:
     return abs(found - told) <= AGREEMENT * max(1.0, abs(told))
 
 
-def _key(data: bytes, spec: JobSpec) -> str:
-    """The same job has the same idempotency key: a run that was killed and resumed finds what it had sent."""
-    return hashlib.sha256(data + spec.model_dump_json().encode()).hexdigest()
+def _key(data: bytes, specs: Sequence[JobSpec]) -> str:
+    """The same jobs have the same idempotency key: a run that was killed and resumed finds what it had sent."""
+    return hashlib.sha256(data + "".join(spec.model_dump_json() for spec in specs).encode()).hexdigest()
