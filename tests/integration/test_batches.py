@@ -1,6 +1,8 @@
 """Batches over HTTP: all jobs or none, one id to wait for, best first, cancelled together, counted as jobs are."""
 
 import json
+import re
+import subprocess
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -17,7 +19,7 @@ from solver_service.milp.core.moved import Moved
 from solver_service.rules import jobs, owners
 from solver_service.settings import Settings
 from solver_service.store import keys
-from tests.conftest import RunningPool, sent, small_snapshot
+from tests.conftest import ROOT, RunningPool, sent, small_snapshot
 from tests.integration.test_gateway import Gateway, assert_problem, post, upload
 from tests.unit.service.test_jobs import RESULT
 from trainer.pool.client import SolverClient
@@ -262,11 +264,22 @@ def test_a_batch_is_its_owners_alone(redis_url: str) -> None:
     gateway.store.close()
 
 
+def test_the_curl_example_runs(pool: RunningPool) -> None:
+    """What docs/pool.md says, with only the address changed: two jobs of one snapshot."""
+    (shown,) = re.findall(r"```sh\n(curl -F batch=.*?)```", (ROOT / "docs" / "pool.md").read_text(), re.DOTALL)
+    command = shown.replace("http://127.0.0.1:8000", pool.url)
+    done = subprocess.run(command, shell=True, check=True, capture_output=True, cwd=ROOT)
+    batch = BatchStatus.model_validate_json(done.stdout)
+    with SolverClient(pool.url) as client:
+        assert client.cancel_batch(batch.id).id == batch.id
+        assert len(client.batch(batch.id, wait=30).groups[0].jobs) == 2
+
+
 def test_a_pool_solves_a_batch(pool: RunningPool) -> None:
     """Through the client and real workers: wider boxes are never worse, and the best one's weights can be fetched."""
     with SolverClient(pool.url) as client:
         wanted = [{"objective": "zero_one", "radius": radius, "limits": {"time_s": 5}} for radius in (0.05, 0.3)]
-        sent_off = client.submit_batch(small_snapshot(7), [JobSpec.model_validate(one) for one in wanted])
+        sent_off = client.submit_batch(client.upload(small_snapshot(7)), [JobSpec.model_validate(one) for one in wanted])
         found = client.batch(sent_off.id, wait=60)
         best = found.groups[0].jobs[0]
         assert found.ended
