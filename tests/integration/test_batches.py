@@ -279,7 +279,9 @@ def test_a_pool_solves_a_batch(pool: RunningPool) -> None:
     """Through the client and real workers: wider boxes are never worse, and the best one's weights can be fetched."""
     with SolverClient(pool.url) as client:
         wanted = [{"objective": "zero_one", "radius": radius, "limits": {"time_s": 5}} for radius in (0.05, 0.3)]
-        sent_off = client.submit_batch(client.upload(small_snapshot(7)), [JobSpec.model_validate(one) for one in wanted])
+        sent_off = client.submit_batch(
+            client.upload(small_snapshot(7)), [JobSpec.model_validate(one) for one in wanted]
+        )
         found = client.batch(sent_off.id, wait=60)
         best = found.groups[0].jobs[0]
         assert found.ended

@@ -7,6 +7,7 @@ messages over one by one. Both are passed on in pieces, by the solver's own thre
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from io import FileIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -51,8 +52,8 @@ class OwnWords:
 class LogFile:
     """A file that a solver appends to, read on from where it was read last."""
 
-    def __init__(self, path: Path, words: OwnWords, quieten: Callable[[], None]) -> None:
-        self._path, self._words, self._quieten = path, words, quieten
+    def __init__(self, file: FileIO, words: OwnWords, quieten: Callable[[], None]) -> None:
+        self._file, self._words, self._quieten = file, words, quieten
         self._read = 0
         self._next = 0.0
 
@@ -70,9 +71,7 @@ class LogFile:
 
     def _read_on(self) -> None:
         with contextlib.suppress(OSError):
-            with self._path.open("rb") as file:
-                file.seek(self._read)
-                data = file.read()
+            data = self._file.readall()
             self._read += len(data)
             self._words.add(data.decode(errors="replace"))
             if self._read > MOST_BYTES:
@@ -82,20 +81,28 @@ class LogFile:
 @contextlib.contextmanager
 def log_file(control: Control, name_it: Callable[[str | None], None]) -> Iterator[LogFile | None]:
     """A log file while a solver runs, whose name is told to `name_it` (None: no longer); None where nobody listens."""
-    if not control.is_logged:
+    file = _opened(name_it) if control.is_logged else None
+    if file is None:
         yield None
         return
-    with contextlib.ExitStack() as stack:
-        try:
-            folder = stack.enter_context(TemporaryDirectory(ignore_cleanup_errors=True))
+    log = LogFile(file, OwnWords(control), lambda: name_it(None))
+    try:
+        yield log
+    finally:
+        name_it(None)  # SCIP closes it
+        log.finish()
+        file.close()
+
+
+def _opened(name_it: Callable[[str | None], None]) -> FileIO | None:
+    """The file as the solver has opened it, to be read; None where no folder has room for one.
+
+    It has no name any more, so that a process that is killed leaves none behind.
+    """
+    try:
+        with TemporaryDirectory() as folder:
             path = Path(folder, "solver.log")
             name_it(str(path))
-        except OSError:  # no folder, or no room in it: then without
-            yield None
-            return
-        file = LogFile(path, OwnWords(control), lambda: name_it(None))
-        try:
-            yield file
-        finally:
-            name_it(None)  # SCIP closes it
-            file.finish()
+            return path.open("rb", buffering=0)
+    except OSError:
+        return None

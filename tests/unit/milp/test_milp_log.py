@@ -1,8 +1,11 @@
 """A solve's log: its stages with their values, a solver's own words where it runs long, and never in its way."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import TextIO
 
+import numpy as np
 import pytest
 
 from shared.contracts import JobSpec
@@ -36,10 +39,6 @@ def test_a_log_tells_stages_and_ends_with_the_result() -> None:
 
 def test_values_are_the_jobs_own_in_other_units() -> None:
     """Where a job is solved in units near to 1 its log still speaks in the job's."""
-    from dataclasses import replace
-
-    import numpy as np
-
     snapshot = small_snapshot()
     heavy = replace(snapshot, sample_weight=np.full(snapshot.samples, 2.0**20, np.float32))
     texts: list[str] = []
@@ -94,7 +93,7 @@ def test_short_runs_and_floods_are_left_out() -> None:
 def test_without_a_folder_a_solver_goes_unheard(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no file can be made the run goes on without its words."""
 
-    def refuse(**_: object) -> object:
+    def refuse() -> object:
         raise OSError("read-only")
 
     monkeypatch.setattr(own_words, "TemporaryDirectory", refuse)
@@ -105,17 +104,23 @@ def test_without_a_folder_a_solver_goes_unheard(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_log_file_is_read_on_and_removed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Text arrives as it is written, the rest at the end, and no file is left."""
+    """Text arrives as it is written, the rest at the end; the file has no name that a killed process could leave."""
     monkeypatch.setattr(own_words, "WORTH_S", 0.0)
     monkeypatch.setattr(own_words, "EVERY_S", 0.0)
-    texts, named = list[str](), list[str | None]()
-    with log_file(Control(on_text=texts.append), named.append) as file:
+    texts, opened = list[str](), list[TextIO]()
+
+    def name_it(name: str | None) -> None:
+        if name is None:
+            opened[0].close()
+        else:
+            opened.append(Path(name).open("a"))  # noqa: SIM115 - as SCIP does it
+
+    with log_file(Control(on_text=texts.append), name_it) as file:
         assert file is not None
-        path = Path(str(named[0]))
-        path.write_text("one\n")
+        assert not Path(opened[0].name).exists()
+        opened[0].write("one\n")
+        opened[0].flush()
         file.pump()
         assert texts == ["one\n"]
-        path.write_text("one\ntwo\n")
+        opened[0].write("two\n")
     assert texts == ["one\n", "two\n"]
-    assert named[1:] == [None]
-    assert not path.exists()
