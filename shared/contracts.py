@@ -311,6 +311,7 @@ class JobResult(Answer):
     objective: ObjectiveReport
     status: SolveStatus
     improved: bool
+    feasible: bool = True
     changed_weights: int
     timings: Timings
     sizes: Sizes
@@ -370,6 +371,7 @@ class JobStatus(Answer):
     result: JobResult | None = None
     error: JobError | None = None
     feedback: Feedback | None = None
+    batch: str | None = None
 
 
 EventKind = Literal["state", "incumbent", "log"]

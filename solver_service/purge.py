@@ -56,12 +56,13 @@ def purge(store: Store, owner: str) -> Purged:
     gone = [job_id for job_id in found if job_id not in running]
     for begin in range(0, len(gone), BATCH):
         batch = gone[begin : begin + BATCH]
-        of_job = (keys.job, keys.result, keys.model)
+        of_job = (keys.job, keys.result, keys.model, keys.log)
         store.quota.drop([name(job_id) for job_id in batch for name in of_job])
         store.redis.delete(
             *(keys.events(job_id) for job_id in batch),
             *(keys.incumbent(job_id) for job_id in batch),
             *(keys.model_refusal(job_id) for job_id in batch),
+            *(keys.log_places(job_id) for job_id in batch),
         )
         store.redis.zrem(keys.jobs(owner), *batch)
     snapshots = [name for name in _named(store, keys.snapshot(owner, "*")) if name.rpartition(":")[2] not in needed]
@@ -71,6 +72,7 @@ def purge(store: Store, owner: str) -> Purged:
     if not running:
         patterns = (keys.idempotency(owner, "*"), keys.jobs(owner, "*"), keys.active(owner, "*"))
         rest = [name for pattern in patterns for name in _named(store, pattern)]
+        store.quota.drop(_named(store, keys.batch(owner, "*")))
         store.redis.delete(keys.jobs(owner), keys.unfinished(owner), keys.models_wanted(owner), *rest)
     log.info("purged", owner=owner, jobs=len(gone), snapshots=dropped, still_running=len(running))
     return Purged(len(gone), dropped, len(running))

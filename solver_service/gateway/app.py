@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from solver_service.gateway import documents, problems, reference
 from solver_service.gateway.guard import Guard
 from solver_service.gateway.observed import Observed
-from solver_service.gateway.routes import events, jobs, page, pool, problem, snapshots
+from solver_service.gateway.routes import batches, events, jobs, logs, page, pool, problem, snapshots
 from solver_service.gateway.services import Services
 from solver_service.gateway.waiting import WaitingRoom
 from solver_service.reaper import Reaper
@@ -43,7 +43,7 @@ def create_app(services: Services) -> FastAPI:
     app.add_middleware(Guard, settings=services.settings, door=services.door, on_their_way=services.uploads)
     app.add_middleware(Observed, traffic=services.traffic)
     problems.install(app)
-    for routes in (snapshots, jobs, events, problem, pool, page):
+    for routes in (snapshots, jobs, events, logs, batches, problem, pool, page):
         app.include_router(routes.router)
     documents.complete(app)
     reference.install(app)

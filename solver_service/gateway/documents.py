@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from shared.batches import BatchSpec
 from shared.contracts import JobSpec, Problem
 
 Responses = dict[int | str, dict[str, Any]]
@@ -18,6 +19,7 @@ _SAID = {
     410: "It was there and has expired.",
     413: "The body, the spec or the model is too large.",
     415: "Another media type is expected, without Content-Encoding.",
+    416: "There is nothing at these bytes (yet): `Content-Range` says how many there are.",
     422: "A field or tensor is not as it must be; `field` names it.",
     429: "A limit is reached, or the queue is full: `detail` says which; try again after `Retry-After` seconds.",
     503: "Redis is away, or has no memory left: try again after `Retry-After` seconds.",
@@ -40,6 +42,10 @@ SPEC_EXAMPLE = {
     "step": 1200,
     "supersede": True,
 }
+BATCH_EXAMPLE = {
+    "snapshot": SPEC_EXAMPLE["snapshot"],
+    "specs": [{"objective": "ramp", "radius": 0.1}, {"objective": "ramp", "radius": 0.2, "solver": {"seed": 1}}],
+}
 
 
 def problems(*statuses: int) -> Responses:
@@ -55,8 +61,8 @@ def complete(app: FastAPI) -> None:
     def openapi() -> dict[str, object]:
         document = generate()
         schemas = document["components"]["schemas"]
-        for model in (JobSpec, Problem):
-            mode = "validation" if model is JobSpec else "serialization"
+        for model in (JobSpec, BatchSpec, Problem):
+            mode = "serialization" if model is Problem else "validation"
             schema = model.model_json_schema(ref_template="#/components/schemas/{model}", mode=mode)  # type: ignore[arg-type]
             for name, part in {**schema.pop("$defs", {}), model.__name__: schema}.items():
                 schemas.setdefault(name, part)

@@ -1,5 +1,6 @@
 """Sends blobs piece by piece: what is in memory does not grow with their size, nor with clients that do not read."""
 
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 
 from fastapi import Response
@@ -17,16 +18,54 @@ HELD_BYTES = 2 * PIECE_BYTES
 MAX_DOWNLOAD_BYTES = 64 * 1024 * 1024
 """What all of them may hold; a key that has its share of it waits."""
 
+RANGE = re.compile(r"bytes=(\d{1,18})?-(\d{1,18})?")
+
 Reader = tuple[int, Callable[[int, int], bytes]]
 
 
+class NoSuchRangeError(ValueError):
+    """A range that has none of the blob's bytes."""
+
+
+def span_of(header: str | None, size: int) -> tuple[int, int] | None:
+    """The bytes [begin, end) that a Range header asks for (RFC 9110); None for all of them.
+
+    All are sent where there is no header, and for what need not be understood: other units, several ranges. Raises
+    NoSuchRangeError for a range behind the end.
+    """
+    found = RANGE.fullmatch((header or "").replace(" ", "").lower())
+    if found is None or not (found[1] or found[2]):
+        return None
+    if found[1] is None:  # so many of the last bytes
+        begin, end = max(0, size - int(found[2])), size
+    else:
+        begin, end = int(found[1]), size if found[2] is None else min(size, int(found[2]) + 1)
+        if found[2] is not None and int(found[2]) < begin:
+            return None
+    if begin >= end:
+        raise NoSuchRangeError(header)
+    return begin, end
+
+
+def part_of(blob: Reader, begin: int, end: int) -> Reader:
+    """A blob that is a part [begin, end) of another one."""
+    _, read = blob
+    return end - begin, lambda first, last: read(begin + first, begin + last)
+
+
 def sending(
-    blob: Reader, owner: str, shares: Shares, *, media_type: str, headers: Mapping[str, str] | None = None
+    blob: Reader,
+    owner: str,
+    shares: Shares,
+    *,
+    media_type: str,
+    headers: Mapping[str, str] | None = None,
+    status_code: int = 200,
 ) -> Response:
     """Make the response that holds a blob, as its reader gives it (size, read)."""
     size, read = blob
     if size <= AT_ONCE_BYTES:
-        return Response(read(0, size), media_type=media_type, headers=dict(headers or {}))
+        return Response(read(0, size), status_code, media_type=media_type, headers=dict(headers or {}))
 
     async def pieces() -> AsyncIterator[bytes]:
         async with shares.holding(owner, HELD_BYTES):
@@ -38,4 +77,4 @@ def sending(
                 yield piece
 
     length = {"Content-Length": str(size), **(headers or {})}
-    return StreamingResponse(pieces(), media_type=media_type, headers=length)
+    return StreamingResponse(pieces(), status_code, media_type=media_type, headers=length)

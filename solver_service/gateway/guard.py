@@ -23,7 +23,7 @@ PAUSE_S = 0.005
 """After each MiB beyond, times the uploads: all together leave the event loop to others (200 MB a second)."""
 
 TAKE_SNAPSHOTS = ("/v1/snapshots", "/v1/solve")
-TAKES_SPECS = "/v1/jobs"
+TAKES_SPECS, TAKES_BATCHES = "/v1/jobs", "/v1/batches"
 MAX_SMALL_BYTES = 64 * 1024
 """What else is sent are a few numbers and words."""
 UPLOAD = "gdsolver.upload"
@@ -50,13 +50,14 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        refusal = await self._refusal(headers, scope["path"])
+        most = self._most(scope["path"], headers)
+        refusal = await self._refusal(headers, most)
         if refusal is not None:
             await problem_response(refusal[0], refusal[1], refusal[2], field=refusal[3])(scope, receive, send)
             return
-        await self._with_counted_body(scope, receive, send, most=self._most(scope["path"]))
+        await self._with_counted_body(scope, receive, send, most=most)
 
-    async def _refusal(self, headers: Headers, path: str) -> tuple[int, ErrorCode, str, str] | None:
+    async def _refusal(self, headers: Headers, most: int) -> tuple[int, ErrorCode, str, str] | None:
         foreign = not is_loopback_host(headers.get("host", ""))
         if (foreign or is_cross_site(headers)) and await self._keyless():
             if foreign:
@@ -66,17 +67,17 @@ class Guard:
         if headers.get("content-encoding", "identity").lower() != "identity":
             return 415, ErrorCode.UNSUPPORTED_MEDIA_TYPE, "send the body without Content-Encoding", "Content-Encoding"
         length = headers.get("content-length", "0")
-        most = self._most(path)
         if length.isascii() and length.isdigit() and int(length[:20]) > most:
             return 413, ErrorCode.TOO_LARGE, self._too_large(most), "Content-Length"
         return None
 
-    def _most(self, path: str) -> int:
+    def _most(self, path: str, headers: Headers) -> int:
         """How long the body may be: only snapshots are long, and JSON takes many times its length to parse."""
-        if path.startswith(TAKE_SNAPSHOTS):
+        form = path == TAKES_BATCHES and media_type(headers) == "multipart/form-data"
+        if form or path.startswith(TAKE_SNAPSHOTS):
             return self._max_bytes
         most = min(self._max_bytes, self._max_json_bytes)
-        return most if path == TAKES_SPECS else min(most, MAX_SMALL_BYTES)
+        return most if path in (TAKES_SPECS, TAKES_BATCHES) else min(most, MAX_SMALL_BYTES)
 
     async def _keyless(self) -> bool:
         try:

@@ -1,16 +1,20 @@
 """Accepting snapshots and jobs: check, store, queue; the one path behind every route that submits."""
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import structlog
 
+from shared.batches import BatchSpec
 from shared.contracts import InlineSnapshot, JobSpec, SnapshotInfo
-from shared.errors import ErrorCode, SpecError
+from shared.errors import ContractError, ErrorCode, SpecError
 from shared.snapshot import Snapshot, snapshot_id
 from solver_service.gateway.problems import ProblemError
 from solver_service.gateway.services import Services
 from solver_service.milp.support import check_supported
-from solver_service.rules import jobs
+from solver_service.rules import batches, jobs
+from solver_service.rules.batches import Batch
 from solver_service.store.operation import Mode
 
 MAX_KEY_LENGTH = 255
@@ -31,22 +35,64 @@ def store_snapshot(services: Services, owner: str, data: bytes) -> tuple[Snapsho
 
 def submit(services: Services, owner: str, spec: JobSpec, *, token: str | None, key: str = "") -> jobs.Job:
     """Check a spec against its snapshot and queue the job, once per idempotency key."""
+    _require_open(services, token)
+    reference = _reference(services, owner, spec.snapshot)
+    _check(services, owner, spec, reference)
+    store = services.store
+    made = jobs.create(spec, snapshot=reference, owner=owner, now=store.jobs.now(), key=key, request=_request())
+    once = None if token is None else (token, jobs.spec_digest(spec, reference))
+    job, _ = store.jobs.add(made, idempotency=once)
+    _supersede_older(services, job.owner, [job.spec], job.id)
+    return job
+
+
+def submit_batch(services: Services, owner: str, batch: BatchSpec, *, token: str | None, key: str = "") -> Batch:
+    """Check all specs against their snapshot, and queue all jobs or none, once per idempotency key."""
+    _require_open(services, token)
+    reference = _reference(services, owner, batch.snapshot)
+    for number, spec in enumerate(batch.specs):
+        with _named(f"specs[{number}]"):
+            if spec.snapshot is not None:
+                raise SpecError("leave it out: a batch has one snapshot for all its specs", field="snapshot")
+            require_small(spec)
+            _check(services, owner, spec, reference)
+    store = services.store
+    store.limits.admit_rest(owner, len(batch.specs), token=token)
+    names = {"snapshot": reference, "owner": owner, "key": key, "request": _request()}
+    made, members = batches.create(batch.specs, now=store.jobs.now(), **names)
+    once = None if token is None else (token, batches.batch_digest(batch, reference))
+    found = store.batches.add(made, members, idempotency=once)
+    _supersede_older(services, owner, batch.specs, found.jobs[0])
+    return found
+
+
+def _require_open(services: Services, token: str | None) -> None:
     if token is not None and not 0 < len(token) <= MAX_KEY_LENGTH:
         raise SpecError(f"expected 1 to {MAX_KEY_LENGTH} characters", field="Idempotency-Key")
     if services.store.operation.mode() is Mode.DRAINING:
         detail = "this pool finishes what it has and accepts nothing more; try again later, or another pool"
         raise ProblemError(503, ErrorCode.DRAINING, detail, retry_after_s=DRAINING_RETRY_S)
-    snapshot, reference = _find_snapshot(services, owner, spec)
+
+
+def _check(services: Services, owner: str, spec: JobSpec, reference: str) -> None:
+    """Raise unless the spec fits its snapshot, and can be solved."""
+    snapshot = _find_snapshot(services, owner, spec, reference)
     spec.check(snapshot)
     check_supported(snapshot, spec)
     check_loadable(snapshot, spec)
-    store = services.store
-    request = structlog.contextvars.get_contextvars().get("request", "")
-    made = jobs.create(spec, snapshot=reference, owner=owner, now=store.jobs.now(), key=key, request=request)
-    once = None if token is None else (token, jobs.spec_digest(spec, reference))
-    job, _ = store.jobs.add(made, idempotency=once)
-    _supersede_older(services, job)  # a repeated submission, too: the first one may not have come so far
-    return job
+
+
+def _request() -> str:
+    return str(structlog.contextvars.get_contextvars().get("request", ""))
+
+
+@contextlib.contextmanager
+def _named(place: str) -> Iterator[None]:
+    """Say of what is wrong with one of several specs which of them it is."""
+    try:
+        yield
+    except ContractError as error:
+        raise SpecError(error.detail, field=f"{place}.{error.field}", code=error.code) from error
 
 
 def require_small(spec: JobSpec) -> None:
@@ -72,14 +118,17 @@ def cancel(services: Services, job_id: str) -> jobs.Job | None:
     return services.store.jobs.update(job_id, partial(jobs.cancel, now=now))
 
 
-def _find_snapshot(services: Services, owner: str, spec: JobSpec) -> tuple[Snapshot, str]:
-    """The snapshot, of which an outline is enough for every check but that of huge numbers, and its id."""
-    if spec.snapshot is None:
+def _reference(services: Services, owner: str, snapshot: str | InlineSnapshot | None) -> str:
+    """The id of the snapshot that a submission names or brings; one that comes inline is stored."""
+    if snapshot is None:
         raise SpecError("missing: name a snapshot's id, or send a small one inline", field="snapshot")
-    reference = spec.snapshot
-    if isinstance(reference, InlineSnapshot):
-        info, _ = store_snapshot(services, owner, reference.decode().to_bytes())
-        reference = info.id
+    if isinstance(snapshot, InlineSnapshot):
+        return store_snapshot(services, owner, snapshot.decode().to_bytes())[0].id
+    return snapshot
+
+
+def _find_snapshot(services: Services, owner: str, spec: JobSpec, reference: str) -> Snapshot:
+    """The snapshot, of which an outline is enough for every check but that of huge numbers."""
     keep_s = spec.ttl_s + services.settings.keep_blob_s
     snapshot = services.store.snapshots.outline(owner, reference, keep_s=keep_s)
     if snapshot is not None and not spec.goal.surely_finite(snapshot):  # rare: its numbers are huge
@@ -87,11 +136,15 @@ def _find_snapshot(services: Services, owner: str, spec: JobSpec) -> tuple[Snaps
     if snapshot is None:
         detail = "no such snapshot; upload it with POST /v1/snapshots first"
         raise ProblemError(404, ErrorCode.NOT_FOUND, detail, field="snapshot")
-    return snapshot, reference
+    return snapshot
 
 
-def _supersede_older(services: Services, job: jobs.Job) -> None:
-    if job.spec.supersede and job.spec.run is not None:
-        for other in services.store.jobs.active(job.owner, job.spec.run):
-            if other < job.id:
+def _supersede_older(services: Services, owner: str, specs: Sequence[JobSpec], first: str) -> None:
+    """Cancel what jobs supersede, which is older than the first of them.
+
+    After a repeated submission, too: the first one may not have come so far.
+    """
+    for run in sorted({spec.run for spec in specs if spec.supersede and spec.run is not None}):
+        for other in services.store.jobs.active(owner, run):
+            if other < first:
                 cancel(services, other)

@@ -33,6 +33,7 @@ _TITLES = {
     410: "Gone",
     413: "Too large",
     415: "Unsupported media type",
+    416: "No such range",
     422: "The request is not valid",
     429: "Too many requests",
     500: "Internal error",
@@ -175,11 +176,16 @@ def validation_response(errors: Sequence[Any]) -> JSONResponse:
 
 def _said(error: Any) -> str:
     """What is expected, in words where pydantic would quote a regular expression."""
+    if error["type"] == "string_pattern_mismatch" and error["loc"][-1] == "batch_id":
+        return "expected a batch's id: `batch_` and 32 digits from 0-9 and a-f"
     if error["type"] == "string_pattern_mismatch" and error["loc"][-1] in ("job_id", "cursor"):
         return "expected a job's id: 32 digits from 0-9 and a-f"
     return str(error["msg"])
 
 
 def _path(location: Sequence[str | int]) -> str:
+    location = [part for part in location if part != "body"]
+    if len(location) > 1 and location[0] == "specs":  # of a batch: which one it is comes first
+        location = [f"specs[{location[1]}]", *location[2:]]
     parts = [str(part)[:80] for part in location if part not in ("body", "query", "path", "header")]
     return ".".join(parts) or "body"

@@ -6,8 +6,8 @@ import re
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from typing import Annotated
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Protocol, TypeVar
 
 import structlog
 from fastapi import Depends, Header, Request
@@ -24,6 +24,17 @@ LOOK_AGAIN_S = 10.0
 """Waiters look by themselves this often, in case Redis was restarted and a word was lost."""
 PAUSE_S = 0.5
 WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*(\d{1,9})\s*(?:$|[,;])", re.IGNORECASE)
+
+
+class Ending(Protocol):
+    """Something that ends."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has."""
+
+
+Looked = TypeVar("Looked", bound=Ending)
 
 
 class Waiter:
@@ -75,16 +86,18 @@ class WaitingRoom:
         self._thread.join(timeout=5)
 
     @contextlib.contextmanager
-    def waiting_for(self, job_id: str, *, end_only: bool = False) -> Iterator[Waiter]:
-        """Take a place; look at the job only after that, so that no change falls between."""
+    def waiting_for(self, *job_ids: str, end_only: bool = False) -> Iterator[Waiter]:
+        """Take a place at each job; look at them only after that, so that no change falls between."""
         waiter = Waiter(end_only=end_only)
-        self._waiters[job_id].add(waiter)
+        for job_id in job_ids:
+            self._waiters[job_id].add(waiter)
         try:
             yield waiter
         finally:
-            self._waiters[job_id].discard(waiter)
-            if not self._waiters[job_id]:
-                del self._waiters[job_id]
+            for job_id in job_ids:
+                self._waiters[job_id].discard(waiter)
+                if not self._waiters[job_id]:
+                    del self._waiters[job_id]
 
     async def end_of(self, job_id: str, look: Callable[[], Job], *, within_s: float) -> Job:
         """Give the job once it has ended, or as it is after so many seconds; `look` reads its record."""
@@ -97,6 +110,17 @@ class WaitingRoom:
                     return job
                 if (ended := await waiter.changed(left)) is not None:
                     return ended
+
+    async def ends_of(self, job_ids: Sequence[str], look: Callable[[], Looked], *, within_s: float) -> Looked:
+        """Give what `look` finds once that has `ended`, or as it is after so many seconds."""
+        end = time.monotonic() + within_s
+        with self.waiting_for(*job_ids, end_only=True) as waiter:
+            while True:
+                found = await run_in_threadpool(look)
+                left = end - time.monotonic()
+                if found.ended or left <= 0 or self.closing:
+                    return found
+                await waiter.changed(left)
 
     def _wake(self, job_id: str, ended: Job | None) -> None:
         for waiter in self._waiters.get(job_id, ()):

@@ -7,7 +7,7 @@ from shared.snapshot import Snapshot
 from solver_service.milp.core.control import Control
 from solver_service.milp.core.moved import Moved, value_of
 from solver_service.milp.core.solution import Solution
-from solver_service.milp.core.units import brought, incumbent_back, scaled, solution_back, units_of
+from solver_service.milp.core.units import brought, incumbent_back, scaled, solution_back, units_of, value_back
 from solver_service.milp.final_layer.solve import solve_final_layer
 from solver_service.milp.network.solve import solve_block
 from solver_service.milp.support import check_supported
@@ -27,9 +27,32 @@ def solve(snapshot: Snapshot, spec: JobSpec, control: Control | None = None, *, 
     control = control or Control()
     spec.check(snapshot)
     check_supported(snapshot, spec)
+    _tell_begin(snapshot, spec, control, start)
     if far_apart(snapshot):
-        return solve_by_tiers(snapshot, spec, control, start, _in_own_units)
-    return _in_own_units(snapshot, spec, control, start)
+        solution = solve_by_tiers(snapshot, spec, control, start, _in_own_units)
+    else:
+        solution = _in_own_units(snapshot, spec, control, start)
+    _tell_end(solution, control)
+    return solution
+
+
+def _tell_begin(snapshot: Snapshot, spec: JobSpec, control: Control, start: Moved | None) -> None:
+    """What the job is, in sizes alone: nothing of the data goes into a log."""
+    outputs, inputs = snapshot.weight.shape
+    layers = f", {len(snapshot.tail)} layers behind it" if snapshot.tail else ""
+    constraints = f", {len(spec.constraints)} constraints" if spec.constraints else ""
+    resumed = ", from an earlier attempt's incumbent" if start is not None else ""
+    control.say(
+        f"{spec.objective} over {snapshot.samples} samples, a block of {outputs} x {inputs} weights{layers}"
+        f"{constraints}, {spec.limits.time_s:g} s{resumed}"
+    )
+
+
+def _tell_end(solution: Solution, control: Control) -> None:
+    report, result = solution.result.objective, solution.result
+    control.say(f"ended as {result.status.value}, from {report.start:.6g}", objective=report.final, bound=report.bound)
+    for note in result.notes:
+        control.say(note)
 
 
 def _in_own_units(snapshot: Snapshot, spec: JobSpec, control: Control, start: Moved | None) -> Solution:
@@ -39,7 +62,11 @@ def _in_own_units(snapshot: Snapshot, spec: JobSpec, control: Control, start: Mo
         return _solve(snapshot, spec, control, start)
     there, layers = scaled(snapshot, spec, units), len(snapshot.tail)
     listener = control.on_incumbent
-    within = control.heard_by(lambda found: listener(incumbent_back(found, units, tail=layers)))
+    if units.values:
+        control.say(f"in units near to 1: values in a solver's own words are 2^{units.values} times the job's")
+    within = control.heard_by(
+        lambda found: listener(incumbent_back(found, units, tail=layers)), lambda value: value_back(value, units)
+    )
     begin = None if start is None else brought(start, units, tail=layers)
     solution = solution_back(_solve(*there, within, begin), units, tail=layers)
     return _recounted(solution, snapshot, spec)

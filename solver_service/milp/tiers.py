@@ -170,7 +170,9 @@ class _Tiers:
             if not self.shares or self._feasible(found.moved):
                 self._hear(found.moved, found.nodes)
 
-        within, relaxed = self.control.heard_by(hear), self.shares and cap < self.heaviest
+        self.control.say(f"a tier: weights of samples are cut at {cap:g}{' with room' if room else ''}")
+        within = self.control.heard_by(hear, lambda value: value * factor)
+        relaxed = self.shares and cap < self.heaviest
         solution = solve(snapshot, spec, within, None if room else self.best)
         self.last = solution if self.last is None or not (room or relaxed) else self.last
         feasible = solution.result.status is not SolveStatus.INFEASIBLE and math.isfinite(
@@ -189,6 +191,7 @@ class _Tiers:
 
     def try_out(self, snapshot: Snapshot, spec: JobSpec, solve: Solve) -> None:
         """Keep the weights of another job where they are better here."""
+        self.control.say("a tier: weights of samples are brought near to each other")
         solution = solve(snapshot, spec, self.control.heard_by(lambda _: None), self.best)
         if self._feasible(solution.moved):
             self._hear(solution.moved, solution.result.nodes)
@@ -220,7 +223,7 @@ class _Tiers:
         if best is None or not math.isfinite(self.value):
             nothing = {"start": self.start, "final": self.start, "bound": 0.0, "gap": gap(self.start, 0.0)}
             report = last.result.objective.model_copy(update=nothing)
-            return replace(last, result=last.result.model_copy(update={"objective": report}))
+            return replace(last, result=last.result.model_copy(update={"objective": report, "feasible": False}))
         final, bound = self.value, min(self.bound, self.value)
         status = last.result.status
         if final <= bound * (1 + 2 * TOLERANCE):
@@ -234,6 +237,7 @@ class _Tiers:
             update={
                 "objective": report,
                 "status": status,
+                "feasible": True,
                 "improved": last.result.improved or final < self.start,
                 "incumbents": self.incumbents,
                 "changed_weights": int(np.count_nonzero(best.weight != self.snapshot.weight)),

@@ -1,9 +1,9 @@
 """What happened to a job, told as events: a pure reading of each transition, so that no change goes untold."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
-from shared.contracts import EventKind, State
+from shared.contracts import EventKind, JobEvent, State
 from solver_service.rules.jobs import Job
 
 
@@ -13,6 +13,29 @@ class Happening:
 
     kind: EventKind
     data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Written:
+    """Text that an attempt has added to its job's log: stored as its place in there, and told with the text itself.
+
+    Bytes from `begin` up to `end`, of all that was ever written.
+    """
+
+    attempt: int
+    begin: int
+    end: int
+
+    @classmethod
+    def of(cls, event: JobEvent) -> Self | None:
+        """What a stored event says was written; None for any other event."""
+        if event.kind != "log" or "begin" not in event.data:
+            return None
+        return cls(event.data["attempt"], event.data["begin"], event.data["end"])
+
+    def event(self, number: str | None, text: str) -> JobEvent:
+        """The event as it is told; `source` tells it from the service's own lines."""
+        return JobEvent(id=number, kind="log", data={"message": text, "attempt": self.attempt, "source": "solver"})
 
 
 def happenings(before: Job | None, after: Job) -> list[Happening]:

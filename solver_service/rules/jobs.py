@@ -45,6 +45,7 @@ class Job(BaseModel):
     feedback: Feedback | None = None
     key: str = ""
     request: str = ""
+    batch: str | None = None
 
     def status(self) -> JobStatus:
         """The public record."""
@@ -57,15 +58,16 @@ class Job(BaseModel):
             tags=self.spec.tags,
             snapshot=self.snapshot,
             spec=self.spec,
-            created=_utc(self.created),
-            started=_utc(self.started) if self.started else None,
-            finished=_utc(self.finished) if self.finished else None,
+            created=utc(self.created),
+            started=utc(self.started) if self.started else None,
+            finished=utc(self.finished) if self.finished else None,
             attempt=self.attempt,
             worker=self.worker,
             progress=self.progress,
             result=self.result,
             error=self.error,
             feedback=self.feedback,
+            batch=self.batch,
         )
 
     def holds(self, attempt: int) -> bool:
@@ -79,7 +81,8 @@ class Job(BaseModel):
         return self.claim.startswith(f"{worker.id}:")
 
 
-def _utc(seconds: float) -> datetime:
+def utc(seconds: float) -> datetime:
+    """A moment of Redis' clock, as answers tell it."""
     return datetime.fromtimestamp(seconds, UTC)
 
 

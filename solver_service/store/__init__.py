@@ -10,6 +10,8 @@ from solver_service.queue import Messages
 from solver_service.settings import Settings
 from solver_service.store import keys
 from solver_service.store.apikeys import ApiKeyStore
+from solver_service.store.attached.batches import BatchStore
+from solver_service.store.attached.logs import LogStore
 from solver_service.store.blobs import BlobStore
 from solver_service.store.clock import Clock
 from solver_service.store.commit import Commit
@@ -36,6 +38,8 @@ class Store:
     blobs: BlobStore
     snapshots: Snapshots
     events: EventStore
+    logs: LogStore
+    batches: BatchStore
     models: ModelStore
     workers: WorkerStore
     reaper: ReaperLease
@@ -50,22 +54,25 @@ class Store:
         client, messages = connect(settings.redis_url), Messages()
         quota = Quota(client, settings.max_stored_bytes, settings.max_stored_bytes_per_key)
         blobs = BlobStore(client, settings.keep_blob_s, quota)
+        jobs = JobStore(
+            client,
+            Clock(client),
+            Commit(client),
+            messages,
+            keep_record_s=settings.keep_record_s,
+            keep_blob_s=settings.keep_blob_s,
+            lease_s=settings.lease_s,
+            max_queued=settings.max_queued,
+        )
         return cls(
             redis=client,
-            jobs=JobStore(
-                client,
-                Clock(client),
-                Commit(client),
-                messages,
-                keep_record_s=settings.keep_record_s,
-                keep_blob_s=settings.keep_blob_s,
-                lease_s=settings.lease_s,
-                max_queued=settings.max_queued,
-            ),
+            jobs=jobs,
             turns=Turns(client),
             blobs=blobs,
             snapshots=Snapshots(blobs),
             events=EventStore(client),
+            logs=LogStore(client, settings.keep_record_s),
+            batches=BatchStore(client, jobs, quota),
             models=ModelStore(client, messages, quota),
             workers=WorkerStore(client, settings.heartbeat_s),
             reaper=ReaperLease(client, secrets.token_hex(8)),

@@ -113,6 +113,10 @@ class BlobStore:
         """The same for a job's model."""
         return self._reader(keys.model(job_id))
 
+    def log_reader(self, job_id: str) -> tuple[int, Callable[[int, int], bytes]]:
+        """The same for a job's log."""
+        return self._reader(keys.log(job_id))
+
     @translated
     def _reader(self, name: str) -> tuple[int, Callable[[int, int], bytes]]:
         """Most blobs are small: one round trip brings the size and the first piece, and often there is no other."""

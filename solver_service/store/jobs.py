@@ -64,12 +64,12 @@ class JobStore(JobReader):
         name = keys.idempotency(job.owner, token)
         while True:
             found = payload(self.redis.get(name))
-            if found is not None:
-                made, made_by = _made(found)
-                if (existing := self.get(made)) is not None:
-                    if made_by != digest:
-                        raise IdempotencyMismatchError(token)
-                    return existing, False
+            made, made_by = made_with(found)
+            existing = self.get(made) if made else None
+            if made_by != digest and (existing is not None or self.redis.exists(keys.batch(job.owner, made))):
+                raise IdempotencyMismatchError(token)
+            if existing is not None:
+                return existing, False
             changes = self._as_new(job)
             changes.set(name, json.dumps({"digest": digest, "job": job.id}), ex=self.keep_record_s)
             if self.commit(changes, name, found, room=self._room):
@@ -81,9 +81,13 @@ class JobStore(JobReader):
 
     def _as_new(self, job: Job) -> Pipeline:
         changes = self.commit.changes()
+        self.write_new(changes, job)
+        return changes
+
+    def write_new(self, changes: Pipeline, job: Job) -> None:
+        """Queue all that is written of a new job, its message to a worker included."""
         self._write(changes, job, before=None)
         indexes.enlist(changes, job, keep_record_s=self.keep_record_s, now=self.now())
-        return changes
 
     @translated
     def update(
@@ -160,8 +164,10 @@ class JobStore(JobReader):
         return [job.id for job in found]
 
 
-def _made(found: bytes) -> tuple[str, str]:
-    """What an idempotency key stands for: (job id, body digest); empty for what cannot be read."""
+def made_with(found: bytes | None) -> tuple[str, str]:
+    """What an idempotency key stands for: (id of a job or batch, body digest); empty for what cannot be read."""
+    if found is None:
+        return "", ""
     try:
         known = json.loads(found)
         return str(known["job"]), str(known["digest"])

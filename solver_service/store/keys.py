@@ -5,11 +5,11 @@ API_KEYS = "gds:apikeys"
 API_KEYS_IN_USE = "gds:apikeys-in-use"
 """Present since the first API key was stored."""
 BLOB_ENDS = "gds:blob-ends"
-"""Sorted set: names of snapshots and results by the time they expire."""
+"""Sorted set: names of snapshots, results and logs by the time they expire."""
 BLOB_SIZES = "gds:blob-sizes"
 """Hash: size and owner of each of them."""
 BYTES = "gds:bytes"
-"""Hash: bytes of snapshots and results by owner, and `*` for all."""
+"""Hash: bytes of snapshots, results, logs and records by owner, and `*` for all."""
 COUNTERS = "gds:counters"
 """Hash: what the pool has counted since the store began, by the names of `solver_service.rules.metrics`."""
 MODE = "gds:mode"
@@ -82,8 +82,13 @@ def rate(owner: str) -> str:
 
 
 def idempotency(owner: str, key: str) -> str:
-    """What an idempotency key stands for (JSON: digest, job)."""
+    """What an idempotency key stands for (JSON: digest, and a job or batch)."""
     return f"gds:idempotency:{owner}:{key}"
+
+
+def batch(owner: str, batch_id: str) -> str:
+    """A batch's record (JSON); it belongs to the key that sent it."""
+    return f"gds:batch:{owner}:{batch_id}"
 
 
 def snapshot(owner: str, snapshot_id: str) -> str:
@@ -104,6 +109,18 @@ def incumbent(job_id: str) -> str:
 def events(job_id: str) -> str:
     """Stream of what happened to a job (fields: kind, data as JSON)."""
     return f"gds:events:{job_id}"
+
+
+def log(job_id: str) -> str:
+    """What a job's attempts have written of what they do (text)."""
+    return f"gds:log:{job_id}"
+
+
+def log_places(job_id: str) -> str:
+    """Where a log's text is (hash: `total` bytes ever written; once it was cut, bytes of its `head`, first byte `left`
+    of its tail).
+    """
+    return f"gds:log-places:{job_id}"
 
 
 def result(job_id: str) -> str:

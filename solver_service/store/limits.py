@@ -14,7 +14,7 @@ from solver_service.store.connection import translated
 # A token bucket that holds a minute's worth. It runs in Redis, on its clock: all gateways share one bucket.
 _ADMIT = """
 local unfinished = redis.call('SCARD', KEYS[2])
-if unfinished >= tonumber(ARGV[2]) then return {'unfinished', tostring(unfinished)} end
+if unfinished + ARGV[6] > tonumber(ARGV[2]) then return {'unfinished', tostring(unfinished)} end
 local mine = tonumber(redis.call('HGET', KEYS[3], ARGV[3]) or 0)
 local free = tonumber(ARGV[5]) - tonumber(redis.call('HGET', KEYS[3], '*') or 0)
 if mine > math.min(tonumber(ARGV[4]), free) then return {'bytes', ''} end
@@ -23,8 +23,9 @@ local now = time[1] + time[2] / 1e6
 local most, kept = tonumber(ARGV[1]), redis.call('HMGET', KEYS[1], 'tokens', 'at')
 local tokens = most
 if kept[1] then tokens = math.min(most, kept[1] + (now - kept[2]) * most / 60) end
-if tokens < 1 then return {'rate', tostring((1 - tokens) * 60 / most)} end
-redis.call('HSET', KEYS[1], 'tokens', tostring(tokens - 1), 'at', string.format('%.6f', now))
+local wanted = tonumber(ARGV[7])
+if tokens < wanted then return {'rate', tostring((wanted - tokens) * 60 / most)} end
+redis.call('HSET', KEYS[1], 'tokens', tostring(tokens - wanted), 'at', string.format('%.6f', now))
 redis.call('EXPIRE', KEYS[1], 120)
 return {'', ''}
 """
@@ -58,6 +59,18 @@ class Bytes(Protocol):
 
 
 @dataclass(frozen=True)
+class _Asked:
+    """How many jobs are to be made, and for how many submissions that counts now."""
+
+    jobs: int
+    submissions: int
+
+    @property
+    def more(self) -> str:
+        return f" and sends {self.jobs} more" if self.jobs > 1 else ""
+
+
+@dataclass(frozen=True)
 class Limits:
     """The limits of every key; the keyless owner of a loopback pool has the pool's own limits alone."""
 
@@ -72,35 +85,47 @@ class Limits:
 
         One that repeats another by its idempotency key makes nothing new, and is let in all the same.
         """
+        self._admit_unless_known(owner, token, _Asked(jobs=1, submissions=1))
+
+    @translated
+    def admit_rest(self, owner: str, jobs: int, *, token: str | None = None) -> None:
+        """Count the rest of a submission that turned out to make so many jobs, all of them or none.
+
+        A minute's worth is the most that is counted of it; LimitReachedError otherwise as for one.
+        """
+        self._admit_unless_known(owner, token, _Asked(jobs, max(0, min(jobs, self.per_minute) - 1)))
+
+    def _admit_unless_known(self, owner: str, token: str | None, asked: "_Asked") -> None:
         if owner == KEYLESS_OWNER:
             return
         try:
-            self._admit(owner)
+            self._admit(owner, asked)
         except LimitReachedError:
             if not token or not self.redis.exists(keys.idempotency(owner, token)):
                 raise
 
-    def _admit(self, owner: str) -> None:
-        limit, found = self._admitted(owner, self.quota.max_owner_bytes, self.quota.max_bytes)
+    def _admit(self, owner: str, asked: "_Asked") -> None:
+        limit, found = self._admitted(owner, asked, self.quota.max_owner_bytes, self.quota.max_bytes)
         if limit == b"bytes":  # so said the sums; what has expired is taken off them now, and they are looked at again
             self.quota.require_room(owner, 1)
-            limit, found = self._admitted(owner, UNBOUNDED, UNBOUNDED)
+            limit, found = self._admitted(owner, asked, UNBOUNDED, UNBOUNDED)
         if limit == b"rate":
             raise LimitReachedError(
                 f"this key may submit {self.per_minute} jobs a minute (GDSOLVER_MAX_SUBMISSIONS_PER_MINUTE)",
                 code=ErrorCode.RATE_LIMITED,
-                retry_after_s=max(1, math.ceil(float(found))),
+                # Whoever comes again is counted at the door first.
+                retry_after_s=max(1, math.ceil(float(found) + (60 / self.per_minute if asked.jobs > 1 else 0))),
             )
         if limit == b"unfinished":
             raise LimitReachedError(
-                f"this key has {int(found)} unfinished jobs, and may have {self.max_unfinished} "
+                f"this key has {int(found)} unfinished jobs{asked.more}, and may have {self.max_unfinished} "
                 "(GDSOLVER_MAX_UNFINISHED_PER_KEY); wait for some or cancel them",
                 code=ErrorCode.TOO_MANY_JOBS,
                 retry_after_s=5,
             )
 
-    def _admitted(self, owner: str, most: int, in_all: int) -> tuple[bytes, bytes]:
+    def _admitted(self, owner: str, asked: "_Asked", most: int, in_all: int) -> tuple[bytes, bytes]:
         names = keys.rate(owner), keys.unfinished(owner), keys.BYTES
-        limits = self.per_minute, self.max_unfinished, owner, most, in_all
+        limits = self.per_minute, self.max_unfinished, owner, most, in_all, asked.jobs, asked.submissions
         limit, found = self.redis.eval(_ADMIT, 3, *names, *limits)
         return limit, found

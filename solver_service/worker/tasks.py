@@ -73,6 +73,7 @@ class Attempts:
         try:
             with self.watchdog.over(job) as watched:
                 solution = self._solved(job, watched)
+                watched.log.hand_over(now=True)
                 # Still watched over: the lease lasts until the result is stored, however long that takes.
                 self._store(watched, solution)
         except StoreUnavailableError as error:

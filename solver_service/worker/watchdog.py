@@ -1,4 +1,4 @@
-"""The thread beside a running solve: renews the lease, stores incumbents, and obeys cancel, loss and shutdown."""
+"""The thread beside a running solve: renews the lease, stores incumbents and log, obeys cancel, loss and shutdown."""
 
 import contextlib
 import threading
@@ -14,6 +14,7 @@ from solver_service.errors import StoreUnavailableError
 from solver_service.milp.core.control import Control, IncumbentFound
 from solver_service.rules import jobs
 from solver_service.store import Store
+from solver_service.worker.log import AttemptLog
 
 log = structlog.get_logger()
 
@@ -44,7 +45,11 @@ class Watchdog:
             watched.control.stop()
         try:
             yield watched
+        except Exception as error:
+            watched.control.say(f"given up: {str(error) or type(error).__name__}")
+            raise
         finally:
+            watched.log.hand_over(now=True)
             self._watched = None
             with self._round:  # a round that is under way ends before the attempt does
                 pass
@@ -72,7 +77,8 @@ class Watched:
     """One attempt: the job as it was seen last, and the newest incumbent that was not stored yet."""
 
     def __init__(self, store: Store, job: jobs.Job) -> None:
-        self.control = Control(self._take)
+        self.log = AttemptLog(store, job)
+        self.control = Control(self._take, self.log.write)
         self.job = job
         self._store = store
         self._newest: IncumbentFound | None = None
@@ -91,6 +97,7 @@ class Watched:
             self.job = job
             if self._store.jobs.renew(job.id, job.attempt):
                 self._store_newest()
+                self.log.hand_over()
             else:
                 self.control.stop()
 

@@ -6,6 +6,7 @@ say, and no attempt is charged to a worker that was healthy. GDSOLVER_MACHINE_RU
     GDSOLVER_MACHINE_RUNS=2000 python -m pytest tests/contract/test_store_machine.py --timeout 7200
 """
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -31,7 +32,7 @@ from shared.contracts import JobError, JobSpec, State
 from solver_service.errors import StoreUnavailableError
 from solver_service.queue import QUEUES
 from solver_service.reaper import Reaper, give_up
-from solver_service.rules import jobs
+from solver_service.rules import batches, jobs
 from solver_service.settings import Settings
 from solver_service.store import Store, keys
 from solver_service.store.clock import Clock
@@ -92,6 +93,8 @@ def open_store(url: str, world: World) -> Store:
         store,
         redis=client,
         jobs=job_store,
+        batches=replace(store.batches, redis=client, jobs=job_store),
+        logs=replace(store.logs, redis=client),
         turns=replace(store.turns, redis=client),
         blobs=replace(store.blobs, redis=client),
         reaper=replace(store.reaper, clock=world.monotonic),
@@ -205,6 +208,20 @@ class Pool(RuleBasedStateMachine):
         self.world.lose = 0
         self.accepted.add(job.id)
 
+    @rule(owner=st.sampled_from(OWNERS), count=st.integers(1, 3), lost=LOST)
+    def submit_a_batch(self, owner: str, count: int, lost: int) -> None:
+        """All of it is there, once, whichever answer was lost."""
+        specs, now = [SPEC] * count, self.store.jobs.now()
+        batch, made = batches.create(specs, snapshot="a" * 64, owner=owner, now=now)
+        ids = tuple(f"{job.id[:12]}{next(self.numbers):020x}" for job in made)
+        made = [job.model_copy(update={"id": job_id}) for job, job_id in zip(made, ids, strict=True)]
+        batch = batch.model_copy(update={"id": f"batch_{ids[0]}", "jobs": ids})
+        self.world.lose = lost
+        found = patiently(lambda: self.store.batches.add(batch, made, idempotency=(batch.id, "digest")))
+        self.world.lose = 0
+        assert found == batch
+        self.accepted.update(ids)
+
     @precondition(idle)
     @rule(number=st.integers(0, 9), lost=LOST)
     def take(self, number: int, lost: int) -> None:
@@ -237,6 +254,17 @@ class Pool(RuleBasedStateMachine):
             self.world.lose, held = lost, worker.job
             if patiently(lambda: worker.store.blobs.put_incumbent(held.id, held.attempt, b"weights")):
                 worker.change(jobs.report, progress=PROGRESS.model_copy(update={"objective": value}))
+            self.world.lose = 0
+
+    @precondition(busy)
+    @rule(number=st.integers(0, 9), lost=LOST)
+    def say(self, number: int, lost: int) -> None:
+        """The log takes the words of whoever holds the job; those whose answer was lost may be there."""
+        worker = self.chosen(number)
+        if worker is not None and worker.job is not None:
+            self.world.lose = lost
+            with contextlib.suppress(StoreUnavailableError):
+                worker.store.logs.append(worker.job, f"attempt {worker.job.attempt}\n")
             self.world.lose = 0
 
     @precondition(lambda self: self.accepted)
@@ -346,10 +374,17 @@ class Pool(RuleBasedStateMachine):
             assert job is not None
             assert job.lost <= self.charged[job_id], f"{job.lost} losses of {job_id}, {self.charged[job_id]} faults"
 
+    @invariant()
+    def logs_are_counted_as_they_are(self) -> None:
+        for job_id in self.accepted:
+            size = self.raw.strlen(keys.log(job_id))
+            counted = self.raw.hget(keys.BLOB_SIZES, keys.log(job_id)) or b"0 "
+            assert int(counted.split()[0]) == size
+
     def teardown(self) -> None:
         """Let it run on without faults: every job ends, once, and nothing is left over."""
         self.thaw()
-        for _ in range(12):
+        for _ in range(60):
             self.go_on(steps=50, lost=0)
             for number in range(4 * len(self.workers)):
                 self.take(number, lost=0)

@@ -156,7 +156,7 @@ def test_a_repeated_submission_supersedes_what_the_first_one_left(
     spec = {"snapshot": upload(client), "run": "r"}
     old = post(client, spec)
     with monkeypatch.context() as halfway:
-        halfway.setattr(intake, "_supersede_older", lambda services, job: None)
+        halfway.setattr(intake, "_supersede_older", lambda *_: None)
         first = post(client, {**spec, "supersede": True}, **{"Idempotency-Key": "k"})
     assert client.get(f"/v1/jobs/{old['id']}").json()["state"] == "queued"
     assert post(client, {**spec, "supersede": True}, **{"Idempotency-Key": "k"})["id"] == first["id"]

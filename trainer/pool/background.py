@@ -5,7 +5,7 @@ thread holds one of torch's locks would hang.
 """
 
 import contextlib
-import hashlib
+import itertools
 import logging
 import queue
 import threading
@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-import numpy as np
-
 from shared.contracts import JobSpec, JobStatus
 from shared.errors import ContractError
 from shared.result import Candidate
@@ -25,9 +23,10 @@ from trainer.journal import Journal
 from trainer.pool.client import SolverClient
 from trainer.pool.job_template import FREE, JobTemplate
 from trainer.pool.messages import Answer, JobKind, Stall, Verdict
-from trainer.pool.portfolio import Portfolio, Variation, free_jobs
+from trainer.pool.packing import Packed, key_of, pack, share_of
+from trainer.pool.portfolio import Portfolio, free_jobs
 from trainer.snapshots.capture import Parcel
-from trainer.snapshots.whole_network import Draw, boxes, drawn_anew, draws
+from trainer.snapshots.whole_network import draws
 
 Reply = TypeVar("Reply")
 logger = logging.getLogger("gdsolver")
@@ -175,9 +174,10 @@ class BackgroundWorker:
         try:
             kinds = self._jobs(stall)
             # One worker may have to do all of them, one after the other.
-            most_s = WAITED * stall.left_s / sum(_share(kind) for kind in kinds)
-            for number, kind in enumerate(kinds):
-                self._submit(stall, kind, number, most_s)
+            most_s = WAITED * stall.left_s / sum(share_of(kind) for kind in kinds)
+            packed = (pack(self.template, stall, kind, number, most_s) for number, kind in enumerate(kinds))
+            for data, together in itertools.groupby(packed, key=lambda one: one.data):
+                self._submit(stall, data, list(together))
         except (CaptureError, ContractError) as error:
             self._failed(stall, f"no snapshot: {error}")
         except TrainerError as error:
@@ -197,43 +197,21 @@ class BackgroundWorker:
         stats = self._reach(self.client.stats)
         return free_jobs(stats.slots, stats.running, stats.queued)
 
-    def _pack(self, stall: Stall, kind: JobKind, number: int) -> Parcel:
-        captured, note = stall.captured, {"run": self.template.run, "stall": stall.number}
-        generator = np.random.default_rng([self.template.seed, stall.number, 2, number])
-        if isinstance(kind, Variation):
-            radius = stall.radius * kind.radius
-            if kind.redraw:
-                captured = captured.with_samples(captured.snapshot.samples, generator)
-            tail = self.template.tail_radius
-            return captured.pack(
-                radius,
-                note,
-                bias_radius=stall.view.bias_radius(radius),
-                tail_radius=radius if tail is None else tail,
-            )
-        if kind.anew:
-            captured = captured.with_snapshot(drawn_anew(captured.snapshot, generator))
-        return captured.pack_whole(boxes(captured.snapshot, kind.width), note)
-
-    def _submit(self, stall: Stall, kind: JobKind, number: int, most_s: float) -> None:
-        parcel = self._pack(stall, kind, number)
-        goal = self.template.goal(parcel.snapshot)
-        spec = self.template.spec(
-            parcel,
-            kind.objective(goal) if isinstance(kind, Variation) else goal,
-            stall=stall.number,
-            draw=number,
-            step=stall.gd_step,
-            age_s=most_s if stall.last else stall.age_s,  # after training nothing is early any more
-            share=_share(kind),
-        )
+    def _submit(self, stall: Stall, data: bytes, jobs: Sequence[Packed]) -> None:
+        """Send jobs that have one snapshot: it travels once."""
         if self._ending.is_set():
             return
-        data = parcel.snapshot.to_bytes()
-        status = self._reach(partial(self.client.solve, data, spec, key=_key(data, spec)))
-        detail = f"layer {stall.turn!r}, radius {parcel.radius:.4g}"
-        self.journal.add("submitted", stall.number, job=status.id, detail=detail)
-        self._pending.append(_Pending(status.id, stall, kind, parcel, spec, time.monotonic(), self.journal.gd_step))
+        specs = [job.spec for job in jobs]
+        key = key_of(data, specs)
+        if len(specs) == 1:
+            ids = [self._reach(partial(self.client.solve, data, specs[0], key=key)).id]
+        else:
+            ids = [job.id for job in self._reach(partial(self.client.submit_batch, data, specs, key=key)).jobs]
+        for job, job_id in zip(jobs, ids, strict=True):
+            detail = f"layer {stall.turn!r}, radius {job.parcel.radius:.4g}"
+            self.journal.add("submitted", stall.number, job=job_id, detail=detail)
+            now, step = time.monotonic(), self.journal.gd_step
+            self._pending.append(_Pending(job_id, stall, job.kind, job.parcel, job.spec, now, step))
 
     def _poll(self) -> None:
         """Ask after each job in turn; a pool that does not answer is asked again, until patience ends."""
@@ -331,11 +309,6 @@ class BackgroundWorker:
             self.idle.set()
 
 
-def _share(kind: JobKind) -> float:
-    """The part of a job's time that one of this kind gets."""
-    return kind.share if isinstance(kind, Draw) else 1.0
-
-
 def _recomputed(pending: _Pending, candidate: Candidate) -> float:
     """What the answer's weights give on the job's samples: computed here, not believed."""
     tail = pending.parcel.moved_tail(candidate)
@@ -344,8 +317,3 @@ def _recomputed(pending: _Pending, candidate: Candidate) -> float:
 
 def _agree(found: float, told: float) -> bool:
     return abs(found - told) <= AGREEMENT * max(1.0, abs(told))
-
-
-def _key(data: bytes, spec: JobSpec) -> str:
-    """The same job has the same idempotency key: a run that was killed and resumed finds what it had sent."""
-    return hashlib.sha256(data + spec.model_dump_json().encode()).hexdigest()

@@ -5,13 +5,14 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
 import httpx
 import pydantic
 
+from shared.batches import BatchSpec, BatchStatus
 from shared.contracts import (
     MAX_WAIT_S,
     Answer,
@@ -91,6 +92,38 @@ class SolverClient:
         )
         return _read(JobStatus, reply)
 
+    def submit_batch(
+        self, snapshot: Snapshot | bytes | str, specs: Sequence[JobSpec], key: str | None = None
+    ) -> BatchStatus:
+        """Queue a job for each of up to 64 specs on one snapshot, all of them or none; the same `key` finds them again.
+
+        A snapshot that is stored already is named by its id.
+        """
+        headers = {"Idempotency-Key": key or uuid.uuid4().hex}
+        named = snapshot if isinstance(snapshot, str) else None
+        text = BatchSpec(snapshot=named, specs=list(specs)).model_dump_json(exclude_none=True)
+        if isinstance(snapshot, str):
+            headers["Content-Type"] = "application/json"
+            reply = self._channel.request("POST", "/v1/batches", content=text.encode(), headers=headers)
+        else:
+            files = {"snapshot": ("snapshot.safetensors", _bytes(snapshot), BINARY)}
+            reply = self._channel.request("POST", "/v1/batches", data={"batch": text}, files=files, headers=headers)
+        return _read(BatchStatus, reply)
+
+    def batch(self, batch_id: str, wait: float | None = None) -> BatchStatus:
+        """A batch's jobs, best result first; with `wait`, hold on for as many seconds (at most 60) for all to finish.
+
+        Values can be compared within one of its groups, whose jobs minimise the same.
+        """
+        held = 0.0 if wait is None else min(max(wait, 0.0), MAX_WAIT_S)
+        params = {"wait": held} if held else {}
+        reply = self._channel.request("GET", f"/v1/batches/{batch_id}", patience_s=held, params=params)
+        return _read(BatchStatus, reply)
+
+    def cancel_batch(self, batch_id: str) -> BatchStatus:
+        """Ask for all jobs of a batch to end; those that run keep their incumbents."""
+        return _read(BatchStatus, self._channel.request("DELETE", f"/v1/batches/{batch_id}"))
+
     def job(self, job_id: str, wait: float | None = None) -> JobStatus:
         """A job's record; with `wait`, hold on for as many seconds (at most 60) for it to finish."""
         held = 0.0 if wait is None else min(max(wait, 0.0), MAX_WAIT_S)
@@ -146,6 +179,13 @@ class SolverClient:
             return Candidate.from_bytes(reply.content)
         except ResultError as error:
             raise ResultUnavailableError(f"the pool's result {error.detail}") from error
+
+    def log(self, job_id: str) -> str:
+        """What the solver has said of a job so far, each attempt under its heading; of a long log the middle is gone.
+
+        `events` tells it as it grows: `log` events whose `source` is `solver`.
+        """
+        return self._channel.request("GET", f"/v1/jobs/{job_id}/log").text
 
     def cancel(self, job_id: str) -> JobStatus | None:
         """Ask for a job to end; a running one keeps its incumbent. Returns its record if the pool sends one."""

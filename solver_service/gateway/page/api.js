@@ -61,6 +61,10 @@ export async function get(path, signal) {
   return (await call(path, { signal })).json().catch(cutOff);
 }
 
+export async function text(path, signal) {
+  return (await call(path, { signal })).text().catch(cutOff);
+}
+
 export const cancel = async (id) => (await call(`v1/jobs/${id}`, { method: "DELETE" })).json();
 
 /** Send a job's spec again. It supersedes nothing, and its token makes a request that is sent twice one job. */

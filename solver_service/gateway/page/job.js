@@ -1,12 +1,13 @@
 // One job: what it has found so far and against which bound, what that is worth, and how to stop or repeat it.
 
-import { cancel, ended, follow, get, JOB_ID, newToken, poll, resubmit, sleep } from "./api.js";
+import { cancel, ended, follow, get, JOB_ID, newToken, poll, resubmit, sleep, text } from "./api.js";
 import * as parts from "./parts.js";
 import { facts, make, number, percent, seconds, section } from "./parts.js";
 import { plot } from "./plot.js";
 import { context, jobStory, stateLine, words } from "./told.js";
 
 const MOST_LINES = 500;
+const MOST_LETTERS = 400_000;
 const MOST_SUSPECTS = 12;
 const JUDGED_WITHIN_S = 10;
 
@@ -14,7 +15,7 @@ const JUDGED_WITHIN_S = 10;
 export async function jobPage(place, signal, { id }) {
   if (!JOB_ID.test(id)) throw new Error("that is no job's id, which has 32 digits from 0-9 and a-f");
   document.title = `Job ${id.slice(0, 16)} · GDSolver pool`;
-  const known = { job: null, lines: [], incumbents: [], said: "", busy: false, token: newToken() };
+  const known = { job: null, lines: [], words: "", incumbents: [], said: "", busy: false, token: newToken() };
   const draw = () =>
     known.job && !signal.aborted && parts.morph(place, make("div", page(known, place.clientWidth, act)));
   const refresh = async () => {
@@ -46,6 +47,12 @@ export async function jobPage(place, signal, { id }) {
     for (const event of events) hear(known, event);
     await (events.some((event) => event.kind === "state") ? refresh() : draw());
   });
+  // Whole now: of a long log, or an old one, its events have told less.
+  await poll(signal, 1, async () => {
+    known.words = await text(`v1/jobs/${id}/log`, signal);
+    draw();
+    return false;
+  });
   await poll(signal, JUDGED_WITHIN_S, refresh);
 }
 
@@ -61,9 +68,13 @@ function hear(known, { id, kind, data }) {
     known.incumbents.push(data);
     return;
   }
+  if (data.source === "solver") {
+    known.words = (known.words + data.message).slice(-MOST_LETTERS);
+    return;
+  }
   if (kind === "state" && ended(data.state)) known.said = "";
-  const text = kind === "log" ? data.message : stateLine(data);
-  known.lines.push({ at: id ? Number(id.split("-")[0]) : NaN, kind, text });
+  const said = kind === "log" ? data.message : stateLine(data);
+  known.lines.push({ at: id ? Number(id.split("-")[0]) : NaN, kind, text: said });
   known.lines.splice(0, known.lines.length - MOST_LINES);
 }
 
@@ -79,6 +90,7 @@ function page(known, width, act) {
     make("div.columns", asked(job), sizes(job), times(job)),
     constraints(job),
     log(known.lines),
+    solverLog(known.words),
     suspects(job),
     make(
       "details",
@@ -263,5 +275,16 @@ function log(lines) {
       { role: "log", "aria-label": "The job's log", tabindex: 0 },
       lines.map((one) => make(`li.line-${one.kind}`, make("time", at(one.at)), " ", one.text)),
     ),
+  );
+}
+
+/** What the solver says, as it grows; closed until somebody wants it. */
+function solverLog(words) {
+  return make(
+    "details",
+    make("summary", "The solver's log"),
+    words
+      ? make("div.words", { role: "log", "aria-label": "The solver's log", tabindex: 0 }, make("pre", words))
+      : make("p.empty", "Nothing yet."),
   );
 }

@@ -32,10 +32,15 @@ id: 1732480001000-0
 event: incumbent
 data: {"t_s": 0.9, "objective": 21.0, "bound": 3.0, "gap": 0.857, "nodes": 0, "attempt": 1}
 
+id: 1732480001000-1
+event: log
+data: {"message": "     0.41 s  start; objective 24, bound 0\\n", "attempt": 1, "source": "solver"}
+
 """
 _RESPONSES: Responses = {
     200: {
-        "description": "`state`, `incumbent` and `log` events; the stream ends after the job's terminal state.",
+        "description": "`state`, `incumbent` and `log` events; the stream ends after the job's terminal state. A `log` "
+        "event has a line of the service's in `message`; with `source: solver` it has what the job's log has grown by.",
         "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}},
     },
     204: {"description": "The job has ended and `Last-Event-ID` was its last event: do not connect again."},
@@ -68,7 +73,7 @@ async def _stream(services: Services, room: WaitingRoom, owner: str, job_id: str
             try:
                 # The record first: an event that ends the job is written together with it, so it cannot be missed.
                 job = await run_in_threadpool(owned, services, owner, job_id)
-                found = await run_in_threadpool(services.store.events.after, job_id, last)
+                found = await run_in_threadpool(_after, services, job_id, last)
             except StoreUnavailableError:
                 return  # the client connects again, and resumes
             for event in found:
@@ -86,6 +91,10 @@ async def _stream(services: Services, room: WaitingRoom, owner: str, job_id: str
                 yield ": still here\n\n"
             if not found:
                 await _sleep(waiter, spoke)
+
+
+def _after(services: Services, job_id: str, last: str) -> list[JobEvent]:
+    return services.store.logs.told(job_id, services.store.events.after(job_id, last))
 
 
 async def _sleep(waiter: Waiter, spoke: float) -> None:

@@ -1,37 +1,35 @@
 """/v1/jobs and /v1/solve: submit, ask, wait, fetch, cancel."""
 
-import json
-from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
-from pydantic import ValidationError
-from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
+from fastapi import APIRouter, Path, Query, Request, Response
 
 from shared.contracts import MAX_WAIT_S, Feedback, JobList, JobSpec, JobStatus, State
 from shared.errors import ErrorCode, SpecError
-from solver_service.gateway.auth import Author, Reader, Submitter
+from solver_service.gateway.auth import Author, Reader
 from solver_service.gateway.body import read_body
 from solver_service.gateway.documents import SPEC_EXAMPLE, Responses, problems
 from solver_service.gateway.download import sending
-from solver_service.gateway.guard import UPLOAD, media_type, require_media_type
 from solver_service.gateway.intake import MAX_SPEC_BYTES, cancel, require_small, store_snapshot, submit
-from solver_service.gateway.observed import CALLER
-from solver_service.gateway.problems import ProblemError, validation_response
+from solver_service.gateway.problems import ProblemError
+from solver_service.gateway.routes.submission import (
+    Submission,
+    Submitted,
+    expect,
+    form_body,
+    read_contract,
+    read_form,
+    release_body,
+)
 from solver_service.gateway.services import Injected, Services
-from solver_service.gateway.shares import Upload
-from solver_service.gateway.waiting import Preferred, Room, WaitingRoom
+from solver_service.gateway.waiting import Room
 from solver_service.rules.jobs import Job, judge
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
 JobId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
-Token = Annotated[str | None, Header(alias="Idempotency-Key")]
 
-JSON_TIMES = 8
-"""A byte of JSON takes as much memory and time as so many of a snapshot."""
 MAX_PAGE_BYTES = 500_000
 """Of records on a page; what is sent says run and tags twice."""
 
@@ -48,106 +46,43 @@ _WEIGHTS: Responses = {
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
-_SOLVE_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["spec", "snapshot"],
-                    "properties": {
-                        "spec": {
-                            "type": "string",
-                            "description": "job spec (JSON), as a field or a file, without `snapshot`",
-                            "example": '{"objective": "zero_one", "radius": 0.1}',
-                        },
-                        "snapshot": {"type": "string", "format": "binary"},
-                    },
-                }
-            }
-        },
-    }
-}
+_FORM = form_body("spec", "job spec (JSON)", '{"objective": "zero_one", "radius": 0.1}')
+_SOLVE_BODY = {"requestBody": {"required": True, "content": {"multipart/form-data": _FORM}}}
 
 
-class InvalidSpecError(Exception):
-    """The spec is not of the contract's form; it says where."""
-
-    def __init__(self, found: list[Any]) -> None:
-        super().__init__(found)
-        self.found = found
-
-
-@dataclass(frozen=True)
-class Submission:
-    """Who submits a job, and how: all that both submitting routes share."""
-
-    services: Services
-    owner: str
-    room: WaitingRoom
-    token: str | None
-    wait_s: float
-    key: str = ""
-
-    async def queue(self, text: bytes, snapshot: bytes | None, response: Response) -> Job | Response:
-        """Parse the spec, store what came with it, queue the job; the response to a spec that is not valid."""
-        if len(text) > (most := self.services.settings.max_json_bytes):
-            detail = f"the spec is over {most:,} bytes; upload the snapshot as safetensors"
-            raise ProblemError(413, ErrorCode.TOO_LARGE, detail, field="spec")
-        if len(text) > 2 * MAX_SPEC_BYTES and b'"tensors"' not in text:  # parsing it would keep everybody waiting
-            detail = f"{len(text):,} bytes without a snapshot in it, at most {MAX_SPEC_BYTES:,} are kept"
-            raise ProblemError(413, ErrorCode.TOO_LARGE, detail, field="spec")
-        try:
-            async with self.services.turns.turn(self.owner, JSON_TIMES * len(text) + len(snapshot or b"")):
-                job = await run_in_threadpool(self._submit, text, snapshot)  # all of it: a spec may be long
-        except InvalidSpecError as error:
-            return validation_response(error.found)
+async def _queue(submission: Submission, text: bytes, snapshot: bytes | None, response: Response) -> Job | Response:
+    """Parse the spec, store what came with it, queue the job; the response to a spec that is not valid."""
+    job = await submission.accepted(partial(_submit, submission), text, snapshot, kept=MAX_SPEC_BYTES)
+    if not isinstance(job, Response):
         response.headers["Location"] = f"/v1/jobs/{job.id}"
-        return job
-
-    async def answer(self, queued: Job | Response, request: Request, response: Response) -> JobStatus | Response:
-        """Give the job's record, after its end if that is preferred; nobody needs the body for that."""
-        if isinstance(queued, Response):
-            return queued
-        upload: Upload = request.scope[UPLOAD]
-        upload.done()
-        if self.wait_s > 0:
-            response.headers["Preference-Applied"] = f"wait={self.wait_s:.0f}"
-            look = partial(owned, self.services, self.owner, queued.id)
-            queued = await self.room.end_of(queued.id, look, within_s=self.wait_s)
-        return queued.status()
-
-    def _submit(self, text: bytes, snapshot: bytes | None) -> Job:
-        try:
-            spec = JobSpec.model_validate(_read_json(text))
-        except ValidationError as error:
-            found = error.errors(include_url=False, include_input=False, include_context=False)
-            raise InvalidSpecError(found) from None
-        if len(text) > MAX_SPEC_BYTES:
-            require_small(spec)
-        if snapshot is not None:
-            if spec.snapshot is not None:
-                raise SpecError("leave it out: the snapshot comes as the form's file", field="spec.snapshot")
-            info, _ = store_snapshot(self.services, self.owner, snapshot)
-            spec = spec.model_copy(update={"snapshot": info.id})
-        return submit(self.services, self.owner, spec, token=self.token, key=self.key)
+    return job
 
 
-async def _submission(
-    request: Request, services: Injected, owner: Submitter, room: Room, wait_s: Preferred, token: Token = None
-) -> Submission:
-    return Submission(services, owner, room, token, wait_s, request.scope[CALLER][1])
+def _submit(submission: Submission, text: bytes, snapshot: bytes | None) -> Job:
+    services, owner = submission.services, submission.owner
+    spec = read_contract(JobSpec, text, field="spec")
+    if len(text) > MAX_SPEC_BYTES:
+        require_small(spec)
+    if snapshot is not None:
+        if spec.snapshot is not None:
+            raise SpecError("leave it out: the snapshot comes as the form's file", field="spec.snapshot")
+        info, _ = store_snapshot(services, owner, snapshot)
+        spec = spec.model_copy(update={"snapshot": info.id})
+    return submit(services, owner, spec, token=submission.token, key=submission.key)
 
 
-Submitted = Annotated[Submission, Depends(_submission)]
-
-
-def _read_json(text: bytes) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise SpecError(f"not JSON: {type(error).__name__}", field="spec") from error
+async def _answer(
+    submission: Submission, queued: Job | Response, request: Request, response: Response
+) -> JobStatus | Response:
+    """Give the job's record, after its end if that is preferred; nobody needs the body for that."""
+    if isinstance(queued, Response):
+        return queued
+    release_body(request)
+    if submission.wait_s > 0:
+        response.headers["Preference-Applied"] = f"wait={submission.wait_s:.0f}"
+        look = partial(owned, submission.services, submission.owner, queued.id)
+        queued = await submission.room.end_of(queued.id, look, within_s=submission.wait_s)
+    return queued.status()
 
 
 @router.post(
@@ -155,9 +90,9 @@ def _read_json(text: bytes) -> Any:
 )
 async def create(request: Request, response: Response, submission: Submitted) -> JobStatus | Response:
     """Queue a job; the same Idempotency-Key and body give the same job."""
-    _expect(request, "application/json")
-    queued = await submission.queue(await read_body(request), None, response)
-    return await submission.answer(queued, request, response)
+    expect(request, "application/json")
+    queued = await _queue(submission, await read_body(request), None, response)
+    return await _answer(submission, queued, request, response)
 
 
 @router.post(
@@ -165,19 +100,11 @@ async def create(request: Request, response: Response, submission: Submitted) ->
 )
 async def solve(request: Request, response: Response, submission: Submitted) -> JobStatus | Response:
     """Upload a snapshot and queue its job in one call: `curl -F spec=@spec.json -F snapshot=@stall.safetensors`."""
-    _expect(request, "multipart/form-data")
-    limit = submission.services.settings.max_json_bytes
-    async with request.form(max_files=2, max_fields=2, max_part_size=limit) as form:
-        spec, snapshot = form.get("spec"), form.get("snapshot")
-        if not isinstance(snapshot, UploadFile):
-            raise SpecError("missing: send the safetensors file as the form's file `snapshot`", field="snapshot")
-        if spec is None:
-            raise SpecError("missing: send the job spec as the form's field or file `spec`", field="spec")
-        text = spec.encode(errors="replace") if isinstance(spec, str) else await spec.read(limit + 1)
-        data = await snapshot.read()
-    queued = await submission.queue(text, data, response)
+    expect(request, "multipart/form-data")
+    text, data = await read_form(request, "spec", submission.services.settings.max_json_bytes)
+    queued = await _queue(submission, text, data, response)
     del text, data
-    return await submission.answer(queued, request, response)
+    return await _answer(submission, queued, request, response)
 
 
 @router.get("/jobs")
@@ -256,9 +183,3 @@ def owned(services: Services, owner: str, job_id: str) -> Job:
     if job is None or job.owner != owner:
         raise ProblemError(404, ErrorCode.NOT_FOUND, "no such job", field="id")
     return job
-
-
-def _expect(request: Request, wanted: str) -> None:
-    wrong = require_media_type(media_type(request.headers), [wanted])
-    if wrong is not None:
-        raise ProblemError(415, ErrorCode.UNSUPPORTED_MEDIA_TYPE, wrong, field="Content-Type")

@@ -16,6 +16,7 @@ import scipy.sparse as sp
 from shared.contracts import SolveStatus
 from solver_service.errors import SolverError
 from solver_service.milp.backends.outcome import Guard, MilpOptions, OnSolution, Outcome
+from solver_service.milp.backends.own_words import OwnWords
 from solver_service.milp.core.control import Control
 from solver_service.milp.core.problem import Array, Index
 from solver_service.milp.formulation.model import LinearModel
@@ -154,6 +155,12 @@ def solve(
         values.col_value = start.tolist()
         highs.setSolution(values)
     guard = Guard(control, on_solution)
+    words = OwnWords(control)
+    if control.is_logged:
+        # Not the console: its option is what keeps HiGHS from writing to stdout.
+        highs.setOptionValue("log_to_console", False)
+        highs.setOptionValue("output_flag", True)
+        highs.cbLogging += lambda event: words.add(event.message)
 
     def hand_out(event: Any) -> None:
         found = event.data_out
@@ -171,6 +178,7 @@ def solve(
     highs.cbMipImprovingSolution += hand_out
     highs.setOptionValue("time_limit", max(0.0, options.time_s - (time.monotonic() - began)))
     highs.run()
+    words.pass_on(last=True)
     status = MILP_STATUS.get(highs.getModelStatus())
     if status is None:
         raise SolverError(f"HiGHS ended a MILP with {highs.getModelStatus()}")

@@ -1,17 +1,38 @@
-"""Which solver a spec's `backend` names; a solver is imported when it is first asked for."""
+"""Which solver a spec's `backend` names; a solver is imported when it is first asked for, and the log told of it."""
 
 from importlib import import_module
 from typing import cast
 
-from solver_service.milp.backends.outcome import MilpSolver
+from solver_service.milp.backends.outcome import MilpOptions, MilpSolver, OnSolution, Outcome
+from solver_service.milp.core.control import Control
+from solver_service.milp.core.problem import Array
 from solver_service.milp.formulation.model import LinearModel
 
 MODULES = {"scip": "solver_service.milp.backends.scip", "highs": "solver_service.milp.backends.highs"}
 
 
+NAMES = {"scip": "SCIP", "highs": "HiGHS"}
+
+
 def milp_solver(backend: str) -> MilpSolver:
-    """The backend's solve function."""
-    return cast(MilpSolver, import_module(MODULES[backend]).solve)
+    """The backend's solve function; the job's log hears of its model before, and of its end after."""
+    solve, name = cast(MilpSolver, import_module(MODULES[backend]).solve), NAMES[backend]
+
+    def solve_and_tell(
+        model: LinearModel,
+        options: MilpOptions,
+        control: Control,
+        on_solution: OnSolution,
+        start: Array | None = None,
+    ) -> Outcome:
+        size = f"{model.rows} rows, {model.columns} columns, {int(model.integer.sum())} of them integer"
+        control.say(f"{name} begins: {size}, {options.time_s:.1f} s left")
+        outcome = solve(model, options, control, on_solution, start)
+        unheard = "" if outcome.start_accepted else "; it did not believe the start"
+        control.say(f"{name} ended: {outcome.status.value}, {outcome.nodes} nodes{unheard}", bound=outcome.bound)
+        return outcome
+
+    return solve_and_tell
 
 
 def write_mps(model: LinearModel) -> bytes:

@@ -22,6 +22,7 @@ from pyscipopt.scip import PY_SCIP_PARAMSETTING as SETTING
 from shared.contracts import SolveStatus
 from solver_service.errors import SolverError
 from solver_service.milp.backends.outcome import Guard, MilpOptions, OnSolution, Outcome
+from solver_service.milp.backends.own_words import LogFile, log_file
 from solver_service.milp.backends.scip_rows import linear_rows
 from solver_service.milp.core.control import Control
 from solver_service.milp.core.problem import Array, Index, Mask
@@ -69,10 +70,10 @@ def solve(
     # Only a start that SCIP itself calls feasible is handed in.
     accepted = start is None or _give_start(scip, variables, start)
     guard = Guard(control, on_solution)
-    watcher = _Watcher(guard, variables[: model.change_columns])
-    scip.includeEventhdlr(watcher, "incumbents", "hands incumbents out and listens for a stop")
-    scip.setParam("limits/time", max(0.0, deadline - time.monotonic()))
-    with control.interruptible(scip.interruptSolve):
+    with log_file(control, scip.setLogfile) as log, control.interruptible(scip.interruptSolve):
+        watcher = _Watcher(guard, variables[: model.change_columns], log)
+        scip.includeEventhdlr(watcher, "incumbents", "hands incumbents out and listens for a stop")
+        scip.setParam("limits/time", max(0.0, deadline - time.monotonic()))
         try:
             scip.optimizeNogil()
         except Exception as error:  # the binding has no class of its own for what SCIP cannot deal with
@@ -109,10 +110,10 @@ def version() -> str:
 
 
 class _Watcher(Eventhdlr):
-    """Hands incumbents out, and looks for a stop that came before SCIP was there to be interrupted."""
+    """Hands incumbents and SCIP's log out, and looks for a stop that came before SCIP was there to be interrupted."""
 
-    def __init__(self, guard: Guard, variables: list[Any]) -> None:
-        self.guard, self.variables = guard, variables
+    def __init__(self, guard: Guard, variables: list[Any], log: LogFile | None) -> None:
+        self.guard, self.variables, self.log = guard, variables, log
 
     def eventinit(self) -> None:
         self.model.catchEvent(EVENT.BESTSOLFOUND, self)
@@ -125,6 +126,8 @@ class _Watcher(Eventhdlr):
     def eventexec(self, event: Any) -> None:
         if event.getType() == EVENT.BESTSOLFOUND:
             self.guard.hand_out(self._read)
+        if self.log is not None:
+            self.log.pump()
         if self.guard.wants_end:
             self.model.interruptSolve()
 
@@ -227,6 +230,10 @@ def _configure(scip: Model, options: MilpOptions) -> None:
     scip.setParam("limits/gap", options.gap / (1 - options.gap) if options.gap < 1 else 1e20)
     scip.setParam("limits/nodes", -1 if options.nodes is None else options.nodes)
     scip.setParam("randomization/randomseedshift", options.seed)
+    # In the log: a line for each hundredth node at most, whatever parameters say.
+    scip.setParam("display/verblevel", min(4, int(scip.getParam("display/verblevel"))))
+    scip.setParam("display/freq", max(100, int(scip.getParam("display/freq"))))
+    scip.setParam("display/lpinfo", False)
     # Signals are the caller's business, who ends a solve by `interruptSolve`.
     scip.setParam("misc/catchctrlc", False)
 

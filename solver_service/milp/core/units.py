@@ -100,8 +100,8 @@ def incumbent_back(found: IncumbentFound, units: Units, *, tail: int) -> Incumbe
     """An incumbent in the job's own units."""
     return replace(
         found,
-        objective=_value(found.objective, units),
-        bound=_value(found.bound, units),
+        objective=value_back(found.objective, units),
+        bound=value_back(found.bound, units),
         moved=taken_back(found.moved, units, tail=tail),
     )
 
@@ -114,9 +114,9 @@ def solution_back(solution: Solution, units: Units, *, tail: int) -> Solution:
 
 def _result_back(result: JobResult, units: Units) -> JobResult:
     report = result.objective
-    values = {name: _value(getattr(report, name), units) for name in ("start", "final", "bound")}
+    values = {name: value_back(getattr(report, name), units) for name in ("start", "final", "bound")}
     incumbents = [
-        Incumbent(t_s=one.t_s, objective=_value(one.objective, units), bound=_value(one.bound, units))
+        Incumbent(t_s=one.t_s, objective=value_back(one.objective, units), bound=value_back(one.bound, units))
         for one in result.incumbents
     ]
     return result.model_copy(
@@ -130,7 +130,8 @@ def _result_back(result: JobResult, units: Units) -> JobResult:
     )
 
 
-def _value(value: float, units: Units) -> float:
+def value_back(value: float, units: Units) -> float:
+    """A value of the objective in the job's own units."""
     return _shifted(value, -units.values)
 
 

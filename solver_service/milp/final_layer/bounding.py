@@ -44,6 +44,7 @@ def bound_by_conflicts(job: Job) -> Conflicts:
     pool = pair_cuts(job.space, requirements, lambda: budget.over)
     relaxation = relax(cuts_model(requirements, pool, constant=job.screened.cost), lambda: budget.over)
     _teller(job)(relaxation.bound)
+    job.incumbents.tell(f"conflicts: {len(pool.groups)} between pairs of samples")
     return Conflicts(pool, pool.select(relaxation.used))
 
 
@@ -70,6 +71,7 @@ def _plain(job: Job, conflicts: Conflicts) -> LinearModel:
     budget = job.budget().share(PLAIN_SHARE)
     relaxation = relax(model, lambda: budget.over)
     _teller(job)(relaxation.bound)
+    job.incumbents.tell("relaxation without conflicts")
     return replace(model, leading=relaxation.used)
 
 
@@ -78,6 +80,7 @@ def relaxed(job: Job, conflicts: Conflicts) -> PairRelaxation:
     relaxation = PairRelaxation(job.space, job.screened.requirements, conflicts.pool, constant=job.screened.cost)
     budget = job.budget().share(RELAXATION_SHARE)
     relaxation.run(lambda: budget.over, _teller(job))
+    job.incumbents.tell(f"relaxation with conflicts{'' if relaxation.solved else ', not solved to the end'}")
     return relaxation
 
 
@@ -89,6 +92,7 @@ def bound_by_blocks(job: Job, relaxation: PairRelaxation) -> None:
     if relaxation.solved and not job.proven and job.spec.limits.nodes is None:
         watch = _WhileGaining(job, job.budget().share(BLOCK_SHARE[job.screened.requirements.style]))
         raise_by_blocks(relaxation, watch.over, watch.gained, seconds_left=watch.seconds_left)
+        job.incumbents.tell("blocks of samples")
 
 
 def model_of(job: Job, relaxation: PairRelaxation) -> LinearModel | None:
@@ -122,6 +126,7 @@ class _WhileGaining:
         """Take note of a gain."""
         self._last = self._job.control.elapsed
         self._tell(bound)
+        self._job.incumbents.tell("a block of samples", passing=True)
 
 
 def believed(problem: Problem, bound: float) -> float:

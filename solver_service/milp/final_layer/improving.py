@@ -124,7 +124,10 @@ class Improver:
                 settled=settled,
                 improved_s=lambda: incumbents.history[-1].t_s if incumbents.history else 0.0,
                 reproducible=self.reproducible,
+                gained=lambda name: incumbents.tell(name, passing=True),
             ).run()
+        spent = ", ".join(f"{one.name} {one.spent_s:.2f} s" for one in self.accounts if one.spent_s)
+        incumbents.tell(f"searches, in all so far: {spent}" if spent else "searches")
 
     def _begin(self) -> None:
         if any(account.name == "descents" for account in self.accounts):

@@ -29,5 +29,6 @@ def solve_linear(job: Job) -> Ending:
     point = program.solve(left.cost)
     if point is not None:
         job.incumbents.raise_bound(program.bound(point) * (1 - 1e-9))
+    job.incumbents.tell(f"linear program{'' if point is not None else ', not solved to the end'}")
     ending = ending_of(job, why(job), backend=Backend(name="highs", version=version("highs")))
     return replace(ending, build_s=began, solve_s=job.control.elapsed - began)

@@ -90,6 +90,7 @@ def solution_of(snapshot: Snapshot, spec: JobSpec, incumbents: Incumbents, endin
     result = JobResult(
         objective=ObjectiveReport(name=spec.objective, start=start, final=final, bound=bound, gap=distance),
         status=status,
+        feasible=incumbents.feasible,
         improved=incumbents.feasible and (final < start or bool(broken)),
         changed_weights=changed,
         timings=Timings(build_s=ending.build_s, presolve_s=ending.presolve_s, solve_s=ending.solve_s, total_s=total_s),

@@ -61,9 +61,12 @@ def solve_final_layer(snapshot: Snapshot, spec: JobSpec, control: Control, start
         ending = ending_of(job, SolveStatus.INFEASIBLE, notes=tuple(impossible))
     else:
         _offer_start(problem, incumbents, start)
+        incumbents.tell("start")
         if improver.large:
             improver.first(budget_of(spec, control))
+            incumbents.tell("a first round of searches")
         job = _job(improver, *_reduced(improver))
+        incumbents.tell(f"reductions: {job.screened.requirements.rows} rows left, {job.space.columns} columns")
         ending = _by_style(job)
     return solution_of(snapshot, spec, incumbents, ending, control.elapsed)
 
@@ -129,6 +132,7 @@ def _least_squares(job: Job) -> Ending:
     change, bound = solve_least_squares(job.problem, job.budget())
     job.incumbents.offer(change)
     job.incumbents.raise_bound(bound * (1 - 1e-9))
+    job.incumbents.tell("least squares")
     ending = ending_of(job, why(job), backend=Backend(name="scipy", version=scipy.__version__))
     return replace(ending, solve_s=job.control.elapsed - began)
 

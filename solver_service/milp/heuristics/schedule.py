@@ -47,7 +47,7 @@ class Schedule:
 
     `value` is the best value so far (infinite while no weights keep all constraints), `settled` whether nothing better
     can be found. Where the budget counts rounds (for a job that asks to be reproducible), strategies take turns and
-    each advance counts for one.
+    each advance counts for one. `gained` hears the name of each search that has just found something better.
     """
 
     accounts: Sequence[Account]
@@ -56,6 +56,7 @@ class Schedule:
     settled: Callable[[], bool]
     improved_s: Callable[[], float]
     reproducible: bool
+    gained: Callable[[str], None] = lambda _: None
     began: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -74,7 +75,10 @@ class Schedule:
         while idle < self.budget.rounds and not (self.budget.over or self.settled()):
             for account in self.accounts:
                 if account.alive and not self.settled():
+                    before = self.value()
                     account.alive = account.strategy.advance(self.budget)
+                    if self.value() < before:
+                        self.gained(account.name)
                 if account.leads and not account.alive:
                     return
             idle, best = (0, self.value()) if self.value() < best else (idle + 1, best)
@@ -118,6 +122,8 @@ class Schedule:
         if np.isfinite(before) and before != 0:
             gain = (before - after) / abs(before)
         account.spent_s += spent
+        if after < before:
+            self.gained(account.name)
         paid = gain / spent
         # Per second, fading: what paid at first need not pay now.
         account.rate = paid if np.isinf(account.rate) else FADE * account.rate + (1 - FADE) * paid

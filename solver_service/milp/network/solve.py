@@ -34,6 +34,7 @@ LINEAR = ("mae", "max_error", "outliers", "zero_one", "ramp", "hinge")
 """Objectives that sequential linear programs improve; a round of them takes longer than a descent does."""
 WORK = {"joint": 1.0, "programs": 8.0}
 """Kinds of rounds, and about how long one takes."""
+TOLD = {"joint": "a round of the joint search", "programs": "a round of linear programs"}
 UNITS_PER_ROUND = 10
 """A round more for as many units that may switch: the more of them, the less branching achieves."""
 ROUNDS = 10**9
@@ -107,6 +108,7 @@ def solve_block(snapshot: Snapshot, spec: JobSpec, control: Control, start: Move
     job = _Job(network, spec, control, incumbents, np.random.default_rng(spec.solver.seed))
     if start is not None:
         incumbents.offer(network.step_to(start))
+    incumbents.tell("start")
     progress, obstacle = _Progress(), _obstacle(job)
     impossible = incumbents.keeper.impossible() if spec.constraints else None
     if impossible is not None:
@@ -172,6 +174,7 @@ def _search_jointly(job: _Job, budget: Budget, patience: int) -> None:
     """
     joint = JointSearch(job.network, job.spec.goal, job.incumbents, budget, job.rng)
     joint.open()
+    job.incumbents.tell("descents from many starts")
     exact = Search(job.network, job.spec.goal, job.incumbents, budget, job.rng, settled=lambda: job.proven)
     linear = _modelled(job) and fits(job.network) and not job.spec.constraints
     programs, idle, longest = Rounds(exact), 0.0, 0.0
@@ -185,6 +188,8 @@ def _search_jointly(job: _Job, budget: Budget, patience: int) -> None:
         else:
             programs.next()
         gain = relative_gain(before, job.incumbents.objective)
+        if gain > 0:
+            job.incumbents.tell(TOLD[arm], passing=True)
         arms.learn(arm, work=WORK[arm], gain=gain)
         idle += WORK[arm]
         if gain > GAIN:
@@ -231,6 +236,7 @@ def _polish(job: _Job) -> None:
         stop = lambda: job.control.stopped or job.control.elapsed > limit  # noqa: E731
         refined, _ = refine(job.network, job.spec.goal, job.incumbents.step, stop)
         job.incumbents.offer(refined)
+        job.incumbents.tell("refined what the solver left")
 
 
 def _sizes(built: BlockModel) -> Sizes:
@@ -252,6 +258,7 @@ def _solution(job: _Job, progress: _Progress) -> Solution:
     result = JobResult(
         objective=ObjectiveReport(name=job.spec.objective, start=best.start, final=final, bound=bound, gap=distance),
         status=_status(job, progress, distance),
+        feasible=best.feasible,
         improved=best.feasible and (final < best.start or not best.start_keeps),
         changed_weights=changed,
         timings=Timings(

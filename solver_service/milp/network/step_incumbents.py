@@ -45,6 +45,10 @@ class BlockIncumbents:
         """The best proven lower limit, never above the best value that was reached."""
         return min(self._bound, self.objective)
 
+    def tell(self, what: str, *, passing: bool = False) -> None:
+        """Say in the job's log what was done, and the best values after it."""
+        self._control.say(what, objective=self.objective, bound=self.bound, passing=passing)
+
     def raise_bound(self, bound: float) -> None:
         """Take note of a proven lower limit."""
         self._bound = max(self._bound, bound)

@@ -59,6 +59,10 @@ class Incumbents:
         """The best proven lower limit, never above the best value that was reached."""
         return min(self._bound, self.best.objective)
 
+    def tell(self, what: str, *, passing: bool = False) -> None:
+        """Say in the job's log what was done, and the best values after it."""
+        self._control.say(what, objective=self.best.objective, bound=self.bound, passing=passing)
+
     def raise_bound(self, bound: float) -> None:
         """Take note of a proven lower limit."""
         self._bound = max(self._bound, bound)

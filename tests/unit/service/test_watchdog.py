@@ -24,11 +24,12 @@ class MemoryStore:
     """One job, its renewals and its incumbents; `away` makes every question fail."""
 
     def __init__(self, job: jobs.Job) -> None:
-        self.jobs = self.blobs = self
+        self.jobs = self.blobs = self.logs = self
         self.job: jobs.Job = job
         self.away = False
         self.renewed = 0
         self.incumbents: list[bytes] = []
+        self.text = ""
 
     def get(self, job_id: str) -> jobs.Job:
         if self.away:
@@ -44,6 +45,12 @@ class MemoryStore:
         if held := self.job.holds(attempt):
             self.incumbents.append(data)
         return held
+
+    def append(self, job: jobs.Job, text: str) -> bool:
+        if self.away:
+            raise StoreUnavailableError("away")
+        self.text += text if self.job.holds(job.attempt) else ""
+        return self.job.holds(job.attempt)
 
     def update(self, job_id: str, transition: Callable[[jobs.Job], jobs.Job | None], *, seen: jobs.Job) -> Any:
         self.job = transition(self.job) or self.job
@@ -134,3 +141,21 @@ def test_a_thread_that_died_is_replaced_with_the_next_attempt() -> None:
     time.sleep(EVERY_S)
     with dog.over(store.job):
         wait_for(lambda: store.renewed > 0)
+
+
+def test_the_log_is_kept_under_the_attempts_heading() -> None:
+    """What a solve says arrives in order, at the latest when the attempt ends."""
+    store = MemoryStore(running())
+    with watchdog(store).over(store.job) as watched:
+        watched.control.say("start", objective=3.0, bound=1.0)
+        watched.control.write("words of a solver\n")
+    assert store.text.startswith("attempt 1 on w")
+    assert store.text.endswith(" s  start; objective 3, bound 1\nwords of a solver\n")
+
+
+def test_the_log_says_why_an_attempt_was_given_up() -> None:
+    """An error is the log's last line, and goes on to whoever has to deal with it."""
+    store = MemoryStore(running())
+    with pytest.raises(ArithmeticError), watchdog(store).over(store.job):
+        raise ArithmeticError("out of numbers")
+    assert store.text.endswith(" s  given up: out of numbers\n")

@@ -14,6 +14,7 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from shared.batches import BatchSpec
 from shared.contracts import JobResult, JobSpec
 from shared.snapshot import Snapshot
 from trainer.pool.client import SolverClient
@@ -93,6 +94,8 @@ class FakePool(httpx.BaseTransport):
             case "POST", ["v1", "solve"]:
                 spec, snapshot = _parts(request)
                 return self._submit(request, JobSpec.model_validate_json(spec), self._store(snapshot))
+            case "POST", ["v1", "batches"]:
+                return self._submit_batch(request)
             case "GET", ["v1", "jobs"]:
                 return httpx.Response(200, json={"jobs": [self._record(job) for job in self._jobs]})
             case "GET", ["v1", "workers"]:
@@ -111,7 +114,10 @@ class FakePool(httpx.BaseTransport):
             case "GET", ["events"]:
                 state = json.dumps({"state": self._record(job)["state"], "attempt": 1, "worker": "w"})
                 told = 'id: 1-0\nevent: log\ndata: {"message": "begun"}\n\n'
-                return httpx.Response(200, text=f"{told}id: 2-0\nevent: state\ndata: {state}\n\n")
+                log = 'id: 1-1\nevent: log\ndata: {"message": "0.1 s  start\\n", "attempt": 1, "source": "solver"}\n\n'
+                return httpx.Response(200, text=f"{told}{log}id: 2-0\nevent: state\ndata: {state}\n\n")
+            case "GET", ["log"]:
+                return httpx.Response(200, text="0.1 s  start\n")
             case "GET", ["result"] if self.release.is_set():
                 return httpx.Response(200, content=self._result(job))
             case "GET", ["result"]:
@@ -131,8 +137,24 @@ class FakePool(httpx.BaseTransport):
         self._blobs[name] = data
         return name
 
-    def _submit(self, request: httpx.Request, spec: JobSpec, blob: str | None) -> httpx.Response:
-        key = request.headers["Idempotency-Key"]
+    def _submit_batch(self, request: httpx.Request) -> httpx.Response:
+        text, snapshot = _parts(request)
+        specs, blob = BatchSpec.model_validate_json(text).specs, self._store(snapshot)
+        token = request.headers["Idempotency-Key"]
+        for number, spec in enumerate(specs):
+            self._submit(request, spec, blob, key=f"{token} {number}")
+        jobs = [
+            {"id": self._by_key[f"{token} {number}"], "number": number, "state": "queued"}
+            for number, _ in enumerate(specs)
+        ]
+        status = {"id": "batch-1", "created": datetime.now(UTC).isoformat(), "snapshot": blob, "ended": False}
+        group = {"objective": specs[0].objective, "jobs": jobs[::-1]}
+        return httpx.Response(202, json=status | {"counts": {"queued": len(jobs)}, "groups": [group]})
+
+    def _submit(
+        self, request: httpx.Request, spec: JobSpec, blob: str | None, key: str | None = None
+    ) -> httpx.Response:
+        key = key or request.headers["Idempotency-Key"]
         if key not in self._by_key:
             job = self._by_key[key] = f"job-{len(self._jobs) + 1}"
             self._jobs[job] = (blob or str(spec.snapshot), spec)
@@ -185,11 +207,11 @@ def problem(status: int, code: str, detail: str, **more: Any) -> httpx.Response:
 
 
 def _parts(request: httpx.Request) -> tuple[bytes, bytes]:
-    """The `spec` and `snapshot` parts of a multipart body."""
+    """The parts of a multipart body: `spec` or `batch`, and `snapshot`."""
     head = f"Content-Type: {request.headers['Content-Type']}\r\n\r\n".encode()
     message = email.message_from_bytes(head + request.content, policy=email.policy.HTTP)
     parts = {
         part.get_param("name", header="content-disposition"): part.get_payload(decode=True)
         for part in message.iter_parts()  # type: ignore[attr-defined]
     }
-    return parts["spec"], parts["snapshot"]
+    return parts.get("spec", parts.get("batch")), parts["snapshot"]

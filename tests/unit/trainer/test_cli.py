@@ -190,7 +190,10 @@ def test_jobs_watch_and_cancel(pool: FakePool, snapshot_file: Path, tmp_path: Pa
     call("submit", snapshot_file, *GATEWAY)
     assert "job-1" in call("jobs", *GATEWAY, "--json", tmp_path / "jobs.json")[1]
     assert json.loads((tmp_path / "jobs.json").read_text())["jobs"][0]["id"] == "job-1"
-    assert "ramp 2 -> 1" in call("watch", "job-1", *GATEWAY)[1]
+    said = call("watch", "job-1", *GATEWAY)[1]
+    assert "ramp 2 -> 1" in said
+    assert "0.1 s  start" not in said
+    assert "0.1 s  start\n" in call("watch", "job-1", "--log", *GATEWAY)[1]
     code, _ = call("cancel", "job-1", *GATEWAY)
     assert code == 0
     assert pool.cancelled == ["job-1"]

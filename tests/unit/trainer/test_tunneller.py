@@ -544,6 +544,8 @@ def test_one_stall_can_fan_out() -> None:
     tunneller.step(STALLED)
     tunneller.close()
     assert [spec.radius for spec in pool.specs] == [0.5, 1.0, 0.25]
+    assert [request.url.path for request in pool.requests].count("/v1/batches") == 1  # one snapshot for all of them
+    assert len(pool.snapshots) == 1
     assert [spec.supersede for spec in pool.specs] == [True, False, False]
     assert len({spec.solver.seed for spec in pool.specs}) == 3
 

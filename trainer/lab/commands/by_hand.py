@@ -13,6 +13,8 @@ from trainer.errors import ResultUnavailableError, TaskError
 from trainer.pool.client import SolverClient
 
 ID_DIGITS = 32
+SOLVER = "solver"
+"""The source of `log` events that carry the solver's own log."""
 MOST_LISTED = 200
 """Of the newest jobs; as many as a pool lists at once."""
 
@@ -43,11 +45,19 @@ def job_spec(data: bytes, file: Path | None, *, time_s: float | None, **given: A
     return spec
 
 
-def follow(client: SolverClient, job_id: str, result: Path | None, *, out: Console, err: Console) -> JobStatus:
-    """Show a job's progress until it has ended; then its result, and write the weights if asked to."""
+def follow(
+    client: SolverClient, job_id: str, result: Path | None, *, out: Console, err: Console, log: bool = False
+) -> JobStatus:
+    """Show a job's progress until it has ended; then its result, and write the weights if asked to.
+
+    With `log` the solver's own log is shown as well.
+    """
     with err.status(f"{job_id}: waiting"):
         for event in client.events(job_id):
-            if line := _told(event):
+            if event.data.get("source") == SOLVER:
+                if log:
+                    err.out(str(event.data["message"]), end="", highlight=False)
+            elif line := _told(event):
                 err.print(line)
     job = client.wait(job_id)
     if job.result is None:

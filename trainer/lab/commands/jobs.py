@@ -92,6 +92,7 @@ def watch(
     job_id: JobId,
     *,
     result: Annotated[Path | None, typer.Option("--result", help="Write the new weights to this file.")] = None,
+    log: Annotated[bool, typer.Option("--log", help="Show the solver's own log as well, as it grows.")] = False,
     gateway: Gateway = None,
     api_key: ApiKey = None,
     json_file: Json = None,
@@ -100,11 +101,12 @@ def watch(
 
     \b
     Example:
-      gdsolver watch 01a20ac7 --result better.safetensors --gateway http://gateway:8000
+      gdsolver watch 01a20ac7 --log --result better.safetensors --gateway http://gateway:8000
     """
     with clear_words(), existing_pool(gateway, api_key) as client:
         _check_folder_of(result)
-        write(json_file, follow(client, whole_id(client, job_id), result, out=out, err=err).model_dump(mode="json"))
+        job = follow(client, whole_id(client, job_id), result, out=out, err=err, log=log)
+        write(json_file, job.model_dump(mode="json"))
 
 
 def cancel(

@@ -32,6 +32,7 @@ def solve_smooth(job: Job) -> Ending:
     least = program.minimise(lower, upper, start, lambda: budget.over)
     incumbents.raise_bound(least.bound * (1 - ROOM_FOR_BOUND))
     incumbents.offer(least.change)
+    incumbents.tell("convex program")
     on_samples = bool(types.intersection(ON_SAMPLES))
     ending = replace(_ended(job, why(job)), solve_s=job.control.elapsed - began)
     if branching is not None and on_samples:
@@ -41,10 +42,13 @@ def solve_smooth(job: Job) -> Ending:
             ending = solve_constrained(job)
         if incumbents.feasible:
             search_right_samples(job, program, least)
+            incumbents.tell("search for the samples to get right")
         if incumbents.feasible and not _done(job):
             search_by_tangents(job, program, [least.change])
+            incumbents.tell("search by tangents")
     if branching is not None and not _done(job):
         done = branching.run(least, certain=not on_samples)
+        incumbents.tell(f"branching on single weights: {branching.nodes} nodes")
         if done and not (incumbents.feasible or on_samples):
             notes = tuple(blame(problem.snapshot, job.spec, job.budget()))
             return replace(_ended(job, SolveStatus.INFEASIBLE), notes=notes)

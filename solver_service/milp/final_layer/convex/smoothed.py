@@ -28,6 +28,7 @@ def descend_smoothed(job: Job) -> None:
     for least in minima(job.problem, job.problem.cost, best, lambda: job.budget().over):
         job.incumbents.offer_whole(least.change)
         job.incumbents.raise_bound(least.bound * (1 - 1e-9))
+        job.incumbents.tell("a descent on the smoothed objective", passing=True)
         if job.proven:
             return
 

@@ -50,11 +50,13 @@ def solve_trimmed(job: Job) -> Ending:
     _concentrate(job, fit, best)
     if problem.objective.trim > 0 and not (job.proven or budget.over):
         _concentrate(job, fit, fit(everything, best))
+    job.incumbents.tell("concentration from the best weights, and from a fit to all samples")
     idle, reached = 0, job.incumbents.best.objective
     while problem.objective.trim > 0 and idle < STARTS and not (job.proven or budget.over):
         _concentrate(job, fit, fit(_few(problem, rng), best))
         improved = job.incumbents.best.objective < reached
         idle, reached = 0 if improved else idle + 1, job.incumbents.best.objective
+        job.incumbents.tell("concentration from a fit to few samples", passing=True)
     if problem.beyond_box and not (job.proven or budget.over):
         _fit_constrained(job)
     ending = ending_of(job, why(job), backend=Backend(name="highs", version=version("highs")))

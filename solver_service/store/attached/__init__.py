@@ -1,0 +1,1 @@
+"""What is kept beside a job's record: its log, and the batch that it was sent in."""
