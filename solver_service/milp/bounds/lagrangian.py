@@ -15,7 +15,7 @@ def lagrangian_bound(
     Shcherbina, 2004).
     """
     # c . x >= c . x - y+ . (F x - L) = y+ . L + r . x with r = c - F^T y+
-    # (docs/formulations.md, "Safe bounds from duals").
+    # (docs/formulations/bounds.md, "Safe bounds from duals").
     price = np.maximum(duals, 0.0)
     reduced = cost - matrix.T @ price
     # r . x is least at one end of each column.

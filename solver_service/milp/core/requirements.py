@@ -31,7 +31,7 @@ class Requirements:
     of it; for max_error all rows). A group's shortfall
     is `max(0, need - t_r) / unit` over its rows, and its cost `cost_g` times: whether there is any (count), the
     shortfall up to 1 (capped), or the shortfall (linear). `plus` and `minus` name units, or -1 for none. `reach_r` is
-    how far t_r can move inside the box, either way; both ends are attained (docs/formulations.md, "Reach").
+    how far t_r can move inside the box, either way; both ends are attained (docs/formulations/reductions.md, "Reach").
     """
 
     style: Style

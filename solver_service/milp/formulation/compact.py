@@ -59,7 +59,7 @@ def columns_of(space: Space, requirements: Requirements) -> CompactColumns:
 def compact_model(
     space: Space, requirements: Requirements, *, constant: float = 0.0, cuts: Cuts = NO_CUTS
 ) -> LinearModel:
-    """Build it (docs/formulations.md, "Compact model"); `constant` is the cost of what screening gave up."""
+    """Build it (docs/formulations/models.md, "Compact model"); `constant` is the cost of what screening gave up."""
     columns = columns_of(space, requirements)
     scale = row_scales(requirements)
     # A x + m xi + M z >= v - t0, each row divided by its scale; cuts have 1 on the right.

@@ -19,7 +19,7 @@ AT_ONCE = 128
 
 
 def pair_cuts(space: Space, requirements: Requirements, should_stop: Callable[[], bool] = lambda: False) -> Cuts:
-    """All pairs of rows that no change can meet together (docs/formulations.md, "Conflict cuts").
+    """All pairs of rows that no change can meet together (docs/formulations/models.md, "Conflict cuts").
 
     For rows n (unit a against b) and m (b against a) the biases cancel, and together they fall short of the need by
     `C = need - [level_n + level_m + (R_a + R_b) . |g_n - g_m|] / 2`; if C > 0 the row

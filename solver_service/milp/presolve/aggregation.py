@@ -19,7 +19,7 @@ AT_ONCE = 64
 class Aggregation:
     """A smaller space whose changes [h', c'] stand for those of the whole one [h, c].
 
-    Why that is exact: docs/formulations.md, "Aggregation of columns".
+    Why that is exact: docs/formulations/reductions.md, "Aggregation of columns".
 
     Entry (i, j) of a whole change is `unit_sign[i] column_sign[j]` times entry `(unit[i], column[j])` of the folded
     one, or 0 where the column is dropped. `share` [h, c] is what it adds to the half-width of that entry.

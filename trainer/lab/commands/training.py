@@ -52,7 +52,7 @@ def train(
     task: given.TaskName,
     *,
     method: Annotated[
-        str, typer.Option("--method", help="One of those that docs/trainer.md lists: hybrid, sgd, adam, lbfgs, ...")
+        str, typer.Option("--method", help="One that docs/trainer/command-line.md lists: hybrid, sgd, adam, lbfgs, ...")
     ] = "hybrid",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")] = 0,
     resume: given.Resume = False,

@@ -1,7 +1,7 @@
 """mse, huber and log_loss in a box: a quasi-Newton descent, Newton's method to the end, and a bound of their own.
 
 f is convex, so at any x of the box  f(x) + min over the box of grad f(x) . (y - x)  is below f(y) for every y there
-(docs/formulations.md, "Convex objectives"). The best of these over all points that were looked at is the bound.
+(docs/formulations/convex.md, "Convex objectives"). The best of these over all points that were looked at is the bound.
 """
 
 from collections.abc import Callable

@@ -176,7 +176,7 @@ def _naming_rows(requirements: Requirements, wrong: Index, columns: Index, total
 
 
 def _losing_rows(problem: Problem, requirements: Requirements, columns: Index, total: int) -> Rows:
-    """`t_nk <= hi_nk - (hi_nk - eps) v_nk` (docs/formulations.md, "Constraints on samples")."""
+    """`t_nk <= hi_nk - (hi_nk - eps) v_nk` (docs/formulations/constraints.md, "Constraints on samples")."""
     rows = np.arange(requirements.rows)
     # -A x - (hi - eps) v >= t0 - hi = -q, divided by its scale: t <= eps at v = 1, the reach at v = 0.
     above = requirements.high - requirements.need

@@ -12,7 +12,7 @@ from solver_service.milp.heuristics.programs.lazy_lp import LazyPoint
 from solver_service.milp.heuristics.programs.push_off import finish_count
 
 WIDTH = 0.001
-"""How far beyond the need the filter pulls (docs/formulations.md, "Elastic filter")."""
+"""How far beyond the need the filter pulls (docs/formulations/searches.md, "Elastic filter")."""
 DROP_SHARE = 0.05
 STEPS_PER_ROUND = 15
 BACK_TO_BEST = 40

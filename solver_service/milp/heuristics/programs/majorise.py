@@ -10,7 +10,7 @@ from solver_service.milp.heuristics.programs.elastic_filter import drop_until_me
 from solver_service.milp.heuristics.programs.kept_search import BETTER, Found, Search
 
 FEWEST, MOST = 3, 25
-"""How many groups a restart flips (docs/formulations.md, "Majorise-minimise")."""
+"""How many groups a restart flips (docs/formulations/searches.md, "Majorise-minimise")."""
 FILTER_SHARE = 0.25
 TRIAL = 30
 """Restarts that each beginning gets before the better one gets them all."""
@@ -78,7 +78,8 @@ def _descend(search: Search, active: Mask) -> Found | None:
         loss = float(requirements.losses(point.shortfalls).sum())
         if best is not None and loss >= best.loss - BETTER:
             break
-        # The set that is best at this point, so F falls until it repeats (docs/formulations.md, "Majorise-minimise").
+        # The set that is best at this point, so F falls until it repeats
+        # (docs/formulations/searches.md, "Majorise-minimise").
         active = point.shortfalls < 1.0
         best = Found(loss, point, active)
     return best
