@@ -23,11 +23,17 @@ test-containers: $(READY)  ## the containers, in a Docker engine
 test-browser: $(READY)  ## the pool page in Chromium; needs `pip install playwright` and Debian's chromium
 	$(BIN)/python -m pytest -m browser tests/e2e
 
-check: $(READY)  ## style, types, import rules
+.PHONY: docs
+docs: $(READY)  ## these documents as a site, in site/; strict: a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo 'site/index.html; with search: $(BIN)/mkdocs serve'
+
+check: $(READY)  ## style, types, import rules, documents
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 chaos: $(READY)  ## a pool that is broken on purpose, and what became of every job
 	$(BIN)/python benchmarks/chaos.py --jobs 300 --workers 4 --faults 60 --seed 1 --json benchmarks/results/chaos.json
@@ -75,4 +81,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs site

@@ -1,39 +1,46 @@
-"""What code and documents say of each other: a citation has its heading, and a module that is named is there."""
+"""What code and documents say of each other: citations, modules, links and the site's navigation lead somewhere."""
 
 import re
-from pathlib import Path
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import yaml
 
+from tests.architecture.pages import DOCS, LINK, PAGES, headings, text
 from tests.architecture.test_imports import sources
 from tests.conftest import ROOT
 
-CITATION = re.compile(r'docs/formulations\.md,\s+"([^"]+)"')
+CITATION = re.compile(r'docs/(formulations/[\w-]+\.md),\s+(?:# )?"([^"]+)"')
+NAMED_PAGE = re.compile(r"\bdocs/[\w/-]+\.md\b")
 MODULE = re.compile(r"`([\w/]+\.py)`")
-PAGES = [
-    "README.md",
-    "ARCHITECTURE.md",
-    "CONTRIBUTING.md",
-    *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")),
+NAMES_MODULES = [
+    page
+    for page in PAGES
+    if page in ("ARCHITECTURE.md", "docs/constraints.md") or page.startswith(("docs/solver/", "docs/formulations/"))
 ]
-CITED_BY = 9
+CITED_BY = 12
 """Citations that there have to be at least: a pattern that finds none would hold of anything."""
-
-
-def headings(page: Path) -> set[str]:
-    """The headings of a page, of any depth."""
-    return {line.lstrip("#").strip() for line in page.read_text().splitlines() if line.startswith("#")}
+AT_THE_ROOT = {"index.md", "architecture.md", "contributing.md", "changelog.md"}
+"""Pages of the site that docs/site_hook.py makes of files beside docs/."""
 
 
 def test_every_citation_of_the_formulations_has_its_heading() -> None:
-    """Whoever follows a docstring to the mathematics finds the section that it names."""
-    cited = [(path.name, heading) for path in sources() for heading in CITATION.findall(path.read_text())]
+    """Whoever follows a docstring to the mathematics finds the section that it names, on the page that it names."""
+    cited = [(path.name, *found) for path in sources() for found in CITATION.findall(path.read_text())]
     assert len(cited) >= CITED_BY
-    known = headings(ROOT / "docs" / "formulations.md")
-    assert [pair for pair in cited if pair[1] not in known] == []
+    assert [it for it in cited if f"docs/{it[1]}" not in DOCS or it[2] not in headings(ROOT / "docs" / it[1])] == []
 
 
-@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "docs/constraints.md", "docs/formulations.md", "docs/solver.md"])
+def test_pages_that_code_names_are_there() -> None:
+    """A path into docs/ in a source, a rule or another document is a page."""
+    others = [ROOT / name for name in ("docker-compose.yml", "Makefile", "CHANGELOG.md", *PAGES)]
+    files = [*sources(), *(ROOT / "tests").rglob("*.py"), *(ROOT / "deploy").rglob("*.yml"), *others]
+    named = {(path.name, page) for path in files for page in NAMED_PAGE.findall(path.read_text())}
+    assert sorted(pair for pair in named if pair[1] not in DOCS) == []
+
+
+@pytest.mark.parametrize("page", NAMES_MODULES)
 def test_modules_that_a_page_names_are_there(page: str) -> None:
     """A module is named by a path, or the end of one, that exists."""
     known = [
@@ -41,17 +48,35 @@ def test_modules_that_a_page_names_are_there(page: str) -> None:
         for folder in ("benchmarks", "shared", "solver_service", "tests", "trainer")
         for path in (ROOT / folder).rglob("*.py")
     ] + ["/gdsolver.py"]
-    named = set(MODULE.findall((ROOT / page).read_text()))
+    named = set(MODULE.findall(text(page)))
     assert sorted(name for name in named if not any(path.endswith(f"/{name}") for path in known)) == []
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_links_to_sections_lead_to_their_headings(page: str) -> None:
-    """A link with a # names a heading of the page that it leads to, as GitHub writes it."""
+@pytest.mark.parametrize("page", [*PAGES, "CHANGELOG.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    """A relative link leads to a file that is there; one with a # names a heading of it, as GitHub writes it."""
     missing = []
-    for target, section in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", (ROOT / page).read_text()):
+    for target, section in LINK.findall(text(page)):
         whole = (ROOT / page).parent / target if target else ROOT / page
-        names = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings(whole)}
-        if section not in names:
-            missing.append(f"{target}#{section}")
+        if "://" in target:
+            continue
+        if not whole.exists():
+            missing.append(target)
+        elif section:
+            names = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings(whole)}
+            missing += [f"{target}#{section}"] if section not in names else []
     assert missing == []
+
+
+def test_the_navigation_holds_every_page() -> None:
+    """Every page is in the site's navigation, once, and every entry of it is a page."""
+    entries = list(_leaves(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
+    assert sorted(entries) == sorted({page.removeprefix("docs/") for page in DOCS} | AT_THE_ROOT)
+
+
+def _leaves(entry: Any) -> Iterator[str]:
+    if isinstance(entry, str):
+        yield entry
+    else:
+        for part in entry.values() if isinstance(entry, dict) else entry:
+            yield from _leaves(part)

@@ -31,7 +31,7 @@ class Screened:
 
 
 def screen(requirements: Requirements) -> Screened:
-    """Drop what the box decides (docs/formulations/reductions.md, "Screening"); exact but for a guard against rounding."""
+    """Drop what the box decides (docs/formulations/reductions.md, "Screening"), exact but for a relative guard."""
     # [r]: a row that is this close to its need is left to the model.
     guard = ROUNDING * (np.abs(requirements.level) + requirements.reach + abs(requirements.need))
     # lo_r >= v: met all over the box, so nothing depends on the row.

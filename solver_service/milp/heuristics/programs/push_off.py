@@ -19,7 +19,7 @@ PUSH = 1e-3
 def finish_count(
     space: Space, screened: Screened, incumbents: Incumbents, kept: Mask, should_stop: Callable[[], bool]
 ) -> None:
-    """Offer the solution that keeps these groups with most room (docs/formulations/rounding.md, "Rounding to float32")."""
+    """Offer the solution that keeps them with most room (docs/formulations/rounding.md, "Rounding to float32")."""
     wanted = screened.requirements.select(kept[screened.requirements.group])
     change = push_off(space, wanted, should_stop)
     if change is not None:
