@@ -20,7 +20,8 @@ from tests.architecture.commands import commands, wrong
 from tests.architecture.pages import DOCS, Block, blocks, text
 from tests.conftest import ROOT
 
-LANGUAGES = {"sh", "python", "json", "yaml", "text"}
+LANGUAGES = {"", "sh", "python", "json", "yaml", "text"}
+"""A block without a language shows a terminal: what is typed stands behind `$ `."""
 BLOCKS = [block for page in ("README.md", "CONTRIBUTING.md", *DOCS) for block in blocks(page)]
 SPEC = re.compile(r"\{\"objective\".*\}", re.DOTALL)
 INLINE = re.compile(r"`((?:gdsolver(?:-pool)?|make|python) [^`]+)`")
@@ -28,9 +29,14 @@ VARIABLE = re.compile(r"GDSOLVER_[A-Z_]+\b")
 ROUTE = re.compile(r"\b(GET|POST|PUT|DELETE) (/[\w/-]*)")
 
 
-def of(language: str) -> list[Any]:
-    """The blocks of a language, as parameters named after their page and first line."""
-    return [pytest.param(it, id=f"{it.page}:{it.text[:40]!r}") for it in BLOCKS if it.language == language]
+def typed(block: Block) -> str:
+    """The commands of a shell block, or of a terminal that is shown."""
+    return block.text if block.language else "\n".join(re.findall(r"^\$ (.*)", block.text, re.MULTILINE))
+
+
+def of(*languages: str) -> list[Any]:
+    """The blocks of some languages, as parameters named after their page and first line."""
+    return [pytest.param(it, id=f"{it.page}:{it.text[:40]!r}") for it in BLOCKS if it.language in languages]
 
 
 def test_every_block_says_what_it_is() -> None:
@@ -38,11 +44,11 @@ def test_every_block_says_what_it_is() -> None:
     assert [(it.page, it.fence) for it in BLOCKS if it.language not in LANGUAGES] == []
 
 
-@pytest.mark.parametrize("block", of("sh"))
+@pytest.mark.parametrize("block", of("sh", ""))
 def test_shell_blocks_can_be_typed(block: Block) -> None:
     """Bash can parse them, and each command, target, script and option of ours exists."""
-    subprocess.run(["bash", "-n"], input=block.text, text=True, check=True, capture_output=True)
-    assert [problem for words in commands(block.text) if (problem := wrong(words))] == []
+    subprocess.run(["bash", "-n"], input=typed(block), text=True, check=True, capture_output=True)
+    assert [problem for words in commands(typed(block)) if (problem := wrong(words))] == []
 
 
 @pytest.mark.parametrize("page", ["README.md", *DOCS])
