@@ -18,6 +18,7 @@ from shared.contracts import JobSpec
 from solver_service.gateway import routes
 from tests.architecture.commands import commands, wrong
 from tests.architecture.pages import DOCS, Block, blocks, text
+from tests.architecture.signatures import definition, parameters
 from tests.conftest import ROOT
 
 LANGUAGES = {"", "sh", "python", "json", "yaml", "text"}
@@ -62,11 +63,11 @@ def test_commands_in_sentences_exist(page: str) -> None:
 def test_python_blocks_fit_the_code(block: Block) -> None:
     """They compile; what they import is there, and calls of it name parameters that it has."""
     tree = ast.parse(block.text)
-    known = {name: parameters for it in ast.walk(tree) for name, parameters in _imported(it)}
+    known = {name: taken for it in ast.walk(tree) for name, taken in _imported(it)}
     for call in (it for it in ast.walk(tree) if isinstance(it, ast.Call) and isinstance(it.func, ast.Name)):
-        parameters = known.get(call.func.id)  # type: ignore[attr-defined]
-        if parameters is not None:
-            assert {it.arg for it in call.keywords} - parameters == set()
+        taken = known.get(call.func.id)  # type: ignore[attr-defined]
+        if taken is not None:
+            assert {it.arg for it in call.keywords} - taken == set()
 
 
 @pytest.mark.parametrize("block", of("json"))
@@ -128,21 +129,6 @@ def _imported(node: ast.AST) -> Iterator[tuple[str, set[str] | None]]:
     spec = importlib.util.find_spec(node.module or "")
     assert spec is not None, node.module
     for alias in node.names:
-        found = _definition(str(spec.origin), alias.name)
+        found = definition(Path(str(spec.origin)), alias.name)
         assert found is not None or alias.name in Path(str(spec.origin)).read_text(), (node.module, alias.name)
-        yield alias.name, _parameters(found)
-
-
-def _definition(origin: str, name: str) -> ast.AST | None:
-    """The class or function of this name at a module's top level."""
-    body = ast.parse(Path(origin).read_text()).body
-    return next((it for it in body if isinstance(it, ast.ClassDef | ast.FunctionDef) and it.name == name), None)
-
-
-def _parameters(found: ast.AST | None) -> set[str] | None:
-    """The names that a class's `__init__`, or a function, takes; None if it takes any."""
-    if isinstance(found, ast.ClassDef):
-        found = next((it for it in found.body if isinstance(it, ast.FunctionDef) and it.name == "__init__"), None)
-    if not isinstance(found, ast.FunctionDef) or found.args.kwarg:
-        return None
-    return {it.arg for it in [*found.args.args, *found.args.kwonlyargs]}
+        yield alias.name, parameters(found)

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
+from solver_service.settings import Settings
 from tests.architecture.pages import DOCS, LINK, PAGES, headings, text
+from tests.architecture.signatures import definition, parameters
 from tests.architecture.test_imports import sources
 from tests.conftest import ROOT
 
@@ -66,6 +68,19 @@ def test_links_lead_somewhere(page: str) -> None:
             names = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings(whole)}
             missing += [f"{target}#{section}"] if section not in names else []
     assert missing == []
+
+
+def test_every_argument_of_the_tunneller_is_in_its_table() -> None:
+    """Who adds an argument says on the page what it is for."""
+    names = parameters(definition(ROOT / "trainer" / "tunneller.py", "Tunneller"))
+    assert names
+    assert [name for name in sorted(names) if f"`{name}`" not in text("docs/trainer/index.md")] == []
+
+
+def test_every_setting_of_the_pool_is_in_its_table() -> None:
+    """Each GDSOLVER_... that gateway and workers read is on the page."""
+    names = [f"GDSOLVER_{name.upper()}" for name in Settings.model_fields]
+    assert [name for name in names if name not in text("docs/pool/index.md")] == []
 
 
 def test_the_navigation_holds_every_page() -> None:
