@@ -1,6 +1,7 @@
 """What tunnelling costs the training loop: trainer on one core, solver on another, a job always in flight.
 
-usage: python benchmarks/overlap.py [--task mnist] [--data-dir DIR] [--seconds 20] [--rounds 3] [--json FILE]
+usage: python benchmarks/overlap.py [--task mnist] [--data-dir DIR] [--seconds 20] [--rounds 3]
+       [--device cuda] [--json FILE]
 
 In turns, `--rounds` times: plain GD; GD with a tunneller whose jobs of `--time` seconds follow one another, so that
 one is always out; and the paper's way, in which GD waits for each job. Printed are GD steps per second (median over
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from trainer.lab.best import Clock
 from trainer.lab.report import write_json
-from trainer.lab.tasks import Request, Task, load_task
+from trainer.lab.tasks import Request, Split, Task, load_task
 from trainer.pool.client import SolverClient
 from trainer.pool.embedded import embedded_pool
 from trainer.tunneller import Tunneller
@@ -51,14 +53,14 @@ def on_core(core: int) -> Iterator[None]:
 
 def batches(task: Task) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch."""
-    for chosen in torch.split(torch.randperm(len(task.train)), BATCH):
+    for chosen in torch.split(torch.randperm(len(task.train)).to(task.train.inputs.device), BATCH):
         yield task.train.inputs[chosen], task.train.targets[chosen]
 
 
 def train(task: Task, way: str, client: SolverClient, *, seconds: float, time_s: float) -> dict[str, Any]:
     """Train for a fixed time in one of the ways, and measure."""
     torch.manual_seed(0)
-    model = task.model()
+    model = task.model().to(task.train.inputs.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=task.defaults.adam_lr)
     tunneller = None
     if way != WAYS[0]:
@@ -107,6 +109,15 @@ def train(task: Task, way: str, client: SolverClient, *, seconds: float, time_s:
     return found
 
 
+def on_device(task: Task, device: str) -> Task:
+    """The same task with its data on a device."""
+
+    def moved(part: Split) -> Split:
+        return replace(part, inputs=part.inputs.to(device), targets=part.targets.to(device))
+
+    return replace(task, train=moved(task.train), validation=moved(task.validation))
+
+
 def medians(rounds: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str, float]]:
     """Each figure's median over the rounds, and the speed as a share of plain GD's in the same round."""
     found = {way: {name: statistics.median(r[way][name] for r in rounds) for name in rounds[0][way]} for way in WAYS}
@@ -124,11 +135,12 @@ def main() -> None:
     options.add_argument("--seconds", type=float, default=20.0, help="of each way in each round")
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--time", type=float, default=10.0, help="seconds of a job")
+    options.add_argument("--device", default="cpu", help="of model and data, such as cuda")
     options.add_argument("--json", type=Path, default=Path("runs/bench-overlap.json"))
     chosen = options.parse_args()
     torch.set_num_threads(1)
     data_dir = Path(chosen.data_dir) if chosen.data_dir else None
-    task = load_task(Request(chosen.task, data_dir=data_dir), seed=0)
+    task = on_device(load_task(Request(chosen.task, data_dir=data_dir), seed=0), chosen.device)
     rounds = []
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -144,13 +156,18 @@ def main() -> None:
                 time.sleep(0.5)
             rounds.append(measured)
     found = medians(rounds)
-    table = Table("figure", *WAYS, title=f"{chosen.task}, jobs of {chosen.time:g} s, {os.cpu_count()} cores")
+    table = Table(
+        "figure", *WAYS, title=f"{chosen.task} on {chosen.device}, jobs of {chosen.time:g} s, {os.cpu_count()} cores"
+    )
     for name in dict.fromkeys(name for way in WAYS for name in found[way]):
         table.add_row(
             name.replace("_", " "), *(f"{found[way][name]:,.4g}" if name in found[way] else "" for way in WAYS)
         )
     Console().print(table)
-    write_json(chosen.json, {"task": chosen.task, "time_s": chosen.time, "medians": found, "rounds": rounds})
+    write_json(
+        chosen.json,
+        {"task": chosen.task, "device": chosen.device, "time_s": chosen.time, "medians": found, "rounds": rounds},
+    )
 
 
 if __name__ == "__main__":
