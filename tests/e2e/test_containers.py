@@ -1,4 +1,4 @@
-"""The images and docker-compose.yml as users run them: up, solved through the published port, scaled, killed, stopped."""
+"""The images and docker-compose.yml as users run them: up, solved through the published port, scaled, killed."""
 
 import json
 import os
