@@ -76,7 +76,7 @@ lock: $(UV)  ## docker/*.lock anew: by hash what the images install, from pyproj
 sbom: $(UV)  ## dist/sbom/*.cdx.json: what is in each image, as CycloneDX
 	mkdir -p dist/sbom
 	for image in gateway worker trainer torch; do \
-	  $(UV) tool run --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py requirements docker/$$image.lock \
+	  PYTHONWARNINGS=ignore $(UV) tool run --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py requirements docker/$$image.lock \
 	    --pyproject pyproject.toml --output-reproducible --output-file dist/sbom/$$image.cdx.json || exit 1; done
 
 licences: $(UV)  ## dist/licences.md: under which licence each installed package is
