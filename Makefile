@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-browser test-containers check install chaos bench-ablation bench-abuse bench-exactness bench-headline \
+.PHONY: demo test test-browser e2e lock sbom licences check install chaos bench-ablation bench-abuse bench-exactness bench-headline \
 	bench-limits bench-nasty \
 	bench-overlap bench-paper bench-rivals bench-service bench-solver clean
 
@@ -17,8 +17,8 @@ demo: $(READY)  ## two minutes: a task where tunnels are worth it, one where the
 test: $(READY)  ## every test that needs no container engine and no browser
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not containers and not browser"
 
-test-containers: $(READY)  ## the containers, in a Docker engine
-	$(BIN)/python -m pytest -m containers
+e2e: $(READY)  ## the containers, in a Docker engine; GDSOLVER_WHEELS=DIR with a CPU-only torch for the trainer's
+	$(BIN)/python -m pytest -m containers tests/e2e
 
 test-browser: $(READY)  ## the pool page in Chromium; needs `pip install playwright` and Debian's chromium
 	$(BIN)/python -m pytest -m browser tests/e2e
@@ -73,6 +73,27 @@ bench-solver: $(READY)  ## the solver against its alternatives; SNAPSHOTS=DIR, T
 	$(BIN)/python benchmarks/solver.py $(SNAPSHOTS) --time $(TIME)
 
 install: $(READY)
+
+UV := $(VENV)/tools/bin/uv
+
+lock: $(UV)  ## docker/*.lock anew: by hash what the images install, from pyproject.toml and constraints.txt
+	$(BIN)/python docker/lock.py $(abspath $(UV))
+
+sbom: $(UV)  ## dist/sbom/*.cdx.json: what is in each image, as CycloneDX
+	mkdir -p dist/sbom
+	for image in gateway worker trainer torch; do \
+	  PYTHONWARNINGS=ignore $(UV) tool run --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py requirements docker/$$image.lock \
+	    --pyproject pyproject.toml --output-reproducible --output-file dist/sbom/$$image.cdx.json || exit 1; done
+
+licences: $(UV)  ## dist/licences.md: under which licence each installed package is
+	mkdir -p dist
+	$(UV) tool run --quiet --from pip-licenses==5.5.5 pip-licenses --python $(BIN)/python --from mixed --with-urls \
+	  --format markdown --output-file dist/licences.md
+
+$(UV): $(READY)
+	$(PYTHON) -m venv $(VENV)/tools
+	$(VENV)/tools/bin/python -m pip install --quiet uv==0.13.9
+	touch $@
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=python3.11")'
