@@ -10,6 +10,7 @@ few convex programs, each from where the last one ended, at sizes at which no mo
 minimum still breaks by a few samples, exact line searches along single biases mend.
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -30,6 +31,8 @@ LARGEST = 7.0
 """No cell weighs more than e^7 times its own."""
 CLOSE = 1e-4
 """The relative gap at which a weighted program counts as solved; the next one begins from there."""
+LOOKS = 40
+"""Values and gradients for each setting of the multipliers, at most."""
 SETTLED = 1e-2
 """Multipliers that move less than this have found their place."""
 MENDING = 40
@@ -57,8 +60,9 @@ def search_weighted_cells(job: Job, least: Minimum, share: float = 1.0) -> None:
             return
         theta, before = moved, lack
         cost = problem.cost * np.exp(np.clip(theta @ sets, -LARGEST, LARGEST))[tally.cell]
-        program = ConvexProgram(problem, cost)
-        change = program.minimise(*program.box, change, lambda: budget.over, CLOSE).change
+        program, looks = ConvexProgram(problem, cost), itertools.count()
+        # Not to the end: the multipliers have moved again before that would tell.
+        change = program.minimise(*program.box, change, lambda: budget.over or next(looks) >= LOOKS, CLOSE).change  # noqa: B023
         if math.isinf(job.incumbents.offer(change)):
             _mend(job, walk, change)
 
