@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.headline.significance import interval, paired_p
-from benchmarks.headline.tables import markdown, names
+from benchmarks.headline.tables import markdown
 from benchmarks.requirements.settings import ALLOWED
 
 Record = dict[str, Any]
@@ -59,6 +59,11 @@ def best_rival(records: Sequence[Record], setting: str) -> str:
     return max(keep or rivals, key=lambda name: float(matched(records, setting, name).accuracy.mean()))
 
 
+def settings_of(records: Sequence[Record]) -> list[str]:
+    """The settings, in the order of their first record."""
+    return list(dict.fromkeys(record["setting"] for record in records))
+
+
 def names_of(records: Sequence[Record], setting: str) -> list[str]:
     """The methods of a setting, in the order of their first record."""
     return list(dict.fromkeys(record["method"] for record in records if record["setting"] == setting))
@@ -95,7 +100,7 @@ def shown(found: Matched) -> str:
 
 def main_table(records: Sequence[Record]) -> str:
     """A row for every setting."""
-    rows = [[setting, *verdict(records, setting)] for setting in names(records, "setting")]
+    rows = [[setting, *verdict(records, setting)] for setting in settings_of(records)]
     heads = ["setting", "hybrid", "best rival", "its accuracy", "difference", "seeds ahead", "p", "so"]
     return markdown(heads, rows)
 
@@ -103,7 +108,7 @@ def main_table(records: Sequence[Record]) -> str:
 def all_methods(records: Sequence[Record]) -> str:
     """Every method of every setting, those that keep the requirement first."""
     rows = []
-    for setting in names(records, "setting"):
+    for setting in settings_of(records):
         found = {name: matched(records, setting, name) for name in names_of(records, setting)}
         order = sorted(found, key=lambda name: (not found[name].reached, -found[name].accuracy.mean()))
         for name in order:
@@ -120,7 +125,7 @@ def all_methods(records: Sequence[Record]) -> str:
 
 def score_line(records: Sequence[Record]) -> str:
     """Wins, losses and ties in one sentence."""
-    words = [verdict(records, setting)[-1] for setting in names(records, "setting")]
+    words = [verdict(records, setting)[-1] for setting in settings_of(records)]
     counts = ", ".join(f"{words.count(word)} {word}" for word in ("won", "tie", "lost"))
     return f"The hybrid against the best rival of each setting: {counts}, of {len(words)}.\n"
 
