@@ -11,26 +11,43 @@ from shared.objectives import ObjectiveName
 from shared.snapshot import FloatArray, Snapshot
 from trainer.pool.client import SolverClient
 
-BIAS_RADIUS = 3.0
+BIAS_RADIUS, WIDE = 3.0, 2.0
 
 
 @dataclass(frozen=True)
 class Arm:
-    """What a job minimises, with which price of squared weights, and how far weights may move."""
+    """What a job minimises, with which price of squared weights, and how far weights may move.
+
+    With `first`, a job without a requirement refits the layer before: log loss, this price, in the widest box.
+    """
 
     objective: ObjectiveName
     radius: float
     l2: float = 0.0
+    first: float | None = None
 
 
-ARMS = (Arm("log_loss", 2.0, 3e-3), Arm("log_loss", 2.0, 3e-2), Arm("log_loss", 0.1), Arm("zero_one", 1e-4))
-"""Fitted anew, fitted near the trained layer, and biases alone, as the threshold search does."""
+ARMS = (
+    Arm("log_loss", WIDE, 3e-3),
+    Arm("zero_one", 0.02, first=3e-3),
+    Arm("zero_one", 0.02, first=3e-2),
+    Arm("zero_one", 1e-4),
+)
+"""Fitted anew under the requirement; refitted and then moved a little under it; biases alone."""
 
 
 def solve(
     setting: Setting, layer: Layer, part: Part, margin: float, arm: Arm, seed: int, client: SolverClient
 ) -> Layer:
-    """One job: the layer that it answers with, or the one as it was where nothing keeps the requirement."""
+    """One job, or two: the layer that comes back, or the one as it was where nothing keeps the requirement."""
+    if arm.first is not None:
+        layer = _answer(setting, layer, part, Arm("log_loss", WIDE, arm.first), None, seed, client)
+    return _answer(setting, layer, part, arm, constraint(setting, margin), seed, client)
+
+
+def _answer(
+    setting: Setting, layer: Layer, part: Part, arm: Arm, asked: Constraint | None, seed: int, client: SolverClient
+) -> Layer:
     snapshot = Snapshot(
         task="classification",
         inputs=part.features,
@@ -44,7 +61,7 @@ def solve(
     spec = JobSpec(
         objective=arm.objective,
         l2=arm.l2,
-        constraints=[constraint(setting, margin)],
+        constraints=[] if asked is None else [asked],
         limits=Limits(time_s=setting.time_s),
         solver=SolverOptions(seed=seed),
     )

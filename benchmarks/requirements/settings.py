@@ -13,7 +13,7 @@ GAP_MARGINS = (0.0, 0.02, 0.04)
 """The same for a gap, which cannot be below 0."""
 ALLOWED = 0.01
 """The mean violation on test data at which methods are compared."""
-QUICK_SEEDS, FULL_SEEDS = 3, 10
+QUICK_SEEDS, FULL_SEEDS, QUICK_S = 1, 10, 4.0
 
 
 @dataclass(frozen=True)
