@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test test-browser e2e lock sbom licences check install chaos bench-ablation bench-abuse bench-exactness bench-headline \
 	bench-limits bench-nasty \
-	bench-overlap bench-paper bench-rivals bench-service bench-solver clean
+	bench-overlap bench-paper bench-requirements bench-rivals bench-service bench-solver clean
 
 SNAPSHOTS ?= benchmarks/snapshots
 TIME ?= 60
@@ -62,6 +62,9 @@ bench-nasty: $(READY)  ## 3,500 tiny jobs in odd units, of odd weights, with tie
 
 bench-overlap: $(READY)  ## what a slow pool costs the training loop
 	$(BIN)/python benchmarks/overlap.py
+
+bench-requirements: $(READY)  ## floors and gaps against practitioners' best, at the same cost; QUICK=--quick has three seeds; needs GDSOLVER_DATA
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.requirements $(QUICK)
 
 bench-rivals: $(READY)  ## jobs against what an expert would script, in turns; SNAPSHOTS=DIR
 	$(BIN)/python benchmarks/rivals.py $(SNAPSHOTS)

@@ -8,7 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
+from gdsolver import SolverClient, Tunneller
+from shared.objectives import Objective
 from tests.conftest import ROOT, RunningPool
 
 NEEDS = {
@@ -18,6 +22,7 @@ NEEDS = {
     "skorch_net": "skorch",
     "label_noise": "torch",
     "constraints": "torch",
+    "long_tail": "torch",
 }
 MOST_LINES = 5
 
@@ -26,7 +31,7 @@ def run(name: str, pool: RunningPool, folder: Path) -> str:
     """What an example says."""
     if importlib.util.find_spec(NEEDS[name]) is None:
         pytest.skip(f"{NEEDS[name]} is not installed")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "GDSOLVER_GATEWAY": pool.url}
+    environment = {**os.environ, "GDSOLVER_DATA": "", "PYTHONPATH": str(ROOT), "GDSOLVER_GATEWAY": pool.url}
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / f"{name}.py")],
         check=False,
@@ -80,3 +85,59 @@ def test_a_floor_is_kept(pool: RunningPool, tmp_path: Path) -> None:
     assert ": answer " in said
     recalls = [float(value) for value in re.findall(r"after .*'recall': ([\d.]+)", said)]
     assert (recalls[1] > recalls[0]) == (": answer adopted, " in said)
+
+
+def test_floors_of_a_long_tail_are_kept(pool: RunningPool, tmp_path: Path) -> None:
+    """On the small set: where an answer is adopted, every class of the validation part keeps its floor afterwards."""
+    said = run("long_tail", pool, tmp_path)
+    assert ": answer " in said
+    found = [line.partition("recalls ")[2].split() for line in said.splitlines() if line.startswith("validation ")]
+    before, after = ([float(value) for value in values] for values in found)
+    assert min(before) < 0.6
+    assert (min(after) >= 0.6) == (": answer adopted, " in said)
+
+
+def test_what_is_required_holds_after_every_adoption(pool: RunningPool) -> None:
+    """A floor under each class of a long-tailed task is kept on validation each time."""
+    torch.manual_seed(0)
+    targets = torch.multinomial(torch.tensor([0.55, 0.3, 0.1, 0.05]), 1600, replacement=True)
+    inputs = nn.functional.one_hot(targets, 4).float() * 1.6 + torch.randn(1600, 4)
+    net = nn.Linear(4, 4)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
+    train, held_out, validation = torch.arange(1600).split([400, 600, 600])
+
+    def scores() -> dict[str, float]:
+        with torch.no_grad():
+            right = net(inputs[validation]).argmax(dim=1) == targets[validation]
+        recalls = [float(right[targets[validation] == number].float().mean()) for number in range(4)]
+        return {"accuracy": float(right.float().mean()), "worst": min(recalls)}
+
+    adopted: list[dict[str, float]] = []
+    with SolverClient(pool.url) as client:
+        tunneller = Tunneller(
+            net,
+            optimizer=optimizer,
+            validate=scores,
+            monitor="accuracy",
+            data=(inputs[held_out], targets[held_out]),
+            client=client,
+            constraints=[{"type": "recall_floor", "value": 0.55}],
+            require=["worst >= 0.5"],
+            objective=Objective("log_loss", l2=1e-3),
+            radius=2.0,
+            time_s=2.0,
+            patience=2,
+            sync=True,
+            on_event=lambda event: adopted.append(scores()) if event.kind == "adopted" else None,
+        )
+        start = scores()
+        for _ in range(12):
+            for chosen in train.split(50):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(net(inputs[chosen]), targets[chosen]).backward()
+                optimizer.step()
+            tunneller.step(scores())
+        tunneller.close(polish=True, timeout=30.0)
+    assert start["worst"] < 0.5
+    assert adopted
+    assert all(found["worst"] >= 0.5 for found in adopted)

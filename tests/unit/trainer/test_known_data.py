@@ -9,6 +9,7 @@ import torch
 from trainer.errors import TaskError
 from trainer.lab.tasks import Request, load_task
 from trainer.lab.tasks.cifar import FOLDER, RECORD, TEST_FILE, TRAIN_FILES
+from trainer.lab.tasks.known_tables import adult, adult_sexes
 
 ADULT = (
     "39, State-gov, 77516, Bachelors, 13, Never-married, {job}, Not-in-family, White, {sex}, 2174, 0, 40, Cuba, {label}"
@@ -72,6 +73,18 @@ def test_adult_is_tested_on_its_official_test_part(tmp_path: Path) -> None:
     assert (len(task.test), task.outputs, task.metric) == (30, 2, "accuracy")
     assert task.test.targets.tolist() == [int(i % 3 > 1) for i in range(30)]
     assert task.train.inputs.shape[1] == 4  # two occupations, two sexes
+
+
+def test_the_sexes_go_with_the_samples(tmp_path: Path) -> None:
+    """They are divided as the task's samples are, and the network can be kept from seeing them."""
+    write_adult(tmp_path)
+    task, sexes = load_task(Request("adult", data_dir=tmp_path), 0), adult_sexes(0, tmp_path)
+    blind = adult(0, tmp_path, left_out=("sex",))
+    for name, sex in sexes.items():
+        inputs = getattr(task, name).inputs
+        agree = [len(set(zip(column.tolist(), sex.tolist(), strict=True))) == 2 for column in inputs.T]
+        assert any(agree), name
+        assert getattr(blind, name).inputs.shape[1] < inputs.shape[1]
 
 
 def test_an_adult_row_that_is_none_is_named(tmp_path: Path) -> None:

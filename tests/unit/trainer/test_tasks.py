@@ -65,6 +65,16 @@ def test_a_fraction_takes_training_samples_only() -> None:
     assert torch.equal(tenth.test.inputs, whole.test.inputs)
 
 
+def test_a_long_tail_thins_out_the_training_part_alone() -> None:
+    """Classes shrink geometrically down to the ratio; the other parts, and a ratio of 1 beside balance, stay."""
+    plain, tailed = load_task(Request("digits"), 0), load_task(Request("digits", long_tailed=10), 0)
+    sizes = torch.bincount(tailed.train.targets, minlength=10)
+    least = int(torch.bincount(plain.train.targets).min())
+    assert sizes.tolist() == [round(least * 10 ** (-number / 9)) for number in range(10)]
+    assert torch.equal(plain.validation.targets, tailed.validation.targets)
+    assert {row.numpy().tobytes() for row in tailed.train.inputs} <= rows(plain)["train"]
+
+
 def test_label_noise_spares_the_test_part() -> None:
     """About the share asked for is wrong, always another class, and never in the test part."""
     clean, noisy = load_task(Request("digits"), 0), load_task(Request("digits", label_noise=0.3), 0)
@@ -81,6 +91,8 @@ def test_label_noise_spares_the_test_part() -> None:
         (Request("digits", fraction=0), "--fraction"),
         (Request("digits", fraction=1.5), "--fraction"),
         (Request("digits", label_noise=1), "--label-noise"),
+        (Request("digits", long_tailed=0.5), "--long-tailed"),
+        (Request("identity", long_tailed=10), "--long-tailed.*regression"),
         (Request("identity", label_noise=0.1), "--label-noise.*regression"),
         (Request("csv:/does/not/exist.csv"), "no such file"),
     ],

@@ -79,6 +79,10 @@ Hidden = Annotated[
 ]
 Fraction = Annotated[float, typer.Option("--fraction", help="Share of the training samples to use.")]
 Noise = Annotated[float, typer.Option("--label-noise", help="Share of wrong labels, everywhere but in the test part.")]
+LongTailed = Annotated[
+    float | None,
+    typer.Option("--long-tailed", metavar="RATIO", help="Thin the classes of the training part out, down to 1/RATIO."),
+]
 Epochs = Annotated[int | None, typer.Option("--epochs", help="Most epochs; the task's own number by default.")]
 TargetMetric = Annotated[
     float | None, typer.Option("--target-metric", help="Stop once the selection metric is this good.")

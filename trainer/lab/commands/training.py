@@ -34,6 +34,7 @@ class Options:
     hidden: given.Hidden = None
     fraction: given.Fraction = 1.0
     label_noise: given.Noise = 0.0
+    long_tailed: given.LongTailed = None
     epochs: given.Epochs = None
     target_metric: given.TargetMetric = None
     until_stalled: given.UntilStalled = None
@@ -142,6 +143,7 @@ def _request(task: str, options: Options) -> Any:
         kind=None if options.kind is None else options.kind.value,
         fraction=options.fraction,
         label_noise=options.label_noise,
+        long_tailed=options.long_tailed,
         data_dir=options.data_dir,
         reading=Reading(
             separator=options.separator,

@@ -6,7 +6,7 @@ from pathlib import Path
 from shared.snapshot import Task as Kind
 from trainer.errors import TaskError
 from trainer.lab.tables.reading import Reading
-from trainer.lab.tasks.base import Defaults, Split, Task, Tunnel, with_fraction, with_label_noise
+from trainer.lab.tasks.base import Defaults, Split, Task, Tunnel, with_fraction, with_label_noise, with_long_tail
 from trainer.lab.tasks.cifar import cifar
 from trainer.lab.tasks.digits import digits
 from trainer.lab.tasks.images import URLS, images
@@ -34,6 +34,7 @@ class Request:
     kind: Kind | None = None
     fraction: float = 1.0
     label_noise: float = 0.0
+    long_tailed: float | None = None
     data_dir: Path | None = None
     reading: Reading = field(default_factory=Reading)
     model: str | None = None
@@ -42,7 +43,8 @@ class Request:
 
 def load_task(request: Request, seed: int) -> Task:
     """Load or draw a task's data; the division into parts depends on `seed` alone. Raises TaskError."""
-    task = with_label_noise(_plain(request, seed), request.label_noise, seed)
+    task = with_long_tail(_plain(request, seed), request.long_tailed, seed)
+    task = with_label_noise(task, request.label_noise, seed)
     if request.model and request.hidden:
         raise TaskError("a model of your own has its own widths; give --hidden or --model", field="--hidden")
     if request.hidden:

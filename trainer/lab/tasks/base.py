@@ -15,6 +15,7 @@ from trainer.errors import TaskError
 from trainer.lab.losses import Losses
 from trainer.stalls.detector import DeltaMode, Mode
 
+LONG_TAILED = "--long-tailed"
 SplitName = Literal["train", "selection", "validation", "test"]
 
 
@@ -204,6 +205,29 @@ def fraction_of(train: Split, fraction: float, seed: int) -> Split:
         return train
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
     return train[order[: max(1, round(fraction * len(train)))]]
+
+
+def with_long_tail(task: Task, ratio: float | None, seed: int) -> Task:
+    """The task with training samples of class k thinned to `n ratio^(-k / (classes - 1))`, as CIFAR-10-LT is made.
+
+    n is the size of the smallest class before. The other parts stay as they are: what is asked of rare classes has to
+    be seen there (Cui et al. 2019).
+    """
+    if ratio is None:
+        return task
+    if not ratio >= 1:
+        raise TaskError(f"{ratio:g} is no ratio of the largest class to the smallest; use 1 or more", field=LONG_TAILED)
+    if task.kind == "regression":
+        raise TaskError(f"{task.name} is a regression and has no classes to thin out", field=LONG_TAILED)
+    targets, classes = task.train.targets, task.outputs
+    most = int(torch.bincount(targets, minlength=classes).min())
+    generator = torch.Generator().manual_seed(seed)
+    kept = []
+    for number in range(classes):
+        members = torch.nonzero(targets == number)[:, 0]
+        wanted = max(1, round(most * ratio ** (-number / max(1, classes - 1))))
+        kept.append(members[torch.randperm(len(members), generator=generator)[:wanted]])
+    return replace(task, train=task.train[torch.cat(kept)])
 
 
 def with_label_noise(task: Task, probability: float, seed: int) -> Task:

@@ -10,7 +10,7 @@ from trainer.errors import TaskError
 from trainer.lab.tables.columns import decimal_marks
 from trainer.lab.tables.features import encode
 from trainer.lab.tables.reading import Column, Reading
-from trainer.lab.tasks.base import Shares, Split, Task, fraction_of, split
+from trainer.lab.tasks.base import Shares, Split, SplitName, Task, fraction_of, split
 from trainer.lab.tasks.table import table, table_task
 
 ADULT_COLUMNS = (
@@ -21,10 +21,11 @@ ADULT_COLUMNS = (
 INCOMES = ("<=50K", ">50K")
 
 
-def adult(seed: int, data_dir: Path | None, fraction: float = 1.0) -> Task:
+def adult(seed: int, data_dir: Path | None, fraction: float = 1.0, left_out: tuple[str, ...] = ()) -> Task:
     """Whether an income is above 50,000 dollars, by `adult/adult.data`; tested on the official `adult.test`.
 
-    A `?` is a word of its own: that an occupation is unknown says something. The census weight `fnlwgt` is left out.
+    A `?` is a word of its own: that an occupation is unknown says something. The census weight `fnlwgt` is left out,
+    and the columns `left_out`.
     """
     rows = list(_adult_rows(_file("adult", "adult.data", data_dir)))
     known = len(rows)
@@ -34,13 +35,25 @@ def adult(seed: int, data_dir: Path | None, fraction: float = 1.0) -> Task:
         for place, name in enumerate(ADULT_COLUMNS)
     }
     labels = torch.tensor([INCOMES.index(cell) for cell in columns.pop("income").cells])
-    del columns["fnlwgt"]
+    for name in ("fnlwgt", *left_out):
+        del columns[name]
     whole = Split(torch.arange(len(rows)), labels)
     first, last = whole[torch.arange(known)], whole[torch.arange(known, len(rows))]
     parts = split(first, seed, Shares(), test=last)
     parts["train"] = fraction_of(parts["train"], fraction, seed)
     features = encode(columns, decimal_marks(columns, None), (), parts["train"].inputs.numpy())
     return table_task("adult", parts, features, len(INCOMES), regression=False)
+
+
+def adult_sexes(seed: int, data_dir: Path | None) -> dict[SplitName, torch.Tensor]:
+    """1 for a man and 0 for a woman, for the samples of each part as `adult` divides them (the whole training part)."""
+    place = ADULT_COLUMNS.index("sex")
+    first, last = (
+        torch.tensor([int(row[place] == "Male") for _, row in _adult_rows(_file("adult", name, data_dir))])
+        for name in ("adult.data", "adult.test")
+    )
+    parts = split(Split(first, first), seed, Shares(), test=Split(last, last))
+    return {name: part.targets for name, part in parts.items()}
 
 
 def california(seed: int, data_dir: Path | None, fraction: float = 1.0) -> Task:

@@ -10,6 +10,7 @@ from solver_service.milp.final_layer.convex.branching import Branching
 from solver_service.milp.final_layer.convex.cutting_planes import search_by_tangents
 from solver_service.milp.final_layer.convex.program import ConvexProgram
 from solver_service.milp.final_layer.convex.right_samples import search_right_samples
+from solver_service.milp.final_layer.convex.weighted_cells import search_weighted_cells
 from solver_service.milp.final_layer.infeasible import blame
 from solver_service.milp.final_layer.job import Job, allowance, ending_of, why
 from solver_service.milp.final_layer.report import Ending
@@ -19,6 +20,8 @@ from solver_service.milp.rounding.into_box import change_of
 PINNING = ("max_nonzero", "grid", "levels")
 """Constraints that leave single weights a few values each."""
 ROOM_FOR_BOUND = 1e-9
+WEIGHTED_SHARE = 0.4
+"""Of the time that is left, for programs with weighted cells, before anything else looks for feasible weights."""
 
 
 def solve_smooth(job: Job) -> Ending:
@@ -38,6 +41,8 @@ def solve_smooth(job: Job) -> Ending:
     if branching is not None and on_samples:
         branching.fit(least)
     if on_samples and not _done(job):
+        if branching is None:
+            search_weighted_cells(job, least, WEIGHTED_SHARE)
         if not incumbents.feasible:
             ending = solve_constrained(job)
         if incumbents.feasible:
