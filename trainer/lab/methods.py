@@ -8,7 +8,8 @@ from torch.optim import LBFGS, SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 
 from trainer.errors import TaskError
-from trainer.lab.losses import LOSSES, Losses
+from trainer.lab.goal import Goal
+from trainer.lab.losses import LOSSES
 from trainer.lab.tasks import Defaults, Task
 
 Schedule = Literal["none", "plateau", "cosine"]
@@ -24,19 +25,26 @@ class Method:
     name: str
     optimizer: Literal["sgd", "adam", "adamw", "lbfgs"]
     schedule: Schedule = "none"
-    at_stall: Literal["nothing", "tunnel", "restart", "renew", "redo", "refit", "ramp"] = "nothing"
+    at_stall: Literal["nothing", "tunnel", "restart", "renew", "redo", "refit", "ramp", "consensus"] = "nothing"
     loss: str | None = None
+    decay: float = 0.0
+    """The price of squared weights; AdamW has its own."""
+
+    @property
+    def tunnels(self) -> bool:
+        """Whether it needs a solver pool."""
+        return self.at_stall in ("tunnel", "consensus")
 
     @property
     def full_batch(self) -> bool:
         """Whether an epoch is one step on all training samples at once."""
         return self.optimizer == "lbfgs"
 
-    def losses(self, task: Task) -> Losses | None:
-        """The loss of each sample, where it is not the task's own; TaskError if the task is not one for it."""
+    def goal(self, task: Task) -> Goal:
+        """What it minimises; TaskError if the task is not one for its loss."""
         if self.loss is not None and task.kind == "regression":
             raise TaskError(f"{self.name} is a loss for wrong labels; {task.name} has numbers", field="--methods")
-        return None if self.loss is None else LOSSES[self.loss]
+        return Goal(None if self.loss is None else LOSSES[self.loss], self.decay)
 
 
 METHODS = {
@@ -60,6 +68,7 @@ METHODS = {
         Method("restart", "adam", at_stall="restart"),
         Method("hybrid", "adam", at_stall="tunnel"),
         Method("hybrid-gce", "adam", at_stall="tunnel", loss="gce"),
+        Method("hybrid-lbfgs", "lbfgs", at_stall="consensus"),
     )
 }
 """By name. The hybrid is `adam` plus tunnels, so `adam` is its twin: without an adoption both end bit for bit alike.

@@ -1,15 +1,18 @@
 """Sets up what a method does at a stall."""
 
 from functools import partial
+from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
 from trainer.journal import OnEvent
+from trainer.lab.at_stall.consensus import Consensus
 from trainer.lab.at_stall.plain import AtStall, Nothing, Restart
 from trainer.lab.at_stall.renew import Renew
 from trainer.lab.at_stall.tunnels import Tunnels
 from trainer.lab.finishing import FINISHES, Finish
+from trainer.lab.goal import Goal
 from trainer.lab.methods import Method
 from trainer.lab.redo import Redo
 from trainer.lab.tasks import Task
@@ -22,7 +25,7 @@ from trainer.tunneller import Tunneller
 COOLDOWN = 2
 
 
-def arrange(
+def arrange(  # noqa: PLR0911
     method: Method,
     task: Task,
     model: nn.Module,
@@ -30,6 +33,7 @@ def arrange(
     *,
     seed: int,
     client: SolverClient | None,
+    goal: Goal,
     sync: bool = False,
     fanout: int = 1,
     run: str | None = None,
@@ -51,15 +55,25 @@ def arrange(
         return Restart(optimizer, model.get_submodule(layer), detector())
     if client is None:
         raise ValueError(f"{method.name} needs a solver pool; give a client")
+    shared: dict[str, Any] = {
+        "optimizer": optimizer,
+        "monitor": task.metric,
+        "client": client,
+        "mode": task.mode,
+        "time_s": tunnel.time_s,
+        "samples": tunnel.samples,
+        "fanout": fanout,
+        "run": run,
+    }
+    if method.at_stall == "consensus":
+        ask = partial(_ask, model, task, shared)
+        return Consensus(task, model, optimizer, detector, goal=goal, ask=ask, seed=seed, on_event=on_event)
     make = partial(
         Tunneller,
         model,
-        optimizer=optimizer,
+        **shared,
         data=task.train.tensors,
         task=task.kind,
-        monitor=task.metric,
-        client=client,
-        mode=task.mode,
         patience=defaults.patience,
         min_delta=defaults.min_delta,
         delta_mode=defaults.delta_mode,
@@ -69,12 +83,16 @@ def arrange(
         radius=tunnel.radius,
         tail_radius=tunnel.tail_radius,
         first_after=tunnel.first_after,
-        time_s=tunnel.time_s,
-        samples=tunnel.samples,
         sync=sync,
-        fanout=fanout,
-        run=run,
         seed=seed,
         on_event=on_event,
     )
     return Tunnels(lambda validate: make(validate=validate), task, model)
+
+
+def _ask(model: nn.Module, task: Task, shared: dict[str, Any], *, consensus: bool, **details: Any) -> Tunneller:
+    """A tunneller that asks at once and waits: for what fits mean outputs best, or for the task's own objective."""
+    asked: dict[str, Any] = {"task": task.kind, "objective": task.tunnel.objective}
+    if consensus:
+        asked = {"task": "regression", "objective": "mse"}
+    return Tunneller(model, **shared, **details, **asked, layer=AUTO, sync=True, first_after=1, min_delta=0.0)

@@ -25,6 +25,7 @@ class Renew:
         self._new_detector, self._detector = detector, detector()
         self._best, self._state = math.nan, copy_state(model)
         self._kept: list[tuple[float, State]] = []
+        self._sign = 1.0 if task.mode == "max" else -1.0
 
     def step(self, score: float) -> bool:
         """Remember the best weights of this start by their score; at a stall begin anew."""
@@ -33,19 +34,21 @@ class Renew:
         if not self._detector.update(score):
             return False
         self._keep()
+        self._begin_anew()
+        return False
+
+    def _begin_anew(self) -> None:
         write_state(self._model, self._task.model().state_dict())
         self._optimizer.state.clear()
         self._detector = self._new_detector()
         self._best = math.nan
-        return False
 
     def close(self, polish: bool = False, timeout: float = 60.0) -> None:
         """Put the start that both prefer into the model."""
         if polish:
             self._keep()
         if polish and self._kept:  # none, if every start diverged at once
-            sign = 1.0 if self._task.mode == "max" else -1.0
-            write_state(self._model, max(self._kept, key=lambda pair: sign * pair[0])[1])
+            write_state(self._model, max(self._kept, key=lambda pair: self._sign * pair[0])[1])
 
     def state_dict(self) -> dict[str, Any]:
         """The best weights of this start, and of all before it."""
