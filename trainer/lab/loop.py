@@ -16,6 +16,7 @@ from trainer.lab.callbacks import Callback
 from trainer.lab.checkpoint import Checkpoint, digest
 from trainer.lab.goal import Goal
 from trainer.lab.methods import Method, RateSchedule, make_optimizer, steps_per_epoch
+from trainer.lab.pruning import pruned
 from trainer.lab.runs import Epoch, Run, fingerprint
 from trainer.lab.tasks import Split, Task
 from trainer.pool.client import SolverClient
@@ -86,6 +87,7 @@ class _Training:
     ) -> None:
         self.clock = Clock()
         torch.manual_seed(seed)
+        task = pruned(task, seed) if method.prunes else task
         self.task, self.method, self.seed, self.settings, self.callback = task, method, seed, settings, callback
         self.model = task.model()
         self.optimizer = make_optimizer(method, self.model, task.defaults)

@@ -29,6 +29,8 @@ class Method:
     loss: str | None = None
     decay: float = 0.0
     """The price of squared weights; AdamW has its own."""
+    prunes: bool = False
+    """Whether samples whose labels are probably wrong are left out first (`trainer/lab/pruning.py`)."""
 
     @property
     def tunnels(self) -> bool:
@@ -64,6 +66,9 @@ METHODS = {
         Method("gce", "adam", loss="gce"),
         Method("sce", "adam", loss="sce"),
         Method("trimmed", "adam", loss="trimmed"),
+        Method("tempered", "adam", loss="tempered"),
+        Method("pruned", "adam", prunes=True),
+        Method("lbfgs-gce", "lbfgs", at_stall="renew", loss="gce"),
         Method("redo", "adam", at_stall="redo"),
         Method("restart", "adam", at_stall="restart"),
         Method("hybrid", "adam", at_stall="tunnel"),
@@ -76,7 +81,9 @@ METHODS = {
 `restart` is the hybrid with the solver left out: at the same stalls it drops the optimizer's state for the same layer.
 `lbfgs` and `adam-renew` begin anew at each stall, from new weights, and take the start that is best on selection and
 validation data.
-`ramp` is GD on cross-entropy and then on the ramp; `gce`, `sce` and `trimmed` have their losses from the start.
+`ramp` is GD on cross-entropy and then on the ramp; `gce`, `sce`, `trimmed` and `tempered` have their losses from the
+start. `hybrid-lbfgs` begins anew as `lbfgs` does, and in the end tunnels to what its best starts agree on: for networks
+small enough to go whole.
 """
 LBFGS_ITERATIONS = 20
 """In an epoch: about as many passes over the data as there are in so many epochs of the others."""

@@ -78,7 +78,7 @@ def test_every_robust_loss_learns(task: Task, name: str) -> None:
 def test_a_loss_for_labels_is_refused_where_there_are_none() -> None:
     """A regression with the generalised cross-entropy is a mistake that is named."""
     with pytest.raises(TaskError, match="gce is a loss for wrong labels; identity has numbers"):
-        METHODS["gce"].losses(load_task(Request("identity"), 0))
+        METHODS["gce"].goal(load_task(Request("identity"), 0))
 
 
 # --- after the last epoch ---------------------------------------------------------------------------------------------

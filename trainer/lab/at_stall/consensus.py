@@ -34,8 +34,6 @@ class Question:
 
 
 QUESTIONS = (Question(3), Question(5), Question(3, between=1000))
-PLAIN = 0
-"""In place of a question: the samples' own targets, which is what any tunnel asks for."""
 HALFWAY = 0.5
 """Points between two samples are at most so far from the first."""
 
@@ -74,12 +72,17 @@ class Consensus(Renew):
     def close(self, polish: bool = False, timeout: float = 60.0) -> Summary | None:  # type: ignore[override]
         """Put the best start into the model and, if asked for, tunnel it; what data held out prefer stays."""
         super().close(polish)
-        until = time.monotonic() + timeout
         if polish and self._kept:
-            for question in (*QUESTIONS, None):
-                if time.monotonic() < until:
-                    self._tunnel(question)
+            self._tunnels(until=time.monotonic() + timeout)
         return self._summary
+
+    def _tunnels(self, until: float) -> None:
+        """One to the consensus, one to the samples' own targets, and as many again of the kind that has paid more."""
+        first, *further = QUESTIONS
+        consensus, own = self._tunnel(first), self._tunnel(None)
+        for question in further:
+            if time.monotonic() < until:
+                self._tunnel(question if consensus >= own else None)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run has to know: which goal each start had, too."""
@@ -106,9 +109,13 @@ class Consensus(Renew):
         self._of.append(chosen)
         self._goal.become(self._goals[chosen])
 
-    def _tunnel(self, question: Question | None) -> None:
-        """Have one question answered, from the best so far; an answer that is better still counts as one more start."""
+    def _tunnel(self, question: Question | None) -> float:
+        """Have one question answered, from the best so far (None: any tunnel's own), and say how much that gained.
+
+        An answer that is better still counts as one more start from then on.
+        """
         self._rounds += 1
+        before = self._task.score_on_both(self._model)
         begun = time.monotonic() - self._begun
         samples = self._task.train if question is None else self._asked(question)
 
@@ -126,10 +133,13 @@ class Consensus(Renew):
             on_event=note,
         )
         with tunneller:
-            adopted = tunneller.step(self._task.score_on_both(self._model))
+            adopted = tunneller.step(before)
         self._summary = added(self._summary, tunneller.summary())
-        if adopted:
-            self._kept.append((self._task.score_on_both(self._model), copy_state(self._model)))
+        if not adopted:
+            return 0.0
+        after = self._task.score_on_both(self._model)
+        self._kept.append((after, copy_state(self._model)))
+        return self._sign * (after - before)
 
     def _asked(self, question: Question) -> Split:
         """Samples with the mean outputs of the best starts as targets, and points between them."""
