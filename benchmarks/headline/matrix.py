@@ -7,7 +7,7 @@ from typing import Any
 HYBRIDS = ("hybrid-lbfgs", "hybrid", "hybrid-gce")
 ABLATIONS = ("rival", "heuristics")
 """Solvers in the hybrid's place: the ten-line script of the same job, and the service without its exact parts."""
-REGRESSION = ("sgd", "adam", "adamw-cosine", "lbfgs", "refit", "redo", "hybrid-lbfgs", "hybrid")
+REGRESSION = ("sgd", "adam", "adamw-cosine", "lbfgs", "lbfgs-prices", "refit", "redo", "hybrid-lbfgs", "hybrid")
 CLASSES = ("sgd-cosine", "adam", "adamw-cosine", "refit", "redo", "hybrid")
 ROBUST = ("ramp", "gce", "lbfgs-gce", "sce", "trimmed", "tempered", "pruned")
 WRONG_LABELS = ("adam", "adamw-cosine", "refit", *ROBUST, "hybrid", "hybrid-gce")
@@ -40,8 +40,9 @@ class Case:
     def to_quick(self) -> "Case":
         """The same with a tenth of the time, and without the methods that are nearly another one."""
         left_out = {"refit", "adamw-cosine"} if "lbfgs" in self.methods or self.label_noise else set()
-        methods = tuple(name for name in self.methods if name not in {*QUICK_LEFT_OUT, *left_out})
-        train_s, time_s = (2.5, 0.25) if self.ours == "hybrid-lbfgs" else (2.0, 0.8)
+        left_out |= {*QUICK_LEFT_OUT, *(name for name in HYBRIDS if name != self.ours)}
+        methods = tuple(name for name in self.methods if name not in left_out)
+        train_s, time_s = (2.5, 0.25) if self.ours == "hybrid-lbfgs" else (3.5, 0.3)
         return replace(self, methods=methods, train_s=train_s, probe_s=0.3, time_s=time_s)
 
 
@@ -78,7 +79,7 @@ def _noisy(task: str, noise: float, **more: Any) -> Case:
     name = f"{task}, {100 * noise:.0f} % wrong"
     small = task == "digits"
     more |= {"time_s": 1.0} if small else {}
-    methods = (*WRONG_LABELS, "hybrid-lbfgs") if small else WRONG_LABELS
+    methods = (*WRONG_LABELS, "lbfgs-prices", "hybrid-lbfgs") if small else WRONG_LABELS
     ours = "hybrid-lbfgs" if small else "hybrid-gce"
     return Case(name, task, methods, label_noise=noise, samples=5000, ours=ours, **more)
 
@@ -116,6 +117,6 @@ def plans(
         for case in chosen:
             others = [Plan(case, method, seed) for method in case.methods if method != case.ours]
             if ablation and case.ablated:
-                others += [Plan(case, "restart", seed)]
+                others += [Plan(case, "restart", seed)] if case.ours == "hybrid" else []
                 others += [Plan(case, case.ours, seed, solver) for solver in ABLATIONS]
             yield Plan(case, case.ours, seed), others

@@ -13,6 +13,7 @@ from trainer.lab.losses import LOSSES
 from trainer.lab.tasks import Defaults, Task
 
 Schedule = Literal["none", "plateau", "cosine"]
+AtStallName = Literal["nothing", "tunnel", "restart", "renew", "redo", "refit", "ramp", "prices", "consensus"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,9 @@ class Method:
     name: str
     optimizer: Literal["sgd", "adam", "adamw", "lbfgs"]
     schedule: Schedule = "none"
-    at_stall: Literal["nothing", "tunnel", "restart", "renew", "redo", "refit", "ramp", "consensus"] = "nothing"
+    at_stall: Literal["nothing", "tunnel", "restart", "renew", "redo", "refit", "ramp", "prices", "consensus"] = (
+        "nothing"
+    )
     loss: str | None = None
     decay: float = 0.0
     """The price of squared weights; AdamW has its own."""
@@ -60,6 +63,7 @@ METHODS = {
         Method("adamw", "adamw"),
         Method("adamw-cosine", "adamw", schedule="cosine"),
         Method("lbfgs", "lbfgs", at_stall="renew"),
+        Method("lbfgs-prices", "lbfgs", at_stall="prices"),
         Method("adam-renew", "adam", at_stall="renew"),
         Method("refit", "adam", at_stall="refit"),
         Method("ramp", "adam", at_stall="ramp"),
@@ -82,7 +86,8 @@ METHODS = {
 `lbfgs` and `adam-renew` begin anew at each stall, from new weights, and take the start that is best on selection and
 validation data.
 `ramp` is GD on cross-entropy and then on the ramp; `gce`, `sce`, `trimmed` and `tempered` have their losses from the
-start. `hybrid-lbfgs` begins anew as `lbfgs` does, and in the end tunnels to what its best starts agree on: for networks
+start. `lbfgs-prices` begins anew as `lbfgs` does, with another price of weights each time, and of classes with another
+loss, too (`goal.py`). `hybrid-lbfgs` is that, and in the end tunnels to what its best starts agree on: for networks
 small enough to go whole.
 """
 LBFGS_ITERATIONS = 20

@@ -53,6 +53,8 @@ def arrange(  # noqa: PLR0911
     if method.at_stall == "restart":
         layer = find_layer(model, None if tunnel.layer == AUTO else tunnel.layer)
         return Restart(optimizer, model.get_submodule(layer), detector())
+    if method.at_stall == "prices":
+        return Consensus(task, model, optimizer, detector, goal=goal, ask=None, seed=seed)
     if client is None:
         raise ValueError(f"{method.name} needs a solver pool; give a client")
     shared: dict[str, Any] = {

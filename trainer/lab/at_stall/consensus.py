@@ -42,7 +42,10 @@ Ask = Callable[..., Tunneller]
 
 
 class Consensus(Renew):
-    """Starts with goals in turn, those again whose starts were best; after the last one tunnels to their consensus."""
+    """Starts with goals in turn, those again whose starts were best; after the last one tunnels to their consensus.
+
+    Without anybody to `ask` the best start is all there is.
+    """
 
     def __init__(
         self,
@@ -52,7 +55,7 @@ class Consensus(Renew):
         detector: Callable[[], StallDetector],
         *,
         goal: Goal,
-        ask: Ask,
+        ask: Ask | None,
         seed: int,
         on_event: OnEvent | None = None,
     ) -> None:
@@ -72,17 +75,17 @@ class Consensus(Renew):
     def close(self, polish: bool = False, timeout: float = 60.0) -> Summary | None:  # type: ignore[override]
         """Put the best start into the model and, if asked for, tunnel it; what data held out prefer stays."""
         super().close(polish)
-        if polish and self._kept:
-            self._tunnels(until=time.monotonic() + timeout)
+        if polish and self._kept and self._ask is not None:
+            self._tunnels(self._ask, until=time.monotonic() + timeout)
         return self._summary
 
-    def _tunnels(self, until: float) -> None:
+    def _tunnels(self, ask: Ask, until: float) -> None:
         """One to the consensus, one to the samples' own targets, and as many again of the kind that has paid more."""
         first, *further = QUESTIONS
-        consensus, own = self._tunnel(first), self._tunnel(None)
+        consensus, own = self._tunnel(ask, first), self._tunnel(ask, None)
         for question in further:
             if time.monotonic() < until:
-                self._tunnel(question if consensus >= own else None)
+                self._tunnel(ask, question if consensus >= own else None)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run has to know: which goal each start had, too."""
@@ -109,7 +112,7 @@ class Consensus(Renew):
         self._of.append(chosen)
         self._goal.become(self._goals[chosen])
 
-    def _tunnel(self, question: Question | None) -> float:
+    def _tunnel(self, ask: Ask, question: Question | None) -> float:
         """Have one question answered, from the best so far (None: any tunnel's own), and say how much that gained.
 
         An answer that is better still counts as one more start from then on.
@@ -125,7 +128,7 @@ class Consensus(Renew):
             if self._on_event is not None:
                 self._on_event(moved)
 
-        tunneller = self._ask(
+        tunneller = ask(
             data=samples.tensors,
             consensus=question is not None,
             validate=lambda: self._task.score_on_both(self._model),

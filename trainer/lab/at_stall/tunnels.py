@@ -9,6 +9,9 @@ from trainer.events import Event, Summary
 from trainer.lab.tasks import Task
 from trainer.tunneller import Tunneller
 
+IN_VAIN = 3
+"""After so many stalls without any adoption nobody is asked before the end: what does not pay had better cost nothing."""
+
 
 class Tunnels:
     """A tunneller whose answers are judged on validation data, those of its last tunnel on selection data, too."""
@@ -24,12 +27,17 @@ class Tunnels:
 
     def step(self, score: float) -> bool:
         """Take the newest score; True if an answer was adopted."""
-        return self._tunneller.step(score)
+        return False if self._in_vain else self._tunneller.step(score)
 
     def close(self, polish: bool = False, timeout: float = 60.0) -> Summary:
         """End, after a last tunnel if asked for."""
         self._last = self._last or polish
         return self._tunneller.close(polish=polish, timeout=timeout)
+
+    @property
+    def _in_vain(self) -> bool:
+        kinds = [event.kind for event in self.history]
+        return "adopted" not in kinds and len({e.stall for e in self.history if e.kind == "rejected"}) >= IN_VAIN
 
     def state_dict(self) -> dict[str, Any]:
         """The tunneller's own."""
