@@ -119,10 +119,10 @@ def test_what_is_reported_is_never_worse_than_the_best_start(task: Task) -> None
     for shift, better in ((0.5, True), (-50.0, False)):
         found, model, goal = started(task, [], shift)
         starts(found, model, goal, 3)
-        before = min(score for score, _ in found._kept)
+        before, kept = min(score for score, _ in found._kept), len(found._kept)
         found.close(polish=True)
-        assert (task.score_on_both(model) < before) is better
-        assert (len(found._kept) > 4) is better
+        assert task.score_on_both(model) <= before
+        assert (len(found._kept) > kept) is better
         assert [event.stall for event in found.history] == [1, 2, 3, 4]
 
 

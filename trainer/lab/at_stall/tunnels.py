@@ -10,7 +10,7 @@ from trainer.lab.tasks import Task
 from trainer.tunneller import Tunneller
 
 IN_VAIN = 3
-"""After so many stalls without any adoption nobody is asked before the end: what does not pay had better cost nothing."""
+"""After so many stalls without any adoption nobody is asked before the end: what does not pay is to cost nothing."""
 
 
 class Tunnels:
