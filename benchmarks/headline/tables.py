@@ -12,6 +12,8 @@ OURS = ("hybrid-lbfgs", "hybrid", "hybrid-gce")
 TWINS = {"hybrid-lbfgs": "lbfgs", "hybrid-gce": "gce"}
 """What a hybrid is without a pool; `hybrid` is `adam`."""
 SURE = 0.05
+TIE_SHARE, TIE_POINTS = 1e-3, 5e-4
+"""Differences below this share of an error, or this of an accuracy, are ties, whichever way they go."""
 
 
 def values(records: Sequence[Record], case: str, method: str, field: str = "test") -> list[float]:
@@ -69,7 +71,8 @@ def verdict(records: Sequence[Record], case: str, ours: str) -> list[str]:
     else:
         gain, gains = f"{100 * (mine.mean() / theirs.mean() - 1):+.0f} % error", theirs - mine
     mean = float(gains.mean())
-    word = "tie" if mean == 0 else "won" if mean > 0 else "lost"
+    least = TIE_POINTS if higher_is_better(records, case) else TIE_SHARE * float(theirs.mean())
+    word = "tie" if abs(mean) < least else "won" if mean > 0 else "lost"
     return [rival, gain, f"{int((gains > 0).sum())} of {len(gains)}", f"{paired_p(mine, theirs):.2g}", word]
 
 

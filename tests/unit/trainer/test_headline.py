@@ -21,6 +21,7 @@ from benchmarks.headline.tables import (
     ranked,
     replaced,
     score_line,
+    verdict,
 )
 from trainer.lab.methods import METHODS
 
@@ -135,6 +136,13 @@ def test_losses_stand_where_wins_do() -> None:
     assert "| lbfgs | +95 % error | 0 of 3 | 0.25 | lost |" in text
     assert "| gce | +5.0 points | 3 of 3 | 0.25 | won |" in text
     assert "1 won, 1 lost, 0 tie, of 2" in score_line([*LOST, *WON])
+
+
+@pytest.mark.parametrize(("test", "so"), [(0.20001, "tie"), (0.19999, "tie"), (0.21, "lost"), (0.19, "won")])
+def test_what_no_table_shows_is_a_tie(test: float, so: str) -> None:
+    """Two methods that end in the same minimum differ in the last digits alone, one way or the other."""
+    pair = [record("table", "hybrid", 0, test), record("table", "lbfgs", 0, 0.2)]
+    assert verdict(pair, "table", "hybrid")[-1] == so
 
 
 def test_the_ablation_shows_each_stand_in() -> None:
