@@ -55,7 +55,7 @@ class Cache:
         kept = {"key": key, **record}
         self._kept[key] = kept
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a") as file:
+        with self._path.open("a") as file:  # several processes do: a line is one write
             file.write(json.dumps(kept) + "\n")
         return kept
 

@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-HYBRIDS = ("hybrid", "hybrid-gce")
+HYBRIDS = ("hybrid-lbfgs", "hybrid", "hybrid-gce")
 ABLATIONS = ("rival", "heuristics")
 """Solvers in the hybrid's place: the ten-line script of the same job, and the service without its exact parts."""
-REGRESSION = ("sgd", "adam", "adamw-cosine", "lbfgs", "refit", "redo", "hybrid")
+REGRESSION = ("sgd", "adam", "adamw-cosine", "lbfgs", "lbfgs-prices", "refit", "redo", "hybrid-lbfgs", "hybrid")
 CLASSES = ("sgd-cosine", "adam", "adamw-cosine", "refit", "redo", "hybrid")
-QUICK_METHODS = ("adam", "adamw-cosine", "lbfgs", "refit", "ramp", "gce", "trimmed", "hybrid", "hybrid-gce")
-WRONG_LABELS = ("adam", "adamw-cosine", "refit", "ramp", "gce", "sce", "trimmed", "hybrid", "hybrid-gce")
+ROBUST = ("ramp", "gce", "lbfgs-gce", "sce", "trimmed", "tempered", "pruned")
+WRONG_LABELS = ("adam", "adamw-cosine", "refit", *ROBUST, "hybrid", "hybrid-gce")
+QUICK_LEFT_OUT = ("sgd", "sgd-cosine", "redo", "sce", "trimmed")
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class Case:
     """A task as it is posed here. CPU seconds: `train_s` for the hybrid's GD, `probe_s` for each learning rate tried.
 
     `polish_s` is the most wall time that the last tunnel may take, however busy the machine is, `time_s` a job's.
-    `samples` are those a job sees (None: the task's own number).
+    `samples` are those a job sees (None: the task's own number). `ours` is the hybrid that is put to the test:
+    `hybrid-lbfgs` where the network goes whole, by its size, and `hybrid` where it does not.
     """
 
     name: str
@@ -33,12 +35,15 @@ class Case:
     layer: str | None = None
     samples: int | None = None
     ablated: bool = False
+    ours: str = "hybrid"
 
     def to_quick(self) -> "Case":
         """The same with a tenth of the time, and without the methods that are nearly another one."""
         left_out = {"refit", "adamw-cosine"} if "lbfgs" in self.methods or self.label_noise else set()
-        methods = tuple(name for name in self.methods if name in QUICK_METHODS and name not in left_out)
-        return replace(self, methods=methods, train_s=2.0, probe_s=0.3, time_s=0.8)
+        left_out |= {*QUICK_LEFT_OUT, *(name for name in HYBRIDS if name != self.ours)}
+        methods = tuple(name for name in self.methods if name not in left_out)
+        train_s, time_s = (2.5, 0.25) if self.ours == "hybrid-lbfgs" else (3.5, 0.3)
+        return replace(self, methods=methods, train_s=train_s, probe_s=0.3, time_s=time_s)
 
 
 @dataclass(frozen=True)
@@ -62,17 +67,21 @@ class Plan:
 
     def content(self) -> dict[str, Any]:
         """All that says what the run is, as JSON; what other methods the case has is no part of it."""
-        case = {name: value for name, value in asdict(self.case).items() if name not in ("methods", "ablated")}
+        case = {name: value for name, value in asdict(self.case).items() if name not in ("methods", "ablated", "ours")}
         return {"case": case, "method": self.method, "seed": self.seed, "solver": self.solver}
 
 
 def _regression(name: str, task: str, **more: Any) -> Case:
-    return Case(name, task, REGRESSION, layer="auto", **more)
+    return Case(name, task, REGRESSION, layer="auto", ours="hybrid-lbfgs", time_s=1.0, **more)
 
 
 def _noisy(task: str, noise: float, **more: Any) -> Case:
     name = f"{task}, {100 * noise:.0f} % wrong"
-    return Case(name, task, WRONG_LABELS, label_noise=noise, samples=5000, **more)
+    small = task == "digits"
+    more |= {"time_s": 1.0} if small else {}
+    methods = (*WRONG_LABELS, "lbfgs-prices", "hybrid-lbfgs") if small else WRONG_LABELS
+    ours = "hybrid-lbfgs" if small else "hybrid-gce"
+    return Case(name, task, methods, label_noise=noise, samples=5000, ours=ours, **more)
 
 
 FULL = (
@@ -100,12 +109,14 @@ def cases(*, quick: bool, only: tuple[str, ...] = ()) -> list[Case]:
     return [case for case in chosen if not only or any(part in case.name for part in only)]
 
 
-def plans(chosen: list[Case], seeds: int, *, ablation: bool = True) -> Iterator[tuple[Plan, list[Plan]]]:
-    """For each case and seed the hybrid, whose cost is everybody's budget, and all others."""
-    for seed in range(seeds):
+def plans(
+    chosen: list[Case], seeds: int, *, first: int = 0, ablation: bool = True
+) -> Iterator[tuple[Plan, list[Plan]]]:
+    """For each case and seed our hybrid, whose cost is everybody's budget, and all others."""
+    for seed in range(first, first + seeds):
         for case in chosen:
-            others = [Plan(case, method, seed) for method in case.methods if method != "hybrid"]
+            others = [Plan(case, method, seed) for method in case.methods if method != case.ours]
             if ablation and case.ablated:
-                others += [Plan(case, "restart", seed)]
-                others += [Plan(case, "hybrid", seed, solver) for solver in ABLATIONS]
-            yield Plan(case, "hybrid", seed), others
+                others += [Plan(case, "restart", seed)] if case.ours == "hybrid" else []
+                others += [Plan(case, case.ours, seed, solver) for solver in ABLATIONS]
+            yield Plan(case, case.ours, seed), others

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from trainer.lab.tasks import Request, Task, load_task
 
 RATES = (1.0, 3.0, 0.3)
 """Learning rates that are tried, as factors of the task's own; the first wins ties."""
+DECAYS = (0.0, 1e-4, 1e-3, 1e-2)
+"""Prices of squared weights that are tried at the best of these, in units of the loss."""
+ENDLESS = 10**6
 NEW_WEIGHTS = 1000
 """Seeds of restarts are this far apart."""
 Record = dict[str, Any]
@@ -28,7 +31,8 @@ def run(plan: Plan, data_dir: Path | None, budget_s: float | None, solver: Solve
     """
     task = _task(plan.case, plan.seed, data_dir)
     method = METHODS[plan.method]
-    task, rate, epoch_s = tuned(task, method, plan)
+    tuning = tuned(task, method, plan)
+    task, method, epoch_s = with_rate(task, tuning.rate), replace(method, decay=tuning.decay), tuning.epoch_s
     began = time.monotonic()
     if plan.is_hybrid:
         assert solver is not None, "hybrids are run with a pool"
@@ -46,7 +50,8 @@ def run(plan: Plan, data_dir: Path | None, budget_s: float | None, solver: Solve
         "cpu_s": round(cpu_s, 3),
         "wall_s": round(time.monotonic() - began, 3),
         "starts": starts,
-        "rate": rate,
+        "rate": tuning.rate,
+        "decay": tuning.decay,
         "jobs": found.summary.jobs if found.summary else 0,
         "adopted": found.adopted,
     }
@@ -57,18 +62,39 @@ def judged(run: Run) -> float:
     return 0.5 * (run.selection + run.validation)
 
 
-def tuned(task: Task, method: Method, plan: Plan) -> tuple[Task, float, float]:
-    """The task with the learning rate that does best in short runs, its factor, and the CPU seconds of an epoch."""
+@dataclass(frozen=True)
+class Tuning:
+    """What short runs chose: a factor of the learning rate, the price of squared weights; CPU seconds of an epoch."""
+
+    rate: float
+    decay: float
+    epoch_s: float
+
+
+def tuned(task: Task, method: Method, plan: Plan) -> Tuning:
+    """The learning rate that does best in short runs, and then the price of weights that does best with it.
+
+    L-BFGS has no rate, AdamW a decay of its own, and `hybrid-lbfgs` tries prices as it goes.
+    """
+    best, score = _probed(task, method, plan, Tuning(RATES[0], DECAYS[0], 0.0))
+    rates = RATES[1:] if method.optimizer != "lbfgs" else ()
+    decays = DECAYS[1:] if method.optimizer != "adamw" and method.at_stall != "consensus" else ()
+    for name, values in (("rate", rates), ("decay", decays)):
+        begin = best
+        for value in values:
+            tried, reached = _probed(task, method, plan, replace(begin, **{name: value}))
+            if reached > score:
+                best, score = tried, reached
+    return best
+
+
+def _probed(task: Task, method: Method, plan: Plan, tuning: Tuning) -> tuple[Tuning, float]:
+    """A short run with these settings: the same with the time of an epoch, and its score, higher is better."""
+    plain = replace(method, at_stall="nothing", schedule="none", decay=tuning.decay)
+    began = time.process_time()
+    found = _train(with_rate(task, tuning.rate), plain, plan.seed, Settings(most_cpu_s=plan.case.probe_s))
     sign = 1.0 if task.mode == "max" else -1.0
-    plain = replace(method, at_stall="nothing", schedule="none")
-    rates = RATES if method.optimizer != "lbfgs" else RATES[:1]
-    probes = {}
-    for rate in rates:
-        began = time.process_time()
-        found = _train(with_rate(task, rate), plain, plan.seed, Settings(most_cpu_s=plan.case.probe_s))
-        probes[rate] = (sign * judged(found), (time.process_time() - began) / len(found.epochs))
-    best = max(rates, key=lambda rate: (probes[rate][0], -rates.index(rate)))
-    return with_rate(task, best), best, probes[best][1]
+    return replace(tuning, epoch_s=(time.process_time() - began) / len(found.epochs)), sign * judged(found)
 
 
 def with_rate(task: Task, factor: float) -> Task:
@@ -96,7 +122,10 @@ def restarts(task: Task, method: Method, seed: int, budget_s: float, epoch_s: fl
 
 def _hybrid(task: Task, method: Method, plan: Plan, solver: Solver) -> tuple[Run, float]:
     """The hybrid once, and its CPU seconds here and in the pool."""
+    endless = ENDLESS if method.at_stall == "consensus" else None  # it begins anew until its time is used up
     settings = Settings(
+        epochs=endless,
+        until_stalled=endless,
         most_cpu_s=plan.case.train_s,
         polish_s=plan.case.polish_s,
         layer=plan.case.layer,

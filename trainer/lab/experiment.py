@@ -34,7 +34,7 @@ class Experiment:
     @property
     def needs_pool(self) -> bool:
         """Whether any of the methods tunnels."""
-        return any(method.at_stall == "tunnel" for method in self.methods)
+        return any(method.tunnels for method in self.methods)
 
     def kept_in(self, folder: Path, *, resume: bool) -> "Experiment":
         """The same with its state kept in a file there; with `resume` it begins where that ends."""

@@ -14,8 +14,9 @@ from trainer.lab.at_stall import AtStall, arrange
 from trainer.lab.best import Best, Clock
 from trainer.lab.callbacks import Callback
 from trainer.lab.checkpoint import Checkpoint, digest
-from trainer.lab.losses import Losses
+from trainer.lab.goal import Goal
 from trainer.lab.methods import Method, RateSchedule, make_optimizer, steps_per_epoch
+from trainer.lab.pruning import pruned
 from trainer.lab.runs import Epoch, Run, fingerprint
 from trainer.lab.tasks import Split, Task
 from trainer.pool.client import SolverClient
@@ -86,10 +87,11 @@ class _Training:
     ) -> None:
         self.clock = Clock()
         torch.manual_seed(seed)
+        task = pruned(task, seed) if method.prunes else task
         self.task, self.method, self.seed, self.settings, self.callback = task, method, seed, settings, callback
         self.model = task.model()
         self.optimizer = make_optimizer(method, self.model, task.defaults)
-        self.losses = method.losses(task)
+        self.goal = method.goal(task)
         self.at_stall = arrange(
             method,
             with_layer(task, settings.layer),
@@ -97,6 +99,7 @@ class _Training:
             self.optimizer,
             seed=seed,
             client=client,
+            goal=self.goal,
             on_event=callback.on_event,
             **_tunnelling(settings, seed),
         )
@@ -154,7 +157,7 @@ class _Training:
         begun, task = self.clock.seconds(), self.task
         size = len(task.train) if self.method.full_batch else task.defaults.batch_size
         for batch in _batches(task, self.shuffle, size):
-            self.optimizer.step(partial(_slope, task, self.model, self.optimizer, self.losses, batch))
+            self.optimizer.step(partial(_slope, task, self.model, self.optimizer, self.goal, batch))
         score, ended = self.best.update(), self.clock.seconds()
         if changed := self.at_stall.step(score):
             score = self.best.update()
@@ -248,10 +251,10 @@ def _batches(task: Task, shuffle: torch.Generator, size: int) -> Iterator[Split]
         yield task.train[chosen]
 
 
-def _slope(task: Task, model: nn.Module, optimizer: Optimizer, losses: Losses | None, batch: Split) -> float:
+def _slope(task: Task, model: nn.Module, optimizer: Optimizer, goal: Goal, batch: Split) -> float:
     """The loss on a batch, its gradient left in the parameters."""
     optimizer.zero_grad()
-    loss = task.loss(model(batch.inputs), batch.targets, batch.weights, losses)
+    loss = goal(task, model, batch)
     loss.backward()  # type: ignore[no-untyped-call]
     return loss  # type: ignore[return-value]  # optimizers take what is like a number
 

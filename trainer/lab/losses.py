@@ -12,6 +12,7 @@ SURE = 1e-4
 """What the reverse cross-entropy takes for a probability of 0; its logarithm has to be finite."""
 KEPT = 0.7
 """The share of a batch that trimming keeps."""
+TEMPERED_ROUNDS = 5
 
 
 def generalised(scores: Tensor, labels: Tensor, power: float = 0.7) -> Tensor:
@@ -34,6 +35,32 @@ def trimmed(scores: Tensor, labels: Tensor, kept: float = KEPT) -> Tensor:
     return losses * chosen
 
 
+def bi_tempered(scores: Tensor, labels: Tensor, inner: float = 0.8, outer: float = 1.2) -> Tensor:
+    """A logistic loss with a bounded logarithm and a softmax of heavy tails, one temperature each; Amid et al. 2019.
+
+    With p the tempered probabilities: -log_t(p of the label) - (1 - sum of p^(2 - t)) / (2 - t), t the inner one.
+    """
+    likely = _tempered(scores, outer)
+    own = likely.gather(1, labels[:, None]).squeeze(1).clamp(min=1e-7)
+    missing = (own ** (1 - inner) - 1) / (inner - 1)
+    return missing - (1 - (likely ** (2 - inner)).sum(dim=1)) / (2 - inner)
+
+
+def _tempered(scores: Tensor, heat: float) -> Tensor:
+    """Probabilities [N, C] that fall off as a power of the scores, for a temperature above 1."""
+    centred = scores - scores.amax(dim=1, keepdim=True)
+    total = torch.ones_like(centred[:, :1])
+    for _ in range(TEMPERED_ROUNDS):  # the normalisation has no closed form; its fixed point is near
+        total = _power(centred * total ** (1 - heat), heat).sum(dim=1, keepdim=True)
+    shift = (total ** (heat - 1) - 1) / (heat - 1)  # minus the tempered logarithm of 1 / total
+    return _power(centred - shift, heat)
+
+
+def _power(values: Tensor, heat: float) -> Tensor:
+    """The tempered exponential: 1 at 0, and for a temperature above 1 a power of -values far below."""
+    return (1 + (1 - heat) * values).clamp(min=1e-12) ** (1 / (1 - heat))
+
+
 def ramp(scores: Tensor, labels: Tensor) -> Tensor:
     """From 0 at a margin of 1 to 1 at a margin of -1, and level beyond: a hinge that gives the worst samples up."""
     own = scores.gather(1, labels[:, None]).squeeze(1)
@@ -46,4 +73,10 @@ def _probability(scores: Tensor, labels: Tensor) -> Tensor:
     return scores.softmax(dim=1).gather(1, labels[:, None]).squeeze(1).clamp(min=1e-7)
 
 
-LOSSES: dict[str, Losses] = {"gce": generalised, "sce": symmetric, "trimmed": trimmed, "ramp": ramp}
+LOSSES: dict[str, Losses] = {
+    "gce": generalised,
+    "sce": symmetric,
+    "trimmed": trimmed,
+    "tempered": bi_tempered,
+    "ramp": ramp,
+}

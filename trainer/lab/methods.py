@@ -8,10 +8,12 @@ from torch.optim import LBFGS, SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 
 from trainer.errors import TaskError
-from trainer.lab.losses import LOSSES, Losses
+from trainer.lab.goal import Goal
+from trainer.lab.losses import LOSSES
 from trainer.lab.tasks import Defaults, Task
 
 Schedule = Literal["none", "plateau", "cosine"]
+AtStallName = Literal["nothing", "tunnel", "restart", "renew", "redo", "refit", "ramp", "prices", "consensus"]
 
 
 @dataclass(frozen=True)
@@ -24,19 +26,30 @@ class Method:
     name: str
     optimizer: Literal["sgd", "adam", "adamw", "lbfgs"]
     schedule: Schedule = "none"
-    at_stall: Literal["nothing", "tunnel", "restart", "renew", "redo", "refit", "ramp"] = "nothing"
+    at_stall: Literal["nothing", "tunnel", "restart", "renew", "redo", "refit", "ramp", "prices", "consensus"] = (
+        "nothing"
+    )
     loss: str | None = None
+    decay: float = 0.0
+    """The price of squared weights; AdamW has its own."""
+    prunes: bool = False
+    """Whether samples whose labels are probably wrong are left out first (`trainer/lab/pruning.py`)."""
+
+    @property
+    def tunnels(self) -> bool:
+        """Whether it needs a solver pool."""
+        return self.at_stall in ("tunnel", "consensus")
 
     @property
     def full_batch(self) -> bool:
         """Whether an epoch is one step on all training samples at once."""
         return self.optimizer == "lbfgs"
 
-    def losses(self, task: Task) -> Losses | None:
-        """The loss of each sample, where it is not the task's own; TaskError if the task is not one for it."""
+    def goal(self, task: Task) -> Goal:
+        """What it minimises; TaskError if the task is not one for its loss."""
         if self.loss is not None and task.kind == "regression":
             raise TaskError(f"{self.name} is a loss for wrong labels; {task.name} has numbers", field="--methods")
-        return None if self.loss is None else LOSSES[self.loss]
+        return Goal(None if self.loss is None else LOSSES[self.loss], self.decay)
 
 
 METHODS = {
@@ -50,16 +63,21 @@ METHODS = {
         Method("adamw", "adamw"),
         Method("adamw-cosine", "adamw", schedule="cosine"),
         Method("lbfgs", "lbfgs", at_stall="renew"),
+        Method("lbfgs-prices", "lbfgs", at_stall="prices"),
         Method("adam-renew", "adam", at_stall="renew"),
         Method("refit", "adam", at_stall="refit"),
         Method("ramp", "adam", at_stall="ramp"),
         Method("gce", "adam", loss="gce"),
         Method("sce", "adam", loss="sce"),
         Method("trimmed", "adam", loss="trimmed"),
+        Method("tempered", "adam", loss="tempered"),
+        Method("pruned", "adam", prunes=True),
+        Method("lbfgs-gce", "lbfgs", at_stall="renew", loss="gce"),
         Method("redo", "adam", at_stall="redo"),
         Method("restart", "adam", at_stall="restart"),
         Method("hybrid", "adam", at_stall="tunnel"),
         Method("hybrid-gce", "adam", at_stall="tunnel", loss="gce"),
+        Method("hybrid-lbfgs", "lbfgs", at_stall="consensus"),
     )
 }
 """By name. The hybrid is `adam` plus tunnels, so `adam` is its twin: without an adoption both end bit for bit alike.
@@ -67,7 +85,10 @@ METHODS = {
 `restart` is the hybrid with the solver left out: at the same stalls it drops the optimizer's state for the same layer.
 `lbfgs` and `adam-renew` begin anew at each stall, from new weights, and take the start that is best on selection and
 validation data.
-`ramp` is GD on cross-entropy and then on the ramp; `gce`, `sce` and `trimmed` have their losses from the start.
+`ramp` is GD on cross-entropy and then on the ramp; `gce`, `sce`, `trimmed` and `tempered` have their losses from the
+start. `lbfgs-prices` begins anew as `lbfgs` does, with another price of weights each time, and of classes with another
+loss, too (`goal.py`). `hybrid-lbfgs` is that, and in the end tunnels to what its best starts agree on: for networks
+small enough to go whole.
 """
 LBFGS_ITERATIONS = 20
 """In an epoch: about as many passes over the data as there are in so many epochs of the others."""

@@ -11,8 +11,9 @@ from trainer.errors import TaskError
 from trainer.lab.callbacks import Callback
 from trainer.lab.finishing import Finish, ramp_descent, refit
 from trainer.lab.loop import Settings, train
-from trainer.lab.losses import LOSSES, generalised, ramp, symmetric, trimmed
+from trainer.lab.losses import LOSSES, bi_tempered, generalised, ramp, symmetric, trimmed
 from trainer.lab.methods import METHODS
+from trainer.lab.pruning import doubtful, pruned
 from trainer.lab.redo import Redo, hidden_layers, outputs_of
 from trainer.lab.runs import Run
 from trainer.lab.tasks import Request, Task, load_task
@@ -48,6 +49,31 @@ def test_robust_losses_are_bounded() -> None:
     assert symmetric(utterly, labels, 0.0).item() == pytest.approx(symmetric(rather, labels, 0.0).item(), rel=1e-3)
 
 
+def test_the_tempered_loss_is_cross_entropy_where_its_temperatures_are_one() -> None:
+    """And with its own ones it does not grow beyond all bounds where a label is wrong."""
+    scores, labels = torch.tensor([[2.0, 0.0, 1.0], [0.0, 1.0, 0.5]]).double(), torch.tensor([2, 0])
+    usual = nn.functional.cross_entropy(scores, labels, reduction="none")
+    assert torch.allclose(bi_tempered(scores, labels, 0.9999, 1.0001), usual, atol=2e-3)
+    assert bi_tempered(torch.tensor([[-40.0, 40.0]]), torch.tensor([0])).item() < 6
+
+
+def test_confident_contradictions_are_left_out() -> None:
+    """Only where another class is at least as likely as it is where it is the label."""
+    likely = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.95, 0.05], [0.6, 0.4]])
+    labels = torch.tensor([0, 0, 1, 1, 1])
+    assert doubtful(likely, labels).tolist() == [False, False, False, True, False]
+
+
+def test_pruning_finds_most_wrong_labels(task: Task) -> None:
+    """Models that have not seen a sample contradict a wrong label more often than a right one."""
+    noisy = load_task(Request("digits", label_noise=0.3), 0)
+    torch.manual_seed(0)
+    kept = pruned(noisy, 0).train
+    assert 0.5 * len(noisy.train) < len(kept) < 0.9 * len(noisy.train)
+    with pytest.raises(TaskError, match="pruned is for wrong labels"):
+        pruned(load_task(Request("identity"), 0), 0)
+
+
 def test_trimming_leaves_the_largest_losses_out() -> None:
     """Of ten samples the three of largest loss have no slope, and the mean is that of the others."""
     scores = torch.linspace(-3, 3, 10)[:, None] * torch.tensor([[1.0, 0.0]])
@@ -78,7 +104,7 @@ def test_every_robust_loss_learns(task: Task, name: str) -> None:
 def test_a_loss_for_labels_is_refused_where_there_are_none() -> None:
     """A regression with the generalised cross-entropy is a mistake that is named."""
     with pytest.raises(TaskError, match="gce is a loss for wrong labels; identity has numbers"):
-        METHODS["gce"].losses(load_task(Request("identity"), 0))
+        METHODS["gce"].goal(load_task(Request("identity"), 0))
 
 
 # --- after the last epoch ---------------------------------------------------------------------------------------------
@@ -139,7 +165,7 @@ def test_redo_draws_dead_units_anew_and_hardly_changes_outputs(task: Task) -> No
 # --- schedules and limits ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["adamw", "adamw-cosine", "sgd-cosine", "gce", "redo", "refit", "ramp"])
+@pytest.mark.parametrize("method", ["adamw", "adamw-cosine", "sgd-cosine", "gce", "pruned", "redo", "refit", "ramp"])
 def test_every_new_baseline_is_reproducible(task: Task, method: str) -> None:
     """The same seed gives the same weights bit for bit, whatever the global random state was."""
     torch.manual_seed(123)
