@@ -120,7 +120,8 @@ def ablation(records: Sequence[Record]) -> str:
         if not variants:
             continue
         ours = tested(records, case)
-        for method in (TWINS.get(ours, "adam"), *variants, ours):
+        twins = [twin for twin in (TWINS.get(ours, "adam"), "lbfgs-prices") if twin in names(records, "method", case)]
+        for method in (*twins[:1], *variants, ours):
             found, whole = values(records, case, method), values(records, case, ours)
             p = "" if method == ours else f"{paired_p(found, whole):.2g}"
             adopted = f"{np.mean(values(records, case, method, 'adopted')):.1f}"
