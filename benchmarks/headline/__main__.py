@@ -1,6 +1,6 @@
 """The hybrid against the strongest things a practitioner would do, at the same cost. Resumable.
 
-usage: python -m benchmarks.headline [--quick] [--only NAME ...] [--seeds N] [--processes N] [--gateway URL]
+usage: python -m benchmarks.headline [--quick | --short] [--only NAME ...] [--seeds N] [--processes N] [--gateway URL]
                                      [--results DIR]
 
 For each case and seed the hybrid is run first; its CPU seconds, the solver's included, are the budget of everybody
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.headline.cache import ROOT, Cache
 from benchmarks.headline.making import Where, in_parallel, keys_of
-from benchmarks.headline.matrix import FULL_SEEDS, QUICK_SEEDS, cases, plans
+from benchmarks.headline.matrix import SEEDS, Mode, cases, plans
 from benchmarks.headline.tables import document, replaced
 
 DOCS = ROOT / "docs" / "headline.md"
@@ -27,7 +27,9 @@ RESULTS = ROOT / "benchmarks" / "results" / "headline"
 def main() -> None:
     """Make the runs that are missing, and write everything down after each case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="five cases, three seeds, a tenth of the time")
+    modes = parser.add_mutually_exclusive_group()
+    modes.add_argument("--quick", action="store_true", help="five cases, three seeds, a tenth of the time")
+    modes.add_argument("--short", action="store_true", help="twelve cases, five seeds, a tenth of the time")
     parser.add_argument("--only", nargs="+", default=[], help="cases whose name contains one of these")
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--first-seed", type=int, default=0, help="designs are chosen on seeds from 100 on")
@@ -36,9 +38,10 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, default=os.environ.get("GDSOLVER_DATA"))
     parser.add_argument("--results", type=Path)
     arguments = parser.parse_args()
-    folder = arguments.results or RESULTS / ("quick" if arguments.quick else "full")
-    chosen = cases(quick=arguments.quick, only=tuple(arguments.only))
-    seeds = arguments.seeds or (QUICK_SEEDS if arguments.quick else FULL_SEEDS)
+    mode: Mode = "quick" if arguments.quick else "short" if arguments.short else "full"
+    folder = arguments.results or RESULTS / mode
+    chosen = cases(mode, tuple(arguments.only))
+    seeds = arguments.seeds or SEEDS[mode]
     groups = list(plans(chosen, seeds, first=arguments.first_seed, ablation=arguments.gateway is None))
     where = Where(folder / "runs.jsonl", arguments.data_dir, arguments.gateway)
     in_parallel(groups, arguments.processes, where)

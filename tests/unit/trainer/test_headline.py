@@ -25,7 +25,7 @@ from benchmarks.headline.tables import (
 )
 from trainer.lab.methods import METHODS
 
-QUICK_RUNS = ROOT / "benchmarks" / "results" / "headline" / "quick" / "runs.jsonl"
+SHORT_RUNS = ROOT / "benchmarks" / "results" / "headline" / "short" / "runs.jsonl"
 
 
 def record(case: str, method: str, seed: int, test: float, metric: str = "mse") -> dict[str, Any]:
@@ -51,12 +51,12 @@ WON = [
 def test_every_case_has_a_hybrid_and_methods_that_there_are() -> None:
     """The hybrid's cost is the budget of the others, so that no case can do without it."""
     assert all(case.ours in case.methods and set(case.methods) <= set(METHODS) for case in FULL)
-    assert {case.name for case in cases(quick=True)} == set(QUICK)
+    assert {case.name for case in cases("quick")} == set(QUICK)
 
 
 def test_the_hybrid_comes_first_and_is_not_repeated() -> None:
     """Of each case and seed; the ablation is of some cases only, and may be left out."""
-    chosen = cases(quick=True, only=("energy",))
+    chosen = cases("quick", ("energy",))
     (hybrid, others), second = plans(chosen, 2)
     assert (hybrid.method, hybrid.seed, second[0].seed) == ("hybrid-lbfgs", 0, 1)
     assert [plan.label for plan in others][-2:] == ["hybrid-lbfgs, rival", "hybrid-lbfgs, heuristics"]
@@ -165,7 +165,7 @@ def test_tables_replace_those_that_are_there() -> None:
 
 def test_the_guide_holds_the_figures_of_its_runs() -> None:
     """docs/headline.md is what the committed runs say, to the digit."""
-    records = [json.loads(line) for line in QUICK_RUNS.read_text().splitlines()]
+    records = [json.loads(line) for line in SHORT_RUNS.read_text().splitlines()]
     guide = (ROOT / "docs" / "headline.md").read_text()
-    assert replaced(guide, "quick", document(records)) == guide
+    assert replaced(guide, "short", document(records)) == guide
     assert document(records) in guide
