@@ -19,6 +19,7 @@ from trainer.lab.runs import Run
 from trainer.lab.tasks import Defaults, Request, Task, load_task
 from trainer.pool.client import SolverClient
 from trainer.snapshots.blocks import find_layer
+from trainer.snapshots.whole_network import MOST_WEIGHTS
 from trainer.stalls.policy import AUTO
 
 
@@ -59,6 +60,11 @@ def check(experiment: Experiment) -> Task:
     if layer is not None and layer != AUTO:
         find_layer(task.model(), layer)
     return task
+
+
+def goes_whole(task: Task) -> bool:
+    """Whether a task's network is so small that tunnels move all of it."""
+    return sum(each.numel() for each in task.model().parameters()) <= MOST_WEIGHTS
 
 
 def run_all(

@@ -13,6 +13,9 @@ from trainer.lab.commands import options as given
 from trainer.lab.commands.options import shared_options
 from trainer.lab.commands.surroundings import clear_words, err, make_folder, out, pool_client
 
+COMPARED, OF_SMALL = "sgd,sgd-lrs,adam,adam-lrs,lbfgs,restart,hybrid", "hybrid-lbfgs"
+"""What is compared unless methods are named, and what joins in where a network is small."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -76,8 +79,9 @@ def compare(
     task: given.TaskName,
     *,
     methods: Annotated[
-        str, typer.Option("--methods", help="Separated by commas.")
-    ] = "sgd,sgd-lrs,adam,adam-lrs,lbfgs,restart,hybrid",
+        str | None,
+        typer.Option("--methods", help=f"Separated by commas. [default: {COMPARED}; {OF_SMALL} for small networks]"),
+    ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds, from 0.")] = 3,
     options: Options,
 ) -> None:
@@ -90,13 +94,20 @@ def compare(
       gdsolver compare csv:wine.csv --target quality --kind regression --hidden 16,8 --local
       gdsolver compare csv:wine.csv --target quality --kind regression --model package.module:factory --local
     """
-    _experiment("compare", task, [name.strip() for name in methods.split(",")], tuple(range(seeds)), options)
+    names = None if methods is None else [name.strip() for name in methods.split(",")]
+    _experiment("compare", task, names, tuple(range(seeds)), options)
 
 
 def _experiment(
-    command: str, task: str, methods: list[str], seeds: tuple[int, ...], options: Options, *, resume: bool = False
+    command: str,
+    task: str,
+    methods: list[str] | None,
+    seeds: tuple[int, ...],
+    options: Options,
+    *,
+    resume: bool = False,
 ) -> None:
-    """Run and report an experiment."""
+    """Run and report an experiment; without methods, of those that suit the task."""
     # Loaded here: torch takes seconds, and the other commands do without it.
     from trainer.lab import experiment as lab  # noqa: PLC0415
     from trainer.lab.report import summarise, table  # noqa: PLC0415
@@ -104,8 +115,13 @@ def _experiment(
     with clear_words():
         if resume and options.out_dir is None:
             raise TaskError("name the folder of the run that is to go on with --out", field="--resume")
-        plan = lab.Experiment(_request(task, options), lab.choose_methods(methods), seeds, _settings(options))
-        name = lab.check(plan).name
+        names = methods or COMPARED.split(",")
+        plan = lab.Experiment(_request(task, options), lab.choose_methods(names), seeds, _settings(options))
+        loaded = lab.check(plan)
+        if methods is None and lab.goes_whole(loaded):
+            names = [*names, OF_SMALL]
+            plan = dataclasses.replace(plan, methods=lab.choose_methods(names))
+        name = loaded.name
         folder = (
             options.out_dir or Path("runs") / f"{command}-{name.replace(':', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
         )
@@ -121,7 +137,7 @@ def _experiment(
             needed=plan.needs_pool,
         ) as client:
             runs = lab.run_all(plan, client, err, log=options.log)
-        told = {"command": command, "task": task, "methods": methods, "seeds": list(seeds), **_told(options)}
+        told = {"command": command, "task": task, "methods": names, "seeds": list(seeds), **_told(options)}
         written = lab.write_down(runs, told, folder, options.json_file)
         ran = ", ".join(map(str, sorted({run.seed for run in runs})))
         out.print(table(summarise(runs), f"{name}: {runs[0].metric}, seeds {ran}"))
