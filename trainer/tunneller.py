@@ -208,8 +208,12 @@ class Tunneller:
             self._reservoir.begin()
 
     def _rest_or_not(self) -> None:
-        """Keep no new samples until the next check while that has taken more than its share of the time."""
-        self._resting = self._reservoir.is_enough and self._journal.observe_s > OBSERVE_SHARE * self._journal.age_s
+        """Keep no new samples until the next check while that has taken more than its share of the time.
+
+        Not with `sync`: there, which samples are kept must not depend on the clock.
+        """
+        dear = self._journal.observe_s > OBSERVE_SHARE * self._journal.age_s
+        self._resting = dear and self._reservoir.is_enough and not self._sync
 
     def observe(self, *batch: Any) -> None:
         """Keep a bounded sample of one batch: `observe(inputs, targets)`, or the batch as the loader yields it."""
@@ -347,6 +351,7 @@ class Tunneller:
             "format": STATE,
             "run": self.run,
             "detector": self._detector.state_dict(),
+            "reservoir": self._reservoir.state_dict(),
             "radii": dict(self._radius.scales),
             "portfolio": self._worker.portfolio.state_dict(),
             "failures": dict(self._turns.failures),
@@ -366,6 +371,8 @@ class Tunneller:
             )
         self._template = self._worker.template = self._template.renamed(state["run"])
         self._detector.load_state_dict(state["detector"])
+        if "reservoir" in state:  # older releases wrote none
+            self._reservoir.load_state_dict(state["reservoir"])
         self._radius.scales = dict(state["radii"])
         self._worker.portfolio.load_state_dict(state["portfolio"])
         self._turns.failures, self._turns.distrusted = dict(state["failures"]), dict(state["distrusted"])
