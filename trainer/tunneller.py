@@ -74,7 +74,7 @@ class Tunneller:
     require: what the scores of an adopted model have to keep, like "recall_3 >= 0.75"; a model that keeps it is better
         than one that does not, whatever the score.
     ignore_index, class_weight: as in torch's cross entropy.
-    radius: half-width of the box around the weights; None: a quarter of the layer's mean |weight|, then adapted.
+    radius: half-width of the box around the weights; None: the layer's mean |weight|, then adapted.
     tail_radius: how far the last of the layers behind a hidden block may move with it; None: as far as the block,
         0: not at all, and then the solver can prove how good its answer is.
     patience, min_delta, delta_mode, cooldown: when a stall is a stall (StallDetector); an answer, too, must gain
@@ -407,7 +407,7 @@ class Tunneller:
                 captured=captured,
                 view=view,
                 start=parameters.read(self._model, captured.block.parameters().values()),
-                radius=self._radius.value(view.name, captured.mean_weight),
+                radius=self._radius.value(view.name, captured.weight_size),
                 last=last,
                 left_s=left_s,
             )
