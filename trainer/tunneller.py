@@ -1,6 +1,7 @@
 """The public face: keeps samples, notices a stall, has it solved in the background, and adopts an answer that helps."""
 
 import dataclasses
+import itertools
 import math
 import time
 import uuid
@@ -26,6 +27,7 @@ from trainer.explain import Explanation, explain
 from trainer.journal import Journal, OnEvent
 from trainer.pool.background import BackgroundWorker
 from trainer.pool.client import SolverClient
+from trainer.pool.in_flight import Ticket
 from trainer.pool.job_template import FREE, JobTemplate
 from trainer.pool.messages import Stall, grouped
 from trainer.snapshots.capture import Plan
@@ -34,7 +36,7 @@ from trainer.snapshots.reservoir import Split
 from trainer.snapshots.sources import Data, reservoir_of
 from trainer.speaking import logger, speak_up
 from trainer.stalls.detector import DeltaMode, Mode, StallDetector
-from trainer.stalls.inspection import DRY_ROWS, Inspector
+from trainer.stalls.inspection import DRY_ROWS, Found, Inspector
 from trainer.stalls.layers import AUTO, candidates, names_of
 from trainer.stalls.radius import AdaptiveRadius
 from trainer.stalls.turns import Turns
@@ -166,6 +168,7 @@ class Tunneller:
             seed=seed,
         )
         self._stalls, self._closed, self._checked, self._resting = 0, False, False, False
+        self._lost: Sequence[Ticket] = ()
         self._first_after = first_after
         self._reservoir = reservoir_of(data, split, keep=keep, keep_mb=keep_mb, seed=seed)
         self._journal = Journal(self._optimizer, on_event)
@@ -270,7 +273,9 @@ class Tunneller:
         self._rest_or_not()
         if self._journal.step == 1 and not self._closed:
             self._trust.compare(score, self._validator.judge().score)  # a validation that fails had better fail now
-        adopted = self._adopt_arrived(score)
+        if self._lost and self._reservoir.size and not self._closed:
+            self._find_again()
+        adopted = self._adopt_all(math.inf, score) if self._sync else self._adopt_arrived(score)
         stalled = self._detector.update(score) or self._journal.step == self._first_after
         stalled = stalled or (self._template.fanout == FREE and self._detector.stalled)
         if stalled and not adopted and not self._closed and self._worker.idle.is_set():
@@ -346,7 +351,7 @@ class Tunneller:
         return explain(layers, seen, self._turns.distrusted)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run has to know: patience, radii, turns, counters. Samples are seen again, jobs are not."""
+        """What a resumed run has to know: patience, radii, turns, counters, and which jobs are out; not the samples."""
         return {
             "format": STATE,
             "run": self.run,
@@ -357,6 +362,7 @@ class Tunneller:
             "failures": dict(self._turns.failures),
             "distrusted": dict(self._turns.distrusted),
             "stalls": self._stalls,
+            "jobs": [ticket.state_dict() for ticket in (*self._lost, *self._worker.tickets())],
             "step": self._journal.step,
             "gd_step": self._journal.gd_step,
             "age_s": self._journal.age_s,
@@ -364,7 +370,10 @@ class Tunneller:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state_dict()` was taken; ValueError for what is not one."""
+        """Go on where `state_dict()` was taken; ValueError for what is not one.
+
+        Jobs that were out then are asked after at the next `step()` that has samples; their answers are judged as all.
+        """
         if state.get("format") != STATE:
             raise ValueError(
                 f"state has format {state.get('format')!r}; use what Tunneller.state_dict() gave ({STATE})"
@@ -377,6 +386,7 @@ class Tunneller:
         self._worker.portfolio.load_state_dict(state["portfolio"])
         self._turns.failures, self._turns.distrusted = dict(state["failures"]), dict(state["distrusted"])
         self._stalls = int(state["stalls"])
+        self._lost = [Ticket.from_state(ticket) for ticket in state.get("jobs", [])]
         self._journal.step, self._journal.gd_step = int(state["step"]), int(state["gd_step"])
         self._journal.resume([Event(**event) for event in state.get("events", [])], float(state.get("age_s", 0.0)))
 
@@ -396,22 +406,52 @@ class Tunneller:
             logger.debug("no snapshot", exc_info=error)
             return
         self._journal.add("stall", self._stalls, seconds=found.seconds, detail=f"{found.samples} samples")
-        captured, view = found.captured, found.view
-        self._worker.launch(
-            Stall(
-                number=self._stalls,
-                step=self._journal.step,
-                gd_step=self._journal.gd_step,
-                # A job's time counts in its idempotency key: with `sync` it must not depend on the clock.
-                age_s=math.inf if self._sync else self._journal.age_s,
-                captured=captured,
-                view=view,
-                start=parameters.read(self._model, captured.block.parameters().values()),
-                radius=self._radius.value(view.name, captured.weight_size),
-                last=last,
-                left_s=left_s,
-            )
+        radius = self._radius.value(found.view.name, found.captured.weight_size)
+        step, gd_step = self._journal.step, self._journal.gd_step
+        self._worker.launch(self._stall(found, self._stalls, step, gd_step, radius, last=last, left_s=left_s))
+
+    def _stall(
+        self,
+        found: Found,
+        number: int,
+        step: int,
+        gd_step: int,
+        radius: float,
+        *,
+        last: bool = False,
+        left_s: float = math.inf,
+    ) -> Stall:
+        """What the background worker is handed: arrays and figures."""
+        captured = found.captured
+        return Stall(
+            number=number,
+            step=step,
+            gd_step=gd_step,
+            # A job's time counts in its idempotency key: with `sync` it must not depend on the clock.
+            age_s=math.inf if self._sync else self._journal.age_s,
+            captured=captured,
+            view=found.view,
+            start=parameters.read(self._model, captured.block.parameters().values()),
+            radius=radius,
+            last=last,
+            left_s=left_s,
         )
+
+    def _find_again(self) -> None:
+        """Wait for the jobs that were out when the state was taken, with their layers as they are now."""
+        lost, self._lost = self._lost, ()
+        for number, group in itertools.groupby(lost, key=lambda ticket: ticket.stall):
+            tickets = list(group)
+            first = tickets[0]
+            try:
+                found = self._inspector.again(first.layer, first.turn, number, budget_s=self._budget())
+                stall = self._stall(found, number, first.step, first.gd_step, first.radius)
+            except Exception as error:  # whatever it is: training goes on
+                for ticket in tickets:
+                    self._worker.forget(ticket, f"its layer is another one now: {error}")
+                logger.debug("not found again", exc_info=error)
+            else:
+                self._worker.find_again(stall, tickets)
 
     def _budget(self) -> float:
         """Seconds for a pass over the samples; with `sync` as many as it takes, so that a run can be repeated."""
