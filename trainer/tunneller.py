@@ -10,6 +10,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self
 
+import torch
 from torch import nn
 
 from shared.contracts import Constraint
@@ -30,8 +31,10 @@ from trainer.pool.client import SolverClient
 from trainer.pool.in_flight import Ticket
 from trainer.pool.job_template import FREE, JobTemplate
 from trainer.pool.messages import Stall, grouped
+from trainer.pool.own import LOCAL, Local, OwnPool, free_cores
 from trainer.snapshots.capture import Plan
 from trainer.snapshots.eligibility import eligible, unwrap, unwrap_optimizer
+from trainer.snapshots.live import device_of
 from trainer.snapshots.reservoir import Split
 from trainer.snapshots.sources import Data, reservoir_of
 from trainer.speaking import logger, speak_up
@@ -60,6 +63,7 @@ class Tunneller:
 
     model, optimizer: what is trained, on any device. Only parameters that are trainable and in the optimizer move.
     validate: scores the model as it is, on data that it is not trained on; a number, or a dict with `monitor` as key.
+    client: the pool; "local" starts one of its own on the cores that torch's threads leave free, until `close`.
     mode: whether lower ("min") or higher ("max") scores are better; may be left out where `monitor` says so.
     data: training samples in memory, (inputs, targets), instead of `watch` or `observe`.
     split: turns a batch of the loader into (args, kwargs, targets[, weights]), where its form does not say.
@@ -101,7 +105,7 @@ class Tunneller:
         *,
         optimizer: object,
         validate: Callable[[], Score],
-        client: SolverClient,
+        client: SolverClient | Local,
         mode: Mode | None = None,
         data: Data | None = None,
         split: Split | None = None,
@@ -137,6 +141,8 @@ class Tunneller:
         mode = mode or direction(monitor)
         if mode is None:
             raise ValueError("mode is missing; use 'min' if lower scores are better, 'max' if higher ones are")
+        if isinstance(client, str) and client != LOCAL:
+            raise ValueError(f"client is {client!r}; use SolverClient({client!r}), or {LOCAL!r} for a pool of its own")
         if capture_s is not None and not capture_s > 0:
             raise ValueError(f"capture_s is {capture_s}; use more than 0 seconds, or None for 1 % of the time")
         self._monitor, self._sync, self._capture_s = monitor, sync, capture_s
@@ -184,7 +190,10 @@ class Tunneller:
         )
         self._last_stall = time.monotonic()
         speak_up()
-        self._worker = BackgroundWorker(client, self._template, self._journal)
+        self._pool = self._own_pool() if client == LOCAL and self._ranks.leads else None
+        pool = SolverClient() if client == LOCAL else client  # where another rank leads, a client that is never asked
+        pool = self._pool.client if self._pool else pool
+        self._worker = BackgroundWorker(pool, self._template, self._journal)
         self._adopter = Adopter(
             court, self._turns, self._radius, self._journal, self._worker, monitor, exact=self._template.on_weights
         )
@@ -193,6 +202,12 @@ class Tunneller:
             if data is not None:
                 self._check()
             self._worker.look_at_pool()
+
+    def _own_pool(self) -> OwnPool:
+        workers = free_cores(torch.get_num_threads() if device_of(self._model).type == "cpu" else 1)
+        pool = OwnPool(workers)
+        logger.info("a pool of its own with %d worker%s runs at %s", workers, "s"[: workers - 1], pool.client.url)
+        return pool
 
     @property
     def run(self) -> str:
@@ -301,6 +316,8 @@ class Tunneller:
     def _end(self, timeout: float) -> None:
         self._closed = True
         self._worker.close(timeout=min(timeout, 5.0))
+        if self._pool is not None:
+            self._pool.close()
         self._journal.close()
 
     def _polish(self, timeout: float) -> bool:
