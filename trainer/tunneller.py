@@ -30,6 +30,7 @@ from trainer.pool.background import BackgroundWorker
 from trainer.pool.client import SolverClient
 from trainer.pool.in_flight import Ticket
 from trainer.pool.job_template import FREE, JobTemplate
+from trainer.pool.line import Line
 from trainer.pool.messages import Stall, grouped
 from trainer.pool.own import LOCAL, Local, OwnPool, free_cores
 from trainer.snapshots.capture import Plan
@@ -178,6 +179,7 @@ class Tunneller:
         self._first_after = first_after
         self._reservoir = reservoir_of(data, split, keep=keep, keep_mb=keep_mb, seed=seed)
         self._journal = Journal(self._optimizer, on_event)
+        self._line = Line(time_s, adaptive=not sync)  # with `sync` nothing may depend on the clock
         self._inspector = Inspector(
             self._model,
             movable,
@@ -186,6 +188,7 @@ class Tunneller:
             self._journal,
             self._radius,
             self._turns,
+            self._line,
             auto=self._auto,
         )
         self._last_stall = time.monotonic()
@@ -193,7 +196,7 @@ class Tunneller:
         self._pool = self._own_pool() if client == LOCAL and self._ranks.leads else None
         pool = SolverClient() if client == LOCAL else client  # where another rank leads, a client that is never asked
         pool = self._pool.client if self._pool else pool
-        self._worker = BackgroundWorker(pool, self._template, self._journal)
+        self._worker = BackgroundWorker(pool, self._template, self._journal, self._line)
         self._adopter = Adopter(
             court, self._turns, self._radius, self._journal, self._worker, monitor, exact=self._template.on_weights
         )
@@ -358,7 +361,8 @@ class Tunneller:
 
     def summary(self) -> Summary:
         """The figures so far."""
-        return self._journal.summary(self._validator.seconds, self._validator.calls)
+        figures = self._journal.summary(self._validator.seconds, self._validator.calls)
+        return dataclasses.replace(figures, line=self._line.told())
 
     def explain(self) -> Explanation:
         """What can be tunnelled, layer by layer, and why not where not; with samples, which units are dead."""

@@ -16,13 +16,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from shared.contracts import JobStatus
+from shared.contracts import JobSpec, JobStatus
 from shared.errors import ContractError
 from trainer.errors import CaptureError, PoolRefusedError, PoolUnavailableError, ResultUnavailableError, TrainerError
 from trainer.journal import Journal
 from trainer.pool.client import SolverClient
 from trainer.pool.in_flight import Pending, Ticket
 from trainer.pool.job_template import FREE, JobTemplate
+from trainer.pool.line import Line
 from trainer.pool.messages import Answer, JobKind, Stall, Verdict
 from trainer.pool.packing import Packed, key_of, pack, share_of
 from trainer.pool.portfolio import Portfolio, free_jobs
@@ -35,6 +36,9 @@ LONG_POLL_S = 1.0
 SHORTEST_POLL_S = 0.05
 WAITED = 0.8
 """Of the time that is left for all answers, the share that jobs get: the rest is for the way there and back."""
+
+TOO_SLOW = 408
+"""The gateway's status for a body that comes too slowly."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class BackgroundWorker:
     client: SolverClient
     template: JobTemplate
     journal: Journal
+    line: Line
     portfolio: Portfolio = field(default_factory=Portfolio)
     idle: threading.Event = field(default_factory=threading.Event)
     _commands: "queue.SimpleQueue[Command]" = field(default_factory=queue.SimpleQueue)
@@ -233,16 +238,25 @@ class BackgroundWorker:
         if self._ending.is_set():
             return
         specs = [job.spec for job in jobs]
-        key = key_of(data, specs)
-        if len(specs) == 1:
-            ids = [self._reach(partial(self.client.solve, data, specs[0], key=key)).id]
-        else:
-            ids = [job.id for job in self._reach(partial(self.client.submit_batch, data, specs, key=key)).jobs]
+        ids = self._uploaded(data, specs)
         for job, job_id in zip(jobs, ids, strict=True):
             detail = f"layer {stall.turn!r}, radius {job.parcel.radius:.4g}"
             self.journal.add("submitted", stall.number, job=job_id, detail=detail)
             ticket = Ticket.of(job_id, stall, job.kind, job.number)
             self._pending.append(Pending(ticket, stall, job.parcel, job.spec, time.monotonic()))
+
+    def _uploaded(self, data: bytes, specs: Sequence[JobSpec]) -> list[str]:
+        """Post jobs on one snapshot and give their ids; how long that takes decides how much later jobs send."""
+        key, begun, in_vain = key_of(data, specs), time.monotonic(), False
+        try:
+            if len(specs) == 1:
+                return [self._reach(partial(self.client.solve, data, specs[0], key=key)).id]
+            return [job.id for job in self._reach(partial(self.client.submit_batch, data, specs, key=key)).jobs]
+        except PoolRefusedError as error:
+            in_vain = error.status == TOO_SLOW
+            raise
+        finally:
+            self.line.took(time.monotonic() - begun, in_vain=in_vain)
 
     def _poll(self) -> None:
         """Ask after each job in turn; a pool that does not answer is asked again, until patience ends."""

@@ -11,6 +11,7 @@ from shared.constraint_checks import check_constraints
 from trainer.errors import CaptureError, DataError
 from trainer.journal import Journal
 from trainer.pool.job_template import JobTemplate
+from trainer.pool.line import Line
 from trainer.snapshots.capture import Captured, Look, look
 from trainer.snapshots.eligibility import Eligibility
 from trainer.snapshots.memory import Memory
@@ -51,6 +52,7 @@ class Inspector:
     journal: Journal
     radius: AdaptiveRadius
     turns: Turns
+    line: Line
     auto: bool
     _memory: Memory = field(default_factory=Memory)
 
@@ -90,7 +92,9 @@ class Inspector:
 
     def _found(self, seen: Look, view: LayerView, stall: int) -> Found:
         generator = np.random.default_rng([self.template.seed, stall, 1])
-        captured = seen.captured[view.name].with_samples(view.samples(self.template.plan.samples), generator)
+        captured = seen.captured[view.name]
+        most = min(view.samples(self.template.plan.samples), captured.whole.samples)
+        captured = captured.with_samples(self.line.samples(most), generator)
         return Found(captured, view, seen.seconds, seen.samples)
 
     def look(self, layers: Sequence[str], stall: int, *, most: int, budget_s: float = math.inf) -> Look:
