@@ -57,4 +57,4 @@ class TaskError(TrainerError):
 
 
 class EmbeddedPoolError(TrainerError):
-    """The embedded pool did not start; the message ends with its last words."""
+    """The embedded pool did not start; the message names what it lacks, or ends with its last words."""

@@ -39,7 +39,8 @@ class Summary:
     `longest_step_ms` is the longest `step()` with everything it did: the pass over the samples, validations, trials.
     Of all calls together, `capture_s` went to passes, `trial_s` to trying answers on the kept samples, `validate_s`
     to the user's `validate` (in `validations` calls), and `observe_s` to keeping samples. `gained` is what adoptions
-    changed the score by; `declined` says why answers and jobs came to nothing, `advice` what to try.
+    changed the score by; `declined` says why answers and jobs came to nothing, `advice` what to try. `line` says
+    that uploads are slow, and what share of the samples jobs get therefore.
     """
 
     stalls: int
@@ -60,6 +61,7 @@ class Summary:
     gained: float = 0.0
     declined: Mapping[str, int] = field(default_factory=dict)
     advice: str = ""
+    line: str = ""
 
     def __str__(self) -> str:
         """The story in a few lines."""
@@ -70,5 +72,6 @@ class Summary:
             f"{self.gd_steps_during_jobs:,} GD steps while jobs were out; longest step() {self.longest_step_ms:.3g} ms"
             f"; validation {self.validate_s:.3g} s in {self.validations} calls, passes {self.capture_s:.3g} s, "
             f"trials {self.trial_s:.3g} s",
+            *([self.line] if self.line else []),
         ]
         return "\n".join([*lines, *([f"try: {self.advice}"] if self.advice else [])])

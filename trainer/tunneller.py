@@ -1,6 +1,7 @@
 """The public face: keeps samples, notices a stall, has it solved in the background, and adopts an answer that helps."""
 
 import dataclasses
+import itertools
 import math
 import time
 import uuid
@@ -9,6 +10,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self
 
+import torch
 from torch import nn
 
 from shared.contracts import Constraint
@@ -26,15 +28,19 @@ from trainer.explain import Explanation, explain
 from trainer.journal import Journal, OnEvent
 from trainer.pool.background import BackgroundWorker
 from trainer.pool.client import SolverClient
+from trainer.pool.in_flight import Ticket
 from trainer.pool.job_template import FREE, JobTemplate
+from trainer.pool.line import Line
 from trainer.pool.messages import Stall, grouped
+from trainer.pool.own import LOCAL, Local, OwnPool, free_cores
 from trainer.snapshots.capture import Plan
 from trainer.snapshots.eligibility import eligible, unwrap, unwrap_optimizer
+from trainer.snapshots.live import device_of
 from trainer.snapshots.reservoir import Split
 from trainer.snapshots.sources import Data, reservoir_of
 from trainer.speaking import logger, speak_up
 from trainer.stalls.detector import DeltaMode, Mode, StallDetector
-from trainer.stalls.inspection import DRY_ROWS, Inspector
+from trainer.stalls.inspection import DRY_ROWS, Found, Inspector
 from trainer.stalls.layers import AUTO, candidates, names_of
 from trainer.stalls.radius import AdaptiveRadius
 from trainer.stalls.turns import Turns
@@ -58,6 +64,7 @@ class Tunneller:
 
     model, optimizer: what is trained, on any device. Only parameters that are trainable and in the optimizer move.
     validate: scores the model as it is, on data that it is not trained on; a number, or a dict with `monitor` as key.
+    client: the pool; "local" starts one of its own on the cores that torch's threads leave free, until `close`.
     mode: whether lower ("min") or higher ("max") scores are better; may be left out where `monitor` says so.
     data: training samples in memory, (inputs, targets), instead of `watch` or `observe`.
     split: turns a batch of the loader into (args, kwargs, targets[, weights]), where its form does not say.
@@ -74,7 +81,7 @@ class Tunneller:
     require: what the scores of an adopted model have to keep, like "recall_3 >= 0.75"; a model that keeps it is better
         than one that does not, whatever the score.
     ignore_index, class_weight: as in torch's cross entropy.
-    radius: half-width of the box around the weights; None: a quarter of the layer's mean |weight|, then adapted.
+    radius: half-width of the box around the weights; None: the layer's mean |weight|, then adapted.
     tail_radius: how far the last of the layers behind a hidden block may move with it; None: as far as the block,
         0: not at all, and then the solver can prove how good its answer is.
     patience, min_delta, delta_mode, cooldown: when a stall is a stall (StallDetector); an answer, too, must gain
@@ -99,7 +106,7 @@ class Tunneller:
         *,
         optimizer: object,
         validate: Callable[[], Score],
-        client: SolverClient,
+        client: SolverClient | Local,
         mode: Mode | None = None,
         data: Data | None = None,
         split: Split | None = None,
@@ -135,6 +142,8 @@ class Tunneller:
         mode = mode or direction(monitor)
         if mode is None:
             raise ValueError("mode is missing; use 'min' if lower scores are better, 'max' if higher ones are")
+        if isinstance(client, str) and client != LOCAL:
+            raise ValueError(f"client is {client!r}; use SolverClient({client!r}), or {LOCAL!r} for a pool of its own")
         if capture_s is not None and not capture_s > 0:
             raise ValueError(f"capture_s is {capture_s}; use more than 0 seconds, or None for 1 % of the time")
         self._monitor, self._sync, self._capture_s = monitor, sync, capture_s
@@ -166,9 +175,11 @@ class Tunneller:
             seed=seed,
         )
         self._stalls, self._closed, self._checked, self._resting = 0, False, False, False
+        self._lost: Sequence[Ticket] = ()
         self._first_after = first_after
         self._reservoir = reservoir_of(data, split, keep=keep, keep_mb=keep_mb, seed=seed)
         self._journal = Journal(self._optimizer, on_event)
+        self._line = Line(time_s, adaptive=not sync)  # with `sync` nothing may depend on the clock
         self._inspector = Inspector(
             self._model,
             movable,
@@ -177,11 +188,15 @@ class Tunneller:
             self._journal,
             self._radius,
             self._turns,
+            self._line,
             auto=self._auto,
         )
         self._last_stall = time.monotonic()
         speak_up()
-        self._worker = BackgroundWorker(client, self._template, self._journal)
+        self._pool = self._own_pool() if client == LOCAL and self._ranks.leads else None
+        pool = SolverClient() if client == LOCAL else client  # where another rank leads, a client that is never asked
+        pool = self._pool.client if self._pool else pool
+        self._worker = BackgroundWorker(pool, self._template, self._journal, self._line)
         self._adopter = Adopter(
             court, self._turns, self._radius, self._journal, self._worker, monitor, exact=self._template.on_weights
         )
@@ -190,6 +205,12 @@ class Tunneller:
             if data is not None:
                 self._check()
             self._worker.look_at_pool()
+
+    def _own_pool(self) -> OwnPool:
+        workers = free_cores(torch.get_num_threads() if device_of(self._model).type == "cpu" else 1)
+        pool = OwnPool(workers)
+        logger.info("a pool of its own with %d worker%s runs at %s", workers, "s"[: workers - 1], pool.client.url)
+        return pool
 
     @property
     def run(self) -> str:
@@ -208,8 +229,12 @@ class Tunneller:
             self._reservoir.begin()
 
     def _rest_or_not(self) -> None:
-        """Keep no new samples until the next check while that has taken more than its share of the time."""
-        self._resting = self._reservoir.is_enough and self._journal.observe_s > OBSERVE_SHARE * self._journal.age_s
+        """Keep no new samples until the next check while that has taken more than its share of the time.
+
+        Not with `sync`: there, which samples are kept must not depend on the clock.
+        """
+        dear = self._journal.observe_s > OBSERVE_SHARE * self._journal.age_s
+        self._resting = dear and self._reservoir.is_enough and not self._sync
 
     def observe(self, *batch: Any) -> None:
         """Keep a bounded sample of one batch: `observe(inputs, targets)`, or the batch as the loader yields it."""
@@ -266,7 +291,9 @@ class Tunneller:
         self._rest_or_not()
         if self._journal.step == 1 and not self._closed:
             self._trust.compare(score, self._validator.judge().score)  # a validation that fails had better fail now
-        adopted = self._adopt_arrived(score)
+        if self._lost and self._reservoir.size and not self._closed:
+            self._find_again()
+        adopted = self._adopt_all(math.inf, score) if self._sync else self._adopt_arrived(score)
         stalled = self._detector.update(score) or self._journal.step == self._first_after
         stalled = stalled or (self._template.fanout == FREE and self._detector.stalled)
         if stalled and not adopted and not self._closed and self._worker.idle.is_set():
@@ -292,6 +319,8 @@ class Tunneller:
     def _end(self, timeout: float) -> None:
         self._closed = True
         self._worker.close(timeout=min(timeout, 5.0))
+        if self._pool is not None:
+            self._pool.close()
         self._journal.close()
 
     def _polish(self, timeout: float) -> bool:
@@ -332,7 +361,8 @@ class Tunneller:
 
     def summary(self) -> Summary:
         """The figures so far."""
-        return self._journal.summary(self._validator.seconds, self._validator.calls)
+        figures = self._journal.summary(self._validator.seconds, self._validator.calls)
+        return dataclasses.replace(figures, line=self._line.told())
 
     def explain(self) -> Explanation:
         """What can be tunnelled, layer by layer, and why not where not; with samples, which units are dead."""
@@ -342,16 +372,18 @@ class Tunneller:
         return explain(layers, seen, self._turns.distrusted)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run has to know: patience, radii, turns, counters. Samples are seen again, jobs are not."""
+        """What a resumed run has to know: patience, radii, turns, counters, and which jobs are out; not the samples."""
         return {
             "format": STATE,
             "run": self.run,
             "detector": self._detector.state_dict(),
+            "reservoir": self._reservoir.state_dict(),
             "radii": dict(self._radius.scales),
             "portfolio": self._worker.portfolio.state_dict(),
             "failures": dict(self._turns.failures),
             "distrusted": dict(self._turns.distrusted),
             "stalls": self._stalls,
+            "jobs": [ticket.state_dict() for ticket in (*self._lost, *self._worker.tickets())],
             "step": self._journal.step,
             "gd_step": self._journal.gd_step,
             "age_s": self._journal.age_s,
@@ -359,17 +391,23 @@ class Tunneller:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state_dict()` was taken; ValueError for what is not one."""
+        """Go on where `state_dict()` was taken; ValueError for what is not one.
+
+        Jobs that were out then are asked after at the next `step()` that has samples; their answers are judged as all.
+        """
         if state.get("format") != STATE:
             raise ValueError(
                 f"state has format {state.get('format')!r}; use what Tunneller.state_dict() gave ({STATE})"
             )
         self._template = self._worker.template = self._template.renamed(state["run"])
         self._detector.load_state_dict(state["detector"])
+        if "reservoir" in state:  # older releases wrote none
+            self._reservoir.load_state_dict(state["reservoir"])
         self._radius.scales = dict(state["radii"])
         self._worker.portfolio.load_state_dict(state["portfolio"])
         self._turns.failures, self._turns.distrusted = dict(state["failures"]), dict(state["distrusted"])
         self._stalls = int(state["stalls"])
+        self._lost = [Ticket.from_state(ticket) for ticket in state.get("jobs", [])]
         self._journal.step, self._journal.gd_step = int(state["step"]), int(state["gd_step"])
         self._journal.resume([Event(**event) for event in state.get("events", [])], float(state.get("age_s", 0.0)))
 
@@ -389,22 +427,52 @@ class Tunneller:
             logger.debug("no snapshot", exc_info=error)
             return
         self._journal.add("stall", self._stalls, seconds=found.seconds, detail=f"{found.samples} samples")
-        captured, view = found.captured, found.view
-        self._worker.launch(
-            Stall(
-                number=self._stalls,
-                step=self._journal.step,
-                gd_step=self._journal.gd_step,
-                # A job's time counts in its idempotency key: with `sync` it must not depend on the clock.
-                age_s=math.inf if self._sync else self._journal.age_s,
-                captured=captured,
-                view=view,
-                start=parameters.read(self._model, captured.block.parameters().values()),
-                radius=self._radius.value(view.name, captured.mean_weight),
-                last=last,
-                left_s=left_s,
-            )
+        radius = self._radius.value(found.view.name, found.captured.weight_size)
+        step, gd_step = self._journal.step, self._journal.gd_step
+        self._worker.launch(self._stall(found, self._stalls, step, gd_step, radius, last=last, left_s=left_s))
+
+    def _stall(
+        self,
+        found: Found,
+        number: int,
+        step: int,
+        gd_step: int,
+        radius: float,
+        *,
+        last: bool = False,
+        left_s: float = math.inf,
+    ) -> Stall:
+        """What the background worker is handed: arrays and figures."""
+        captured = found.captured
+        return Stall(
+            number=number,
+            step=step,
+            gd_step=gd_step,
+            # A job's time counts in its idempotency key: with `sync` it must not depend on the clock.
+            age_s=math.inf if self._sync else self._journal.age_s,
+            captured=captured,
+            view=found.view,
+            start=parameters.read(self._model, captured.block.parameters().values()),
+            radius=radius,
+            last=last,
+            left_s=left_s,
         )
+
+    def _find_again(self) -> None:
+        """Wait for the jobs that were out when the state was taken, with their layers as they are now."""
+        lost, self._lost = self._lost, ()
+        for number, group in itertools.groupby(lost, key=lambda ticket: ticket.stall):
+            tickets = list(group)
+            first = tickets[0]
+            try:
+                found = self._inspector.again(first.layer, first.turn, number, budget_s=self._budget())
+                stall = self._stall(found, number, first.step, first.gd_step, first.radius)
+            except Exception as error:  # whatever it is: training goes on
+                for ticket in tickets:
+                    self._worker.forget(ticket, f"its layer is another one now: {error}")
+                logger.debug("not found again", exc_info=error)
+            else:
+                self._worker.find_again(stall, tickets)
 
     def _budget(self) -> float:
         """Seconds for a pass over the samples; with `sync` as many as it takes, so that a run can be repeated."""

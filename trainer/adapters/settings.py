@@ -8,10 +8,12 @@ from torch import nn
 
 from trainer.adoption.validation import Score
 from trainer.pool.client import SolverClient
+from trainer.pool.own import Local
 from trainer.tunneller import Tunneller
 
-Pool = SolverClient | Callable[[], SolverClient] | None
-"""A client, a function that makes one, or None for the pool that GDSOLVER_GATEWAY names, or else this machine's."""
+Pool = SolverClient | Callable[[], SolverClient] | Local | None
+"""A client, a function that makes one, "local" for a pool of its own, or None for the pool that GDSOLVER_GATEWAY names,
+or else this machine's."""
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,13 @@ Its thread handles arrays alone. It never sees the model, its data or a tensor: 
 thread holds one of torch's locks would hang.
 """
 
-import contextlib
 import itertools
 import logging
+import math
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,15 +18,15 @@ from typing import Any, TypeVar
 
 from shared.contracts import JobSpec, JobStatus
 from shared.errors import ContractError
-from shared.result import Candidate
 from trainer.errors import CaptureError, PoolRefusedError, PoolUnavailableError, ResultUnavailableError, TrainerError
 from trainer.journal import Journal
 from trainer.pool.client import SolverClient
+from trainer.pool.in_flight import Pending, Ticket
 from trainer.pool.job_template import FREE, JobTemplate
+from trainer.pool.line import Line
 from trainer.pool.messages import Answer, JobKind, Stall, Verdict
 from trainer.pool.packing import Packed, key_of, pack, share_of
 from trainer.pool.portfolio import Portfolio, free_jobs
-from trainer.snapshots.capture import Parcel
 from trainer.snapshots.whole_network import draws
 
 Reply = TypeVar("Reply")
@@ -35,8 +36,9 @@ LONG_POLL_S = 1.0
 SHORTEST_POLL_S = 0.05
 WAITED = 0.8
 """Of the time that is left for all answers, the share that jobs get: the rest is for the way there and back."""
-AGREEMENT = 1e-4
-"""A result's own figure and the one recomputed here differ by no more than this share."""
+
+TOO_SLOW = 408
+"""The gateway's status for a body that comes too slowly."""
 
 
 @dataclass(frozen=True)
@@ -54,18 +56,18 @@ class _LookAtPool:
     pass
 
 
-Command = Stall | Verdict | _Abandon | _LookAtPool | _Stop
-
-
 @dataclass(frozen=True, eq=False)
-class _Pending:
-    job: str
+class _FindAgain:
     stall: Stall
-    kind: JobKind
-    parcel: Parcel
-    spec: JobSpec
-    since: float
-    gd_step: int
+    tickets: Sequence[Ticket]
+
+
+@dataclass(frozen=True)
+class _Cancel:
+    job: str
+
+
+Command = Stall | Verdict | _Abandon | _LookAtPool | _FindAgain | _Cancel | _Stop
 
 
 @dataclass
@@ -75,11 +77,12 @@ class BackgroundWorker:
     client: SolverClient
     template: JobTemplate
     journal: Journal
+    line: Line
     portfolio: Portfolio = field(default_factory=Portfolio)
     idle: threading.Event = field(default_factory=threading.Event)
     _commands: "queue.SimpleQueue[Command]" = field(default_factory=queue.SimpleQueue)
-    _arrived: "queue.SimpleQueue[Answer]" = field(default_factory=queue.SimpleQueue)
-    _pending: list[_Pending] = field(default_factory=list)
+    _arrived: deque[tuple[Ticket, Answer]] = field(default_factory=deque)
+    _pending: list[Pending] = field(default_factory=list)
     _launched: int = 0
     _flown: int = 0
     _warned: bool = False
@@ -108,11 +111,24 @@ class BackgroundWorker:
 
     def arrived(self) -> list[Answer]:
         """The answers that came since the last call."""
-        answers: list[Answer] = []
-        with contextlib.suppress(queue.Empty):
-            while True:
-                answers.append(self._arrived.get_nowait())
-        return answers
+        return [self._arrived.popleft()[1] for _ in range(len(self._arrived))]
+
+    def tickets(self) -> list[Ticket]:
+        """Of every job that is out, or whose answer was not taken yet."""
+        # A job that comes in meanwhile is in both for a moment, never in none.
+        out = [pending.ticket for pending in tuple(self._pending)] + [ticket for ticket, _ in tuple(self._arrived)]
+        return list({ticket.job: ticket for ticket in out}.values())
+
+    def find_again(self, stall: Stall, tickets: Sequence[Ticket]) -> None:
+        """Wait for jobs that were posted before a crash; `stall` is their question as it would be put now."""
+        self._launched = stall.number
+        self.idle.clear()
+        self._commands.put(_FindAgain(stall, tickets))
+
+    def forget(self, ticket: Ticket, reason: str) -> None:
+        """Cancel a job that was posted before a crash, because its answer cannot be read any more."""
+        self.journal.add("failed", ticket.stall, job=ticket.job, detail=reason)
+        self._commands.put(_Cancel(ticket.job))
 
     def abandon(self) -> None:
         """Cancel what is out; `idle` is set when that is done."""
@@ -136,12 +152,14 @@ class BackgroundWorker:
     # --- on the background thread -------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while not isinstance(command := self._next(), _Stop):
+        going = True
+        while going:
+            command = self._next()
+            going = not isinstance(command, _Stop)
             try:
                 self._obey(command)
-            except Exception as error:  # a bug or a surprise here must not leave anybody waiting for this thread
+            except Exception as error:  # a bug, a client that was closed: nobody may be left waiting for this thread
                 self._drop_all(f"{type(error).__name__}: {error}")
-        self._cancel_all()
 
     def _next(self) -> "Command | None":
         """The next command; None when there is none but jobs are out."""
@@ -160,6 +178,10 @@ class BackgroundWorker:
                 self._fly(command)
             case _LookAtPool():
                 self._look_at_pool()
+            case _FindAgain():
+                self._find_again(command.stall, command.tickets)
+            case _Cancel():
+                self._contact(partial(self.client.cancel, command.job))
             case Verdict():
                 self._contact(partial(self.client.feedback, command.job, command.feedback))
             case _:
@@ -186,6 +208,20 @@ class BackgroundWorker:
             self._flown = stall.number
             self._land()
 
+    def _find_again(self, stall: Stall, tickets: Sequence[Ticket]) -> None:
+        """Wait for jobs that were posted before a crash; their answers are read with what is known of the layer now."""
+        try:
+            for ticket in tickets:
+                job = pack(self.template, stall, ticket.kind, ticket.number, most_s=math.inf)
+                if job.parcel.projection is None:
+                    now = time.monotonic()
+                    self._pending.append(Pending(ticket, stall, job.parcel, job.spec, now, again=True))
+                else:
+                    self.forget(ticket, "found again, but its answer speaks of directions of samples that are gone")
+        finally:
+            self._flown = stall.number
+            self._land()
+
     def _jobs(self, stall: Stall) -> Sequence[JobKind]:
         """What a stall is sent as: as many jobs as were asked for, or as the pool has idle workers."""
         count = self._free() if self.template.fanout == FREE else int(self.template.fanout)
@@ -202,16 +238,25 @@ class BackgroundWorker:
         if self._ending.is_set():
             return
         specs = [job.spec for job in jobs]
-        key = key_of(data, specs)
-        if len(specs) == 1:
-            ids = [self._reach(partial(self.client.solve, data, specs[0], key=key)).id]
-        else:
-            ids = [job.id for job in self._reach(partial(self.client.submit_batch, data, specs, key=key)).jobs]
+        ids = self._uploaded(data, specs)
         for job, job_id in zip(jobs, ids, strict=True):
             detail = f"layer {stall.turn!r}, radius {job.parcel.radius:.4g}"
             self.journal.add("submitted", stall.number, job=job_id, detail=detail)
-            now, step = time.monotonic(), self.journal.gd_step
-            self._pending.append(_Pending(job_id, stall, job.kind, job.parcel, job.spec, now, step))
+            ticket = Ticket.of(job_id, stall, job.kind, job.number)
+            self._pending.append(Pending(ticket, stall, job.parcel, job.spec, time.monotonic()))
+
+    def _uploaded(self, data: bytes, specs: Sequence[JobSpec]) -> list[str]:
+        """Post jobs on one snapshot and give their ids; how long that takes decides how much later jobs send."""
+        key, begun, in_vain = key_of(data, specs), time.monotonic(), False
+        try:
+            if len(specs) == 1:
+                return [self._reach(partial(self.client.solve, data, specs[0], key=key)).id]
+            return [job.id for job in self._reach(partial(self.client.submit_batch, data, specs, key=key)).jobs]
+        except PoolRefusedError as error:
+            in_vain = error.status == TOO_SLOW
+            raise
+        finally:
+            self.line.took(time.monotonic() - begun, in_vain=in_vain)
 
     def _poll(self) -> None:
         """Ask after each job in turn; a pool that does not answer is asked again, until patience ends."""
@@ -231,36 +276,34 @@ class BackgroundWorker:
             self._ending.wait(max(0.0, SHORTEST_POLL_S - (time.monotonic() - begun)))
         self._land()
 
-    def _collect(self, pending: _Pending, status: JobStatus) -> None:
+    def _collect(self, pending: Pending, status: JobStatus) -> None:
         if status.result is None:
             self._give_up(pending, status.error.detail if status.error else f"job {status.state}")
             return
         candidate = self._reach(partial(self.client.result, pending.job))
-        values, found = pending.parcel.unpack(candidate), _recomputed(pending, candidate)
-        report = candidate.result.objective
-        self._pending.remove(pending)
-        doubt = (
-            "" if _agree(found, report.final) else f"; the job says {report.final:.6g}, its weights give {found:.6g}"
-        )
+        values, (before, after, doubt) = pending.parcel.unpack(candidate), pending.figures(candidate)
+        result, stall, ticket = candidate.result, pending.stall, pending.ticket
         self.journal.add(
             "answered",
-            pending.stall.number,
+            stall.number,
             job=pending.job,
-            before=report.start,
-            after=found,
-            detail=f"{report.name}, {candidate.result.status}{doubt}",
+            before=before,
+            after=after,
+            detail=f"{result.objective.name}, {result.status}{doubt}",
             **self._time_out(pending),
         )
-        self._arrived.put(Answer(pending.stall, pending.kind, pending.job, values, pending.spec.goal, candidate.result))
+        answer = Answer(stall, ticket.kind, pending.job, values, pending.spec.goal, result)
+        self._arrived.append((ticket, answer))
+        self._pending.remove(pending)
 
-    def _time_out(self, pending: _Pending) -> dict[str, Any]:
+    def _time_out(self, pending: Pending) -> dict[str, Any]:
         """How long a job has been out: seconds, and optimizer steps meanwhile."""
         return {
             "seconds": time.monotonic() - pending.since,
-            "gd_steps": self.journal.gd_step - pending.gd_step,
+            "gd_steps": self.journal.gd_step - pending.ticket.gd_step,
         }
 
-    def _give_up(self, pending: _Pending, reason: str) -> None:
+    def _give_up(self, pending: Pending, reason: str) -> None:
         if pending in self._pending:
             self._pending.remove(pending)
         self._failed(pending.stall, reason, pending.job)
@@ -307,13 +350,3 @@ class BackgroundWorker:
         """Say that nothing is out any more, unless a stall is still waiting for its flight."""
         if not self._pending and self._flown == self._launched:
             self.idle.set()
-
-
-def _recomputed(pending: _Pending, candidate: Candidate) -> float:
-    """What the answer's weights give on the job's samples: computed here, not believed."""
-    tail = pending.parcel.moved_tail(candidate)
-    return pending.spec.goal.value(pending.parcel.snapshot, candidate.weight, candidate.bias, tail)
-
-
-def _agree(found: float, told: float) -> bool:
-    return abs(found - told) <= AGREEMENT * max(1.0, abs(told))

@@ -1,6 +1,7 @@
 """Runs a solver pool of one's own for the duration of a command: the `--local` of every command."""
 
 import contextlib
+import importlib.util
 import os
 import signal
 import subprocess
@@ -19,6 +20,8 @@ STOP_S = 15.0
 READER_S = 2.0
 LAST_LINES = 15
 FOREIGN = ("GDSOLVER_API_KEY", "GDSOLVER_HOST", "GDSOLVER_PORT", "GDSOLVER_REDIS_URL")
+PACKAGES = ("celery", "fastapi", "highspy", "pydantic_settings", "pyscipopt", "redis", "structlog", "uvicorn")
+"""What a pool imports and a trainer need not have."""
 Command = Callable[[int, Path], Sequence[str]]
 
 
@@ -26,6 +29,14 @@ def pool_command(workers: int, data_dir: Path) -> Sequence[str]:
     """The command that starts the embedded pool on a free port; it ends when its standard input does."""
     options = ("--workers", str(workers), "--host", "127.0.0.1", "--port", "0", "--data-dir", str(data_dir))
     return (sys.executable, "-m", "solver_service", "up", *options, "--stop-on-stdin-eof")
+
+
+def _check_packages() -> None:
+    """Raise EmbeddedPoolError, with the cure, where a pool cannot run."""
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        lacks = f"a pool of one's own needs {', '.join(missing)}, which this Python does not have"
+        raise EmbeddedPoolError(f"{lacks}; install them with: pip install 'gdsolver[local]'")
 
 
 def _own_environment() -> dict[str, str]:
@@ -40,8 +51,11 @@ def embedded_pool(
     """Start a pool, yield its URL, and stop it; what it says goes to the file `log`.
 
     It is told to end, and killed after 15 s; should this process die without a word, the pool notices at its standard
-    input. EmbeddedPoolError shows its last lines if it is not ready within `start_s` seconds.
+    input. EmbeddedPoolError names the packages that it lacks, or shows its last lines if it is not ready within
+    `start_s` seconds.
     """
+    if command is pool_command:
+        _check_packages()
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="gdsolver-", ignore_cleanup_errors=True) as data_dir,

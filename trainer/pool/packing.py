@@ -16,9 +16,10 @@ from trainer.snapshots.whole_network import Draw, boxes, drawn_anew
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """A job that is ready to be sent, and its snapshot's bytes."""
+    """A job that is ready to be sent, the `number`-th of its stall, and its snapshot's bytes."""
 
     kind: JobKind
+    number: int
     parcel: Parcel
     spec: JobSpec
     data: bytes
@@ -37,7 +38,7 @@ def pack(template: JobTemplate, stall: Stall, kind: JobKind, number: int, most_s
         age_s=most_s if stall.last else stall.age_s,  # after training nothing is early any more
         share=share_of(kind),
     )
-    return Packed(kind, parcel, spec, parcel.snapshot.to_bytes())
+    return Packed(kind, number, parcel, spec, parcel.snapshot.to_bytes())
 
 
 def _parcel(template: JobTemplate, stall: Stall, kind: JobKind, number: int) -> Parcel:

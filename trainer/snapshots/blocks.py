@@ -1,5 +1,6 @@
 """The layers of a model that may be tunnelled, what stands against it, and the chain that a job sees."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -101,6 +102,15 @@ def unwrap(model: nn.Module) -> nn.Module:
 def linear_layers(model: nn.Module) -> dict[str, Linear]:
     """The layers of a model that may be tunnelled, by name: linear ones, and convolutions."""
     return {name: module for name, module in unwrap(model).named_modules() if isinstance(module, Linear)}
+
+
+def weight_size(mean: float, inputs: int) -> float:
+    """How large a layer's weights are, for boxes around them: their mean |weight|, but not less than that of new ones.
+
+    torch draws those uniformly in +-1 / sqrt(inputs), whose mean size is half of that. A head that begins at zero, or
+    with tiny weights as transformers do, would have no box to speak of.
+    """
+    return max(mean, 0.5 / math.sqrt(inputs))
 
 
 def find_layer(model: nn.Module, layer: str | nn.Module | None = None) -> str:

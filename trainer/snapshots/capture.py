@@ -68,7 +68,7 @@ def look(
 ) -> Look:
     """Look at layers of the live model: one pass over as many rows as the budget allows (at least 64, or all).
 
-    Before it each layer is moved on a few rows, by `radius_of(name, mean |weight|)` among others, to see whether what
+    Before it each layer is moved on a few rows, by `radius_of(name, weight_size)` among others, to see whether what
     follows it is what it seems; the last layers come first. `known` chains, from an earlier look, only have to explain
     the model as it is now. `movable` names the layers that may move behind a block (None: all). Modes, random state,
     gradients, parameters and buffers are as before. Layers that there was no time for are refused, too.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from shared.snapshot import FloatArray, Snapshot, TailLayer
 from trainer.errors import CaptureError
 from trainer.snapshots.assembly import annotated, choose, projected, slope_share, subset
-from trainer.snapshots.blocks import Array, Block
+from trainer.snapshots.blocks import Array, Block, weight_size
 from trainer.snapshots.parcel import Parcel
 from trainer.snapshots.positions import Reader
 from trainer.snapshots.projection import project
@@ -73,9 +73,9 @@ class Captured:
         return self.snapshot.bias if self.own is None else self.own[1]
 
     @property
-    def mean_weight(self) -> float:
-        """The layer's mean |weight|, the scale of its radius."""
-        return float(np.abs(self.weight).mean())
+    def weight_size(self) -> float:
+        """How large the layer's weights are, the scale of its radius."""
+        return weight_size(float(np.abs(self.weight).mean()), self.weight.shape[1])
 
     @property
     def movable(self) -> tuple[bool, ...]:

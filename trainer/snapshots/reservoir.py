@@ -164,7 +164,18 @@ class Reservoir:
 
     @property
     def _larger(self) -> _Generation:
-        return self._now if self._now.size >= self._last.size else self._last
+        # An epoch that is over goes before the last one, even if by chance it has given fewer rows: a resumed run has
+        # no last one.
+        over = self._now.seen >= self._last.seen
+        return self._now if over or self._now.size >= self._last.size else self._last
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the choice's random state is; kept samples are not in it."""
+        return {"random": self._generator.bit_generator.state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Choose on from there: a new epoch gives the samples that it would have given without the break."""
+        self._generator.bit_generator.state = state["random"]
 
     def observe(self, batch: Any) -> None:
         """Keep some of a batch; DataError, with the cure, if it cannot be split."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from shared.snapshot import FloatArray
 from trainer.errors import CaptureError
-from trainer.snapshots.blocks import Array, Block, Layer, Owners, linear_layers, named, why_not
+from trainer.snapshots.blocks import Array, Block, Layer, Owners, linear_layers, named, weight_size, why_not
 from trainer.snapshots.chain import described, propose, refused
 from trainer.snapshots.folding import Folded, fold, link, recorded_for, scores, with_offsets
 from trainer.snapshots.joins import NEAREST, Sight
@@ -192,7 +192,9 @@ class Examiner:
         found = {}
         for name in names:
             module = linear_layers(self.model)[name]
-            radius = share * self.radius_of(name, float(module.weight.detach().abs().mean()))
+            own = module.weight.detach()
+            size = weight_size(float(own.abs().mean()), own[0].numel())
+            radius = share * self.radius_of(name, size)
             for part, value in module._parameters.items():
                 if value is not None:
                     signs = torch.from_numpy(

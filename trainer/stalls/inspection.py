@@ -11,6 +11,7 @@ from shared.constraint_checks import check_constraints
 from trainer.errors import CaptureError, DataError
 from trainer.journal import Journal
 from trainer.pool.job_template import JobTemplate
+from trainer.pool.line import Line
 from trainer.snapshots.capture import Captured, Look, look
 from trainer.snapshots.eligibility import Eligibility
 from trainer.snapshots.memory import Memory
@@ -51,6 +52,7 @@ class Inspector:
     journal: Journal
     radius: AdaptiveRadius
     turns: Turns
+    line: Line
     auto: bool
     _memory: Memory = field(default_factory=Memory)
 
@@ -77,9 +79,22 @@ class Inspector:
         if not left:
             raise CaptureError("; ".join(f"layer {name!r}: {self.turns.distrusted[name]}" for name in layers))
         seen = self.look(left, stall, most=POOL_FACTOR * self.template.plan.samples, budget_s=budget_s)
-        view = self._choose(seen, last=last)
+        return self._found(seen, self._choose(seen, last=last), stall)
+
+    def again(self, layer: str, turn: str, stall: int, *, budget_s: float) -> Found:
+        """What jobs on a layer (`turn`: or on it and all behind it) are about now; CaptureError if that is gone."""
+        seen = self.look([layer], stall, most=POOL_FACTOR * self.template.plan.samples, budget_s=budget_s)
+        views = survey(seen, gradients={}, tail_moves=self.template.tail_radius != 0, whole=turn != layer)
+        view = next((view for view in views if view.turn == turn), None)
+        if view is None:
+            raise CaptureError(seen.refused.get(layer, f"layer {turn!r} cannot be tunnelled any more"))
+        return self._found(seen, view, stall)
+
+    def _found(self, seen: Look, view: LayerView, stall: int) -> Found:
         generator = np.random.default_rng([self.template.seed, stall, 1])
-        captured = seen.captured[view.name].with_samples(view.samples(self.template.plan.samples), generator)
+        captured = seen.captured[view.name]
+        most = min(view.samples(self.template.plan.samples), captured.whole.samples)
+        captured = captured.with_samples(self.line.samples(most), generator)
         return Found(captured, view, seen.seconds, seen.samples)
 
     def look(self, layers: Sequence[str], stall: int, *, most: int, budget_s: float = math.inf) -> Look:

@@ -95,7 +95,7 @@ def test_the_live_model_does_what_a_job_promises(kind: str) -> None:
     taken = seen(model, inputs, targets).captured
     assert taken
     for captured in taken.values():
-        parcel = captured.pack(0.25 * captured.mean_weight, tail_radius=0.1 if captured.block.tail else None)
+        parcel = captured.pack(0.25 * captured.weight_size, tail_radius=0.1 if captured.block.tail else None)
         answers = [somewhere(parcel, generator) for _ in range(3)]
         promised = [RAMP.value(parcel.snapshot, it.weight, it.bias, tail) for it, tail in answers]
         value, trials = try_out(model, captured, RAMP, [parcel.unpack(it) for it, _ in answers], budget_s=30)  # type: ignore[arg-type]
