@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from solver_service import logs
 from solver_service.errors import ServiceError, StoreRefusedError, StoreUnavailableError
-from solver_service.pool import operate
+from solver_service.pool import keeping, operate
+from solver_service.pool.opening import RedisUrl
 from solver_service.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,15 +33,12 @@ app = typer.Typer(
 )
 
 app.add_typer(operate.keys, name="keys")
-for command in (operate.status, operate.pause, operate.drain, operate.resume):
+for command in (operate.status, operate.pause, operate.drain, operate.resume, keeping.backup, keeping.restore):
     app.command()(command)
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on [default: 127.0.0.1, or GDSOLVER_HOST]")]
 Port = Annotated[
     int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one [default: 8000, or GDSOLVER_PORT]")
-]
-RedisUrl = Annotated[
-    str | None, typer.Option(help="redis://HOST:PORT/DB or unix:///PATH [default: local Redis, or GDSOLVER_REDIS_URL]")
 ]
 DEFAULT_WORKERS = max(1, (os.cpu_count() or 2) - 1)
 
