@@ -127,7 +127,8 @@ class Objective:
         weights = snapshot.samples * max(1.0, largest(snapshot.sample_weight))
         heaviest = largest(snapshot.weight) + reach.weight
         penalty = self.l2 * snapshot.weight.size * heaviest * heaviest if self.l2 else 0.0
-        return weights * snapshot.outputs * error * error / min(1.0, self.margin) + penalty
+        unit = min(1.0, self.margin) if self.name == "hinge" else 1.0  # a ramp ends at 1, however steep it is
+        return weights * snapshot.outputs * error * error / unit + penalty
 
     def _check_finite(self, snapshot: Snapshot) -> None:
         """The value at the start has to be a number; the exact one is looked at only where a crude bound is not."""

@@ -125,7 +125,8 @@ def test_what_cannot_be_finite_is_refused_with_its_cure(field: str, spec: dict[s
 
 
 @pytest.mark.parametrize("spec", [
-    {"objective": "ramp", "margin": 1e-300}, {"objective": "hinge", "margin": 1e-200},
+    {"objective": "ramp", "margin": 1e-300, "constraints": [{"type": "max_nonzero", "value": 1}]},
+    {"objective": "hinge", "margin": 1e-200},
     {"objective": "hinge", "radius": 3.4e38, "constraints": [{"type": "min_accuracy", "value": 1}]},
     {"objective": "hinge", "constraints": [{"type": "movement_cost", "value": 1e9}]},
     {"objective": "log_loss", "l2": 1e200},
