@@ -74,7 +74,8 @@ class _Taking:
             return
         self.jobs.add(job_id)
         if job.state.terminal:
-            self._value(keys.result(job_id), job=job)
+            if not self._value(keys.result(job_id), job=job) and self.store.jobs.records.raw(job_id) is None:
+                return  # purged meanwhile, both at once; a result may also have expired before its record
         else:
             self._snapshot(keys.snapshot(job.owner, job.snapshot))
             self._value(keys.incumbent(job_id), job=job, at_once=True)  # a better one may replace it at any time

@@ -1,8 +1,10 @@
 """A pool in a file and back, on real Redis databases: nothing is lost, nothing is there twice, and jobs go on."""
 
+import dataclasses
 import io
 import itertools
 import random
+import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -16,6 +18,7 @@ from solver_service.backup.file import PIECE_BYTES, BackupError, Writer, check, 
 from solver_service.backup.restore import NotEmptyError, restore
 from solver_service.backup.take import Kept, take
 from solver_service.cli import app
+from solver_service.purge import purge
 from solver_service.rules import jobs
 from solver_service.rules.batches import create as create_batch
 from solver_service.rules.owners import Scope, create_key
@@ -189,6 +192,55 @@ def test_a_damaged_file_is_refused_before_anything_is_written(
     assert other.redis.dbsize() == 0
     with pytest.raises(BackupError, match="another release"):
         check(io.BytesIO(whole.replace(b"backup/1", b"backup/2", 1)))
+
+
+def churn(store: Store, over: threading.Event, seed: int) -> None:
+    """Add, claim, better, finish, cancel and purge jobs of one owner until told to stop."""
+    rng, owner, held = random.Random(seed), f"{seed:016x}", list[jobs.Job]()
+    while not over.is_set():
+        what = rng.random()
+        if what < 0.4:
+            store.jobs.redis.set(keys.snapshot(owner, SNAPSHOT), b"s")
+            add(store, owner=owner)
+        elif what < 0.7 and (picked := store.turns.pick()) and (job := store.jobs.get(picked)):
+            if claimed := claim(store, job):
+                held.append(claimed)
+                store.blobs.put_incumbent(claimed.id, claimed.attempt, rng.randbytes(rng.randrange(1, 9999)))
+        elif what < 0.98 and held:
+            done = held.pop(rng.randrange(len(held)))
+            finish = partial(jobs.finish, result=RESULT, attempt=done.attempt, now=store.jobs.now())
+            store.jobs.update(done.id, finish, result=rng.randbytes(rng.randrange(1, 9999)))
+        elif what >= 0.98:
+            purge(store, owner)
+
+
+def test_a_pool_at_work_is_kept_without_contradictions(store: Store, other: Store) -> None:
+    """While four threads change everything, each backup holds jobs with all that belongs to them, and can be used."""
+    over = threading.Event()
+    store = dataclasses.replace(store, jobs=dataclasses.replace(store.jobs, max_queued=10**6))
+    threads = [threading.Thread(target=churn, args=(store, over, seed)) for seed in range(1, 5)]
+    for thread in threads:
+        thread.start()
+    try:
+        files = [backed_up(store) for _ in range(4)]
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    for file in files:
+        other.redis.flushdb()
+        kept = restore(other, file)
+        found = other.jobs.get_many([name.rpartition(b":")[2].decode() for name in other.redis.scan_iter("gds:job:*")])
+        there = [job for job in found if job is not None]
+        assert len(there) == len(found) == kept.jobs
+        unfinished = {job.id for job in there if not job.state.terminal}
+        assert {job.state for job in there} <= {State.QUEUED, State.SUCCEEDED, State.CANCELLED}
+        for job in there:
+            assert bool(other.blobs.result(job.id)) == (job.result is not None)
+        picked = [other.turns.pick() for _ in range(len(unfinished) + 1)]
+        assert picked.pop() is None
+        assert set(picked) == unfinished
+        assert len(list(other.redis.scan_iter("gds:arriving:*"))) == 0
 
 
 def test_what_goes_while_it_is_read_is_left_out() -> None:
