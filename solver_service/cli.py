@@ -18,6 +18,7 @@ from solver_service import logs
 from solver_service.errors import ServiceError, StoreRefusedError, StoreUnavailableError
 from solver_service.pool import keeping, operate
 from solver_service.pool.opening import RedisUrl
+from solver_service.pool.running import KEYS
 from solver_service.settings import Settings
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def gateway(
         store.close()
         _run_processes(processes, settings, fd, ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile)
         return
-    services = Services(store, settings)
+    services = Services(store, settings, keys_seen=None if pulse is None else pulse.with_name(KEYS))
     beat = None if pulse is None else beating(pulse, services)
     app = create_app(services)
     serving = server(app, settings, ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile, each_second=beat)

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
+from solver_service.rules.owners import Scope, create_key
 from solver_service.settings import Settings
 from solver_service.store import Store
 from tests.conftest import ROOT, start_pool, wait_for
@@ -141,6 +142,26 @@ def test_metrics_are_those_of_all_processes_and_outlive_one(gateways: Gateways) 
     with gateways.only(new):
         third = gateways.connected()
     assert counted(third) == 4
+
+
+def test_once_a_key_was_seen_no_process_opens_again(gateways: Gateways, store: Store) -> None:
+    """One process has asked for a key; after Redis is emptied the other one asks for it, too, and so does a new one."""
+    one, two = gateways.pids()
+    with gateways.only(one):
+        first = gateways.connected()
+    with gateways.only(two):
+        second = gateways.connected()
+    store.apikeys.add(create_key("alice", {Scope.READ}, now=store.jobs.now())[0])
+    wait_for(lambda: ask(first, "GET", "/v1/jobs").get("status") == 401)
+    store.redis.flushall()
+    assert ask(second, "GET", "/v1/jobs")["status"] == 401
+    os.kill(one, 9)
+    wait_for(lambda: len(gateways.pids() - {one}) == 2)
+    (new,) = gateways.pids() - {one, two}
+    beat(new)
+    with gateways.only(new):
+        third = gateways.connected()
+    assert ask(third, "GET", "/v1/jobs")["status"] == 401
 
 
 def test_a_process_that_hangs_is_replaced(gateways: Gateways) -> None:
