@@ -21,12 +21,10 @@ from prometheus_client.multiprocess import mark_process_dead
 
 from solver_service.gateway.services import Services
 from solver_service.pool.children import Child, python_path
-from solver_service.pool.listening import url_of
 from solver_service.settings import Settings
 
 log = structlog.get_logger()
 
-MOST = 64
 TICK_S, LOOK_S = 0.1, 1.0
 STOP_WITHIN_S = 12.0
 """A little more than a gateway gives the requests that it is at, and less than `up` gives all of us."""
@@ -58,7 +56,8 @@ class Processes:
             try:
                 for number in range(1, self.count + 1):
                     self._add(f"gateway-{number}", Path(folder), environment)
-                log.info("gateways begin", url=url_of(self.listener), processes=self.count)
+                host, port = self.listener.getsockname()[:2]
+                log.info("gateways begin", host=host, port=port, processes=self.count)
                 self._tend_until(ended, environment, folder)
             finally:
                 killed = self._stop()
