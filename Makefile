@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test test-browser e2e lock sbom licences check install chaos bench-ablation bench-abuse bench-exactness bench-headline \
 	bench-limits bench-nasty \
-	bench-overlap bench-paper bench-requirements bench-rivals bench-service bench-solver clean
+	bench-overlap bench-paper bench-requirements bench-rivals bench-service bench-solver bench-swarm clean
 
 SNAPSHOTS ?= benchmarks/snapshots
 TIME ?= 60
@@ -74,6 +74,9 @@ bench-service: $(READY)  ## the service against its parts: round trips, uploads,
 
 bench-solver: $(READY)  ## the solver against its alternatives; SNAPSHOTS=DIR, TIME=seconds
 	$(BIN)/python benchmarks/solver.py $(SNAPSHOTS) --time $(TIME)
+
+bench-swarm: $(READY)  ## up to 1,000 simulated workers: what a client, the gateway and Redis feel of them
+	$(BIN)/python benchmarks/swarm.py --json benchmarks/results/swarm.json
 
 install: $(READY)
 

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, S
 from shared.constraint_checks import check_constraints
 from shared.constraints import movement_cost
 from shared.errors import SpecError
+from shared.magnitudes import MOST, Reach, largest
 from shared.objectives import Objective, ObjectiveName
 from shared.snapshot import MAX_TAIL_LAYERS, FloatArray, Snapshot, Task
 
@@ -193,6 +194,25 @@ class JobSpec(Contract):
             detail = f"{len(self.tail_radius)} half-widths for {len(snapshot.tail)} tail layers; name one for each"
             raise SpecError(detail, field="tail_radius")
         check_constraints(self.constraints, snapshot)
+        self._check_finite_in_box(snapshot)
+
+    def _check_finite_in_box(self, snapshot: Snapshot) -> None:
+        """A result is no worse than the start, whose value is finite, unless the start breaks a constraint.
+
+        Then it may be any weights in the box, so that the value has to be finite at all of them.
+        """
+        if all(one.type == "movement_cost" for one in self.constraints):
+            return
+        reach = self._reach(snapshot)
+        if not self.goal.most(snapshot, reach) < MOST:
+            detail = "with constraints, values in the box are beyond float64; send smaller radii, inputs or weights"
+            raise SpecError(detail, field="objective")
+
+    def _reach(self, snapshot: Snapshot) -> Reach:
+        """How far a result may be from the snapshot."""
+        weight = largest(snapshot.radius) if self.radius is None else self.radius
+        own = self.bias_radius if snapshot.bias_radius is None else largest(snapshot.bias_radius)
+        return Reach(weight, weight if own is None else own, self.tail_radii(len(snapshot.tail)))
 
     def tail_radii(self, layers: int) -> tuple[float, ...]:
         """The half-width of each tail layer's box, 0 where it is fixed; a plain number speaks of the last layer."""

@@ -1,6 +1,6 @@
 """The objectives: float32 weights in float64 arithmetic, the one definition of "better"."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast, get_args
 
 import numpy as np
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from shared.errors import SpecError
 from shared.losses import cross_entropy, huber, kept_after_trim, logistic, margins, pinball, worst_cell
+from shared.magnitudes import AT_THE_START, MOST, Reach, largest, largest_output
 from shared.snapshot import (
     FloatArray,
     IntArray,
@@ -17,7 +18,6 @@ from shared.snapshot import (
     class_targets,
     label_targets,
     regression_targets,
-    values_of,
 )
 
 ObjectiveName = Literal[
@@ -51,8 +51,6 @@ COUNTS: tuple[ObjectiveName, ...] = ("zero_one", "outliers")
 EPSILON = 1e-4
 """A sample counts as right only if its class wins by this much (the paper's epsilon)."""
 ENTRIES_AT_ONCE = 1 << 20
-SAFE = 1e140
-"""Outputs of this size and their squares are far from the end of float64."""
 
 Array = NDArray[np.float64]
 
@@ -120,19 +118,30 @@ class Objective:
 
     def surely_finite(self, snapshot: Snapshot) -> bool:
         """Whether sizes alone say that the value at the start is finite; an outline of the snapshot is enough."""
-        return _largest_output(snapshot) < SAFE and self.l2 < SAFE
+        return self.most(snapshot) < MOST
+
+    def most(self, snapshot: Snapshot, reach: Reach = AT_THE_START) -> float:
+        """No value is larger than this for weights within reach, nor any number on the way to it; may be infinite."""
+        output = largest_output(snapshot, reach)
+        error = max(1.0, 2.0 * output + (largest(snapshot.targets) if snapshot.task == "regression" else 0.0))
+        weights = snapshot.samples * max(1.0, largest(snapshot.sample_weight))
+        heaviest = largest(snapshot.weight) + reach.weight
+        penalty = self.l2 * snapshot.weight.size * heaviest * heaviest if self.l2 else 0.0
+        unit = min(1.0, self.margin) if self.name == "hinge" else 1.0  # a ramp ends at 1, however steep it is
+        return weights * snapshot.outputs * error * error / unit + penalty
 
     def _check_finite(self, snapshot: Snapshot) -> None:
         """The value at the start has to be a number; the exact one is looked at only where a crude bound is not."""
-        if self.surely_finite(snapshot):
+        if self.surely_finite(snapshot) or _finite(self, snapshot):
             return
-        with np.errstate(all="ignore"):
-            value = self.value(snapshot, snapshot.weight, snapshot.bias)
-        if not np.isfinite(value):
-            raise SpecError(
-                "the value at the snapshot's own weights is beyond float64; scale its inputs, weights or targets down",
-                field="objective",
-            )
+        cures: tuple[tuple[str, str, Objective, Snapshot], ...] = (
+            ("l2", "lower l2", replace(self, l2=0.0), snapshot),
+            ("margin", "raise the margin", replace(self, margin=max(1.0, self.margin)), snapshot),
+            ("sample_weight", "scale the sample weights down", self, replace(snapshot, sample_weight=None)),
+        )
+        named = ((field, cure) for field, cure, goal, other in cures if _finite(goal, other))
+        field, cure = next(named, ("objective", "scale its inputs, weights or targets down"))
+        raise SpecError(f"the value at the snapshot's own weights is beyond float64; {cure}", field=field)
 
     def value(
         self, snapshot: Snapshot, weight: FloatArray, bias: FloatArray | None, tail: tuple[TailLayer, ...] | None = None
@@ -194,6 +203,12 @@ class Objective:
         return np.asarray(kept * w * losses / w.sum())
 
 
+def _finite(objective: Objective, snapshot: Snapshot) -> bool:
+    """Whether the value at the snapshot's own weights is a number, computed as it is told."""
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(objective.value(snapshot, snapshot.weight, snapshot.bias)))
+
+
 def cells(objective: Objective, snapshot: Snapshot) -> IntArray:
     """The cell [N] that each sample's rate is counted in: its class, or its class and group, numbered from 0."""
     keys = class_targets(snapshot)[:, None]
@@ -218,23 +233,6 @@ def _log_losses(snapshot: Snapshot, scores: Array) -> Array:
     if snapshot.task == "classification":
         return cross_entropy(scores, snapshot.targets)
     return np.asarray(logistic(label_margins(snapshot, scores)).mean(axis=1))
-
-
-def _largest_output(snapshot: Snapshot) -> float:
-    """No sum over outputs, targets or weights is larger than this: norms, multiplied along the network."""
-    with np.errstate(over="ignore"):
-        size = _largest(snapshot.inputs) * _largest(snapshot.weight) * snapshot.inputs.shape[1]
-        size += _largest(snapshot.bias) + _largest(snapshot.offset)
-        for layer in snapshot.tail:
-            size = max(size, 1.0) * _largest(layer.weight) * layer.weight.shape[1] + _largest(layer.bias)
-    return float(snapshot.samples * max(size, _largest(snapshot.targets), _largest(snapshot.sample_weight)))
-
-
-def _largest(array: FloatArray | IntArray | None) -> float:
-    if array is None:
-        return 0.0
-    values = values_of(array)
-    return max(abs(float(values.max())), abs(float(values.min())))
 
 
 def sample_weights(snapshot: Snapshot) -> Array:

@@ -16,7 +16,9 @@ from pydantic import ValidationError
 
 from solver_service import logs
 from solver_service.errors import ServiceError, StoreRefusedError, StoreUnavailableError
-from solver_service.pool import operate
+from solver_service.pool import keeping, operate
+from solver_service.pool.opening import RedisUrl
+from solver_service.pool.running import KEYS
 from solver_service.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,15 +34,12 @@ app = typer.Typer(
 )
 
 app.add_typer(operate.keys, name="keys")
-for command in (operate.status, operate.pause, operate.drain, operate.resume):
+for command in (operate.status, operate.pause, operate.drain, operate.resume, keeping.backup, keeping.restore):
     app.command()(command)
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on [default: 127.0.0.1, or GDSOLVER_HOST]")]
 Port = Annotated[
     int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one [default: 8000, or GDSOLVER_PORT]")
-]
-RedisUrl = Annotated[
-    str | None, typer.Option(help="redis://HOST:PORT/DB or unix:///PATH [default: local Redis, or GDSOLVER_REDIS_URL]")
 ]
 DEFAULT_WORKERS = max(1, (os.cpu_count() or 2) - 1)
 
@@ -48,6 +47,7 @@ DEFAULT_WORKERS = max(1, (os.cpu_count() or 2) - 1)
 @app.command()
 def up(
     workers: Annotated[int, typer.Option(min=1, max=256, help="Solver workers, one core each.")] = DEFAULT_WORKERS,
+    gateways: Annotated[int, typer.Option(min=1, max=64, help="Processes of the gateway.")] = 1,
     port: Port = None,
     host: Host = None,
     data_dir: Annotated[
@@ -70,7 +70,7 @@ def up(
         threading.Thread(target=_end_with_stdin, args=(ended,), daemon=True).start()
     folder = data_dir or Path(tempfile.mkdtemp(prefix="gdsolver-data-"))
     try:
-        killed = EmbeddedPool(workers, folder, settings).run(on_ready=_say_ready, ended=ended.is_set)
+        killed = EmbeddedPool(workers, folder, settings, gateways).run(on_ready=_say_ready, ended=ended.is_set)
     except (ServiceError, OSError) as error:
         _exit(str(error), code=1)
     finally:
@@ -86,11 +86,15 @@ def gateway(
     host: Host = None,
     port: Port = None,
     redis_url: RedisUrl = None,
+    processes: Annotated[int, typer.Option(min=1, max=64, help="Processes that share the port.")] = 1,
     fd: Annotated[int | None, typer.Option(hidden=True, help="An inherited listening socket.")] = None,
+    pulse: Annotated[Path | None, typer.Option(hidden=True, help="A file to touch each second.")] = None,
     ssl_certfile: Annotated[Path | None, typer.Option(exists=True, help="TLS certificate (PEM).")] = None,
     ssl_keyfile: Annotated[Path | None, typer.Option(exists=True, help="TLS private key (PEM).")] = None,
 ) -> None:
-    """Run one gateway against a Redis.
+    """Run one gateway against a Redis, in one process or in several that are started again when they die.
+
+    Exits with 3 if one of several did not stop and had to be killed.
 
     Off loopback it needs a stored API key (`gdsolver-pool keys add`) or one in GDSOLVER_API_KEY.
 
@@ -98,6 +102,7 @@ def gateway(
     """
     from solver_service.gateway.app import create_app  # noqa: PLC0415 (these need the `gateway` extra)
     from solver_service.gateway.door import OpenDoorError, require_a_key  # noqa: PLC0415
+    from solver_service.gateway.processes import beating  # noqa: PLC0415
     from solver_service.gateway.server import server  # noqa: PLC0415
     from solver_service.gateway.services import Services  # noqa: PLC0415
     from solver_service.store import Store  # noqa: PLC0415
@@ -110,9 +115,35 @@ def gateway(
         require_a_key(settings, store.apikeys)
     except OpenDoorError as error:
         _exit(str(error), code=2)
-    app = create_app(Services(store, settings))
-    serving = server(app, settings, ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile)
+    if processes > 1:
+        store.close()
+        _run_processes(processes, settings, fd, ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile)
+        return
+    services = Services(store, settings, keys_seen=None if pulse is None else pulse.with_name(KEYS))
+    beat = None if pulse is None else beating(pulse, services)
+    app = create_app(services)
+    serving = server(app, settings, ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile, each_second=beat)
     serving.run(sockets=None if fd is None else [socket.socket(fileno=fd)])
+
+
+def _run_processes(processes: int, settings: Settings, fd: int | None, **files: Path | None) -> None:
+    """Be the parent of several gateways; what would end each of them again and again has been looked at before."""
+    from solver_service.gateway.processes import Processes  # noqa: PLC0415 (needs the `gateway` extra)
+    from solver_service.pool.listening import listening  # noqa: PLC0415
+
+    ended = _ended_by_signal()
+    options: list[str] = []
+    for name, path in files.items():
+        if path is not None:
+            options += [f"--{name.replace('_', '-')}", str(path)]
+    try:
+        with listening(settings, fd) as listener:
+            killed = Processes(processes, settings, listener, options).run(ended.is_set)
+    except ServiceError as error:
+        _exit(str(error), code=1)
+        return
+    if killed:
+        _exit(f"stopped, but not in good order: {', '.join(killed)} had to be killed", code=3)
 
 
 @app.command()

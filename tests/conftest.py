@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,14 +93,16 @@ class RunningPool:
         return self.process.wait(30)
 
 
-def start_pool(folder: Path, *, workers: int = 1, environment: dict[str, str] | None = None) -> RunningPool:
+def start_pool(
+    folder: Path, *, workers: int = 1, environment: dict[str, str] | None = None, options: Sequence[str] = ()
+) -> RunningPool:
     """Start the embedded stack on a free port and wait for its ready line."""
     log = folder / "pool.log"
     command = [sys.executable, "-m", "solver_service", "up", "--port", "0"]
     said = folder / "pool.out"
     with log.open("w") as errors, said.open("w") as output:
         process = subprocess.Popen(
-            [*command, "--workers", str(workers), "--data-dir", str(folder / "data")],
+            [*command, "--workers", str(workers), "--data-dir", str(folder / "data"), *options],
             stdout=output,
             stderr=errors,
             cwd=ROOT,

@@ -50,14 +50,6 @@ def render(store: Store, own: Iterable[Metric] = ()) -> bytes:
     return generate_latest(registry)
 
 
-def in_flight(uploads: int, downloads: int) -> Metric:
-    """The bytes that one gateway holds for clients."""
-    family = GaugeMetricFamily("gdsolver_bytes_in_flight", "Bytes on their way through.", labels=["direction"])
-    family.add_metric(["in"], uploads)
-    family.add_metric(["out"], downloads)
-    return family
-
-
 class _Page(Collector):
     def __init__(self, metrics: list[Metric]) -> None:
         self._metrics = metrics

@@ -1,13 +1,15 @@
 """What a gateway tells of each request: an id, a count, its time, and an audit line for what changes or refuses."""
 
+import os
 import random
 import re
 import time
 from collections.abc import Iterable
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 
@@ -21,9 +23,10 @@ CHANGES = frozenset({"POST", "PUT", "DELETE"})
 
 
 class Traffic:
-    """The counters of one gateway's process."""
+    """The counters of one gateway: of its process, or with several, of all of them (see `gateway.processes`)."""
 
     def __init__(self) -> None:
+        self._shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
         self._registry = CollectorRegistry(auto_describe=False)
         self._requests = Counter(
             "gdsolver_http_requests", "Requests by route and status.", ["method", "route", "status"],
@@ -36,7 +39,10 @@ class Traffic:
         self._refused = Counter(
             "gdsolver_http_refused", "Requests that got an error, by its code.", ["code"], registry=self._registry
         )
-
+        self._held = Gauge(
+            "gdsolver_bytes_in_flight", "Bytes on their way through.", ["direction"],
+            registry=self._registry, multiprocess_mode="livesum",
+        )  # fmt: skip
         self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def note(self, method: str, route: str, status: int, code: str | None, seconds: float | None) -> None:
@@ -50,8 +56,15 @@ class Traffic:
         if code is not None:
             self._refused.labels(code).inc()
 
+    def hold(self, uploads: int, downloads: int) -> None:
+        """Note the bytes that this process holds for clients."""
+        self._held.labels("in").set(uploads)
+        self._held.labels("out").set(downloads)
+
     def collect(self) -> Iterable[Metric]:
         """The counters as they are."""
+        if self._shared:
+            return MultiProcessCollector(None, self._shared).collect()  # type: ignore[no-any-return, no-untyped-call]
         return self._registry.collect()
 
 

@@ -10,6 +10,7 @@ import os
 import resource
 import socket
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import h11
@@ -35,7 +36,12 @@ SWITCH_S = 0.0005
 
 
 def server(
-    app: FastAPI, settings: Settings, *, ssl_certfile: Path | None = None, ssl_keyfile: Path | None = None
+    app: FastAPI,
+    settings: Settings,
+    *,
+    ssl_certfile: Path | None = None,
+    ssl_keyfile: Path | None = None,
+    each_second: Callable[[], Awaitable[None]] | None = None,
 ) -> uvicorn.Server:
     """Make the server; its clients' addresses are those of the connections, whatever a header says."""
     no_core_dumps()
@@ -59,6 +65,8 @@ def server(
         ssl_keyfile=ssl_keyfile,
         server_header=False,
         proxy_headers=False,
+        callback_notify=each_second,
+        timeout_notify=0,
     )
     return PoliteServer(config, app.state.waiting_room)
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -22,6 +23,8 @@ class Services:
 
     store: Store
     settings: Settings
+    keys_seen: Path | None = None
+    """A file that is there once a gateway that shares the port has seen an API key: then all of them ask for one."""
 
     @property
     def key(self) -> str | None:
@@ -32,7 +35,15 @@ class Services:
     def door(self) -> Door:
         """Whether callers need a key."""
         keyless = self.key is None and self.settings.on_loopback and not self.settings.require_keys
-        return Door(may_be_keyless=keyless, keys_in_use=self.store.apikeys.in_use)
+        return Door(may_be_keyless=keyless, keys_in_use=self._keys_in_use)
+
+    def _keys_in_use(self) -> bool:
+        if self.keys_seen is not None and self.keys_seen.exists():
+            return True
+        found = self.store.apikeys.in_use()
+        if found and self.keys_seen is not None:
+            self.keys_seen.touch()
+        return found
 
     @cached_property
     def readiness(self) -> Readiness:

@@ -1,11 +1,13 @@
 """Child processes that are started again when they die, and killed when they hang."""
 
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import structlog
 
@@ -18,6 +20,12 @@ GAP_S = 4.0
 """Who has not looked for so long was asleep (a frozen machine), and so perhaps was the child: it begins anew."""
 BEGINNING_S = 60.0
 """So long may a child take to be well for the first time."""
+
+
+def python_path() -> str:
+    """PYTHONPATH by which a child finds the same code as its parent."""
+    root = Path(__file__).resolve().parents[2]
+    return os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
 
 
 @dataclass

@@ -21,7 +21,8 @@ import structlog
 
 from solver_service.errors import ServiceError, StoreUnavailableError
 from solver_service.gateway.door import require_a_key
-from solver_service.pool.children import Child
+from solver_service.pool.children import Child, python_path
+from solver_service.pool.listening import listening, url_of
 from solver_service.pool.running import announced, exclusive, keys_marked, mark_keys
 from solver_service.settings import Settings
 from solver_service.store.apikeys import ApiKeyStore
@@ -57,11 +58,12 @@ def redis_server() -> str:
 
 @dataclass
 class EmbeddedPool:
-    """Redis on a unix socket, one gateway on an inherited listening socket, and N workers."""
+    """Redis on a unix socket, one gateway (of one or more processes) on an inherited socket, and N workers."""
 
     workers: int
     data_dir: Path
     settings: Settings
+    gateways: int = 1
     _children: list[Child] = field(default_factory=list)
     _environment: dict[str, str] = field(default_factory=dict)
 
@@ -75,10 +77,10 @@ class EmbeddedPool:
         with (
             exclusive(self.data_dir),
             tempfile.TemporaryDirectory(prefix="gdsolver-") as short,
-            _listening(self.settings) as listener,
+            listening(self.settings) as listener,
         ):
             host, port = listener.getsockname()[:2]
-            url = f"http://{host if ':' not in host else f'[{host}]'}:{port}"
+            url = url_of(listener)
             redis_url = f"unix://{Path(short) / 'redis.sock'}"
             with announced(self.data_dir, redis_url=redis_url, url=url):
                 try:
@@ -101,7 +103,7 @@ class EmbeddedPool:
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
             **({"GDSOLVER_REQUIRE_KEYS": "true"} if keys_marked(self.data_dir) else {}),
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(_source_root()), os.environ.get("PYTHONPATH")])),
+            "PYTHONPATH": python_path(),
         }
         self._add(Child("redis", redis_command(Path(redis_url.removeprefix("unix://")), self.data_dir)))
         client = redis.Redis.from_url(redis_url)
@@ -109,7 +111,7 @@ class EmbeddedPool:
         require_a_key(self.settings, ApiKeyStore(client))
         client.close()
         program = [sys.executable, "-m", "solver_service"]
-        door = ["--host", self.settings.host, "--fd", str(listener.fileno())]
+        door = ["--host", self.settings.host, "--fd", str(listener.fileno()), "--processes", str(self.gateways)]
         self._add(Child("gateway", [*program, "gateway", *door], (listener.fileno(),)))
         session = secrets.token_hex(3)
         for number in range(1, self.workers + 1):
@@ -220,20 +222,6 @@ def status_of(host: str, port: int, path: str) -> int | None:
         connection.close()
 
 
-@contextlib.contextmanager
-def _listening(settings: Settings) -> Iterator[socket.socket]:
-    """Listen before the gateway runs: its port is known at once, and stays while the gateway is restarted."""
-    try:
-        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-        listener = socket.create_server((settings.host, settings.port), family=family, backlog=512)
-    except OSError as error:
-        raise PoolStartError(
-            f"cannot listen on {settings.host}:{settings.port}: {error}; choose another --port"
-        ) from error
-    with listener:
-        yield listener
-
-
 def _answers(client: "redis.Redis") -> bool:
     try:
         return bool(client.ping())
@@ -249,7 +237,3 @@ def _lives(client: "redis.Redis") -> bool:
         return True
     except (redis.RedisError, OSError):
         return False
-
-
-def _source_root() -> Path:
-    return Path(__file__).resolve().parents[2]

@@ -3,21 +3,19 @@
 import contextlib
 import re
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from solver_service.errors import ServiceError, StoreUnavailableError
-from solver_service.pool.running import mark_keys, redis_url_of
+from solver_service.errors import StoreUnavailableError
+from solver_service.pool.opening import DataDir, RedisUrl, opened, refuse
+from solver_service.pool.running import mark_keys
 from solver_service.rules.owners import KEYLESS_OWNER, Scope, create_key
-from solver_service.settings import Settings
 
 if TYPE_CHECKING:
     from solver_service.store import Store
@@ -31,13 +29,6 @@ keys = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-
-RedisUrl = Annotated[
-    str | None, typer.Option(help="redis://HOST:PORT/DB or unix:///PATH [default: local Redis, or GDSOLVER_REDIS_URL]")
-]
-DataDir = Annotated[
-    Path | None, typer.Option(help="The --data-dir of a running `gdsolver-pool up`, in place of --redis-url.")
-]
 
 
 @keys.command()
@@ -60,19 +51,19 @@ def add(
 
     scopes = _scopes(scope)
     if not name.isprintable() or not 0 < len(name) <= 100:
-        _exit("a name has 1 to 100 printable characters")
-    with _opened(redis_url, data_dir) as store:
+        refuse("a name has 1 to 100 printable characters")
+    with opened(redis_url, data_dir) as store:
         owner = None
         if same_owner_as is not None:
             known = [key for key in store.apikeys.all() if same_owner_as in (key.name, key.id)]
             if not known:
-                _exit(f"no key has the name or id {same_owner_as!r}")
+                refuse(f"no key has the name or id {same_owner_as!r}")
             owner = known[0].owner
         key, token = create_key(name, scopes, now=store.jobs.now(), owner=owner)
         try:
             store.apikeys.add(key)
         except KeyNameTakenError:
-            _exit(f"a key named {name!r} exists; revoke it first, or choose another name")
+            refuse(f"a key named {name!r} exists; revoke it first, or choose another name")
     if data_dir is not None:
         mark_keys(data_dir)
     typer.echo(f"key {key.id} ({name}: {_listed(key.scopes)}); it is shown this once:", err=True)
@@ -85,12 +76,38 @@ def show(redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
 
     Example: gdsolver-pool keys list --redis-url redis://redis:6379/0
     """
-    table = Table("id", "name", "scopes", "owner", "made")
-    with _opened(redis_url, data_dir) as store:
+    table = Table("id", "name", "scopes", "owner", "weight", "made")
+    with opened(redis_url, data_dir) as store:
+        weights = store.turns.weights()
         for key in store.apikeys.all():
             made = datetime.fromtimestamp(key.created, UTC).strftime("%Y-%m-%d %H:%M UTC")
-            table.add_row(key.id, key.name, _listed(key.scopes), key.owner, made)
+            weight = f"{weights.get(key.owner, 1.0):g}"
+            table.add_row(key.id, key.name, _listed(key.scopes), key.owner, weight, made)
     Console().print(table)
+
+
+@keys.command()
+def weight(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME-ID-OR-OWNER", help="A key, the owner that keys share, or `local`.")
+    ],
+    turns: Annotated[float, typer.Argument(metavar="N", help="Turns for each one of a key of weight 1.")],
+    redis_url: RedisUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Give a key's jobs N turns for each one of another key's, while both have jobs waiting; 1 is usual.
+
+    Example: gdsolver-pool keys weight alice 3 --data-dir ./pool
+    """
+    with opened(redis_url, data_dir) as store:
+        owner = _owner(store, name)
+        try:
+            store.turns.weigh(owner, turns)
+        except ValueError as error:
+            refuse(f"{turns:g} is no weight: {error}")
+        sharing = [key.name for key in store.apikeys.all() if key.owner == owner and name not in (key.name, key.id)]
+    also = f" (also that of {', '.join(sharing)}, which shares its jobs)" if sharing else ""
+    typer.echo(f"weight of {name} is {turns:g}{also}")
 
 
 @keys.command()
@@ -104,15 +121,15 @@ def revoke(
 
     Example: gdsolver-pool keys revoke alice --purge --data-dir ./pool
     """
-    with _opened(redis_url, data_dir) as store:
+    with opened(redis_url, data_dir) as store:
         key = store.apikeys.revoke(name)
         if key is None:
-            _exit(f"no key has the name or id {name!r}")
+            refuse(f"no key has the name or id {name!r}")
         typer.echo(f"revoked {key.id} ({key.name})")
         if purge:
             sharing = [other.name for other in store.apikeys.all() if other.owner == key.owner]
             if sharing:
-                _exit(f"nothing is deleted: {', '.join(sharing)} shares what it made; revoke that one as well")
+                refuse(f"nothing is deleted: {', '.join(sharing)} shares what it made; revoke that one as well")
             _purge(store, key.owner)
 
 
@@ -126,7 +143,7 @@ def cancel(
     """
     from solver_service.purge import cancel_all  # noqa: PLC0415 (needs Redis' client)
 
-    with _opened(redis_url, data_dir) as store:
+    with opened(redis_url, data_dir) as store:
         found = cancel_all(store, _owner(store, name))
     typer.echo(f"{found} jobs are cancelled")
 
@@ -143,7 +160,7 @@ def purge_key(
 
     Example: gdsolver-pool keys purge alice --data-dir ./pool
     """
-    with _opened(redis_url, data_dir) as store:
+    with opened(redis_url, data_dir) as store:
         _purge(store, _owner(store, name))
 
 
@@ -153,7 +170,7 @@ def _owner(store: "Store", name: str) -> str:
     if owners:
         return owners.pop()
     if name != KEYLESS_OWNER and not OWNER.fullmatch(name):
-        _exit(f"no key has the name or id {name!r}")
+        refuse(f"no key has the name or id {name!r}")
     return name
 
 
@@ -171,7 +188,7 @@ def _purge(store: "Store", owner: str) -> None:
         time.sleep(REFRESH_S)
     typer.echo(f"deleted {deleted_jobs} jobs and {deleted_snapshots} snapshots")
     if found.still_running:
-        _exit(f"{found.still_running} jobs are still being ended: run `gdsolver-pool keys purge {owner}` again")
+        refuse(f"{found.still_running} jobs are still being ended: run `gdsolver-pool keys purge {owner}` again")
 
 
 def status(
@@ -186,7 +203,7 @@ def status(
     """
     from solver_service.pool.status import look, render  # noqa: PLC0415 (needs Redis' client)
 
-    with _opened(redis_url, data_dir) as store:
+    with opened(redis_url, data_dir) as store:
         pool = look(store)
         if once or json is not None:
             Console().print(render(pool))
@@ -207,7 +224,7 @@ def pause(redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
     """
     from solver_service.store.operation import Mode  # noqa: PLC0415 (needs Redis' client)
 
-    with _opened(redis_url, data_dir) as store:
+    with opened(redis_url, data_dir) as store:
         store.operation.set(Mode.PAUSED)
     typer.echo("paused: no further job begins until `gdsolver-pool resume`")
 
@@ -223,7 +240,7 @@ def drain(
     """
     from solver_service.store.operation import Mode  # noqa: PLC0415 (needs Redis' client)
 
-    with _opened(redis_url, data_dir) as store:
+    with opened(redis_url, data_dir) as store:
         store.operation.set(Mode.DRAINING)
         typer.echo("draining: no further job is accepted until `gdsolver-pool resume`")
         counts = store.jobs.counts()
@@ -242,42 +259,18 @@ def resume(redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
     from solver_service.purge import wake  # noqa: PLC0415 (these need Redis' client)
     from solver_service.store.operation import Mode  # noqa: PLC0415
 
-    with _opened(redis_url, data_dir) as store:
+    with opened(redis_url, data_dir) as store:
         store.operation.set(Mode.RUNNING)
         waiting = wake(store)
     typer.echo(f"running: {waiting} jobs are queued")
 
 
-@contextlib.contextmanager
-def _opened(redis_url: str | None, data_dir: Path | None) -> Iterator["Store"]:
-    """Open the store that the options name; what goes wrong ends the command with one clear line."""
-    from solver_service.store import Store  # noqa: PLC0415
-
-    try:
-        url = redis_url_of(data_dir) if data_dir is not None else redis_url
-        settings = Settings() if url is None else Settings(redis_url=url)
-        store = Store.open(settings)
-        try:
-            yield store
-        finally:
-            store.close()
-    except ServiceError as error:
-        _exit(str(error))
-    except ValidationError as error:
-        _exit(f"setting {error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}")
-
-
 def _scopes(text: str) -> frozenset[Scope]:
     found = frozenset(part.strip() for part in text.split(",") if part.strip())
     if not found or not found <= {scope.value for scope in Scope}:
-        _exit(f"--scope {text!r}: choose from {', '.join(Scope)}")
+        refuse(f"--scope {text!r}: choose from {', '.join(Scope)}")
     return frozenset(map(Scope, found))
 
 
 def _listed(scopes: frozenset[Scope]) -> str:
     return ",".join(scope.value for scope in Scope if scope in scopes)
-
-
-def _exit(message: str) -> NoReturn:
-    typer.echo(f"gdsolver-pool: {message}", err=True)
-    raise typer.Exit(1)

@@ -207,6 +207,11 @@ def lose(job: Job, *, attempt: int, now: float) -> Job | None:
     return _requeued(job, now).model_copy(update={"lost": lost})
 
 
+def restored(job: Job, *, now: float) -> Job:
+    """A job as it comes out of a backup: nobody is at it any more, and no worker was lost."""
+    return _requeued(job, now) if job.state is State.RUNNING else job
+
+
 def _requeued(job: Job, now: float) -> Job:
     return job.model_copy(update={"state": State.QUEUED, "worker": None, "claim": None, "queued_at": now})
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from redis.client import Pipeline
 
 from solver_service.queue import Messages
-from solver_service.rules.history import happenings
+from solver_service.rules.history import Happening, happenings, state_data
 from solver_service.rules.jobs import Job
 from solver_service.rules.metrics import counted
 from solver_service.store import events, indexes, keys, turns
@@ -154,14 +154,36 @@ class JobStore(JobReader):
         found = self.records.readable_again()
         for job in found:
             changes = self.commit.changes()
-            changes.set(keys.job(job.id), encode(job), ex=self.keep_record_s if job.state.terminal else None)
-            if not job.state.terminal:
-                ends = self.now() + self.lease_s
-                indexes.place(changes, job, before=None, messages=self.messages, lease_ends=ends)
-            indexes.enlist(changes, job, keep_record_s=self.keep_record_s, now=self.now())
+            self._put(changes, job, keep_s=self.keep_record_s)
             changes.hdel(keys.QUARANTINE, job.id)
             self.commit(changes, keys.job(job.id), None, owed=True)
         return [job.id for job in found]
+
+    @translated
+    def restore(self, job: Job, *, keep_s: int | None, counted: int | None) -> bool:
+        """Store a job that comes out of a backup; False when there is one of its id already.
+
+        It has `keep_s` seconds left if it is over, and counts for as many bytes as it did.
+        """
+        changes, keep_s = self.commit.changes(), keep_s or self.keep_record_s
+        size = self._put(changes, job, keep_s=keep_s)
+        ends = self.now() + keep_s + (0 if job.state.terminal else job.spec.ttl_s)
+        count(changes, keys.job(job.id), owner=job.owner, size=counted or size + RECORD_BYTES, ends=ends)
+        if not job.state.terminal:
+            told = [Happening("log", {"message": "restored from a backup", "attempt": job.attempt})]
+            told.append(Happening("state", state_data(job)))
+            events.append(changes, job.id, told, new=False, ending="", keep_s=self.keep_record_s)
+        return self.commit(changes, keys.job(job.id), None)
+
+    def _put(self, changes: Pipeline, job: Job, *, keep_s: int) -> int:
+        """Queue the record of a job that was known before, and its places; how many bytes the record has."""
+        record = encode(job)
+        changes.set(keys.job(job.id), record, ex=keep_s if job.state.terminal else None)
+        if not job.state.terminal:
+            ends = self.now() + self.lease_s
+            indexes.place(changes, job, before=None, messages=self.messages, lease_ends=ends)
+        indexes.enlist(changes, job, keep_record_s=self.keep_record_s, now=self.now())
+        return len(record)
 
 
 def made_with(found: bytes | None) -> tuple[str, str]:

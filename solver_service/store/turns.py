@@ -7,6 +7,7 @@ only a wake-up: whichever worker takes one takes the job whose turn it is.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import redis
 from redis.client import Pipeline
@@ -74,6 +75,21 @@ class Turns:
         if not 0 < weight <= 1e6:
             raise ValueError("a weight is above 0, and at most a million")
         self.redis.hset(keys.WEIGHTS, owner, str(weight))
+
+    @translated
+    def weights(self) -> dict[str, float]:
+        """The weights that owners were given; all others have 1, and so has one whose weight is none."""
+        found: Any = self.redis.hgetall(keys.WEIGHTS)
+        return {owner.decode(): _weight(told) for owner, told in found.items()}
+
+
+def _weight(told: bytes) -> float:
+    """A weight as `_PICK` reads it."""
+    try:
+        weight = float(told)
+    except ValueError:
+        return 1.0
+    return weight if weight > 0 else 1.0
 
 
 def wait(pipe: Pipeline, job: Job) -> None:

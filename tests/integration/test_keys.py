@@ -271,6 +271,24 @@ def test_the_commands(redis_url: str) -> None:
     store.close()
 
 
+def test_a_keys_weight_is_set_and_shown(gateway: Gateway, redis_url: str) -> None:
+    """`keys weight` speaks of a key or an owner; what is no weight, and a key that is none, are refused in a line."""
+    run, where = CliRunner(), ["--redis-url", redis_url]
+    key, _ = create_key("heavy", SUBMITTER, now=gateway.store.jobs.now())
+    gateway.store.apikeys.add(key)
+    gateway.store.apikeys.add(create_key("light", SUBMITTER, now=gateway.store.jobs.now())[0])
+    said = run.invoke(app, ["keys", "weight", "heavy", "2.5", *where])
+    assert said.output == "weight of heavy is 2.5\n"
+    assert run.invoke(app, ["keys", "weight", "local", "4", *where]).exit_code == 0
+    assert gateway.store.turns.weights() == {key.owner: 2.5, "local": 4.0}
+    rows = run.invoke(app, ["keys", "list", *where], env={"COLUMNS": "200"}).output.splitlines()
+    shown = {row.split("│")[2].strip(): row.split("│")[5].strip() for row in rows if row.startswith("│")}
+    assert shown == {"heavy": "2.5", "light": "1"}
+    for words in (["heavy", "0"], ["heavy", "nan"], ["nobody", "2"]):
+        refused = run.invoke(app, ["keys", "weight", *words, *where])
+        assert (refused.exit_code, refused.output.count("\n")) == (1, 1)
+
+
 def test_status_shows_the_pool(gateway: Gateway, redis_url: str, tmp_path: object) -> None:
     """`status --json` prints one look at the pool and writes it: workers, queue, running jobs, last results."""
     from pathlib import Path

@@ -12,7 +12,7 @@ from solver_service.settings import Settings
 from solver_service.store import Store, keys
 from solver_service.store.blobs import BlobStore
 from tests.conftest import small_snapshot
-from tests.integration.test_gateway import SPEC, Gateway, post, upload
+from tests.integration.test_gateway import SPEC, Gateway, assert_problem, post, upload
 
 LARGE = small_snapshot(n=60_000, d=30)
 
@@ -115,3 +115,18 @@ def test_huge_numbers_are_looked_at_as_a_whole(redis_url: str) -> None:
         answer = client.post("/v1/jobs", json={**SPEC, "snapshot": {"task": "classification", "tensors": lists}})
         assert answer.status_code in (202, 422), answer.text
     gateway.store.close()
+
+
+def test_a_submission_that_cannot_be_finite_is_refused(store: Store, redis_url: str) -> None:
+    """Two heavy samples far apart and a tiny margin: what ended as a failed job is a 422 that names the margin."""
+    tensors = {"inputs": [[1000.0], [-1000.0]], "targets": [1, 1], "weight": [[1.0], [-1.0]]}
+    snapshot = {"task": "classification", "tensors": {**tensors, "sample_weight": [1e38, 1e38]}}
+    gateway = Gateway(Settings(redis_url=redis_url))
+    with gateway.client() as client:
+        body = {"objective": "hinge", "radius": 3.0, "snapshot": snapshot}
+        refused = client.post("/v1/jobs", json={**body, "margin": 1e-290})
+        assert_problem(refused, 422, "invalid_spec", "margin")
+        assert "raise the margin" in refused.json()["detail"]
+        assert client.post("/v1/jobs", json={**body, "margin": 1e-200}).status_code == 202
+    gateway.store.close()
+    assert store.quarantined() == 0

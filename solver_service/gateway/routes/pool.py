@@ -6,7 +6,7 @@ from fastapi.responses import JSONResponse
 from shared.contracts import Stats, WorkerInfo, WorkerList
 from shared.errors import ErrorCode
 from solver_service.gateway.auth import Admin, Monitor
-from solver_service.gateway.metrics import CONTENT_TYPE, in_flight, render
+from solver_service.gateway.metrics import CONTENT_TYPE, render
 from solver_service.gateway.problems import RETRY_AFTER_S, problem_response
 from solver_service.gateway.services import Injected
 from solver_service.rules.jobs import Job
@@ -38,8 +38,8 @@ def stats(services: Injected, _: Admin) -> Stats:
 @router.get("/metrics", tags=["pool"], response_class=Response)
 def metrics(services: Injected, _: Monitor) -> Response:
     """Show the pool's counters as Prometheus text; where keys are in use, to a key with `read` or `admin`."""
-    own = [*services.traffic.collect(), in_flight(services.uploads.held, services.downloads.held)]
-    return Response(render(services.store, own), media_type=CONTENT_TYPE)
+    services.traffic.hold(services.uploads.held, services.downloads.held)
+    return Response(render(services.store, services.traffic.collect()), media_type=CONTENT_TYPE)
 
 
 @router.get("/healthz", tags=["health"])

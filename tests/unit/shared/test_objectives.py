@@ -316,3 +316,14 @@ def test_a_value_beyond_float64_is_refused() -> None:
     Objective("mse").check(replace(snapshot, tail=layers[:2]))
     with pytest.raises(SpecError, match="beyond float64"):
         Objective("mse").check(replace(snapshot, tail=layers))
+
+
+def test_sample_weights_that_carry_a_value_beyond_float64_are_named() -> None:
+    """With weights of 1 the same job has a finite value, and so the weights are what has to change."""
+    layers = tuple(TailLayer(np.full((1, 1), 1e38, np.float32), None, Activation.parse("identity")) for _ in range(3))
+    heavy = np.full(1, 1e38, np.float32)
+    snapshot = replace(_line([1.0]), inputs=np.full((1, 1), 1e30, np.float32), weight=np.ones((1, 1), np.float32))
+    Objective("mse").check(replace(snapshot, tail=layers))
+    with pytest.raises(SpecError) as caught:
+        Objective("mse").check(replace(snapshot, tail=layers, sample_weight=heavy))
+    assert caught.value.field == "sample_weight"

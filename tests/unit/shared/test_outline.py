@@ -1,5 +1,7 @@
 """Outlines: what is said of a snapshot without its samples' numbers, against the whole one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 
 from shared.contracts import JobSpec
 from shared.errors import ContractError, SnapshotError
+from shared.magnitudes import Reach
 from shared.outline import nbytes, outline
 from shared.snapshot import Snapshot
 from tests.conftest import small_snapshot
@@ -98,3 +101,53 @@ def test_an_outline_is_small() -> None:
 
     assert nbytes(outline(read, len(data))) < 100_000
     assert longest <= 2 * 1024 * 1024
+
+
+HUGE: list[tuple[str, dict[str, object], float]] = [
+    ("margin", {"objective": "hinge", "margin": 1e-290}, 1e38),
+    ("l2", {"objective": "log_loss", "l2": 1e308}, 1.0),
+    ("objective", {"objective": "hinge", "margin": 1e-270, "radius": 3e38, "constraints": [
+        {"type": "min_accuracy", "value": 1}]}, 1.0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("field", "spec", "weight"), HUGE)
+def test_what_cannot_be_finite_is_refused_with_its_cure(field: str, spec: dict[str, object], weight: float) -> None:
+    """The value at the start is told with every result: where float64 does not hold it, the field at fault is named."""
+    tensors = parts()
+    tensors["weight"] = np.ones_like(tensors["weight"]) * np.float32(100.0)
+    tensors["weight"][0] *= -1
+    tensors["sample_weight"] = np.full(len(tensors["inputs"]), weight, np.float32)
+    snapshot = Snapshot.from_bytes(encode(tensors))
+    with pytest.raises(ContractError, match="beyond float64") as refused:
+        JobSpec.model_validate({"radius": 1.0, **spec}).check(snapshot)
+    assert refused.value.field == field
+
+
+@pytest.mark.parametrize("spec", [
+    {"objective": "ramp", "margin": 1e-300, "constraints": [{"type": "max_nonzero", "value": 1}]},
+    {"objective": "hinge", "margin": 1e-200},
+    {"objective": "hinge", "radius": 3.4e38, "constraints": [{"type": "min_accuracy", "value": 1}]},
+    {"objective": "hinge", "constraints": [{"type": "movement_cost", "value": 1e9}]},
+    {"objective": "log_loss", "l2": 1e200},
+])  # fmt: skip
+def test_what_is_large_and_finite_is_taken(spec: dict[str, object]) -> None:
+    """Nothing is refused for being odd: with all its numbers in float64, a job has an answer."""
+    JobSpec.model_validate({"radius": 1.0, **spec}).check(Snapshot.from_bytes(encode(parts())))
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_no_value_in_the_box_is_above_what_sizes_say(data: st.DataObject) -> None:
+    """The crude bound holds for every objective of the task, at weights anywhere within reach."""
+    snapshot = small_snapshot()
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    scale = 10.0 ** data.draw(st.integers(-30, 30))
+    snapshot = replace(snapshot, inputs=snapshot.inputs * np.float32(scale), sample_weight=None)
+    goal = JobSpec(
+        objective=data.draw(st.sampled_from(["zero_one", "ramp", "hinge", "log_loss"])),
+        margin=10.0 ** data.draw(st.integers(-20, 20)),
+        radius=1.0,
+    ).goal
+    moved = snapshot.weight + rng.uniform(-1, 1, snapshot.weight.shape).astype(np.float32)
+    assert goal.value(snapshot, moved, snapshot.bias) <= goal.most(snapshot, Reach(weight=1.0 + 1e-6))

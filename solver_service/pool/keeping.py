@@ -1,0 +1,66 @@
+"""The commands `gdsolver-pool backup` and `restore`: a pool in a file, and back."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from solver_service.pool.opening import DataDir, RedisUrl, opened, refuse
+
+
+def backup(
+    file: Annotated[Path, typer.Argument(help="The file to write; it holds data and belongs to this user alone.")],
+    redis_url: RedisUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Write all that a pool keeps into a file, while it works: jobs, snapshots, results, logs, keys and counters.
+
+    Example: gdsolver-pool backup pool-monday.backup --data-dir ./pool
+    """
+    from solver_service.backup.take import take  # noqa: PLC0415 (needs Redis' client)
+
+    part = file.with_name(f"{file.name}.part")
+    try:
+        with opened(redis_url, data_dir) as store:
+            with suppress(FileNotFoundError):
+                part.unlink()
+            with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "w+b") as writing:
+                kept = take(store, writing)
+                writing.flush()
+                os.fsync(writing.fileno())
+            part.replace(file)  # a backup that was there before is lost only for a whole one
+    except OSError as error:
+        refuse(f"{file} cannot be written: {error}")
+    finally:
+        part.unlink(missing_ok=True)
+    typer.echo(
+        f"{kept.jobs} jobs ({kept.unfinished} of them unfinished), {kept.snapshots} snapshots and "
+        f"{kept.api_keys} keys: {file.stat().st_size:,} bytes in {file}"
+    )
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(help="A file that `backup` has written.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Add to a Redis that is not empty; what is there already stays.")
+    ] = False,
+    redis_url: RedisUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Bring a backup into an empty Redis. Jobs that ran are queued again, and go on from their incumbents.
+
+    Example: gdsolver-pool restore pool-monday.backup --data-dir ./new-pool
+    """
+    from solver_service.backup.restore import restore as bring_back  # noqa: PLC0415 (needs Redis' client)
+
+    try:
+        with opened(redis_url, data_dir) as store, file.open("rb") as reading:
+            kept = bring_back(store, reading, force=force)
+    except OSError as error:
+        refuse(f"{file} cannot be read: {error}")
+    typer.echo(
+        f"{kept.jobs} jobs ({kept.unfinished} of them queued), {kept.snapshots} snapshots and {kept.api_keys} keys "
+        f"are back"
+    )

@@ -1,0 +1,48 @@
+"""What the commands that ask a pool's Redis directly have in common: how it is named, opened, and how they refuse."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from pydantic import ValidationError
+
+from solver_service.errors import ServiceError
+from solver_service.pool.running import redis_url_of
+from solver_service.settings import Settings
+
+if TYPE_CHECKING:
+    from solver_service.store import Store
+
+RedisUrl = Annotated[
+    str | None, typer.Option(help="redis://HOST:PORT/DB or unix:///PATH [default: local Redis, or GDSOLVER_REDIS_URL]")
+]
+DataDir = Annotated[
+    Path | None, typer.Option(help="The --data-dir of a running `gdsolver-pool up`, in place of --redis-url.")
+]
+
+
+@contextlib.contextmanager
+def opened(redis_url: str | None, data_dir: Path | None) -> Iterator["Store"]:
+    """Open the store that the options name; what goes wrong ends the command with one clear line."""
+    from solver_service.store import Store  # noqa: PLC0415 (needs Redis' client)
+
+    try:
+        url = redis_url_of(data_dir) if data_dir is not None else redis_url
+        settings = Settings() if url is None else Settings(redis_url=url)
+        store = Store.open(settings)
+        try:
+            yield store
+        finally:
+            store.close()
+    except ServiceError as error:
+        refuse(str(error))
+    except ValidationError as error:
+        refuse(f"setting {error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}")
+
+
+def refuse(message: str) -> NoReturn:
+    """End the command with one line that says why."""
+    typer.echo(f"gdsolver-pool: {message}", err=True)
+    raise typer.Exit(1)
