@@ -24,6 +24,8 @@ POLISHED = ("zero_one", "ramp", "outliers")
 """Objectives whose stand-in is capped: long descents reach what short ones do not."""
 LARGE = 100_000
 """Coefficients (samples times changes) from which on descents come before everything else: models are slow there."""
+SLOW = 500_000
+"""Coefficients from which on a first answer comes before anything is reduced."""
 FILTERED, FILTERED_PER_S = 100_000, 40_000
 """Coefficients of linear programs that are worth a try at once, and more of them for each second of the limit."""
 COUNTED_SETS = "counted sets"
@@ -56,6 +58,11 @@ class Improver:
     def large(self) -> bool:
         """Whether descents come first."""
         return self.coefficients >= LARGE
+
+    @property
+    def slow_to_model(self) -> bool:
+        """Whether somebody would have to wait for a first answer until reductions and rows are done."""
+        return self.coefficients >= SLOW
 
     @property
     def models_pay(self) -> bool:

@@ -62,7 +62,7 @@ def solve_final_layer(snapshot: Snapshot, spec: JobSpec, control: Control, start
     else:
         _offer_start(problem, incumbents, start)
         incumbents.tell("start")
-        if improver.large:
+        if improver.slow_to_model:
             improver.first(budget_of(spec, control))
             incumbents.tell("a first round of searches")
         job = _job(improver, *_reduced(improver))

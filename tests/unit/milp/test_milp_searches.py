@@ -12,6 +12,7 @@ from shared.snapshot import Snapshot
 from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.control import Control
 from solver_service.milp.core.problem import problem_of
+from solver_service.milp.final_layer.infeasible import contradictions
 from solver_service.milp.heuristics.descents.adam import Arms, descend
 from solver_service.milp.heuristics.descents.long_descents import Polishing
 from solver_service.milp.heuristics.descents.single_precision import SinglePrecision
@@ -325,3 +326,29 @@ def test_a_long_descent_gains_and_never_loses() -> None:
         values.append(incumbents.best.objective)
     assert values == sorted(values, reverse=True)
     assert values[-1] < values[0] - 5
+
+
+def test_a_count_that_reductions_make_small_is_bounded_before_it_is_searched() -> None:
+    """A narrow box leaves all but a few of 3,000 samples as they are: a bound at once, and a search that meets it."""
+    rng = np.random.default_rng(0)
+    centres, classes = 3 * rng.normal(size=(4, 12)), rng.integers(0, 4, 3000)
+    features = centres[classes] + rng.normal(size=(3000, 12))
+    features[:20] = (centres[0] + centres[1]) / 2 + 0.3 * rng.normal(size=(20, 12))
+    weight, bias = centres.astype(np.float32), (-(centres**2).sum(axis=1) / 2).astype(np.float32)
+    snapshot = Snapshot("classification", features.astype(np.float32), classes, weight, bias)
+    told: list[str] = []
+    spec = JobSpec(objective="zero_one", radius=0.1, limits={"time_s": 20})
+    report = solve(snapshot, spec, Control(on_text=told.append)).result.objective
+    text = "".join(told)
+    assert text.index("relaxation") < text.index("searches")
+    assert report.final == report.bound
+
+
+def test_what_the_box_proves_of_shares_is_left_out_where_there_is_no_time_for_it() -> None:
+    """A contradiction on samples is looked for unless told otherwise; one on single weights always."""
+    snapshot = blobs(1)
+    floor = [{"type": "recall_floor", "value": 1.0}]
+    spec = JobSpec(objective="zero_one", radius=1e-6, constraints=floor)
+    problem = problem_of(snapshot, spec)
+    assert contradictions(snapshot, spec, problem)
+    assert contradictions(snapshot, spec, problem, shares=False) == []
