@@ -27,8 +27,8 @@ SMALL, SMALL_SHARE, SMALL_S = 20_000, 0.7, 1.5
 TINY, TINY_S = 2_000, 0.1
 """A model of so few coefficients is branched on with success, and proven infeasible: searches that find nothing for so
 many seconds give way to it."""
-BRANCHED_S = 4.0
-"""Searches that find nothing for so long give way to branching where the model fits."""
+CONSTRAINED_S, LONG_SHARE = 20.0, 0.25
+"""Where a model fits they get no more than these seconds, or this share if it is more: then branching finds more."""
 MODELLED_PER_S = 150_000
 """A solver that branches gets nowhere with more coefficients than this for each second."""
 CONSTRAINED_ROUNDS = 5
@@ -74,8 +74,11 @@ def _improve(job: Job) -> None:
     job.improver.run(first, enough=True)
     if job.incumbents.feasible:
         share = SMALL_SHARE if small else CONSTRAINED_SHARE if _modelled(job) else 1.0
-        patience = math.inf if not _modelled(job) else BRANCHED_S if not small else TINY_S if tiny else SMALL_S
-        job.improver.run(replace(job.budget().share(share), patience=patience))
+        patience = math.inf if not small else TINY_S if tiny else SMALL_S
+        better = replace(job.budget().share(share), patience=patience)
+        if _modelled(job):
+            better = replace(better, until=min(better.until, max(CONSTRAINED_S, LONG_SHARE * job.deadline)))
+        job.improver.run(better)
 
 
 def _modelled(job: Job) -> bool:

@@ -124,7 +124,7 @@ def test_a_node_limit_is_named_as_the_end(backend, monkeypatch):
     """Both solvers stop at the limit, and the status says so."""
     monkeypatch.setattr(Improver, "run", lambda *_, **__: None)
     snapshot = _hard()
-    spec = job("zero_one", time_s=30, limits={"nodes": 1}, solver={"backend": backend})
+    spec = job("zero_one", time_s=300, limits={"nodes": 1}, solver={"backend": backend})
     solution = solve(snapshot, spec)
     assert_honest(snapshot, spec, solution)
     assert solution.result.status is SolveStatus.NODE_LIMIT
