@@ -26,16 +26,9 @@ from solver_service.worker.app import run_worker
 POISON, SLEEP, NOTHING = "poison", "sleep", "nothing"
 
 
-def acted(snapshot: Snapshot, spec: JobSpec, *arguments: Any, **options: Any) -> Solution:
-    """Do what the snapshot's note says, or solve."""
-    part = snapshot.note.get("benchmark")
-    if part is None:
-        return solve(snapshot, spec, *arguments, **options)
-    if part == POISON:
-        os.kill(os.getpid(), signal.SIGKILL)
-    if part == SLEEP:
-        time.sleep(float(snapshot.note["seconds"]))
-    result = JobResult(
+def at_once(spec: JobSpec) -> JobResult:
+    """The result of a job on which nothing was done."""
+    return JobResult(
         objective=ObjectiveReport(name=spec.objective, start=0, final=0, bound=0, gap=0),
         status=SolveStatus.OPTIMAL,
         improved=False,
@@ -46,7 +39,18 @@ def acted(snapshot: Snapshot, spec: JobSpec, *arguments: Any, **options: Any) ->
         incumbents=[],
         backend=Backend(name="stand-in", version="1"),
     )
-    return Solution(result, snapshot.weight, snapshot.bias)
+
+
+def acted(snapshot: Snapshot, spec: JobSpec, *arguments: Any, **options: Any) -> Solution:
+    """Do what the snapshot's note says, or solve."""
+    part = snapshot.note.get("benchmark")
+    if part is None:
+        return solve(snapshot, spec, *arguments, **options)
+    if part == POISON:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if part == SLEEP:
+        time.sleep(float(snapshot.note["seconds"]))
+    return Solution(at_once(spec), snapshot.weight, snapshot.bias)
 
 
 if __name__ == "__main__":

@@ -24,9 +24,10 @@ from typing import Any
 import numpy as np
 import psutil
 from own_pool import ROOT, OwnPool, own_pool, until
+from stand_in import at_once
 
 from benchmarks.service import tiny
-from shared.contracts import Backend, JobResult, JobSpec, ObjectiveReport, Sizes, SolveStatus, State, Timings
+from shared.contracts import JobSpec, State
 from solver_service import weights
 from solver_service.milp.core.moved import Moved
 from solver_service.rules import jobs
@@ -95,17 +96,7 @@ class Swarm:
         """A result, and the next job."""
         job = self.held.pop(index)
         snapshot = tiny(None)
-        result = JobResult(
-            objective=ObjectiveReport(name=job.spec.objective, start=0, final=0, bound=0, gap=0),
-            status=SolveStatus.OPTIMAL,
-            improved=False,
-            changed_weights=0,
-            timings=Timings(),
-            sizes=Sizes(),
-            nodes=0,
-            incumbents=[],
-            backend=Backend(name="simulated", version="1"),
-        )
+        result = at_once(job.spec)
         done = partial(jobs.finish, result=result, attempt=job.attempt, now=self.store.jobs.now())
         data = weights.encode(Moved(snapshot.weight, snapshot.bias), result)
         kept = self.store.jobs.update(job.id, done, result=data)
