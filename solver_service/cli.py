@@ -8,6 +8,7 @@ import socket
 import sys
 import tempfile
 import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -70,7 +71,8 @@ def up(
         threading.Thread(target=_end_with_stdin, args=(ended,), daemon=True).start()
     folder = data_dir or Path(tempfile.mkdtemp(prefix="gdsolver-data-"))
     try:
-        killed = EmbeddedPool(workers, folder, settings, gateways).run(on_ready=_say_ready, ended=ended.is_set)
+        pool = EmbeddedPool(workers, folder, settings, gateways)
+        killed = pool.run(on_ready=partial(_say_ready, folder), ended=ended.is_set)
     except (ServiceError, OSError) as error:
         _exit(str(error), code=1)
     finally:
@@ -200,7 +202,8 @@ def _end_with_stdin(ended: threading.Event) -> None:
     ended.set()
 
 
-def _say_ready(url: str) -> None:
+def _say_ready(folder: Path, url: str) -> None:
+    typer.echo(f"gdsolver-pool: `gdsolver-pool status --data-dir {folder}` shows what it does", err=True)
     typer.echo(f"gdsolver-pool ready: {url}")
     sys.stdout.flush()
 

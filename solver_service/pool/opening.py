@@ -1,6 +1,7 @@
 """What the commands that ask a pool's Redis directly have in common: how it is named, opened, and how they refuse."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -23,11 +24,15 @@ DataDir = Annotated[
 ]
 
 
+UNNAMED = "name the pool's Redis with --redis-url, or with --data-dir the folder that `gdsolver-pool up` told of"
+
+
 @contextlib.contextmanager
 def opened(redis_url: str | None, data_dir: Path | None) -> Iterator["Store"]:
     """Open the store that the options name; what goes wrong ends the command with one clear line."""
     from solver_service.store import Store  # noqa: PLC0415 (needs Redis' client)
 
+    url = redis_url
     try:
         url = redis_url_of(data_dir) if data_dir is not None else redis_url
         settings = Settings() if url is None else Settings(redis_url=url)
@@ -37,7 +42,8 @@ def opened(redis_url: str | None, data_dir: Path | None) -> Iterator["Store"]:
         finally:
             store.close()
     except ServiceError as error:
-        refuse(str(error))
+        named = url is not None or "GDSOLVER_REDIS_URL" in os.environ
+        refuse(str(error) if named else f"{error}; {UNNAMED}")
     except ValidationError as error:
         refuse(f"setting {error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}")
 

@@ -97,7 +97,7 @@ class FakePool(httpx.BaseTransport):
             case "POST", ["v1", "batches"]:
                 return self._submit_batch(request)
             case "GET", ["v1", "jobs"]:
-                return httpx.Response(200, json={"jobs": [self._record(job) for job in self._jobs]})
+                return httpx.Response(200, json={"jobs": [self._record(job) for job in reversed(self._jobs)]})
             case "GET", ["v1", "workers"]:
                 return httpx.Response(200, json={"workers": [], "new_field": 1})
             case "GET", ["v1", "stats"]:

@@ -92,8 +92,7 @@ def test_every_command_s_help_has_an_example(command: str) -> None:
         (["train", "digits", "--method", "adam", "--drop", "x"], "TASK: digits is no table"),
         (["explain", "nowhere:f"], "MODULE:FACTORY: there is no module 'nowhere'"),
         (["submit", "missing.safetensors", *GATEWAY], "missing.safetensors: cannot be read"),
-        (["jobs"], "--gateway: name the address of the pool that has the job"),
-        (["watch", "job-9", *GATEWAY], "ID: none of the newest 0 jobs begins with 'job-9'; `gdsolver jobs` lists them"),
+        (["watch", "job-9", *GATEWAY], "ID: none of the newest 0 jobs begins or ends with 'job-9'"),
         (["cancel", "01a20ac72ceb75967d3b0c8e21f4d9aa", *GATEWAY], "no such thing"),
         (["train", "digits", "--method", "adam", "--resume"], "--resume: name the folder of the run"),
     ],
@@ -207,7 +206,16 @@ def test_the_first_characters_of_an_id_will_do(pool: FakePool, snapshot_file: Pa
     assert pool.cancelled == ["job-2"]
     code, said = call("watch", "job", *GATEWAY)
     assert code == 2
-    assert "ID: 2 jobs begin with 'job': job-1, job-2; give more of it" in said
+    assert "ID: 2 jobs begin or end with 'job': job-2, job-1; give more of it, or the end" in said
+
+
+def test_the_end_of_an_id_will_do_and_last_is_the_newest(pool: FakePool, snapshot_file: Path) -> None:
+    """Ids of one hour begin alike; what tells them apart is their end."""
+    for run in ("a", "b"):
+        call("submit", snapshot_file, "--run", run, *GATEWAY)
+    call("cancel", "b-1", *GATEWAY)
+    call("cancel", "last", *GATEWAY)
+    assert pool.cancelled == ["job-1", "job-2"]
 
 
 def test_the_version_is_told() -> None:

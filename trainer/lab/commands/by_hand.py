@@ -12,6 +12,7 @@ from shared.snapshot import Snapshot
 from trainer.errors import ResultUnavailableError, TaskError
 from trainer.pool.client import SolverClient
 
+LAST = "last"
 ID_DIGITS = 32
 SOLVER = "solver"
 """The source of `log` events that carry the solver's own log."""
@@ -75,20 +76,27 @@ def follow(
 
 
 def whole_id(client: SolverClient, given: str) -> str:
-    """A job's id from its first characters, looked up among the newest jobs; TaskError unless exactly one fits."""
+    """A job's id from its first or last characters, or `last`, among the newest jobs; TaskError unless one fits.
+
+    Ids of one hour begin alike, and end differently.
+    """
     wanted = given.strip().lower()
     if len(wanted) == ID_DIGITS and set(wanted) <= set(string.hexdigits):
         return wanted  # also of a job that is too old for the list
     listed = [job.id for job in client.jobs(limit=MOST_LISTED)]
-    found = [job for job in listed if wanted and job.startswith(wanted)]
+    if wanted == LAST and listed:
+        return listed[0]
+    found = [job for job in listed if wanted and (job.startswith(wanted) or job.endswith(wanted))]
     if len(found) == 1:
         return found[0]
     if found:
         some = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
-        raise TaskError(f"{len(found)} jobs begin with {given!r}: {some}; give more of it", field="ID")
-    raise TaskError(
-        f"none of the newest {len(listed)} jobs begins with {given!r}; `gdsolver jobs` lists them", field="ID"
-    )
+        words = f"{len(found)} jobs begin or end with {given!r}: {some}; give more of it, or the end"
+        raise TaskError(words, field="ID")
+            f"{len(found)} jobs begin or end with {given!r}: {some}; give more of it, or the end", field="ID"
+        )
+    nothing = f"none of the newest {len(listed)} jobs begins or ends with {given!r}; `gdsolver jobs` lists them"
+    raise TaskError(nothing, field="ID")
 
 
 def _told(event: JobEvent) -> str:

@@ -101,7 +101,7 @@ def watch(
 
     \b
     Example:
-      gdsolver watch 01a20ac7 --log --result better.safetensors --gateway http://gateway:8000
+      gdsolver watch last --log --result better.safetensors --gateway http://gateway:8000
     """
     with clear_words(), existing_pool(gateway, api_key) as client:
         _check_folder_of(result)
@@ -120,7 +120,7 @@ def cancel(
 
     \b
     Example:
-      gdsolver cancel 01a20ac7 --gateway http://gateway:8000
+      gdsolver cancel last --gateway http://gateway:8000
     """
     with clear_words(), existing_pool(gateway, api_key) as client:
         whole = whole_id(client, job_id)

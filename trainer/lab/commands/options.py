@@ -35,7 +35,7 @@ TaskName = Annotated[
         "polynomial, formula, csv:FILE or uci:NAME.",
     ),
 ]
-JobId = Annotated[str, typer.Argument(metavar="ID", help="A job's id, or the first characters of it.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="A job's id, the first or last characters of it, or `last`.")]
 Gateway = Annotated[
     str | None,
     typer.Option("--gateway", envvar="GDSOLVER_GATEWAY", help="The pool's address, like http://gateway:8000."),

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from shared.errors import ContractError
 from trainer.errors import PoolRefusedError, PoolUnavailableError, TaskError, TrainerError
-from trainer.pool.client import SolverClient
+from trainer.pool.client import DEFAULT_URL, SolverClient
 from trainer.pool.embedded import embedded_pool
 
 # A pipe or file has no width of its own: wide enough for the table.
@@ -69,10 +69,8 @@ def pool_client(
 
 @contextlib.contextmanager
 def existing_pool(gateway: str | None, api_key: str | None) -> Iterator[SolverClient]:
-    """A client of a pool that is there already; TaskError if none is named."""
-    if not gateway:
-        raise TaskError("name the address of the pool that has the job, like http://gateway:8000", field="--gateway")
-    with pool_client(gateway, api_key, local=False, workers=1, folder=Path(), needed=True) as client:
+    """A client of a pool that is there already: the one that is named, or this machine's."""
+    with pool_client(gateway or DEFAULT_URL, api_key, local=False, workers=1, folder=Path(), needed=True) as client:
         assert client is not None
         yield client
 
