@@ -93,8 +93,6 @@ def whole_id(client: SolverClient, given: str) -> str:
         some = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
         words = f"{len(found)} jobs begin or end with {given!r}: {some}; give more of it, or the end"
         raise TaskError(words, field="ID")
-            f"{len(found)} jobs begin or end with {given!r}: {some}; give more of it, or the end", field="ID"
-        )
     nothing = f"none of the newest {len(listed)} jobs begins or ends with {given!r}; `gdsolver jobs` lists them"
     raise TaskError(nothing, field="ID")
 
