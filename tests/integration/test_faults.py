@@ -88,7 +88,7 @@ def test_an_idle_child_that_hangs_is_replaced(pool: OwnPool) -> None:
 
 
 def test_a_result_that_overflows_is_its_jobs_own_trouble(pool: OwnPool) -> None:
-    """Finite inputs whose objective overflows: the record stays readable, and everything else goes on."""
+    """What overflows is refused, and what just does not adds up to more: records stay readable, all else goes on."""
     tensors = {
         "inputs": [[1000.0], [-1000.0]],
         "targets": [0, 1],
@@ -98,6 +98,9 @@ def test_a_result_that_overflows_is_its_jobs_own_trouble(pool: OwnPool) -> None:
     with httpx.Client(base_url=pool.url, timeout=30) as http:
         inline = {"task": "classification", "tensors": tensors}
         spec = {"objective": "hinge", "margin": 1e-290, "radius": 3, "snapshot": inline, "limits": {"time_s": 1}}
+        refused = http.post("/v1/jobs", json=spec)
+        assert refused.status_code == 422, refused.text
+        spec["margin"] = 2.5e-267  # a value that float64 just holds
         for _ in range(2):  # what both gained together is more than a float64 holds
             job = http.post("/v1/jobs", json=spec).json()["id"]
             record = http.get(f"/v1/jobs/{job}", params={"wait": 30}).json()

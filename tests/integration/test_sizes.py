@@ -136,5 +136,5 @@ def test_what_runs_in_containers_is_confined() -> None:
         part = re.split(r"\n  \w[\w-]*:\n", text.partition(f"\n  {name}:\n")[2])[0]
         assert "<<: *confined" in part
         assert "mem_limit:" in part
-    assert "--requirepass" in text
-    assert "--maxmemory\n" in text
+    assert "requirepass $$REDISCLI_AUTH" in text
+    assert '--maxmemory "$$MAXMEMORY"' in text
