@@ -28,6 +28,7 @@ from trainer.explain import Explanation, explain
 from trainer.journal import Journal, OnEvent
 from trainer.pool.background import BackgroundWorker
 from trainer.pool.client import SolverClient
+from trainer.pool.constraints import read_constraints
 from trainer.pool.in_flight import Ticket
 from trainer.pool.job_template import FREE, JobTemplate
 from trainer.pool.line import Line
@@ -144,6 +145,8 @@ class Tunneller:
             raise ValueError("mode is missing; use 'min' if lower scores are better, 'max' if higher ones are")
         if isinstance(client, str) and client != LOCAL:
             raise ValueError(f"client is {client!r}; use SolverClient({client!r}), or {LOCAL!r} for a pool of its own")
+        if not callable(validate):
+            raise ValueError(f"validate is {validate!r:.80}; use a function without arguments that scores the model")
         if capture_s is not None and not capture_s > 0:
             raise ValueError(f"capture_s is {capture_s}; use more than 0 seconds, or None for 1 % of the time")
         self._monitor, self._sync, self._capture_s = monitor, sync, capture_s
@@ -166,7 +169,7 @@ class Tunneller:
                 class_weight=None if class_weight is None else tuple(float(weight) for weight in class_weight),
             ),
             objective=Objective(objective) if isinstance(objective, str) else objective,
-            constraints=tuple(Constraint.model_validate(constraint) for constraint in constraints),
+            constraints=read_constraints(constraints),
             tail_radius=tail_radius,
             whole=radius is None and tail_radius is None,
             time_s=time_s,

@@ -70,7 +70,7 @@ class Inspector:
         count = view.samples(self.template.plan.samples)
         return (
             f"tunnels {view.turn!r} ({captured.snapshot.task}, {goal.name}): up to {count:,} samples a job "
-            f"({captured.sample_bytes * count / 1e6:.2g} MB), answers after about {self.template.time_s:g} s"
+            f"({captured.sample_bytes * count / 1e6:.2g} MB), answers after at most {self.template.time_s:g} s"
         )
 
     def inspect(self, layers: Sequence[str], stall: int, *, budget_s: float, last: bool) -> Found:
