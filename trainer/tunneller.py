@@ -45,6 +45,7 @@ from trainer.stalls.inspection import DRY_ROWS, Found, Inspector
 from trainer.stalls.layers import AUTO, candidates, names_of
 from trainer.stalls.radius import AdaptiveRadius
 from trainer.stalls.turns import Turns
+from trainer.story import InForce
 from trainer.watching import Watched
 
 CAPTURE_SHARE = 0.01
@@ -179,7 +180,7 @@ class Tunneller:
         )
         self._stalls, self._closed, self._checked, self._resting = 0, False, False, False
         self._lost: Sequence[Ticket] = ()
-        self._first_after = first_after
+        self._first_after, self._last_radius = first_after, radius
         self._reservoir = reservoir_of(data, split, keep=keep, keep_mb=keep_mb, seed=seed)
         self._journal = Journal(self._optimizer, on_event)
         self._line = Line(time_s, adaptive=not sync)  # with `sync` nothing may depend on the clock
@@ -364,7 +365,8 @@ class Tunneller:
 
     def summary(self) -> Summary:
         """The figures so far."""
-        figures = self._journal.summary(self._validator.seconds, self._validator.calls)
+        settings = InForce(self._auto, self._last_radius, self._template.time_s)
+        figures = self._journal.summary(self._validator.seconds, self._validator.calls, settings)
         return dataclasses.replace(figures, line=self._line.told())
 
     def explain(self) -> Explanation:
@@ -431,6 +433,7 @@ class Tunneller:
             return
         self._journal.add("stall", self._stalls, seconds=found.seconds, detail=f"{found.samples} samples")
         radius = self._radius.value(found.view.name, found.captured.weight_size)
+        self._last_radius = None if found.view.whole else radius
         step, gd_step = self._journal.step, self._journal.gd_step
         self._worker.launch(self._stall(found, self._stalls, step, gd_step, radius, last=last, left_s=left_s))
 

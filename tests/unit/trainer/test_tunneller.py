@@ -389,6 +389,7 @@ def test_a_model_explains_itself() -> None:
     assert [layer.why is None for layer in told.layers] == [False, True]
     assert "trainable" in str(told) or "requires_grad" in str(told)
     assert "tunnels '4' (classification, ramp)" in tunneller.plan
+    assert "radius 100, answers after at most 10 s" in tunneller.plan
     tunneller.close()
 
 
