@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from shared.objectives import Objective
     from shared.result import Candidate
     from trainer.errors import (
         CaptureError,
@@ -29,6 +30,7 @@ __all__ = [
     "CaptureError",
     "DataError",
     "Event",
+    "Objective",
     "PoolRefusedError",
     "PoolUnavailableError",
     "ResultUnavailableError",
@@ -41,12 +43,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Candidate": "pool.client",
-    "SolverClient": "pool.client",
-    **dict.fromkeys(("Event", "Summary"), "events"),
-    **dict.fromkeys([name for name in __all__ if name.endswith("Error")], "errors"),
-    "StallDetector": "stalls.detector",
-    "Tunneller": "tunneller",
+    "Candidate": "shared.result",
+    "Objective": "shared.objectives",
+    "SolverClient": "trainer.pool.client",
+    **dict.fromkeys(("Event", "Summary"), "trainer.events"),
+    **dict.fromkeys([name for name in __all__ if name.endswith("Error")], "trainer.errors"),
+    "StallDetector": "trainer.stalls.detector",
+    "Tunneller": "trainer.tunneller",
 }
 
 
@@ -54,7 +57,7 @@ def __getattr__(name: str) -> Any:
     """Load a public name when it is first asked for, so that the client alone does not load torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'trainer' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"trainer.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def _check_shared(home: Path) -> None:

@@ -74,4 +74,4 @@ class Summary:
             f"trials {self.trial_s:.3g} s",
             *([self.line] if self.line else []),
         ]
-        return "\n".join([*lines, *([f"try: {self.advice}"] if self.advice else [])])
+        return "\n".join([*lines, *([f"hint: {self.advice}"] if self.advice else [])])

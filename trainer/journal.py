@@ -72,8 +72,8 @@ class Journal:
         with self._lock:
             return tuple(self._events)
 
-    def summary(self, validate_s: float, validations: int) -> Summary:
-        """The figures so far."""
+    def summary(self, validate_s: float, validations: int, settings: story.InForce | None = None) -> Summary:
+        """The figures so far; `settings` are those that the advice is about."""
         events = self.events
         kinds = [event.kind for event in events]
         return Summary(
@@ -94,7 +94,7 @@ class Journal:
             observe_s=self.observe_s,
             gained=story.gained(events),
             declined=story.declined(events),
-            advice=story.advice(events, pool_lost=self.pool_lost),
+            advice=story.advice(events, pool_lost=self.pool_lost, settings=settings),
         )
 
     def close(self) -> None:

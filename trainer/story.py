@@ -2,7 +2,9 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from shared.objectives import REGRESSION
 from trainer.events import Event
 
 NOTHING_BETTER = "the solver found nothing better in the box"
@@ -10,6 +12,26 @@ MOVED_ON = "the model has moved on: none is better on the kept samples"
 NO_GAIN = "no gain on validation"
 ANOTHER = "another answer to the same stall did better on the kept samples"
 UNLIKE = "the live model does not do what the job promised"
+STILL_OUT = "cancelled at close, still out"
+FITTED, FITTED_NUMBERS = 1e-3, 1e-6
+"""An objective at the start that leaves nothing to be had; that of numbers is in the targets' units."""
+
+
+@dataclass(frozen=True)
+class InForce:
+    """The settings that hints speak of: what is set already need not be advised.
+
+    `auto` says that the policy chooses the layer, `radius` is the last stall's (weight units; None: there was none),
+    `time_s` a job's budget.
+    """
+
+    auto: bool = False
+    radius: float | None = None
+    time_s: float | None = None
+
+    def scaled_radius(self, factor: float) -> str:
+        """A radius to try, in words."""
+        return "`radius`" if self.radius is None else f"radius={factor * self.radius:.2g}"
 
 
 def declined(events: Sequence[Event]) -> dict[str, int]:
@@ -26,9 +48,9 @@ def gained(events: Sequence[Event]) -> float:
     )
 
 
-def advice(events: Sequence[Event], *, pool_lost: bool) -> str:  # noqa: PLR0911
+def advice(events: Sequence[Event], *, pool_lost: bool, settings: InForce | None = None) -> str:  # noqa: PLR0911
     """One sentence on what to try; empty where answers help."""
-    kinds = Counter(event.kind for event in events)
+    kinds, settings = Counter(event.kind for event in events), settings or InForce()
     if kinds["adopted"]:
         return ""
     if pool_lost:
@@ -38,14 +60,34 @@ def advice(events: Sequence[Event], *, pool_lost: bool) -> str:  # noqa: PLR0911
     if not kinds["answered"]:
         last = next((event.detail for event in reversed(events) if event.kind == "failed"), None)
         return last or "no answer came in time: give jobs less `time_s`, or the pool more workers"
-    commonest = next(iter(declined(events)), "")
+    commonest = next((reason for reason in declined(events) if reason != STILL_OUT), "")
     if commonest == NOTHING_BETTER:
-        return "widen the box (`radius`), give jobs more `time_s`, or let the policy choose: layer='auto'"
+        return _wider(events, settings)
     if commonest == NO_GAIN:
-        return "answers fit the samples but not validation: more `samples`, a smaller `radius`, or another `objective`"
+        smaller = f"a smaller box ({settings.scaled_radius(0.5)})"
+        return f"answers fit the samples but not validation: more `samples`, {smaller}, or another `objective`"
     if commonest == MOVED_ON:
         return "answers come late for this loop: less `time_s`, or close(polish=True) at the end"
     return ""
+
+
+def _wider(events: Sequence[Event], settings: InForce) -> str:
+    """What to try where solvers found nothing better, by what they said of it."""
+    answers = [event for event in events if event.kind == "answered"]
+    if all(_fitted(event) for event in answers):
+        others = "" if settings.auto else "; layer='auto' looks at the other layers"
+        return f"the layer already fits its samples: nothing to be had here{others}"
+    hints = [f"widen the box ({settings.scaled_radius(2.0)})"]
+    if not all("optimal" in (event.detail or "") for event in answers):  # what is proved needs no more time
+        hints.append("give jobs more time" + (f" (time_s={2 * settings.time_s:g})" if settings.time_s else ""))
+    if not settings.auto:
+        hints.append("let the policy choose the layer (layer='auto')")
+    return ", or ".join(hints)
+
+
+def _fitted(answered: Event) -> bool:
+    name = (answered.detail or "").split(",")[0]
+    return answered.before is not None and answered.before <= (FITTED_NUMBERS if name in REGRESSION else FITTED)
 
 
 def _reason(event: Event) -> str | None:
@@ -55,5 +97,7 @@ def _reason(event: Event) -> str | None:
         case "refused":
             return UNLIKE
         case "failed":
-            return (event.detail or "failed").split(":")[0]
+            return (event.detail or "failed").split(": ")[0]  # what follows may differ; a URL's colon has no space
+        case "cancelled":
+            return STILL_OUT
     return None

@@ -28,6 +28,7 @@ from trainer.explain import Explanation, explain
 from trainer.journal import Journal, OnEvent
 from trainer.pool.background import BackgroundWorker
 from trainer.pool.client import SolverClient
+from trainer.pool.constraints import read_constraints
 from trainer.pool.in_flight import Ticket
 from trainer.pool.job_template import FREE, JobTemplate
 from trainer.pool.line import Line
@@ -44,6 +45,7 @@ from trainer.stalls.inspection import DRY_ROWS, Found, Inspector
 from trainer.stalls.layers import AUTO, candidates, names_of
 from trainer.stalls.radius import AdaptiveRadius
 from trainer.stalls.turns import Turns
+from trainer.story import InForce
 from trainer.watching import Watched
 
 CAPTURE_SHARE = 0.01
@@ -144,6 +146,8 @@ class Tunneller:
             raise ValueError("mode is missing; use 'min' if lower scores are better, 'max' if higher ones are")
         if isinstance(client, str) and client != LOCAL:
             raise ValueError(f"client is {client!r}; use SolverClient({client!r}), or {LOCAL!r} for a pool of its own")
+        if not callable(validate):
+            raise ValueError(f"validate is {validate!r:.80}; use a function without arguments that scores the model")
         if capture_s is not None and not capture_s > 0:
             raise ValueError(f"capture_s is {capture_s}; use more than 0 seconds, or None for 1 % of the time")
         self._monitor, self._sync, self._capture_s = monitor, sync, capture_s
@@ -166,7 +170,7 @@ class Tunneller:
                 class_weight=None if class_weight is None else tuple(float(weight) for weight in class_weight),
             ),
             objective=Objective(objective) if isinstance(objective, str) else objective,
-            constraints=tuple(Constraint.model_validate(constraint) for constraint in constraints),
+            constraints=read_constraints(constraints),
             tail_radius=tail_radius,
             whole=radius is None and tail_radius is None,
             time_s=time_s,
@@ -176,7 +180,7 @@ class Tunneller:
         )
         self._stalls, self._closed, self._checked, self._resting = 0, False, False, False
         self._lost: Sequence[Ticket] = ()
-        self._first_after = first_after
+        self._first_after, self._last_radius = first_after, radius
         self._reservoir = reservoir_of(data, split, keep=keep, keep_mb=keep_mb, seed=seed)
         self._journal = Journal(self._optimizer, on_event)
         self._line = Line(time_s, adaptive=not sync)  # with `sync` nothing may depend on the clock
@@ -361,7 +365,8 @@ class Tunneller:
 
     def summary(self) -> Summary:
         """The figures so far."""
-        figures = self._journal.summary(self._validator.seconds, self._validator.calls)
+        settings = InForce(self._auto, self._last_radius, self._template.time_s)
+        figures = self._journal.summary(self._validator.seconds, self._validator.calls, settings)
         return dataclasses.replace(figures, line=self._line.told())
 
     def explain(self) -> Explanation:
@@ -428,6 +433,7 @@ class Tunneller:
             return
         self._journal.add("stall", self._stalls, seconds=found.seconds, detail=f"{found.samples} samples")
         radius = self._radius.value(found.view.name, found.captured.weight_size)
+        self._last_radius = None if found.view.whole else radius
         step, gd_step = self._journal.step, self._journal.gd_step
         self._worker.launch(self._stall(found, self._stalls, step, gd_step, radius, last=last, left_s=left_s))
 

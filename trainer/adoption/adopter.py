@@ -96,9 +96,10 @@ class Adopter:
         feedback = Feedback.model_validate({"accepted": decision.accepted, "metric": self.monitor, **finite})
         self.worker.report(Verdict(answer.job, feedback))
         told = decision.way if detail is None else detail
-        logger.info("stall %d: answer %s, %s -> %s (%s)", stall.number, kind, decision.before, decision.after, told)
         if decision.after is None:
+            logger.info("stall %d: answer %s (%s)", stall.number, kind, told)
             return
+        logger.info("stall %d: answer %s, %s -> %s (%s)", stall.number, kind, decision.before, decision.after, told)
         self._deaf = self._deaf + 1 if decision.deaf else 0
         if self._deaf == DEAF:
             logger.warning(

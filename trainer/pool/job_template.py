@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from shared.constraints import ON_WEIGHTS
 from shared.contracts import Constraint, JobSpec, Limits, SolverOptions
 from shared.objectives import OF_TASK, Objective, ObjectiveName
-from shared.snapshot import Snapshot
+from shared.snapshot import TASKS, Snapshot
 from trainer.snapshots.capture import Parcel, Plan
 
 FREE = "free"
@@ -44,6 +44,8 @@ class JobTemplate:
             raise ValueError(f"tail_radius is {self.tail_radius}; use 0 or more, in weight units")
         if self.plan.samples < 1:
             raise ValueError(f"samples is {self.plan.samples}; use 1 or more")
+        if self.plan.task is not None and self.plan.task not in TASKS:
+            raise ValueError(f"task is {self.plan.task!r}; use one of {', '.join(TASKS)}, or None: by the targets")
         if self.objective is not None:
             self._check_objective(self.objective)
 

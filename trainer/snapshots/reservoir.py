@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainer.errors import DataError
 from trainer.snapshots.batches import Batch, Split, read_batch, take_apart
 from trainer.snapshots.rows import Cluster, Rows
 
@@ -142,11 +143,15 @@ class Reservoir:
         keep_mb: float = 256.0,
         seed: int = 0,
     ) -> "Reservoir":
-        """A sample of data that is in memory as a whole."""
+        """A sample of data that is in memory as a whole; DataError where its parts are not equally long."""
+        args = inputs if isinstance(inputs, tuple) else (inputs,)
+        names = ["inputs" if len(args) == 1 else f"inputs[{index}]" for index in range(len(args))]
+        for name, part in (*zip(names, args, strict=True), *([] if weights is None else [("weights", weights)])):
+            if len(part) != len(targets):
+                raise DataError(f"data has {len(part):,} {name} and {len(targets):,} targets; give one for each sample")
         made = cls(keep=keep, keep_mb=keep_mb, seed=seed)
         made.begin()
         chosen = torch.from_numpy(np.sort(made._generator.permutation(len(targets))[:keep]))
-        args = inputs if isinstance(inputs, tuple) else (inputs,)
         parts = [part[chosen.to(part.device)] for part in (*args, targets, *([] if weights is None else [weights]))]
         made.observe((tuple(parts[: len(args)]), *parts[len(args) :]))
         made.seen, made._largest = len(targets), DEFAULT_BATCH

@@ -68,9 +68,10 @@ class Inspector:
         goal.check(captured.snapshot)
         check_constraints(self.template.constraints, captured.snapshot)
         count = view.samples(self.template.plan.samples)
+        radius = "" if view.whole else f", radius {self.radius.value(view.name, captured.weight_size):.3g}"
         return (
             f"tunnels {view.turn!r} ({captured.snapshot.task}, {goal.name}): up to {count:,} samples a job "
-            f"({captured.sample_bytes * count / 1e6:.2g} MB), answers after about {self.template.time_s:g} s"
+            f"({captured.sample_bytes * count / 1e6:.2g} MB){radius}, answers after at most {self.template.time_s:g} s"
         )
 
     def inspect(self, layers: Sequence[str], stall: int, *, budget_s: float, last: bool) -> Found:

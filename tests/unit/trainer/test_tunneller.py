@@ -184,8 +184,9 @@ def test_a_gain_below_min_delta_is_not_adopted() -> None:
     tunneller.close()
 
 
-def test_answers_that_improve_nothing_are_not_even_tried() -> None:
-    """When the solver found nothing better in the box, validation is spared."""
+def test_answers_that_improve_nothing_are_not_even_tried(caplog: pytest.LogCaptureFixture) -> None:
+    """When the solver found nothing better in the box, validation is spared, and no scores are told."""
+    caplog.set_level(logging.INFO, logger="gdsolver")
     run, pool = Run.start(), FakePool(unchanged)
     pool.improved = False
     calls: list[int] = []
@@ -195,6 +196,8 @@ def test_answers_that_improve_nothing_are_not_even_tried() -> None:
     tunneller.close()
     assert tunneller.summary().answers > 0
     assert calls == [1], "the one of the first step alone"
+    assert "answer rejected (the solver found nothing better in the box)" in caplog.text
+    assert "None" not in caplog.text
 
 
 def test_step_returns_while_the_pool_holds_the_request() -> None:
@@ -386,6 +389,7 @@ def test_a_model_explains_itself() -> None:
     assert [layer.why is None for layer in told.layers] == [False, True]
     assert "trainable" in str(told) or "requires_grad" in str(told)
     assert "tunnels '4' (classification, ramp)" in tunneller.plan
+    assert "radius 100, answers after at most 10 s" in tunneller.plan
     tunneller.close()
 
 
@@ -502,6 +506,37 @@ def test_a_setting_that_makes_no_sense_is_named(setting: str, value: float) -> N
     """It is a ValueError at once, with the cure, instead of a job that is refused at the first stall."""
     with pytest.raises(ValueError, match=f"{setting} is .*; use"):
         on_its_own(two_layers(), FakePool(), **{setting: value})
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"validate": None}, "validate is None; use a function"),
+        ({"task": "clasification"}, "task is 'clasification'; use one of classification, regression"),
+        ({"task": "clasification", "objective": "ramp"}, "task is 'clasification'"),
+        ({"constraints": ["acuracy >= 0.9"]}, r"constraints\[0\] is 'acuracy >= 0.9'; .* belong in `require`"),
+        (
+            {"constraints": [{"type": "min_acuracy"}]},
+            r"constraints\[0\] has type 'min_acuracy'; use one of min_accuracy",
+        ),
+        ({"constraints": [{"type": "grid", "value": "x"}]}, r"constraints\[0\] does not fit \(value: .*; use a dict"),
+        ({"constraints": "worst >= 0.9"}, "use a list of dicts"),
+    ],
+)
+def test_a_slip_is_told_in_the_words_of_the_call(settings: dict[str, Any], told: str) -> None:
+    """It is a ValueError of one line, before anything is trained."""
+    with pytest.raises(ValueError, match=told) as caught:
+        Run.start().tunneller(FakePool(), **settings)
+    assert "pydantic" not in str(caught.value)
+
+
+def test_data_of_unequal_lengths_is_told_with_both() -> None:
+    """At construction, not as an IndexError from within."""
+    inputs, targets = data()
+    with pytest.raises(DataError, match="10 inputs and 120 targets"):
+        Run.start().tunneller(FakePool(), data=(inputs[:10], targets))
+    with pytest.raises(DataError, match="3 weights and 120 targets"):
+        Run.start().tunneller(FakePool(), data=(inputs, targets, torch.ones(3)))
 
 
 def test_close_cancels_what_is_out() -> None:
