@@ -266,7 +266,9 @@ def test_a_batch_is_its_owners_alone(redis_url: str) -> None:
 
 def test_the_curl_example_runs(pool: RunningPool) -> None:
     """What docs/pool/index.md says, with only the address changed: two jobs of one snapshot."""
-    (shown,) = re.findall(r"```sh\n(curl -F batch=.*?)```", (ROOT / "docs" / "pool" / "index.md").read_text(), re.DOTALL)
+    (shown,) = re.findall(
+        r"```sh\n(curl -F batch=.*?)```", (ROOT / "docs" / "pool" / "index.md").read_text(), re.DOTALL
+    )
     command = shown.replace("http://127.0.0.1:8000", pool.url)
     done = subprocess.run(command, shell=True, check=True, capture_output=True, cwd=ROOT)
     batch = BatchStatus.model_validate_json(done.stdout)
