@@ -13,6 +13,8 @@ NO_GAIN = "no gain on validation"
 ANOTHER = "another answer to the same stall did better on the kept samples"
 UNLIKE = "the live model does not do what the job promised"
 STILL_OUT = "cancelled at close, still out"
+NOT_JUDGED = "answered, but not judged any more"
+VERDICTS = ("adopted", "rejected", "refused")
 FITTED, FITTED_NUMBERS = 1e-3, 1e-6
 """An objective at the start that leaves nothing to be had; that of numbers is in the targets' units."""
 
@@ -37,6 +39,9 @@ class InForce:
 def declined(events: Sequence[Event]) -> dict[str, int]:
     """How many answers and jobs came to nothing, by reason, the commonest first."""
     reasons = Counter(reason for event in events if (reason := _reason(event)) is not None)
+    judged = {event.job for event in events if event.kind in VERDICTS}
+    if late := sum(event.kind == "answered" and event.job not in judged for event in events):
+        reasons[NOT_JUDGED] = late
     return dict(reasons.most_common())
 
 
@@ -60,7 +65,7 @@ def advice(events: Sequence[Event], *, pool_lost: bool, settings: InForce | None
     if not kinds["answered"]:
         last = next((event.detail for event in reversed(events) if event.kind == "failed"), None)
         return last or "no answer came in time: give jobs less `time_s`, or the pool more workers"
-    commonest = next((reason for reason in declined(events) if reason != STILL_OUT), "")
+    commonest = next((reason for reason in declined(events) if reason not in (STILL_OUT, NOT_JUDGED)), "")
     if commonest == NOTHING_BETTER:
         return _wider(events, settings)
     if commonest == NO_GAIN:
@@ -73,7 +78,8 @@ def advice(events: Sequence[Event], *, pool_lost: bool, settings: InForce | None
 
 def _wider(events: Sequence[Event], settings: InForce) -> str:
     """What to try where solvers found nothing better, by what they said of it."""
-    answers = [event for event in events if event.kind == "answered"]
+    vain = {event.job for event in events if event.detail == NOTHING_BETTER}
+    answers = [event for event in events if event.kind == "answered" and event.job in vain]
     if all(_fitted(event) for event in answers):
         others = "" if settings.auto else "; layer='auto' looks at the other layers"
         return f"the layer already fits its samples: nothing to be had here{others}"

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from trainer.events import Event, Kind
-from trainer.story import NO_GAIN, NOTHING_BETTER, STILL_OUT, InForce, advice, declined
+from trainer.story import NO_GAIN, NOT_JUDGED, NOTHING_BETTER, STILL_OUT, InForce, advice, declined
 
 
 def event(kind: Kind, **details: Any) -> Event:
@@ -25,8 +25,8 @@ def test_an_address_is_told_whole() -> None:
 
 def test_a_job_that_was_still_out_is_told() -> None:
     """Jobs and answers add up; the hint is about those that came."""
-    events = [*nothing_found(5.0), event("cancelled"), event("cancelled")]
-    assert declined(events) == {STILL_OUT: 2, NOTHING_BETTER: 1}
+    events = [*nothing_found(5.0), event("cancelled"), event("cancelled"), event("answered", job="late")]
+    assert declined(events) == {STILL_OUT: 2, NOTHING_BETTER: 1, NOT_JUDGED: 1}
     assert "widen the box" in advice(events, pool_lost=False)
 
 
