@@ -37,5 +37,5 @@ for _ in range(40):
         optimizer.step()
     tunnel.step(error())
 print(f"test MSE after training: {error(test):.2e}")
-print(tunnel.close(polish=True, timeout=12.0))
+print(tunnel.close(polish=True, timeout=25.0))
 print(f"test MSE after the last tunnel: {error(test):.2e}")
