@@ -34,12 +34,6 @@ def gateway(redis_url: str) -> Iterator[Gateway]:
     made.store.close()
 
 
-@pytest.fixture
-def client(gateway: Gateway) -> Iterator[TestClient]:
-    with gateway.client() as opened:
-        yield opened
-
-
 def specs(*radii: float, **more: Any) -> list[dict[str, Any]]:
     return [{"objective": "ramp", "radius": radius, **more} for radius in radii]
 

@@ -2,34 +2,18 @@
 
 import threading
 import time
-from collections.abc import Iterator
 from functools import partial
 
-import pytest
 from starlette.testclient import TestClient
 
 from shared.contracts import Progress
 from solver_service.rules import jobs
-from solver_service.settings import Settings
 from solver_service.store import keys
 from tests.conftest import wait_for
 from tests.integration.test_gateway import Gateway, assert_problem, finish, post, upload
 from trainer.pool.client import read_events
 
 PROGRESS = Progress(t_s=1, objective=2, bound=1, gap=0.5, nodes=3)
-
-
-@pytest.fixture
-def gateway(redis_url: str) -> Iterator[Gateway]:
-    made = Gateway(Settings(redis_url=redis_url))
-    yield made
-    made.store.close()
-
-
-@pytest.fixture
-def client(gateway: Gateway) -> Iterator[TestClient]:
-    with gateway.client() as opened:
-        yield opened
 
 
 def told(client: TestClient, job: str, **headers: str) -> list[tuple[str, object, str | None]]:

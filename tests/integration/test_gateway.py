@@ -50,12 +50,6 @@ def gateway(redis_url: str) -> Iterator[Gateway]:
     made.store.close()
 
 
-@pytest.fixture
-def client(gateway: Gateway) -> Iterator[TestClient]:
-    with gateway.client() as opened:
-        yield opened
-
-
 def upload(client: TestClient, seed: int = 0) -> str:
     response = client.post("/v1/snapshots", content=small_snapshot(seed).to_bytes(), headers=OCTETS)
     return str(response.json()["id"])

@@ -1,6 +1,5 @@
 """Solver logs over HTTP: whole and in ranges, to their owner alone, and followed while they grow."""
 
-from collections.abc import Iterator
 from functools import partial
 
 import httpx
@@ -18,19 +17,6 @@ from trainer.pool.client import SolverClient, read_events
 
 TEXT = "attempt 1 on w\n     0.00 s  start; objective 3, bound 0\n"
 SIZE = len(TEXT)
-
-
-@pytest.fixture
-def gateway(redis_url: str) -> Iterator[Gateway]:
-    made = Gateway(Settings(redis_url=redis_url))
-    yield made
-    made.store.close()
-
-
-@pytest.fixture
-def client(gateway: Gateway) -> Iterator[TestClient]:
-    with gateway.client() as opened:
-        yield opened
 
 
 def begun(gateway: Gateway, client: TestClient) -> Job:

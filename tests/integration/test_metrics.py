@@ -1,24 +1,14 @@
 """/metrics on a real Redis: what was counted, whichever gateway is asked."""
 
-from collections.abc import Iterator
 from functools import partial
 
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from solver_service.gateway.app import create_app
 from solver_service.gateway.services import Services
 from solver_service.rules import jobs
-from solver_service.settings import Settings
 from tests.integration.test_gateway import LOCAL, Gateway, finish, post, upload
-
-
-@pytest.fixture
-def gateway(redis_url: str) -> Iterator[Gateway]:
-    made = Gateway(Settings(redis_url=redis_url))
-    yield made
-    made.store.close()
 
 
 def read(client: TestClient) -> dict[str, float]:

@@ -29,12 +29,6 @@ def gateway(redis_url: str) -> Iterator[Gateway]:
     made.store.close()
 
 
-@pytest.fixture
-def client(gateway: Gateway) -> Iterator[TestClient]:
-    with gateway.client() as opened:
-        yield opened
-
-
 def command(*words: str) -> str:
     result = CliRunner().invoke(app, list(words))
     structlog.reset_defaults()

@@ -1,7 +1,6 @@
 """Sizes of what submissions name and records keep: bounded before anything is queued, with words that say how."""
 
 import re
-from collections.abc import Iterator
 
 import pytest
 from starlette.testclient import TestClient
@@ -15,19 +14,6 @@ from solver_service.settings import Settings
 from solver_service.worker.models import write_model
 from tests.conftest import ROOT, sent, small_snapshot
 from tests.integration.test_gateway import SPEC, Gateway, assert_problem, post, upload
-
-
-@pytest.fixture
-def gateway(redis_url: str) -> Iterator[Gateway]:
-    made = Gateway(Settings(redis_url=redis_url))
-    yield made
-    made.store.close()
-
-
-@pytest.fixture
-def client(gateway: Gateway) -> Iterator[TestClient]:
-    with gateway.client() as opened:
-        yield opened
 
 
 @pytest.mark.parametrize(("constraint", "field"), [
