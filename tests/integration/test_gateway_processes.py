@@ -21,6 +21,7 @@ from solver_service.settings import Settings
 from solver_service.store import Store
 from tests.conftest import ROOT, start_pool, wait_for
 from tests.contract.test_store import add
+from tests.processes import command_line, is_alive, living_children
 
 WITHIN_S = 8.0
 """Less than the time after which a waiter looks by itself, so that only a word from the other process wakes it."""
@@ -36,8 +37,7 @@ class Gateways:
     opened: ExitStack
 
     def pids(self) -> set[int]:
-        children = psutil.Process(self.process.pid).children()
-        return {child.pid for child in children if child.status() != psutil.STATUS_ZOMBIE}
+        return {child.pid for child in living_children(self.process.pid)}
 
     def connected(self) -> http.client.HTTPConnection:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WITHIN_S)
@@ -176,7 +176,7 @@ def test_a_process_that_hangs_is_replaced(gateways: Gateways) -> None:
 def test_the_embedded_pool_takes_several_gateways(tmp_path: Path) -> None:
     """`up --gateways 2` is ready as ever, and ends in good order."""
     pool = start_pool(tmp_path, options=("--gateways", "2"))
-    everybody = psutil.Process(pool.process.pid).children(recursive=True)
-    assert sum("--pulse" in child.cmdline() for child in everybody) == 2
+    everybody = living_children(pool.process.pid, recursive=True)
+    assert sum("--pulse" in command_line(child) for child in everybody) == 2
     assert pool.stop() == 0
-    assert not [child for child in everybody if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    assert not [child for child in everybody if is_alive(child)]

@@ -18,6 +18,7 @@ from shared.objectives import Objective
 from shared.snapshot import Snapshot, TailLayer
 from solver_service.cli import app
 from tests.conftest import RunningPool, small_snapshot, start_pool, wait_for
+from tests.processes import command_line, is_alive, living_children
 from trainer.pool.client import SolverClient
 
 SPEC = {"objective": "zero_one", "radius": 0.3, "limits": {"time_s": 5}}
@@ -134,9 +135,9 @@ def test_what_hidden_layers_do_not_know_is_refused(pool: RunningPool) -> None:
 @pytest.mark.skipif(not hasattr(psutil, "RLIMIT_CORE"), reason="limits of other processes are seen on Linux alone")
 def test_a_crash_would_leave_no_image(pool: RunningPool) -> None:
     """Gateway, workers and their children write no core dumps, which would hold snapshots and keys."""
-    for child in psutil.Process(pool.process.pid).children(recursive=True):
+    for child in living_children(pool.process.pid, recursive=True):
         if "redis" not in child.name():
-            assert child.rlimit(psutil.RLIMIT_CORE) == (0, 0), child.cmdline()
+            assert child.rlimit(psutil.RLIMIT_CORE) == (0, 0), command_line(child)
 
 
 def test_the_commands_find_a_running_pool_by_its_folder(pool: RunningPool, tmp_path: Path) -> None:
@@ -258,15 +259,15 @@ def test_no_process_is_left(tmp_path: Path, number: signal.Signals) -> None:
     """However the pool ends, in the middle of a job, every one of its processes ends with it."""
     pool = start_pool(tmp_path, workers=2)
     wait_for(lambda: httpx.get(f"{pool.url}/v1/stats").json()["workers"] == 2)
-    children = psutil.Process(pool.process.pid).children(recursive=True)
+    children = living_children(pool.process.pid, recursive=True)
     assert len(children) >= 6  # Redis, gateway, two workers with a child each
     with httpx.Client(base_url=pool.url) as http:
         job = submit(http, long_problem(), {**SPEC, "limits": {"time_s": 100}})
         wait_for(lambda: http.get(f"/v1/jobs/{job}").json()["state"] == "running")
     pool.process.send_signal(number)
     assert pool.process.wait(30) == (-number if number is signal.SIGKILL else 0)
-    _, alive = psutil.wait_procs(children, timeout=10)
-    assert [child for child in alive if child.status() != psutil.STATUS_ZOMBIE] == []
+    psutil.wait_procs(children, timeout=10)
+    assert not [child for child in children if is_alive(child)]
 
 
 @pytest.mark.parametrize("part", ["gateway", "up"])

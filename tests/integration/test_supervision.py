@@ -13,15 +13,14 @@ import redis
 
 from solver_service.pool.running import redis_url_of
 from tests.conftest import RunningPool, start_pool, wait_for
+from tests.processes import command_line, is_alive, living_children
 
 
 def children(pool: RunningPool) -> dict[str, psutil.Process]:
     """Redis, the gateway and the worker by name."""
     found = {}
-    for child in psutil.Process(pool.process.pid).children():
-        if child.status() == psutil.STATUS_ZOMBIE:
-            continue
-        line = " ".join(child.cmdline())
+    for child in living_children(pool.process.pid):
+        line = " ".join(command_line(child))
         found.update({name: child for name in ("redis-server", " gateway ", " worker ") if name in line})
     return {name.strip(): child for name, child in found.items()}
 
@@ -37,7 +36,7 @@ def test_a_pool_with_a_hung_child_stops_in_order_and_says_so(tmp_path: Path, hun
     log = pool.log.read_text()
     assert log.count("it did not stop in time") == 1
     assert "had to be killed" in log
-    assert not [part for part in parts.values() if part.is_running() and part.status() != psutil.STATUS_ZOMBIE]
+    assert not [part for part in parts.values() if is_alive(part)]
 
 
 @pytest.mark.parametrize("hung", ["gateway", "worker"])
@@ -48,7 +47,7 @@ def test_a_hung_child_is_noticed_and_replaced(tmp_path: Path, hung: str) -> None
         time.sleep(2.5)  # until it has been seen at work
         before = children(pool)[hung]
         before.suspend()
-        wait_for(lambda: hung in children(pool) and children(pool)[hung].pid != before.pid, within_s=40)
+        wait_for(lambda: children(pool).get(hung, before) != before, within_s=40)
         wait_for(lambda: ready(pool.url), within_s=40)
         assert "it hangs" in pool.log.read_text()
     finally:
