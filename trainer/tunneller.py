@@ -51,6 +51,8 @@ from trainer.watching import Watched
 CAPTURE_SHARE = 0.01
 """Of the time since the last stall, for the pass over the samples."""
 LEAST_CAPTURE_S = 0.02
+POLISHES = 3
+"""Tries of the last tunnel, each with new seeds and another box, until an answer is adopted or the time is up."""
 OBSERVE_SHARE = 0.005
 """Of all the time, for keeping samples: where it takes more, some epochs pass unseen."""
 STATE = "gdsolver.tunneller/1"
@@ -309,7 +311,8 @@ class Tunneller:
     def close(self, polish: bool = False, timeout: float = 60.0) -> Summary:
         """End: adopt what has arrived, cancel what is still out, and sum up; with `polish`, tunnel once more first.
 
-        Waits at most about `timeout` seconds for the polish, and a few more for the pool to be told.
+        Waits at most about `timeout` seconds for the polish, which tries up to three times until an answer is adopted
+        (once with `sync`), and a few more for the pool to be told.
         """
         if not self._closed:
             self._led(lambda: self._finish(timeout if polish else None))
@@ -330,10 +333,18 @@ class Tunneller:
     def _polish(self, timeout: float) -> bool:
         until = time.monotonic() + timeout
         self._worker.abandon()
-        if self._worker.idle.wait(timeout):
-            self._worker.arrived()  # late answers to the old question: their jobs were made for another model
-            self._launch(self._layers, last=True, left_s=until - time.monotonic())
-            return self._adopt_all(until, None)
+        if not self._worker.idle.wait(timeout):
+            return False
+        self._worker.arrived()  # late answers to the old question: their jobs were made for another model
+        for _ in range(1 if self._sync else POLISHES):
+            began = time.monotonic()
+            if not self._launch(self._layers, last=True, left_s=until - began):
+                break
+            if self._adopt_all(until, None):
+                return True
+            ended = time.monotonic()
+            if self.pool_lost or until - ended < ended - began:
+                break
         return False
 
     def __enter__(self) -> Self:
@@ -418,8 +429,11 @@ class Tunneller:
 
     # --- from stall to verdict ----------------------------------------------------------------------------------------
 
-    def _launch(self, layers: Sequence[str], *, last: bool = False, left_s: float = math.inf) -> None:
-        """Pass the kept samples through the live model once, choose a layer, and hand arrays to the background."""
+    def _launch(self, layers: Sequence[str], *, last: bool = False, left_s: float = math.inf) -> bool:
+        """Pass the kept samples through the live model once, choose a layer, and hand arrays to the background.
+
+        False if there is nothing to hand.
+        """
         self._stalls += 1
         budget_s = self._budget()
         self._last_stall = time.monotonic()
@@ -430,12 +444,13 @@ class Tunneller:
             self._journal.add("failed", self._stalls, detail=f"no snapshot: {told}")
             self._worker.warn(f"no snapshot: {told}")
             logger.debug("no snapshot", exc_info=error)
-            return
+            return False
         self._journal.add("stall", self._stalls, seconds=found.seconds, detail=f"{found.samples} samples")
         radius = self._radius.value(found.view.name, found.captured.weight_size)
         self._last_radius = None if found.view.whole else radius
         step, gd_step = self._journal.step, self._journal.gd_step
         self._worker.launch(self._stall(found, self._stalls, step, gd_step, radius, last=last, left_s=left_s))
+        return True
 
     def _stall(
         self,

@@ -24,7 +24,7 @@ import scipy.sparse as sp
 from solver_service.milp.backends.highs import lower_limit
 from solver_service.milp.bounds.blocks import Affinity
 from solver_service.milp.bounds.pair_relaxation import PairRelaxation
-from solver_service.milp.bounds.rows import NOBODY, REQUIREMENT, Rows, ends
+from solver_service.milp.bounds.rows import CONSTRAINT, NOBODY, REQUIREMENT, Rows, ends
 from solver_service.milp.core.problem import Array, Index
 from solver_service.milp.formulation.model import LinearModel, always
 
@@ -152,12 +152,15 @@ def block_value(
 
 
 def _block_model(relaxation: PairRelaxation, block: Block, scale: float) -> LinearModel:
-    """Its rows of the relaxation and all requirements of its groups, prices divided by scale."""
+    """Its rows of the relaxation, all requirements and constraints of its groups alone, prices divided by scale."""
     model, requirements = relaxation.model, relaxation.requirements
     # All requirements of its groups, in the relaxation or not: with binaries in it, others bind, too.
     wanted = np.isin(requirements.group, block.groups)
     wanted[block.rows.number[block.rows.kind == REQUIREMENT]] = False
-    rows = block.rows.plus(relaxation.requirement_rows(np.flatnonzero(wanted)))
+    more = np.isin(relaxation.constraint_group, block.groups)
+    more[block.rows.number[block.rows.kind == CONSTRAINT]] = False
+    open_rows = relaxation.requirement_rows(np.flatnonzero(wanted)).plus(relaxation.constraints.select(more))
+    rows = block.rows.plus(open_rows)
     return LinearModel(
         objective=block.cost[block.columns] / scale,
         constant=0.0,

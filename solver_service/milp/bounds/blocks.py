@@ -30,10 +30,11 @@ class Affinity:
         rows, duals, groups = relaxation.rows, relaxation.duals, relaxation.requirements.groups
         # [r]: a row of one group has first == last; a cut of a pair has two.
         first, last = ends(rows.matrix, relaxation.owner)
-        single, pair = (first == last) & (first != NOBODY), (rows.kind == CUT) & (first != last)
+        single = (first == last) & (first != NOBODY) & (first < groups)
+        pair = (rows.kind == CUT) & (first != last)
         prices = [(first[single], duals[single]), (first[pair], duals[pair]), (last[pair], duals[pair])]
         self.groups = _priced(relaxation, prices)
-        self._place = np.full(groups, NOBODY)
+        self._place = np.full(groups + 1, NOBODY)  # the last is of columns that are no group's
         self._place[self.groups] = np.arange(self.groups.size)
         one, other = self._place[first], self._place[last]
         force = _forces(relaxation, np.flatnonzero(single & (one != NOBODY)), one, self.groups.size)  # [m, h c]

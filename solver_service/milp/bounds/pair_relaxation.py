@@ -8,7 +8,7 @@ import scipy.sparse as sp
 
 from solver_service.milp.backends.highs import LinearProgram, LpStatus
 from solver_service.milp.bounds.lagrangian import lagrangian_bound
-from solver_service.milp.bounds.rows import CUT, GIVEN, NOBODY, REQUIREMENT, Rows, no_rows
+from solver_service.milp.bounds.rows import CONSTRAINT, CUT, GIVEN, NOBODY, REQUIREMENT, Rows, ends, no_rows
 from solver_service.milp.core.problem import Array, Index, Space
 from solver_service.milp.core.requirements import Requirements
 from solver_service.milp.formulation.compact import (
@@ -20,7 +20,7 @@ from solver_service.milp.formulation.compact import (
     row_scales,
     rowless_model,
 )
-from solver_service.milp.formulation.model import LinearModel, always
+from solver_service.milp.formulation.model import Extension, LinearModel, always, widened
 
 BROKEN = 1e-6
 """By how much a requirement's row has to be broken to be added, in units of its scale."""
@@ -45,25 +45,38 @@ class PairRelaxation:
     """A linear program that is taken up again at any time, with its rows, its last point and its last duals.
 
     Costs are divided by the largest, so that tolerances mean the same in any unit; `bound` is in the job's unit, with
-    `constant` in it, and is what the best duals so far prove.
+    `constant` in it, and is what the best duals so far prove. What a job's constraints add (`extension`) takes part.
     """
 
-    def __init__(self, space: Space, requirements: Requirements, cuts: Cuts, *, constant: float = 0.0) -> None:
+    def __init__(
+        self,
+        space: Space,
+        requirements: Requirements,
+        cuts: Cuts,
+        *,
+        constant: float = 0.0,
+        extension: Extension | None = None,
+    ) -> None:
         self.space, self.requirements, self.cuts = space, requirements, cuts
         self.columns = columns_of(space, requirements)
+        whole = extension or _no_extension(rowless_model(space, requirements, self.columns, constant=constant))
         # Costs from 0 to 1: duals and tolerances are of that size in any unit of weight.
-        self.unit = float(requirements.cost.max(initial=0.0)) or 1.0
-        costs = replace(requirements, cost=requirements.cost / self.unit)
-        self.model = rowless_model(space, costs, self.columns, constant=constant)
-        self.bound = constant
+        self.unit = float(whole.model.objective.max(initial=0.0)) or 1.0
+        self.model = replace(whole.model.only(always(0)), objective=whole.model.objective / self.unit)
+        self.bound = self.model.constant
         self.rows = no_rows(self.model.columns)
-        self.owner = _owners(self.columns)
+        self.constraints = _constraint_rows(whole.model)
+        self.owner = _owners(self.columns, requirements, whole.sample)
+        # [constraint rows]: the one group whose columns a row touches beside the change, NOBODY for all other rows.
+        first, last = ends(self.constraints.matrix, self.owner)
+        self.constraint_group = np.where((first == last) & (first < requirements.groups), first, NOBODY)
         self.point = np.zeros(self.model.columns)
         self.duals = np.zeros(0)
         self.solved = False
         self._scale = row_scales(requirements)
-        # Which requirements [rows] and which cuts [cuts] are rows of the program now.
-        self._present = (np.zeros(requirements.rows, dtype=bool), np.zeros(len(cuts.groups), dtype=bool))
+        # Which requirements [rows], which cuts [cuts] and which constraints' rows are rows of the program now.
+        sizes = (requirements.rows, len(cuts.groups), self.constraints.size)
+        self._present = tuple(np.zeros(size, dtype=bool) for size in sizes)
         self._loose_for = np.zeros(0, dtype=np.int64)
         self._given = 0
         self._should_stop: Callable[[], bool] = lambda: False
@@ -115,6 +128,11 @@ class PairRelaxation:
         """Take note of a proven value, in units of the largest cost and without the constant."""
         self.bound = max(self.bound, value * self.unit + self.model.constant)
 
+    @property
+    def learnt(self) -> Rows:
+        """The cuts and the handed-in rows that are in at the end."""
+        return self.rows.select((self.rows.kind == CUT) | (self.rows.kind == GIVEN))
+
     def branching_model(self, should_stop: Callable[[], bool]) -> LinearModel | None:
         """The compact model with the cuts and the handed-in rows that are in at the end; rows that are in lead.
 
@@ -126,7 +144,7 @@ class PairRelaxation:
                 return None
             parts.append(self.requirement_rows(np.arange(begin, min(begin + BUILT_AT_ONCE, self.requirements.rows))))
         # Requirements that are in at the end lead, and so do all cuts and blocks' rows that are.
-        kept = self.rows.select(self.rows.kind != REQUIREMENT)
+        kept = self.learnt
         leading.append(np.ones(kept.size, dtype=bool))
         row_lower = np.concatenate([part.lower for part in [*parts, kept]])
         return replace(
@@ -142,7 +160,7 @@ class PairRelaxation:
         """Requirements as rows, by their numbers."""
         some, scale = self.requirements.select(numbers), self._scale[numbers]
         return Rows(
-            requirement_rows(self.space, some, self.columns, scale),
+            widened(requirement_rows(self.space, some, self.columns, scale), self.model.columns),
             (some.need - some.level) / scale,
             np.full(numbers.size, REQUIREMENT),
             numbers,
@@ -169,10 +187,11 @@ class PairRelaxation:
             present[new.number[new.kind == kind]] = True
 
     def _broken(self) -> Rows:
-        return self.requirement_rows(self._broken_requirements()).plus(self._cut_rows(self._broken_cuts()))
+        broken = self.requirement_rows(self._broken_requirements()).plus(self._cut_rows(self._broken_cuts()))
+        return broken.plus(self.constraints.select(self._broken_constraints()))
 
     def _cut_rows(self, numbers: Index) -> Rows:
-        matrix = cut_rows(self.cuts.select(numbers), self.columns)
+        matrix = widened(cut_rows(self.cuts.select(numbers), self.columns), self.model.columns)
         return Rows(matrix, np.ones(numbers.size), np.full(numbers.size, CUT), numbers)
 
     def _group_values(self) -> tuple[Array, Array]:
@@ -190,6 +209,12 @@ class PairRelaxation:
         lack = requirements.need - requirements.values(self.space, change)
         lack = (lack - requirements.unit * xi[group] - requirements.big_m * z[group]) / self._scale
         lack[self._present[REQUIREMENT]] = 0.0
+        return _largest(lack, AT_ONCE, BROKEN)
+
+    def _broken_constraints(self) -> Index:
+        """The most broken rows of the constraints that are not in."""
+        lack = self.constraints.lower - self.constraints.matrix @ self.point
+        lack[self._present[CONSTRAINT]] = 0.0
         return _largest(lack, AT_ONCE, BROKEN)
 
     def _broken_cuts(self) -> Index:
@@ -224,11 +249,27 @@ class PairRelaxation:
         self._loose_for = self._loose_for[~leaving]
 
 
-def _owners(columns: CompactColumns) -> Index:
-    """Each column's group; NOBODY for those of the change."""
-    owner = np.full(columns.total, NOBODY)
+def _no_extension(model: LinearModel) -> Extension:
+    return Extension(model, always(model.columns))
+
+
+def _constraint_rows(model: LinearModel) -> Rows:
+    numbers = np.arange(model.rows)
+    return Rows(model.matrix, model.row_lower, np.full(model.rows, CONSTRAINT), numbers)
+
+
+def _owners(columns: CompactColumns, requirements: Requirements, sample: Index) -> Index:
+    """Each column's group [columns]; NOBODY for those of the change.
+
+    A column of a constraint goes with its sample's group; without one it is of a group of its own, the last.
+    """
+    owner = np.full(sample.size, NOBODY)
+    owner[columns.total :] = requirements.groups
     for place in (columns.slack, columns.give_up):
         owner[place[place >= 0]] = np.flatnonzero(place >= 0)
+    group_of = np.full(max(requirements.sample.max(initial=-1), sample.max(initial=-1)) + 1, requirements.groups)
+    group_of[requirements.sample] = requirements.group
+    owner[sample >= 0] = group_of[sample[sample >= 0]]
     return owner
 
 

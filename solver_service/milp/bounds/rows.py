@@ -8,8 +8,8 @@ import scipy.sparse as sp
 from solver_service.milp.core.problem import Array, Index, Mask
 from solver_service.milp.formulation.model import stack
 
-REQUIREMENT, CUT, GIVEN = 0, 1, 2
-"""What a row is: a requirement, a cut, or one that was handed in."""
+REQUIREMENT, CUT, CONSTRAINT, GIVEN = 0, 1, 2, 3
+"""What a row is: a requirement, a cut, one of the job's constraints, or one that was handed in."""
 NOBODY = -1
 
 

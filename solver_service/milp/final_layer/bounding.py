@@ -12,7 +12,7 @@ from solver_service.milp.core.solution import is_integral, safe_bound
 from solver_service.milp.final_layer.job import Job
 from solver_service.milp.formulation.compact import Cuts, compact_model, cuts_model
 from solver_service.milp.formulation.conflicts import pair_cuts
-from solver_service.milp.formulation.model import LinearModel
+from solver_service.milp.formulation.model import Extension, LinearModel
 from solver_service.milp.formulation.rows import nonzeros
 
 CONFLICTS_SHARE = 0.1
@@ -75,22 +75,24 @@ def _plain(job: Job, conflicts: Conflicts) -> LinearModel:
     return replace(model, leading=relaxation.used)
 
 
-def relaxed(job: Job, conflicts: Conflicts) -> PairRelaxation:
+def relaxed(job: Job, conflicts: Conflicts, extension: Extension | None = None) -> PairRelaxation:
     """The relaxation with all conflicts, solved to the end if the time allows it."""
-    relaxation = PairRelaxation(job.space, job.screened.requirements, conflicts.pool, constant=job.screened.cost)
+    relaxation = PairRelaxation(
+        job.space, job.screened.requirements, conflicts.pool, constant=job.screened.cost, extension=extension
+    )
     budget = job.budget().share(RELAXATION_SHARE)
     relaxation.run(lambda: budget.over, _teller(job))
     job.incumbents.tell(f"relaxation with conflicts{'' if relaxation.solved else ', not solved to the end'}")
     return relaxation
 
 
-def bound_by_blocks(job: Job, relaxation: PairRelaxation) -> None:
+def bound_by_blocks(job: Job, relaxation: PairRelaxation, share: float | None = None) -> None:
     """Raise a relaxation's bound by blocks of samples for as long as they gain; nothing if it was not solved.
 
     They go by the clock, so a job whose node limit asks for a reproducible run does without.
     """
     if relaxation.solved and not job.proven and job.spec.limits.nodes is None:
-        watch = _WhileGaining(job, job.budget().share(BLOCK_SHARE[job.screened.requirements.style]))
+        watch = _WhileGaining(job, job.budget().share(share or BLOCK_SHARE[job.screened.requirements.style]))
         raise_by_blocks(relaxation, watch.over, watch.gained, seconds_left=watch.seconds_left)
         job.incumbents.tell("blocks of samples")
 

@@ -9,13 +9,13 @@ from solver_service.milp.backends.outcome import Outcome
 from solver_service.milp.backends.registry import milp_solver
 from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.solution import is_integral, safe_bound
-from solver_service.milp.final_layer.bounding import bound_by_conflicts
+from solver_service.milp.final_layer.bounding import bound_by_blocks, bound_by_conflicts, relaxed
 from solver_service.milp.final_layer.constrained_search import best_solution, polish_best, taker
 from solver_service.milp.final_layer.infeasible import blame
 from solver_service.milp.final_layer.job import ROUNDS, Job, allowance, ending_of, honest, options_of, too_large, why
 from solver_service.milp.final_layer.linear import solve_linear
 from solver_service.milp.final_layer.report import Ending
-from solver_service.milp.formulation.compact import NO_CUTS, Cuts
+from solver_service.milp.formulation.compact import NO_CUTS
 from solver_service.milp.formulation.constraints.constrained_model import ConstrainedModel, constrained_model
 from solver_service.milp.formulation.model import LinearModel
 from solver_service.milp.formulation.rows import nonzeros
@@ -32,6 +32,8 @@ CONSTRAINED_S, LONG_SHARE = 20.0, 0.25
 MODELLED_PER_S = 150_000
 """A solver that branches gets nowhere with more coefficients than this for each second."""
 CONSTRAINED_ROUNDS = 5
+BLOCK_SHARE = 0.6
+"""Of the time left after the relaxation, for blocks of samples, where a model is not small."""
 SECOND = {"scip": "highs", "highs": "scip"}
 """Who takes over from a solver that gives up under constraints."""
 STRICT_ROOM, ROUNDINGS, ROW_ROOM = 1e-5, 4, 3e-6
@@ -41,13 +43,13 @@ scores, or where this is more in what rounding moves a score, or in units of the
 
 def solve_constrained(job: Job) -> Ending:
     """Feasible first, then better; then bounds that know nothing of the constraints, and a solver that does."""
-    cuts, ending = NO_CUTS, None
+    built, ending = None, None
     _improve(job)
     if job.screened.requirements.rows and not (job.proven or job.budget().over):
         if job.screened.requirements.style == "linear":
             ending = solve_linear(job)
         elif _modelled(job):
-            cuts = bound_by_conflicts(job).used
+            built = _bounded(job)
     ending = ending or replace(ending_of(job, why(job)), build_s=job.control.elapsed)
     best = job.incumbents.best.objective
     closed = job.incumbents.feasible and best - job.incumbents.bound <= allowance(job)
@@ -58,7 +60,23 @@ def solve_constrained(job: Job) -> Ending:
         note = "the model does not fit `limits.memory_mb`; heuristics only"
         status, notes = (SolveStatus.MEMORY_LIMIT, (note,)) if too_large(job) else (why(job), ())
         return replace(ending, status=status, notes=notes)
-    return _branch_under_constraints(job, cuts)
+    return _branch_under_constraints(job, built or _model_of(job))
+
+
+def _model_of(job: Job) -> ConstrainedModel:
+    return constrained_model(job.problem, job.screened, NO_CUTS, job.problem.constraints)
+
+
+def _bounded(job: Job) -> ConstrainedModel:
+    """Bounds that know the constraints, and the model with what they have learnt."""
+    conflicts, built = bound_by_conflicts(job), _model_of(job)
+    polish_best(job.problem, built, job.incumbents, lambda: job.budget().over)
+    job.incumbents.tell("kept decisions, a linear program for the rest")
+    relaxation = relaxed(job, conflicts, built.extension)
+    if _size(job) > SMALL:
+        bound_by_blocks(job, relaxation, BLOCK_SHARE)
+    learnt = relaxation.learnt
+    return built.plus(learnt.matrix, learnt.lower)
 
 
 def _improve(job: Job) -> None:
@@ -92,9 +110,8 @@ def _size(job: Job) -> int:
     return 3 * nonzeros(job.space, job.screened.requirements)
 
 
-def _branch_under_constraints(job: Job, cuts: Cuts) -> Ending:
+def _branch_under_constraints(job: Job, built: ConstrainedModel) -> Ending:
     problem, incumbents = job.problem, job.incumbents
-    built = constrained_model(problem, job.screened, cuts, problem.constraints)
     began, whole = job.control.elapsed, Budget(job.control, job.spec.limits.time_s, ROUNDS)
     take = taker(problem, built, incumbents, lambda: whole.over)
     polish_best(problem, built, incumbents, lambda: job.budget().over)

@@ -1,6 +1,6 @@
 """A mixed-integer linear model that belongs to no solver."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -42,10 +42,37 @@ class LinearModel:
         """How many columns there are."""
         return int(self.objective.size)
 
+    def only(self, rows: Index) -> "LinearModel":
+        """The model with some of its rows."""
+        return replace(
+            self,
+            matrix=sp.csr_array(self.matrix[rows]),
+            row_lower=self.row_lower[rows],
+            row_upper=self.row_upper[rows],
+            indicator=self.indicator[rows],
+            leading=None if self.leading is None else self.leading[rows],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Extension:
+    """What constraints add to a compact model: `model` has all columns and their rows alone.
+
+    `sample` [columns] is whose a column is, where it is one sample's and not one of the compact model's own; -1 else.
+    """
+
+    model: LinearModel
+    sample: Index
+
 
 def stack(matrix: sp.csr_array, more: sp.csr_array) -> sp.csr_array:
     """One matrix below the other."""
     return sp.csr_array(sp.vstack([matrix, more], format="csr"))
+
+
+def widened(matrix: sp.csr_array, columns: int) -> sp.csr_array:
+    """The same rows over more columns."""
+    return sp.csr_array((matrix.data, matrix.indices, matrix.indptr), shape=(matrix.shape[0], columns))
 
 
 def always(rows: int) -> Index:

@@ -561,6 +561,21 @@ def test_polish_tunnels_once_more() -> None:
     assert run.errors() < before
 
 
+@pytest.mark.parametrize(("in_vain", "jobs", "adopted"), [(1, 2, 1), (9, 3, 0)])
+def test_polish_tries_again_while_there_is_time(in_vain: int, jobs: int, adopted: int) -> None:
+    """An answer that does not help is followed by another job, with another seed; three in vain are the end."""
+    run, specs = Run.start(), []
+
+    def solve(snapshot: Snapshot, spec: JobSpec) -> Tensors:
+        specs.append(spec)
+        return unchanged(snapshot, spec) if len(specs) <= in_vain else least_squares(snapshot, spec)
+
+    run.epoch()
+    summary = run.tunneller(FakePool(solve)).close(polish=True, timeout=20)
+    assert (len(specs), summary.adopted) == (jobs, adopted)
+    assert len({spec.solver.seed for spec in specs}) == jobs
+
+
 def test_polish_with_a_stuck_pool_ends_in_time() -> None:
     """A polish that is not answered is given up and cancelled."""
     pool, run = FakePool(held=True), Run.start()

@@ -22,7 +22,7 @@ from solver_service.milp.formulation.constraints.on_samples import Shares, share
 from solver_service.milp.formulation.constraints.on_weights import Pins, weight_parts
 from solver_service.milp.formulation.constraints.parts import Part, Rows, grow, plain_rows
 from solver_service.milp.formulation.constraints.worst_rate import worst_part
-from solver_service.milp.formulation.model import LinearModel, always
+from solver_service.milp.formulation.model import Extension, LinearModel, always
 from solver_service.milp.presolve.screening import Screened
 
 
@@ -39,6 +39,27 @@ class ConstrainedModel:
     parts: tuple[Part, ...]
     requirements: Requirements
     columns: CompactColumns
+
+    @property
+    def extension(self) -> Extension:
+        """What the constraints add to the compact model."""
+        added = sum(part.rows.lower.size for part in self.parts)
+        rows = np.arange(self.model.rows - added, self.model.rows)
+        samples = [always(self.columns.total), *(part.samples for part in self.parts)]
+        return Extension(self.model.only(rows), np.concatenate(samples))
+
+    def plus(self, matrix: sp.csr_array, lower: Array) -> "ConstrainedModel":
+        """With more rows `matrix x >= lower` over its columns, which every solution keeps anyway."""
+        more = Part(plain_rows(matrix, lower))
+        return replace(
+            self,
+            model=grow(self.model, [more]),
+            strict=np.concatenate([self.strict, more.rows.strict]),
+            switch=np.concatenate([self.switch, more.rows.switch]),
+            on=np.concatenate([self.on, more.rows.on]),
+            tying=np.concatenate([self.tying, more.rows.tying]),
+            parts=(*self.parts, more),
+        )
 
     def complete(self, problem: Problem, change: Array) -> Array:
         """The solution that a feasible change [h, d+1] extends to."""

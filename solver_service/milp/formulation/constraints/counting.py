@@ -6,7 +6,8 @@ import scipy.sparse as sp
 from solver_service.milp.core.problem import Array, Index, Mask, Problem
 from solver_service.milp.core.requirements import Requirements
 from solver_service.milp.formulation.compact import NEGLIGIBLE, row_scales
-from solver_service.milp.formulation.constraints.parts import Part, Rows, sparse, widened
+from solver_service.milp.formulation.constraints.parts import Part, Rows, sparse
+from solver_service.milp.formulation.model import always, widened
 from solver_service.milp.formulation.rows import change_rows
 
 
@@ -14,6 +15,8 @@ def wrong_part(problem: Problem, requirements: Requirements, wrong: Index) -> Pa
     """`t_nk + M_nk z_n >= eps`: right, unless z says otherwise; z of group g is the column `wrong[g]`."""
     # (A x + M z) / scale >= (eps - t0) / scale
     scale, row = row_scales(requirements), np.arange(requirements.rows)
+    sample = always(wrong.size)
+    sample[requirements.group] = requirements.sample
     places = wrong[requirements.group]
     total = int(wrong.max(initial=problem.columns - 1)) + 1
     switches = sparse(row.size, total, (requirements.big_m / scale, row, places))
@@ -33,6 +36,7 @@ def wrong_part(problem: Problem, requirements: Requirements, wrong: Index) -> Pa
         lower=np.zeros(wrong.size),
         upper=np.ones(wrong.size),
         integer=True,
+        sample=sample,
     )
 
 

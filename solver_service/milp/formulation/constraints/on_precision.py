@@ -87,6 +87,7 @@ def precision_parts(problem: Problem, precision: Precision, wrong: Index, lost: 
         objective=np.zeros(samples.size),
         lower=np.zeros(samples.size),
         upper=np.ones(samples.size),
+        sample=samples,
     )
     floor = _share_row(problem, precision, wrong, lost, samples, called, total)
     return [wrong_part(problem, rows, beats), calling, floor]

@@ -16,7 +16,8 @@ from solver_service.milp.core.requirements import Requirements, requirements_of
 from solver_service.milp.formulation.compact import WIDE
 from solver_service.milp.formulation.constraints.counting import wrong_part
 from solver_service.milp.formulation.constraints.on_precision import Precision, precision_parts, precisions_of
-from solver_service.milp.formulation.constraints.parts import Part, Rows, plain_rows, sparse, widened
+from solver_service.milp.formulation.constraints.parts import Part, Rows, plain_rows, sparse
+from solver_service.milp.formulation.model import widened
 from solver_service.milp.formulation.rows import change_rows
 from solver_service.milp.presolve.screening import Screened, screen
 
@@ -160,6 +161,7 @@ def _witness_part(problem: Problem, shares: Shares, wrong: Index, first: int) ->
         lower=np.zeros(columns.size),
         upper=np.ones(columns.size),
         integer=True,
+        sample=requirements.sample,
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from solver_service.milp.core.problem import Array, Index, Mask
-from solver_service.milp.formulation.model import LinearModel, always
+from solver_service.milp.formulation.model import LinearModel, always, widened
 
 
 def _nowhere() -> Array:
@@ -33,7 +33,10 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """New columns, rows over them and the older ones, and the values of the new columns at a change [h, d+1]."""
+    """New columns, rows over them and the older ones, and the values of the new columns at a change [h, d+1].
+
+    `sample` is whose columns they are, where they are a single sample's (empty: nobody's).
+    """
 
     rows: Rows
     complete: Callable[[Array], Array] = field(default=lambda _: _nowhere())
@@ -42,6 +45,12 @@ class Part:
     upper: Array = field(default_factory=_nowhere)
     integer: bool = False
     constant: float = 0.0
+    sample: Index = field(default_factory=lambda: always(0))
+
+    @property
+    def samples(self) -> Index:
+        """The sample of every new column, -1 for none."""
+        return self.sample if self.sample.size else always(self.lower.size)
 
 
 def plain_rows(matrix: sp.csr_array, lower: Array, *, tying: bool = False) -> Rows:
@@ -78,8 +87,3 @@ def grow(model: LinearModel, parts: Sequence[Part]) -> LinearModel:
         change_columns=columns,
         indicator=always(row_lower.size),
     )
-
-
-def widened(matrix: sp.csr_array, columns: int) -> sp.csr_array:
-    """The same rows over more columns."""
-    return sp.csr_array((matrix.data, matrix.indices, matrix.indptr), shape=(matrix.shape[0], columns))
