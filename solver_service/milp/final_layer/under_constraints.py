@@ -1,4 +1,4 @@
-"""One solve under constraints beyond signs: heuristics that know nothing of them, and a solver that does."""
+"""One solve under constraints beyond signs: searches that keep them, bounds that know them, and a branching solver."""
 
 import math
 from dataclasses import replace
@@ -31,9 +31,13 @@ CONSTRAINED_S, LONG_SHARE = 20.0, 0.25
 """Where a model fits they get no more than these seconds, or this share if it is more: then branching finds more."""
 MODELLED_PER_S = 150_000
 """A solver that branches gets nowhere with more coefficients than this for each second."""
+POLISHED_SHARE, PAYS = 0.5, 1e-3
+"""Of that time, before decisions are kept; and the least gain, as a share, after which they are kept again."""
 CONSTRAINED_ROUNDS = 5
-BLOCK_SHARE = 0.6
-"""Of the time left after the relaxation, for blocks of samples, where a model is not small."""
+BRANCHED_PER_S = 30_000
+"""Of a model with more coefficients for each second that is left a solver sees few nodes."""
+BLOCK_SHARE, UNBRANCHED_SHARE = 0.6, 0.9
+"""Of the time left after the relaxation, for blocks of samples, where a model is not small; where nobody branches."""
 SECOND = {"scip": "highs", "highs": "scip"}
 """Who takes over from a solver that gives up under constraints."""
 STRICT_ROOM, ROUNDINGS, ROW_ROOM = 1e-5, 4, 3e-6
@@ -42,7 +46,7 @@ scores, or where this is more in what rounding moves a score, or in units of the
 
 
 def solve_constrained(job: Job) -> Ending:
-    """Feasible first, then better; then bounds that know nothing of the constraints, and a solver that does."""
+    """Feasible first, then better; then bounds, and a solver that branches."""
     built, ending = None, None
     _improve(job)
     if job.screened.requirements.rows and not (job.proven or job.budget().over):
@@ -55,7 +59,7 @@ def solve_constrained(job: Job) -> Ending:
     closed = job.incumbents.feasible and best - job.incumbents.bound <= allowance(job)
     if job.proven or closed or job.control.stopped or job.budget().over:
         return ending
-    if not _modelled(job):
+    if not (_modelled(job) and _branching_pays(job)):
         job.improver.run(job.budget())
         note = "the model does not fit `limits.memory_mb`; heuristics only"
         status, notes = (SolveStatus.MEMORY_LIMIT, (note,)) if too_large(job) else (why(job), ())
@@ -70,11 +74,9 @@ def _model_of(job: Job) -> ConstrainedModel:
 def _bounded(job: Job) -> ConstrainedModel:
     """Bounds that know the constraints, and the model with what they have learnt."""
     conflicts, built = bound_by_conflicts(job), _model_of(job)
-    polish_best(job.problem, built, job.incumbents, lambda: job.budget().over)
-    job.incumbents.tell("kept decisions, a linear program for the rest")
     relaxation = relaxed(job, conflicts, built.extension)
     if _size(job) > SMALL:
-        bound_by_blocks(job, relaxation, BLOCK_SHARE)
+        bound_by_blocks(job, relaxation, BLOCK_SHARE if _branching_pays(job) else UNBRANCHED_SHARE)
     learnt = relaxation.learnt
     return built.plus(learnt.matrix, learnt.lower)
 
@@ -96,13 +98,34 @@ def _improve(job: Job) -> None:
         better = replace(job.budget().share(share), patience=patience)
         if _modelled(job):
             better = replace(better, until=min(better.until, max(CONSTRAINED_S, LONG_SHARE * job.deadline)))
+            job.improver.run(better.share(POLISHED_SHARE))
+            _keep_decisions(job)
         job.improver.run(better)
+
+
+def _keep_decisions(job: Job) -> None:
+    """What the best solution decides is kept, and a linear program finds the rest, as often as that gains."""
+    incumbents, built = job.incumbents, None
+    while job.screened.requirements.style == "capped" and incumbents.feasible and not job.budget().over:
+        before, built = incumbents.best.objective, built or _model_of(job)
+        polish_best(job.problem, built, incumbents, lambda: job.budget().over)
+        incumbents.tell("decisions kept, a linear program for the rest")
+        if before - incumbents.best.objective <= PAYS * before:
+            return
 
 
 def _modelled(job: Job) -> bool:
     """Whether the model fits the memory and the time."""
     left = job.deadline - job.control.elapsed
     return not too_large(job) and (job.spec.limits.nodes is not None or _size(job) <= MODELLED_PER_S * left)
+
+
+def _branching_pays(job: Job) -> bool:
+    """Whether a solver that branches would come beyond its first nodes; it has to look where nothing is feasible."""
+    if job.spec.limits.nodes is not None or not job.incumbents.feasible:
+        return True
+    linear, left = job.screened.requirements.style == "linear", job.deadline - job.control.elapsed
+    return linear or _size(job) <= BRANCHED_PER_S * left
 
 
 def _size(job: Job) -> int:
