@@ -24,7 +24,7 @@ import scipy.sparse as sp
 from solver_service.milp.backends.highs import lower_limit
 from solver_service.milp.bounds.blocks import Affinity
 from solver_service.milp.bounds.pair_relaxation import PairRelaxation
-from solver_service.milp.bounds.rows import CONSTRAINT, NOBODY, REQUIREMENT, Rows, ends
+from solver_service.milp.bounds.rows import CONSTRAINT, CUT, NOBODY, REQUIREMENT, Rows, ends
 from solver_service.milp.core.problem import Array, Index
 from solver_service.milp.formulation.model import LinearModel, always
 
@@ -160,7 +160,9 @@ def _block_model(relaxation: PairRelaxation, block: Block, scale: float) -> Line
     more = np.isin(relaxation.constraint_group, block.groups)
     more[block.rows.number[block.rows.kind == CONSTRAINT]] = False
     open_rows = relaxation.requirement_rows(np.flatnonzero(wanted)).plus(relaxation.constraints.select(more))
-    rows = block.rows.plus(open_rows)
+    cuts = np.isin(relaxation.cuts.groups, block.groups).all(axis=1)
+    cuts[block.rows.number[block.rows.kind == CUT]] = False
+    rows = block.rows.plus(open_rows).plus(relaxation.cut_rows(np.flatnonzero(cuts)))
     return LinearModel(
         objective=block.cost[block.columns] / scale,
         constant=0.0,

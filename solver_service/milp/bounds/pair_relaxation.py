@@ -187,10 +187,11 @@ class PairRelaxation:
             present[new.number[new.kind == kind]] = True
 
     def _broken(self) -> Rows:
-        broken = self.requirement_rows(self._broken_requirements()).plus(self._cut_rows(self._broken_cuts()))
+        broken = self.requirement_rows(self._broken_requirements()).plus(self.cut_rows(self._broken_cuts()))
         return broken.plus(self.constraints.select(self._broken_constraints()))
 
-    def _cut_rows(self, numbers: Index) -> Rows:
+    def cut_rows(self, numbers: Index) -> Rows:
+        """Cuts as rows, by their numbers."""
         matrix = widened(cut_rows(self.cuts.select(numbers), self.columns), self.model.columns)
         return Rows(matrix, np.ones(numbers.size), np.full(numbers.size, CUT), numbers)
 

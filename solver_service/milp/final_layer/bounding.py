@@ -23,8 +23,8 @@ FEW_CONFLICTS = 0.25
 """Pairs in conflict for each sample, below which blocks are no help."""
 PLAIN, PLAIN_SHARE = 1_000_000, 0.25
 """Without conflicts a model of so few coefficients is built whole; of the time left, for its relaxation."""
-BLOCK_SHARE = {"count": 0.05, "capped": 0.7}
-"""Of the time left after it, for blocks of samples; branching does better on counts."""
+BLOCK_SHARE = 0.7
+"""Of the time left after it, for blocks of a ramp's samples; branching does better on counts."""
 
 PATIENCE = 0.25
 """Share of the blocks' time without a gain after which branching gets the rest."""
@@ -60,7 +60,7 @@ def bound_by_relaxation(job: Job, conflicts: Conflicts) -> LinearModel | None:
         return _plain(job, conflicts)
     relaxation = relaxed(job, conflicts)
     if capped:
-        bound_by_blocks(job, relaxation)
+        bound_by_blocks(job, relaxation, BLOCK_SHARE)
     return model_of(job, relaxation)
 
 
@@ -86,13 +86,14 @@ def relaxed(job: Job, conflicts: Conflicts, extension: Extension | None = None) 
     return relaxation
 
 
-def bound_by_blocks(job: Job, relaxation: PairRelaxation, share: float | None = None) -> None:
+def bound_by_blocks(job: Job, relaxation: PairRelaxation, share: float) -> None:
     """Raise a relaxation's bound by blocks of samples for as long as they gain; nothing if it was not solved.
 
-    They go by the clock, so a job whose node limit asks for a reproducible run does without.
+    They get a share of the time that is left. As they go by the clock, a job whose node limit asks for a reproducible
+    run does without.
     """
     if relaxation.solved and not job.proven and job.spec.limits.nodes is None:
-        watch = _WhileGaining(job, job.budget().share(share or BLOCK_SHARE[job.screened.requirements.style]))
+        watch = _WhileGaining(job, job.budget().share(share))
         raise_by_blocks(relaxation, watch.over, watch.gained, seconds_left=watch.seconds_left)
         job.incumbents.tell("blocks of samples")
 

@@ -41,8 +41,9 @@ HEURISTIC_S = 4.0
 """They may take these seconds in any case: at first they gain more than branching does."""
 BRANCHED_PER_S = 150_000
 """A solver that branches gets nowhere with more coefficients than this for each second."""
-UNPROVEN_SHARE = 0.8
-"""Of the time for searches where no solver will branch; the rest is for bounds, and for searches again."""
+UNPROVEN_SHARE, UNPROVEN_S, LONG_SHARE = 0.8, 20.0, 0.4
+"""Of the time for searches where no solver will branch, but no more than these seconds, or this share if it is more;
+the rest is for bounds, and for searches again."""
 TOO_LARGE_TO_PROVE = "too large for a model within this time: searched only, and nothing is proven"
 BRANCHING_S = 2.0
 """Branching on a ramp gains nothing in less; heuristics do."""
@@ -203,7 +204,8 @@ def _heuristic_budget(job: Job) -> Budget:
     if job.spec.limits.nodes is not None or too_large(job):
         return everything
     if not _branching_pays(job):
-        return everything.share(UNPROVEN_SHARE)
+        most = max(UNPROVEN_S, LONG_SHARE * everything.until)
+        return replace(everything, until=min(everything.share(UNPROVEN_SHARE).until, most))
     limit = everything.until
     until = min(0.8 * limit, max(HEURISTIC_S, HEURISTIC_SHARE * limit))
     return replace(everything, until=until, patience=PATIENCE_S[job.screened.requirements.style])
