@@ -160,7 +160,7 @@ def _block_model(relaxation: PairRelaxation, block: Block, scale: float) -> Line
     more = np.isin(relaxation.constraint_group, block.groups)
     more[block.rows.number[block.rows.kind == CONSTRAINT]] = False
     open_rows = relaxation.requirement_rows(np.flatnonzero(wanted)).plus(relaxation.constraints.select(more))
-    cuts = np.isin(relaxation.cuts.groups, block.groups).all(axis=1)
+    cuts = np.asarray(np.isin(relaxation.cuts.groups, block.groups).all(axis=1))
     cuts[block.rows.number[block.rows.kind == CUT]] = False
     rows = block.rows.plus(open_rows).plus(relaxation.cut_rows(np.flatnonzero(cuts)))
     return LinearModel(

@@ -17,8 +17,9 @@ from solver_service.milp.formulation.rows import nonzeros
 
 CONFLICTS_SHARE = 0.1
 """Of the time left, for what conflicts alone prove."""
-RELAXATION_SHARE = 0.4
-"""Of the time left, for the relaxation; it seldom needs as much."""
+RELAXATION_SHARE, EARLY_SHARE = 0.4, 0.1
+"""Of the time left, for the relaxation; it seldom needs as much. Under constraints, of which better solutions come
+after it: the first try."""
 FEW_CONFLICTS = 0.25
 """Pairs in conflict for each sample, below which blocks are no help."""
 PLAIN, PLAIN_SHARE = 1_000_000, 0.25
@@ -76,14 +77,20 @@ def _plain(job: Job, conflicts: Conflicts) -> LinearModel:
 
 
 def relaxed(job: Job, conflicts: Conflicts, extension: Extension | None = None) -> PairRelaxation:
-    """The relaxation with all conflicts, solved to the end if the time allows it."""
+    """The relaxation with all conflicts, and with what constraints add; see `solve_relaxation`."""
     relaxation = PairRelaxation(
         job.space, job.screened.requirements, conflicts.pool, constant=job.screened.cost, extension=extension
     )
-    budget = job.budget().share(RELAXATION_SHARE)
-    relaxation.run(lambda: budget.over, _teller(job))
-    job.incumbents.tell(f"relaxation with conflicts{'' if relaxation.solved else ', not solved to the end'}")
+    solve_relaxation(job, relaxation, RELAXATION_SHARE if extension is None else EARLY_SHARE)
     return relaxation
+
+
+def solve_relaxation(job: Job, relaxation: PairRelaxation, share: float = RELAXATION_SHARE) -> None:
+    """Solve it to the end, or go on with that, if a share of the time that is left allows it."""
+    if not (relaxation.solved or job.proven):
+        budget = job.budget().share(share)
+        relaxation.run(lambda: budget.over, _teller(job))
+        job.incumbents.tell(f"relaxation with conflicts{'' if relaxation.solved else ', not solved to the end'}")
 
 
 def bound_by_blocks(job: Job, relaxation: PairRelaxation, share: float) -> None:
