@@ -376,7 +376,7 @@ class Tunneller:
 
     def summary(self) -> Summary:
         """The figures so far."""
-        settings = InForce(self._auto, self._last_radius, self._template.time_s)
+        settings = InForce(self._auto, self._last_radius, self._template.time_s, self._detector.mode)
         figures = self._journal.summary(self._validator.seconds, self._validator.calls, settings)
         return dataclasses.replace(figures, line=self._line.told())
 
