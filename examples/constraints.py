@@ -13,8 +13,7 @@ import torch
 from sklearn.datasets import load_breast_cancer
 from torch import nn
 
-from gdsolver import SolverClient, Tunneller
-from shared.objectives import Objective
+from gdsolver import Objective, RecallFloor, SolverClient, Tunneller
 from trainer.lab.tasks import Request, Split, load_task
 
 folder = os.environ.get("GDSOLVER_DATA")
@@ -60,8 +59,8 @@ def noted(event):
 
 
 asked = {
-    "constraints": [{"type": "recall_floor", "value": floor + more, "classes": [1]}],  # of samples for the solver
-    "require": [f"recall_1 >= {floor}"],  # of the scores on validation, after every adoption
+    "constraints": [RecallFloor(1, floor + more)],  # of samples for the solver
+    "require": {"recall_1": floor},  # of the scores on validation, after every adoption
 }
 how = {"monitor": "accuracy", "radius": radius, "time_s": 6, "samples": 4000, "on_event": noted}
 how |= {"data": held_out.tensors, "objective": Objective("log_loss", l2=1e-3)}

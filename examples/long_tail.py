@@ -12,8 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gdsolver import SolverClient, Tunneller
-from shared.objectives import Objective
+from gdsolver import Objective, RecallFloor, SolverClient, Tunneller
 from trainer.lab.tasks import Request, load_task
 
 folder = os.environ.get("GDSOLVER_DATA")
@@ -47,7 +46,7 @@ def told(part):
     return f"accuracy {found.mean():.3f}, recalls {' '.join(f'{value:.2f}' for value in found)}"
 
 
-asked = {"constraints": [{"type": "recall_floor", "value": floor + 0.1}], "require": [f"worst >= {floor}"]}
+asked = {"constraints": [RecallFloor(value=floor + 0.1)], "require": {"worst": floor}}
 how = {"monitor": "accuracy", "radius": 1.0, "time_s": 15, "samples": 3000, "objective": Objective("log_loss", l2=1e-2)}
 data = (held_out.inputs, held_out.targets)
 tunnel = Tunneller(net, optimizer=optimizer, validate=scores, data=data, client=SolverClient(), **asked, **how)

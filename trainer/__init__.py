@@ -22,6 +22,18 @@ if TYPE_CHECKING:
     )
     from trainer.events import Event, Summary
     from trainer.pool.client import SolverClient
+    from trainer.pool.named_constraints import (
+        Grid,
+        Levels,
+        MaxNonzero,
+        MinAccuracy,
+        Monotone,
+        MovementCost,
+        NonNegative,
+        PrecisionFloor,
+        RateGap,
+        RecallFloor,
+    )
     from trainer.stalls.detector import StallDetector
     from trainer.tunneller import Tunneller
 
@@ -30,9 +42,19 @@ __all__ = [
     "CaptureError",
     "DataError",
     "Event",
+    "Grid",
+    "Levels",
+    "MaxNonzero",
+    "MinAccuracy",
+    "Monotone",
+    "MovementCost",
+    "NonNegative",
     "Objective",
     "PoolRefusedError",
     "PoolUnavailableError",
+    "PrecisionFloor",
+    "RateGap",
+    "RecallFloor",
     "ResultUnavailableError",
     "SolverClient",
     "StallDetector",
@@ -42,12 +64,17 @@ __all__ = [
     "WaitTimeoutError",
 ]
 
+_CONSTRAINTS = (
+    *("Grid", "Levels", "MaxNonzero", "MinAccuracy", "Monotone", "MovementCost", "NonNegative"),
+    *("PrecisionFloor", "RateGap", "RecallFloor"),
+)
 _HOMES = {
     "Candidate": "shared.result",
     "Objective": "shared.objectives",
     "SolverClient": "trainer.pool.client",
     **dict.fromkeys(("Event", "Summary"), "trainer.events"),
     **dict.fromkeys([name for name in __all__ if name.endswith("Error")], "trainer.errors"),
+    **dict.fromkeys(_CONSTRAINTS, "trainer.pool.named_constraints"),
     "StallDetector": "trainer.stalls.detector",
     "Tunneller": "trainer.tunneller",
 }

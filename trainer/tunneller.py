@@ -20,7 +20,7 @@ from trainer.adoption import parameters
 from trainer.adoption.adopter import Adopter
 from trainer.adoption.decision import Court, Threshold
 from trainer.adoption.ranks import Weights
-from trainer.adoption.requirements import parse
+from trainer.adoption.requirements import Required, parse
 from trainer.adoption.validation import Score, ScoreTrust, Validator, direction, read_score
 from trainer.errors import CaptureError, DataError, TrainerError
 from trainer.events import Event, Summary
@@ -80,10 +80,9 @@ class Tunneller:
         activations as modules.
     task: "classification", "binary" (one logit), "multilabel" or "regression"; None: by the targets, where they say.
     objective: what jobs minimise; ramp for classes and labels, mae for regression by default.
-    constraints: what every answer has to keep on its samples, as in a job's spec, for example
-        {"type": "recall_floor", "value": 0.75, "classes": [3]}.
-    require: what the scores of an adopted model have to keep, like "recall_3 >= 0.75"; a model that keeps it is better
-        than one that does not, whatever the score.
+    constraints: what every answer has to keep on its samples, like RecallFloor(3, 0.75), or as in a job's spec.
+    require: what the scores of an adopted model have to keep, like {"recall_3": 0.75} (at least) or "gap <= 0.1"; a
+        model that keeps it is better than one that does not, whatever the score.
     ignore_index, class_weight: as in torch's cross entropy.
     radius: half-width of the box around the weights; None: the layer's mean |weight|, then adapted.
     tail_radius: how far the last of the layers behind a hidden block may move with it; None: as far as the block,
@@ -124,7 +123,7 @@ class Tunneller:
         radius: float | None = None,
         tail_radius: float | None = None,
         monitor: str | None = None,
-        require: Sequence[str] = (),
+        require: Required = (),
         constraints: Sequence[Constraint | Mapping[str, Any]] = (),
         patience: int = 5,
         min_delta: float = 1e-4,
