@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from shared.objectives import Objective
     from shared.result import Candidate
+    from trainer.adoption.suspicions import Suspicion
     from trainer.errors import (
         CaptureError,
         DataError,
@@ -59,6 +60,7 @@ __all__ = [
     "SolverClient",
     "StallDetector",
     "Summary",
+    "Suspicion",
     "TrainerError",
     "Tunneller",
     "WaitTimeoutError",
@@ -76,6 +78,7 @@ _HOMES = {
     **dict.fromkeys([name for name in __all__ if name.endswith("Error")], "trainer.errors"),
     **dict.fromkeys(_CONSTRAINTS, "trainer.pool.named_constraints"),
     "StallDetector": "trainer.stalls.detector",
+    "Suspicion": "trainer.adoption.suspicions",
     "Tunneller": "trainer.tunneller",
 }
 

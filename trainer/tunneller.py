@@ -21,6 +21,7 @@ from trainer.adoption.adopter import Adopter
 from trainer.adoption.decision import Court, Threshold
 from trainer.adoption.ranks import Weights
 from trainer.adoption.requirements import Required, parse
+from trainer.adoption.suspicions import Suspicion
 from trainer.adoption.validation import Score, ScoreTrust, Validator, direction, read_score
 from trainer.errors import CaptureError, DataError, TrainerError
 from trainer.events import Event, Summary
@@ -37,7 +38,7 @@ from trainer.pool.own import LOCAL, Local, OwnPool, free_cores
 from trainer.snapshots.capture import Plan
 from trainer.snapshots.eligibility import eligible, unwrap, unwrap_optimizer
 from trainer.snapshots.live import device_of
-from trainer.snapshots.reservoir import Split
+from trainer.snapshots.reservoir import Numbers, Split
 from trainer.snapshots.sources import Data, reservoir_of
 from trainer.speaking import logger, speak_up
 from trainer.stalls.detector import DeltaMode, Mode, StallDetector
@@ -241,16 +242,19 @@ class Tunneller:
         dear = self._journal.observe_s > OBSERVE_SHARE * self._journal.age_s
         self._resting = dear and self._reservoir.is_enough and not self._sync
 
-    def observe(self, *batch: Any) -> None:
-        """Keep a bounded sample of one batch: `observe(inputs, targets)`, or the batch as the loader yields it."""
-        self._observe(batch[0] if len(batch) == 1 else batch)
+    def observe(self, *batch: Any, index: Numbers | None = None) -> None:
+        """Keep a bounded sample of one batch: `observe(inputs, targets)`, or the batch as the loader yields it.
 
-    def _observe(self, batch: Any) -> None:
+        `index` [n]: each sample's number in your data set, by which `suspects` names it.
+        """
+        self._observe(batch[0] if len(batch) == 1 else batch, index)
+
+    def _observe(self, batch: Any, index: Numbers | None = None) -> None:
         if self._closed or self._resting or not self._ranks.leads:
             return
         begun = time.perf_counter()
         try:
-            self._reservoir.observe(batch)
+            self._reservoir.observe(batch, index)
         except DataError as error:
             if not self._checked:
                 raise
@@ -378,6 +382,10 @@ class Tunneller:
         settings = InForce(self._auto, self._last_radius, self._template.time_s, self._detector.mode)
         figures = self._journal.summary(self._validator.seconds, self._validator.calls, settings)
         return dataclasses.replace(figures, line=self._line.told())
+
+    def suspects(self) -> list[Suspicion]:
+        """The samples that answers give up on, what most of them name first: look at their labels."""
+        return self._adopter.suspicions.found()
 
     def explain(self) -> Explanation:
         """What can be tunnelled, layer by layer, and why not where not; with samples, which units are dead."""
