@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -386,6 +387,12 @@ class Tunneller:
     def suspects(self) -> list[Suspicion]:
         """The samples that answers give up on, what most of them name first: look at their labels."""
         return self._adopter.suspicions.found()
+
+    def report(self, path: str | Path) -> Path:
+        """Draw gains by stall and layer, jobs over time, and where the time went, into a PNG, SVG or PDF file."""
+        from trainer.picture import draw  # noqa: PLC0415  (matplotlib takes a second to load)
+
+        return draw(self.history, self.summary(), self._detector.mode, path)
 
     def explain(self) -> Explanation:
         """What can be tunnelled, layer by layer, and why not where not; with samples, which units are dead."""
