@@ -100,13 +100,17 @@ def test_a_floor_is_kept_after_every_adoption(pool: RunningPool, tmp_path: Path)
 
 
 def test_floors_of_a_long_tail_are_kept(pool: RunningPool, tmp_path: Path) -> None:
-    """On the small set: where an answer is adopted, every class of the validation part keeps its floor afterwards."""
+    """On the small set: some class is below its floor at first, and on validation none is after any adoption."""
     said = run("long_tail", pool, tmp_path)
     assert ": answer " in said
-    found = [line.partition("recalls ")[2].split() for line in said.splitlines() if line.startswith("validation ")]
-    before, after = ([float(value) for value in values] for values in found)
-    assert min(before) < 0.6
-    assert (min(after) >= 0.6) == (": answer adopted, " in said)
+    worst = {
+        when: [min(map(float, found.split())) for found in re.findall(rf"validation {when}: .* recalls (.*)", said)]
+        for when in ("before", "as adopted", "after")
+    }
+    assert worst["before"][0] < 0.6
+    assert len(worst["as adopted"]) == said.count(": answer adopted, ")
+    assert all(recall >= 0.6 for recall in worst["as adopted"])
+    assert (worst["after"][0] >= 0.6) == bool(worst["as adopted"])
 
 
 def test_what_is_required_holds_after_every_adoption(pool: RunningPool) -> None:
