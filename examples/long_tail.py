@@ -12,8 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gdsolver import SolverClient, Tunneller
-from shared.objectives import Objective
+from gdsolver import Objective, RecallFloor, SolverClient, Tunneller
 from trainer.lab.tasks import Request, load_task
 
 folder = os.environ.get("GDSOLVER_DATA")
@@ -41,24 +40,29 @@ def scores():
     return {"accuracy": float(found.mean()), "worst": float(found.min())}
 
 
-def told(part):
-    """Accuracy and recalls in a line."""
-    found = recalls(part)
-    return f"accuracy {found.mean():.3f}, recalls {' '.join(f'{value:.2f}' for value in found)}"
+def told(when):
+    """Prints accuracy and recalls on both parts."""
+    for part in ("validation", "test"):
+        found = recalls(getattr(task, part))
+        print(f"{part} {when}: accuracy {found.mean():.3f}, recalls {' '.join(f'{value:.2f}' for value in found)}")
 
 
-asked = {"constraints": [{"type": "recall_floor", "value": floor + 0.1}], "require": [f"worst >= {floor}"]}
+def noted(event):
+    """Prints what each adoption has come to."""
+    if event.kind == "adopted":
+        told("as adopted")
+
+
+asked = {"constraints": [RecallFloor(value=floor + 0.1)], "require": {"worst": floor}}
 how = {"monitor": "accuracy", "radius": 1.0, "time_s": 15, "samples": 3000, "objective": Objective("log_loss", l2=1e-2)}
-data = (held_out.inputs, held_out.targets)
-tunnel = Tunneller(net, optimizer=optimizer, validate=scores, data=data, client=SolverClient(), **asked, **how)
+how |= {"data": held_out.tensors, "on_event": noted}
+tunnel = Tunneller(net, optimizer=optimizer, validate=scores, client=SolverClient(), **asked, **how)
 for _ in range(epochs):
     for chosen in torch.randperm(len(train)).split(64):
         optimizer.zero_grad()
         nn.functional.cross_entropy(net(train.inputs[chosen]), train.targets[chosen]).backward()
         optimizer.step()
     tunnel.step(scores())
-for part in ("validation", "test"):
-    print(f"{part} before: {told(getattr(task, part))}")
+told("before")
 print(tunnel.close(polish=True, timeout=60.0))
-for part in ("validation", "test"):
-    print(f"{part} after:  {told(getattr(task, part))}")
+told("after")

@@ -25,7 +25,7 @@ def check_constraints(constraints: Sequence["Constraint"], snapshot: Snapshot) -
     gridded = np.zeros(snapshot.weight.shape, dtype=bool)
     for index, constraint in enumerate(constraints):
         where = f"constraints.{index}"
-        _check_value(constraint, f"{where}.value")
+        check_value(constraint, f"{where}.value")
         _check_lists(constraint, snapshot, where)
         if constraint.type in ON_SAMPLES:
             _check_samples(constraint, snapshot, where)
@@ -43,7 +43,8 @@ def check_constraints(constraints: Sequence["Constraint"], snapshot: Snapshot) -
                 _check_step(constraint.value, snapshot.weight[chosen], f"{where}.value")
 
 
-def _check_value(constraint: "Constraint", field: str) -> None:
+def check_value(constraint: "Constraint", field: str) -> None:
+    """Raise SpecError unless the value is one that the type can have, whatever the snapshot."""
     value = constraint.value
     match constraint.type:
         case "min_accuracy" | "recall_floor" | "group_rate_gap" | "precision_floor":

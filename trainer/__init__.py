@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from shared.objectives import Objective
     from shared.result import Candidate
+    from trainer.adoption.suspicions import Suspicion
     from trainer.errors import (
         CaptureError,
         DataError,
@@ -22,6 +23,18 @@ if TYPE_CHECKING:
     )
     from trainer.events import Event, Summary
     from trainer.pool.client import SolverClient
+    from trainer.pool.named_constraints import (
+        Grid,
+        Levels,
+        MaxNonzero,
+        MinAccuracy,
+        Monotone,
+        MovementCost,
+        NonNegative,
+        PrecisionFloor,
+        RateGap,
+        RecallFloor,
+    )
     from trainer.stalls.detector import StallDetector
     from trainer.tunneller import Tunneller
 
@@ -30,25 +43,42 @@ __all__ = [
     "CaptureError",
     "DataError",
     "Event",
+    "Grid",
+    "Levels",
+    "MaxNonzero",
+    "MinAccuracy",
+    "Monotone",
+    "MovementCost",
+    "NonNegative",
     "Objective",
     "PoolRefusedError",
     "PoolUnavailableError",
+    "PrecisionFloor",
+    "RateGap",
+    "RecallFloor",
     "ResultUnavailableError",
     "SolverClient",
     "StallDetector",
     "Summary",
+    "Suspicion",
     "TrainerError",
     "Tunneller",
     "WaitTimeoutError",
 ]
 
+_CONSTRAINTS = (
+    *("Grid", "Levels", "MaxNonzero", "MinAccuracy", "Monotone", "MovementCost", "NonNegative"),
+    *("PrecisionFloor", "RateGap", "RecallFloor"),
+)
 _HOMES = {
     "Candidate": "shared.result",
     "Objective": "shared.objectives",
     "SolverClient": "trainer.pool.client",
     **dict.fromkeys(("Event", "Summary"), "trainer.events"),
     **dict.fromkeys([name for name in __all__ if name.endswith("Error")], "trainer.errors"),
+    **dict.fromkeys(_CONSTRAINTS, "trainer.pool.named_constraints"),
     "StallDetector": "trainer.stalls.detector",
+    "Suspicion": "trainer.adoption.suspicions",
     "Tunneller": "trainer.tunneller",
 }
 

@@ -39,8 +39,9 @@ class Summary:
     `longest_step_ms` is the longest `step()` with everything it did: the pass over the samples, validations, trials.
     Of all calls together, `capture_s` went to passes, `trial_s` to trying answers on the kept samples, `validate_s`
     to the user's `validate` (in `validations` calls), and `observe_s` to keeping samples. `gained` is what adoptions
-    changed the score by; `declined` says why answers and jobs came to nothing, `advice` what to try. `line` says
-    that uploads are slow, and what share of the samples jobs get therefore.
+    gained on validation, below 0 where a score was given up for what is required; `declined` says why answers and
+    jobs came to nothing, `advice` what to try. `line` says that uploads are slow, and what share of the samples jobs
+    get therefore.
     """
 
     stalls: int
@@ -67,7 +68,7 @@ class Summary:
         """The story in a few lines."""
         lines = [
             f"Summary: {self.stalls} stalls, {self.jobs} jobs, {self.answers} answers: {self.adopted} adopted"
-            + (f", which gained {self.gained:.4g} on validation" if self.adopted else ""),
+            + (self._told_gain() if self.adopted else ""),
             *(f"  {count} x {reason}" for reason, count in self.declined.items()),
             f"{self.gd_steps_during_jobs:,} GD steps while jobs were out; longest step() {self.longest_step_ms:.3g} ms"
             f"; validation {self.validate_s:.3g} s in {self.validations} calls, passes {self.capture_s:.3g} s, "
@@ -75,3 +76,8 @@ class Summary:
             *([self.line] if self.line else []),
         ]
         return "\n".join([*lines, *([f"hint: {self.advice}"] if self.advice else [])])
+
+    def _told_gain(self) -> str:
+        if self.gained < 0:
+            return f", which gave up {-self.gained:.4g} on validation for what is required"
+        return f", which gained {self.gained:.4g} on validation"

@@ -92,7 +92,7 @@ class Journal:
             validate_s=validate_s,
             validations=validations,
             observe_s=self.observe_s,
-            gained=story.gained(events),
+            gained=story.gained(events, settings.mode if settings else None),
             declined=story.declined(events),
             advice=story.advice(events, pool_lost=self.pool_lost, settings=settings),
         )

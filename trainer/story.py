@@ -1,8 +1,10 @@
 """Tells what a tunneller's events come to: gains, why answers were declined, and what to try next."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from shared.objectives import REGRESSION
 from trainer.events import Event
@@ -24,12 +26,13 @@ class InForce:
     """The settings that hints speak of: what is set already need not be advised.
 
     `auto` says that the policy chooses the layer, `radius` is the last stall's (weight units; None: there was none),
-    `time_s` a job's budget.
+    `time_s` a job's budget, `mode` the direction of the score (None: every change counts as a gain).
     """
 
     auto: bool = False
     radius: float | None = None
     time_s: float | None = None
+    mode: Literal["min", "max"] | None = None
 
     def scaled_radius(self, factor: float) -> str:
         """A radius to try, in words."""
@@ -45,12 +48,19 @@ def declined(events: Sequence[Event]) -> dict[str, int]:
     return dict(reasons.most_common())
 
 
-def gained(events: Sequence[Event]) -> float:
-    """The sum of what adopted answers changed the validation score by, in the metric's units, as a size."""
+def gained(events: Sequence[Event], mode: Literal["min", "max"] | None = None) -> float:
+    """The sum of what adopted answers gained on the validation score, in the metric's units.
+
+    Below 0 where a score was given up for what is required. Without `mode` each change counts by its size.
+    """
     adopted = [event for event in events if event.kind == "adopted"]
-    return sum(
-        abs(event.after - event.before) for event in adopted if event.before is not None and event.after is not None
-    )
+    adopted = [event for event in events if event.kind == "adopted"]
+    found = [(event.before, event.after) for event in adopted if event.before is not None and event.after is not None]
+    changes = [after - before for before, after in found]
+    if mode is None:
+        return sum(map(abs, changes))
+    # What was NaN before gained something, but nobody can say how much.
+    return (1.0 if mode == "max" else -1.0) * sum(change for change in changes if math.isfinite(change))
 
 
 def advice(events: Sequence[Event], *, pool_lost: bool, settings: InForce | None = None) -> str:  # noqa: PLR0911

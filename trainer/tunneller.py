@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -20,7 +21,8 @@ from trainer.adoption import parameters
 from trainer.adoption.adopter import Adopter
 from trainer.adoption.decision import Court, Threshold
 from trainer.adoption.ranks import Weights
-from trainer.adoption.requirements import parse
+from trainer.adoption.requirements import Required, parse
+from trainer.adoption.suspicions import Suspicion
 from trainer.adoption.validation import Score, ScoreTrust, Validator, direction, read_score
 from trainer.errors import CaptureError, DataError, TrainerError
 from trainer.events import Event, Summary
@@ -37,7 +39,7 @@ from trainer.pool.own import LOCAL, Local, OwnPool, free_cores
 from trainer.snapshots.capture import Plan
 from trainer.snapshots.eligibility import eligible, unwrap, unwrap_optimizer
 from trainer.snapshots.live import device_of
-from trainer.snapshots.reservoir import Split
+from trainer.snapshots.reservoir import Numbers, Split
 from trainer.snapshots.sources import Data, reservoir_of
 from trainer.speaking import logger, speak_up
 from trainer.stalls.detector import DeltaMode, Mode, StallDetector
@@ -80,10 +82,9 @@ class Tunneller:
         activations as modules.
     task: "classification", "binary" (one logit), "multilabel" or "regression"; None: by the targets, where they say.
     objective: what jobs minimise; ramp for classes and labels, mae for regression by default.
-    constraints: what every answer has to keep on its samples, as in a job's spec, for example
-        {"type": "recall_floor", "value": 0.75, "classes": [3]}.
-    require: what the scores of an adopted model have to keep, like "recall_3 >= 0.75"; a model that keeps it is better
-        than one that does not, whatever the score.
+    constraints: what every answer has to keep on its samples, like RecallFloor(3, 0.75), or as in a job's spec.
+    require: what the scores of an adopted model have to keep, like {"recall_3": 0.75} (at least) or "gap <= 0.1"; a
+        model that keeps it is better than one that does not, whatever the score.
     ignore_index, class_weight: as in torch's cross entropy.
     radius: half-width of the box around the weights; None: the layer's mean |weight|, then adapted.
     tail_radius: how far the last of the layers behind a hidden block may move with it; None: as far as the block,
@@ -124,7 +125,7 @@ class Tunneller:
         radius: float | None = None,
         tail_radius: float | None = None,
         monitor: str | None = None,
-        require: Sequence[str] = (),
+        require: Required = (),
         constraints: Sequence[Constraint | Mapping[str, Any]] = (),
         patience: int = 5,
         min_delta: float = 1e-4,
@@ -242,16 +243,19 @@ class Tunneller:
         dear = self._journal.observe_s > OBSERVE_SHARE * self._journal.age_s
         self._resting = dear and self._reservoir.is_enough and not self._sync
 
-    def observe(self, *batch: Any) -> None:
-        """Keep a bounded sample of one batch: `observe(inputs, targets)`, or the batch as the loader yields it."""
-        self._observe(batch[0] if len(batch) == 1 else batch)
+    def observe(self, *batch: Any, index: Numbers | None = None) -> None:
+        """Keep a bounded sample of one batch: `observe(inputs, targets)`, or the batch as the loader yields it.
 
-    def _observe(self, batch: Any) -> None:
+        `index` [n]: each sample's number in your data set, by which `suspects` names it.
+        """
+        self._observe(batch[0] if len(batch) == 1 else batch, index)
+
+    def _observe(self, batch: Any, index: Numbers | None = None) -> None:
         if self._closed or self._resting or not self._ranks.leads:
             return
         begun = time.perf_counter()
         try:
-            self._reservoir.observe(batch)
+            self._reservoir.observe(batch, index)
         except DataError as error:
             if not self._checked:
                 raise
@@ -376,9 +380,19 @@ class Tunneller:
 
     def summary(self) -> Summary:
         """The figures so far."""
-        settings = InForce(self._auto, self._last_radius, self._template.time_s)
+        settings = InForce(self._auto, self._last_radius, self._template.time_s, self._detector.mode)
         figures = self._journal.summary(self._validator.seconds, self._validator.calls, settings)
         return dataclasses.replace(figures, line=self._line.told())
+
+    def suspects(self) -> list[Suspicion]:
+        """The samples that answers give up on, what most of them name first: look at their labels."""
+        return self._adopter.suspicions.found()
+
+    def report(self, path: str | Path) -> Path:
+        """Draw gains by stall and layer, jobs over time, and where the time went, into a PNG, SVG or PDF file."""
+        from trainer.picture import draw  # noqa: PLC0415  (matplotlib takes a second to load)
+
+        return draw(self.history, self.summary(), self._detector.mode, path)
 
     def explain(self) -> Explanation:
         """What can be tunnelled, layer by layer, and why not where not; with samples, which units are dead."""

@@ -34,9 +34,10 @@ optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
 validate = lambda: (model(X[30:]).argmax(1) == y[30:]).float().mean().item()
 train_loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X[:30], y[:30]), batch_size=10)
 epochs = 3
+X_new, y_new = X[30:], y[30:]
 writer = mock.Mock(spec=["add_scalar"])
 """
-"""What the guides take as given: a network, its data, and a writer of TensorBoard's."""
+"""What the guides take as given: a network, its data, new data, and a writer of TensorBoard's."""
 
 
 def block(language: str, containing: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from shared.contracts import Feedback
 from trainer.adoption.decision import Case, Court, Decision
+from trainer.adoption.suspicions import Suspicions
 from trainer.errors import CaptureError
 from trainer.events import Kind
 from trainer.journal import Journal
@@ -36,6 +37,7 @@ class Adopter:
     worker: BackgroundWorker
     monitor: str | None
     exact: bool = False
+    suspicions: Suspicions = field(default_factory=Suspicions)
     _deaf: int = field(default=0, init=False)
 
     def consider(self, answers: Sequence[Answer], known: float | None, budget_s: float) -> list[Decision]:
@@ -48,6 +50,8 @@ class Adopter:
         self.journal.trial_s += time.perf_counter() - begun - (self.court.validator.seconds - validated)
         for answer, decision in zip(answers, found, strict=True):
             self._learn(answer, decision)
+            if decision.refused is None:
+                self.suspicions.note(answer)
             self._conclude(answer, decision)
         return found
 

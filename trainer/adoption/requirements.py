@@ -1,9 +1,12 @@
-"""What the scores of an adopted model have to keep, as the user writes it: "recall_3 >= 0.75"."""
+"""What the scores of an adopted model have to keep, as users write it: "recall_3 >= 0.75", or {"recall_3": 0.75}."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+Required = Sequence[str] | Mapping[str, float | str]
+"""What a user writes: ["recall_3 >= 0.75"], or {"recall_3": 0.75}: at least that."""
 FORM = re.compile(r"\s*(?P<name>.+?)\s*(?P<sign>>=|<=)\s*(?P<value>[-+0-9.eE]+)\s*$")
 
 
@@ -26,17 +29,32 @@ class Requirement:
         return f"{self.name} {'>=' if self.least else '<='} {self.value:g}"
 
 
-def parse(texts: Sequence[str]) -> tuple[Requirement, ...]:
-    """Read requirements of the form "NAME >= VALUE" or "NAME <= VALUE"; ValueError names what is of another form."""
-    found = []
-    for text in [texts] if isinstance(texts, str) else texts:
-        match = FORM.match(text)
-        try:
-            assert match is not None
-            found.append(Requirement(match["name"], float(match["value"]), match["sign"] == ">="))
-        except (AssertionError, ValueError):
-            raise ValueError(f"require is {text!r}; write it like 'recall_3 >= 0.75' or 'gap <= 0.1'") from None
-    return tuple(found)
+def parse(given: Required) -> tuple[Requirement, ...]:
+    """Read what is required; ValueError names what cannot be.
+
+    Sentences "NAME >= VALUE" or "NAME <= VALUE", or a mapping of names to least values (or to such as "<= 0.1").
+    """
+    if not isinstance(given, Mapping):
+        return tuple(_sentence(text, text) for text in ([given] if isinstance(given, str) else given))
+    return tuple(_entry(name, value) for name, value in given.items())
+
+
+def _sentence(text: str, told: object) -> Requirement:
+    match = FORM.match(text) if isinstance(text, str) else None
+    try:
+        if match is not None:
+            return Requirement(match["name"], float(match["value"]), match["sign"] == ">=")
+    except ValueError:
+        pass  # signs and digits that make no number
+    raise ValueError(f"require is {told!r}; write it like 'recall_3 >= 0.75' or 'gap <= 0.1'")
+
+
+def _entry(name: str, value: float | str) -> Requirement:
+    if isinstance(value, str):
+        return _sentence(f"{name} {value}", {name: value})
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"require is {{{name!r}: {value!r}}}; give the least value as a number, or say '<= 0.1'")
+    return Requirement(name, float(value), least=True)
 
 
 def broken(requirements: Sequence[Requirement], scores: object) -> tuple[str, ...]:

@@ -292,7 +292,8 @@ class BackgroundWorker:
             detail=f"{result.objective.name}, {result.status}{doubt}",
             **self._time_out(pending),
         )
-        answer = Answer(stall, ticket.kind, pending.job, values, pending.spec.goal, result)
+        samples = None if pending.again else pending.parcel.captured.chosen
+        answer = Answer(stall, ticket.kind, pending.job, values, pending.spec.goal, result, samples)
         self._arrived.append((ticket, answer))
         self._pending.remove(pending)
 

@@ -5,6 +5,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from shared.contracts import Feedback, JobResult
 from shared.objectives import Objective
 from trainer.pool.portfolio import Variation
@@ -43,7 +46,10 @@ class Stall:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """A job's answer as parameters of the model, by name, what the job minimised, and how it differed from others."""
+    """A job's answer as parameters of the model, by name, what the job minimised, and how it differed from others.
+
+    `samples` are the positions [n] of the job's own among all that were seen; None where a crash has taken them.
+    """
 
     stall: Stall
     job_kind: JobKind
@@ -51,6 +57,7 @@ class Answer:
     parameters: Values
     objective: Objective
     result: JobResult
+    samples: NDArray[np.int64] | None = None
 
     @property
     def captured(self) -> Captured:

@@ -1,6 +1,6 @@
 """Keeps a bounded, seeded sample of the batches that a training loop draws, in host memory and as they were."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from trainer.snapshots.rows import Cluster, Rows
 
 __all__ = ["Batch", "Reservoir", "Rows", "Split"]
 
+Numbers = Tensor | NDArray[np.int64] | Sequence[int]
+"""By what a caller knows each sample of a batch [n]."""
 MIB = 1024 * 1024
 DEFAULT_BATCH = 256
 """Of data that is in memory as a whole."""
@@ -47,15 +49,15 @@ class _Generation:
         self._clusters: list[Cluster] = []
         self._pending_bytes = 0
 
-    def offer(self, count: int, read: Callable[[], Batch]) -> None:
-        """See a batch of so many rows, and copy some if it is its turn."""
+    def offer(self, count: int, read: Callable[[], Batch], numbers: Numbers | None = None) -> None:
+        """See a batch of so many rows, known by these numbers, and copy some if it is its turn."""
         self.seen += count
         lot = self._generator.random()
         wanted = _share(count, lot, self._rate)
         if wanted == 0:
             return
         leaves, form = take_apart(read())
-        whole = Cluster(tuple(leaves), form, count, lot)
+        whole = Cluster(tuple(leaves), form, count, lot, None if numbers is None else _as_array(numbers))
         self._add(whole.copy() if wanted >= whole.count else whole.take(self._choice(whole.count, wanted)))
         self.fit(self._most_bytes)
 
@@ -101,6 +103,13 @@ class _Generation:
         """All that is kept."""
         self.fetch()
         return list(self._clusters)
+
+
+def _as_array(numbers: Numbers) -> NDArray[np.int64]:
+    found = numbers.detach().cpu().numpy() if isinstance(numbers, Tensor) else np.asarray(numbers)
+    if found.ndim != 1 or found.dtype.kind not in "iu":
+        raise DataError(f"index is {found.dtype} {list(found.shape)}; give a whole number for each sample of the batch")
+    return found.astype(np.int64)
 
 
 def _count(batch: Any) -> int:
@@ -153,7 +162,7 @@ class Reservoir:
         made.begin()
         chosen = torch.from_numpy(np.sort(made._generator.permutation(len(targets))[:keep]))
         parts = [part[chosen.to(part.device)] for part in (*args, targets, *([] if weights is None else [weights]))]
-        made.observe((tuple(parts[: len(args)]), *parts[len(args) :]))
+        made.observe((tuple(parts[: len(args)]), *parts[len(args) :]), chosen)
         made.seen, made._largest = len(targets), DEFAULT_BATCH
         return made
 
@@ -182,12 +191,17 @@ class Reservoir:
         """Choose on from there: a new epoch gives the samples that it would have given without the break."""
         self._generator.bit_generator.state = state["random"]
 
-    def observe(self, batch: Any) -> None:
-        """Keep some of a batch; DataError, with the cure, if it cannot be split."""
+    def observe(self, batch: Any, numbers: Numbers | None = None) -> None:
+        """Keep some of a batch; DataError, with the cure, if it cannot be split.
+
+        `numbers` are by what the caller knows each sample.
+        """
         count = _count(batch) or read_batch(batch, self._split).samples
+        if numbers is not None and len(numbers) != count:
+            raise DataError(f"index has {len(numbers)} numbers for a batch of {count}; give one for each sample")
         self.seen += count
         self._largest = max(self._largest, count)
-        self._now.offer(count, lambda: read_batch(batch, self._split))
+        self._now.offer(count, lambda: read_batch(batch, self._split), numbers)
 
     def begin(self) -> None:
         """An epoch begins; the rows of the last one stay until this one has given as many."""

@@ -17,13 +17,15 @@ from trainer.snapshots.batches import Batch, put_together
 class Cluster:
     """Rows of one batch that were chosen together: their tensors, the batch's form and size, and a lot in [0, 1).
 
-    Rows with the same key can be stacked: the same form, shapes and dtypes.
+    Rows with the same key can be stacked: the same form, shapes and dtypes. `numbers` [count] are by what the caller
+    knows them, where there is such a thing.
     """
 
     leaves: tuple[Tensor, ...]
     form: Any
     total: int
     lot: float
+    numbers: NDArray[np.int64] | None = None
 
     @property
     def count(self) -> int:
@@ -44,7 +46,8 @@ class Cluster:
         """A copy of some of the rows: later changes of the batch in place do not matter."""
         index = torch.from_numpy(chosen)
         with torch.no_grad():
-            return replace(self, leaves=tuple(leaf.detach()[index.to(leaf.device)] for leaf in self.leaves))
+            leaves = tuple(leaf.detach()[index.to(leaf.device)] for leaf in self.leaves)
+        return replace(self, leaves=leaves, numbers=None if self.numbers is None else self.numbers[chosen])
 
     def copy(self) -> "Cluster":
         """A copy of all rows."""
@@ -97,6 +100,19 @@ class Rows:
         """Only these, numbered anew."""
         chosen = np.asarray(numbers, np.int64)
         return Rows(self._clusters, self._which[chosen], self._index[chosen], self.largest)
+
+    def number(self, row: int) -> int | None:
+        """By what the caller knows a row, where there is such a thing."""
+        numbers = self._clusters[self._which[row]].numbers
+        return None if numbers is None else int(numbers[self._index[row]])
+
+    def content(self, row: int) -> tuple[str | bytes, ...]:
+        """What tells a row from other ones."""
+        return next(self._clusters[self._which[row]].take(self._index[[row]]).contents())
+
+    def sample(self, row: int) -> Batch:
+        """A copy of a row, as a batch of one."""
+        return self._stacked(np.array([row]), torch.device("cpu"))
 
     def batches(self, size: int, device: torch.device) -> Iterator[tuple[NDArray[np.int64], Batch]]:
         """Batches of at most `size` rows of equal shapes on `device`, each with its row numbers.

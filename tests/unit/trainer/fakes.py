@@ -21,6 +21,7 @@ from trainer.pool.client import SolverClient
 
 Tensors = dict[str, NDArray[np.float32]]
 Solve = Callable[[Snapshot, JobSpec], Tensors]
+Suspects = Callable[[Snapshot], list[dict[str, Any]]]
 
 
 def unchanged(snapshot: Snapshot, spec: JobSpec) -> Tensors:
@@ -48,8 +49,9 @@ def least_squares(snapshot: Snapshot, spec: JobSpec) -> Tensors:
 class FakePool(httpx.BaseTransport):
     """A pool in memory.
 
-    `solve` makes the answers; jobs stay running until `release` is set; while `down`, nobody answers; responses in
-    `script` are given first; `requests` holds everything that was asked, `feedback` and `cancelled` what came of it.
+    `solve` makes the answers, `suspects` what they tell of samples; jobs stay running until `release` is set; while
+    `down`, nobody answers; responses in `script` are given first; `requests` holds everything that was asked,
+    `feedback` and `cancelled` what came of it.
     """
 
     def __init__(self, solve: Solve = unchanged, *, held: bool = False) -> None:
@@ -59,6 +61,7 @@ class FakePool(httpx.BaseTransport):
             self.release.set()
         self.down = False
         self.improved = True
+        self.suspects: Suspects = lambda _: []
         self.script: list[httpx.Response] = []
         self.requests: list[httpx.Request] = []
         self.snapshots: list[Snapshot] = []
@@ -173,9 +176,9 @@ class FakePool(httpx.BaseTransport):
             "created": datetime.now(UTC).isoformat(),
             "a_field_from_the_future": True,
         }
-        return record | ({"result": self._report(spec).model_dump(mode="json")} if done else {})
+        return record | ({"result": self._report(blob, spec).model_dump(mode="json")} if done else {})
 
-    def _report(self, spec: JobSpec) -> JobResult:
+    def _report(self, blob: str, spec: JobSpec) -> JobResult:
         return JobResult.model_validate(
             {
                 "objective": {"name": spec.objective, "start": 2.0, "final": 1.0, "bound": 0.0, "gap": 1.0},
@@ -186,6 +189,7 @@ class FakePool(httpx.BaseTransport):
                 "sizes": {},
                 "nodes": 1,
                 "incumbents": [],
+                "suspects": self.suspects(Snapshot.from_bytes(self._blobs[blob])),
                 "backend": {"name": "fake", "version": "1"},
             }
         )
@@ -196,7 +200,7 @@ class FakePool(httpx.BaseTransport):
             name: np.ascontiguousarray(values, dtype=np.float32)
             for name, values in self.solve(Snapshot.from_bytes(self._blobs[blob]), spec).items()
         }
-        return bytes(safetensors.numpy.save(tensors, metadata={"result": self._report(spec).model_dump_json()}))
+        return bytes(safetensors.numpy.save(tensors, metadata={"result": self._report(blob, spec).model_dump_json()}))
 
 
 def problem(status: int, code: str, detail: str, **more: Any) -> httpx.Response:

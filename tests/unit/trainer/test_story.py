@@ -3,8 +3,11 @@
 from typing import Any
 
 import pytest
+import torch
 
 from trainer.events import Event, Kind
+from trainer.journal import Journal
+from trainer.stalls.detector import Mode
 from trainer.story import NO_GAIN, NOT_JUDGED, NOTHING_BETTER, STILL_OUT, InForce, advice, declined
 
 
@@ -53,3 +56,11 @@ def test_a_layer_that_fits_its_samples_is_told(start: float, detail: str, fits: 
     told = advice(nothing_found(start, detail), pool_lost=False, settings=InForce(auto=True, radius=0.25))
     assert ("already fits its samples: nothing to be had here" in told) == fits
     assert ("widen" in told) != fits
+
+
+@pytest.mark.parametrize(("mode", "told"), [("max", "gave up 0.25 on validation for what"), ("min", "gained 0.25 on")])
+def test_what_a_requirement_costs_is_no_gain(mode: Mode, told: str) -> None:
+    """An answer that is adopted for what is required may score worse; the summary says so."""
+    journal = Journal(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))]))
+    journal.add("adopted", 1, before=0.75, after=0.5)
+    assert told in str(journal.summary(0.0, 0, InForce(mode=mode)))

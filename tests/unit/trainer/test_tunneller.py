@@ -519,8 +519,8 @@ def test_a_setting_that_makes_no_sense_is_named(setting: str, value: float) -> N
             {"constraints": [{"type": "min_acuracy"}]},
             r"constraints\[0\] has type 'min_acuracy'; use one of min_accuracy",
         ),
-        ({"constraints": [{"type": "grid", "value": "x"}]}, r"constraints\[0\] does not fit \(value: .*; use a dict"),
-        ({"constraints": "worst >= 0.9"}, "use a list of dicts"),
+        ({"constraints": [{"type": "grid", "value": "x"}]}, r"constraints\[0\] does not fit \(value: .*; use Re"),
+        ({"constraints": "worst >= 0.9"}, "use a list such as"),
     ],
 )
 def test_a_slip_is_told_in_the_words_of_the_call(settings: dict[str, Any], told: str) -> None:
