@@ -119,14 +119,14 @@ def test_a_binary_classifier_has_one_logit() -> None:
     pool = FakePool()
     callback = tunnel(pool)
     net(NeuralNetBinaryClassifier, callback, module=Net, module__outputs=1).fit(inputs, labels.astype(np.float32))
-    assert [snapshot.task for snapshot in pool.snapshots] == ["binary"]
+    assert {snapshot.task for snapshot in pool.snapshots} == {"binary"}
 
 
 def test_a_layer_is_named_as_the_module_has_it() -> None:
     """`layer` is a name in the net's own module, whatever the callback wraps around it."""
     pool = FakePool()
     net(NeuralNetClassifier, tunnel(pool, layer="last"), module=Net, module__softmax=True).fit(*classes())
-    assert len(pool.specs) == 1
+    assert pool.specs
 
 
 def test_a_grid_search_clones_the_callback() -> None:
