@@ -10,12 +10,14 @@ READY := $(VENV)/.ready
 
 SNAPSHOTS ?= benchmarks/snapshots
 TIME ?= 60
+# One more than there are cores: tests of servers wait for a good part of their time.
+TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')
 
 demo: $(READY)  ## two minutes: a task where tunnels are worth it, one where they are not, with a pool of its own
 	$(BIN)/gdsolver demo --out runs/demo
 
 test: $(READY)  ## every test that needs no container engine and no browser
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not containers and not browser"
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not containers and not browser"
 
 e2e: $(READY)  ## the containers, in a Docker engine; GDSOLVER_WHEELS=DIR with a CPU-only torch for the trainer's
 	$(BIN)/python -m pytest -m containers tests/e2e
