@@ -91,20 +91,23 @@ class JobStore(JobReader):
 
     @translated
     def update(
-        self, job_id: str, transition: Transition, *, result: bytes | None = None, seen: Job | None = None
+        self, job_id: str, transition: Transition, *, result: bytes | None = None, seen: Job | bytes | None = None
     ) -> Job | None:
         """Apply a transition by compare-and-set; returns the new job, or None when nothing was to change.
 
         `result` becomes the job's result file in the same transaction, if the job then has a result. Skips the read
-        when the caller has `seen` the current record; if it has changed since, it is read all the same. Without a
-        result file the change is made in a Redis that has reached its `maxmemory`, too.
+        when the caller has `seen` the current record, read or as it is stored; if it has changed since, it is read all
+        the same. Without a result file the change is made in a Redis that has reached its `maxmemory`, too.
         """
+        before: Job | None
+        known: bytes | None
         while True:
-            if seen is None:
-                known = self.records.raw(job_id)
-                before = self.records.read(job_id, known)
+            if isinstance(seen, Job):
+                before, known = seen, encode(seen).encode()
             else:
-                before, known, seen = seen, encode(seen).encode(), None
+                known = self.records.raw(job_id) if seen is None else seen
+                before = self.records.read(job_id, known)
+            seen = None
             after = transition(before) if before else None
             if after is None or after is before:
                 return after

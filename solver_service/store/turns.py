@@ -7,14 +7,16 @@ only a wake-up: whichever worker takes one takes the job whose turn it is.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import redis
 from redis.client import Pipeline
+from redis.commands.core import Script
 
 from solver_service.rules.jobs import Job
 from solver_service.store import keys
-from solver_service.store.connection import translated
+from solver_service.store.connection import payload, translated
 
 RANKS = {"high": 0, "normal": 1, "low": 2}
 RANK_MS = 1e13
@@ -25,6 +27,9 @@ ID_LENGTH = 32
 # The first write is one that Redis does without memory, and lets all others pass: jobs leave a full Redis, too.
 _PICK = """
 redis.call('DEL', '')
+local function taken(id)
+  return {id, redis.call('GET', ARGV[3] .. id)}
+end
 local function charge(owner, pass)
   local weight = tonumber(redis.call('HGET', KEYS[4], owner) or '1') or 1
   if not (weight > 0) then weight = 1 end
@@ -35,7 +40,7 @@ local back = redis.call('ZPOPMIN', KEYS[1])
 if back[1] then
   local owner = string.sub(back[1], tonumber(ARGV[2]) + 1)
   charge(owner, math.max(now, tonumber(redis.call('ZSCORE', KEYS[2], owner) or '0')))
-  return string.sub(back[1], 1, tonumber(ARGV[2]))
+  return taken(string.sub(back[1], 1, tonumber(ARGV[2])))
 end
 local known = redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES')
 for at = 1, #known, 2 do
@@ -45,7 +50,7 @@ for at = 1, #known, 2 do
     now = math.max(now, pass)
     redis.call('SET', KEYS[3], string.format('%.17g', now))
     charge(owner, now)
-    return job[1]
+    return taken(job[1])
   end
   if pass <= now then redis.call('ZREM', KEYS[2], owner) end
 end
@@ -54,20 +59,37 @@ return false
 
 
 @dataclass(frozen=True)
+class Turn:
+    """A job whose turn it is, and its record as it is stored; None where there is none any more."""
+
+    job_id: str
+    record: bytes | None
+
+
+@dataclass(frozen=True)
 class Turns:
     """The order in which the jobs of one Redis have their turn."""
 
     redis: redis.Redis
 
+    @cached_property
+    def _script(self) -> Script:
+        return self.redis.register_script(_PICK)
+
     @translated
-    def pick(self) -> str | None:
-        """Take the id of the job whose turn it is; None when none waits.
+    def take(self) -> Turn | None:
+        """Take the job whose turn it is; None when none waits.
 
         Whoever takes one claims it next. If that never happens, the reaper lets the job wait again.
         """
-        names = keys.HANDED_ON, keys.PASSES, keys.PASS, keys.WEIGHTS
-        found = self.redis.eval(_PICK, 4, *names, keys.turns(""), ID_LENGTH)
-        return None if found is None else bytes(found).decode()
+        names = [keys.HANDED_ON, keys.PASSES, keys.PASS, keys.WEIGHTS]
+        found = self._script(keys=names, args=[keys.turns(""), ID_LENGTH, keys.job("")])
+        return None if found is None else Turn(bytes(found[0]).decode(), payload(found[1]))
+
+    def pick(self) -> str | None:
+        """Take the job whose turn it is, and return its id alone."""
+        turn = self.take()
+        return None if turn is None else turn.job_id
 
     @translated
     def weigh(self, owner: str, weight: float) -> None:

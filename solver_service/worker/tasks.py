@@ -59,15 +59,17 @@ class Attempts:
         A job whose claim succeeded, but whose answer was lost, is found by the token and not claimed twice.
         """
         claim = partial(jobs.claim, worker=self.worker, token=token)
-        now = self.store.jobs.now
         while True:
-            picked = _patiently(self.store.turns.pick)
-            job_id = picked or asked
-            job = _patiently(lambda job_id=job_id: self.store.jobs.update(job_id, partial(claim, now=now())))  # type: ignore[misc]
+            turn = _patiently(self.store.turns.take)
+            job_id, seen = (asked, None) if turn is None else (turn.job_id, turn.record)
+            job = _patiently(partial(self._try_to_claim, job_id, seen, claim))
             if job is not None and job.state is State.RUNNING:
                 return job
-            if picked is None:
+            if turn is None:
                 return None
+
+    def _try_to_claim(self, job_id: str, seen: bytes | None, claim: Callable[..., jobs.Job | None]) -> jobs.Job | None:
+        return self.store.jobs.update(job_id, partial(claim, now=self.store.jobs.now()), seen=seen)
 
     def _attempt(self, job: jobs.Job) -> None:
         try:

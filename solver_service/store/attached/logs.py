@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import redis
+from redis.commands.core import Script
 
 from shared.contracts import JobEvent
 from solver_service.rules.history import Written
@@ -58,6 +60,10 @@ class LogStore:
     redis: redis.Redis
     keep_s: int
 
+    @cached_property
+    def _script(self) -> Script:
+        return self.redis.register_script(_APPEND)
+
     @translated
     def append(self, job: Job, text: str) -> bool:
         """Add text to the log of a job that its attempt still holds; whether it does."""
@@ -68,7 +74,7 @@ class LogStore:
         )
         bounds = MOST_BYTES, HEAD_BYTES, TAIL_BYTES, LEFT_OUT, MOST_EVENTS, keys.CHANGED
         told = job.id, job.attempt, data, job.owner, self.keep_s, *bounds
-        return bool(self.redis.eval(_APPEND, len(names), *names, *told))
+        return bool(self._script(keys=list(names), args=list(told)))
 
     @translated
     def told(self, job_id: str, events: Sequence[JobEvent]) -> list[JobEvent]:
