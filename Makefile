@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-browser e2e lock sbom licences check install chaos bench-ablation bench-abuse bench-exactness bench-headline \
+.PHONY: demo test test-browser e2e lock sbom licences check install chaos bench-ablation bench-abuse bench-exactness bench-fanout bench-headline \
 	bench-limits bench-nasty \
 	bench-overlap bench-paper bench-requirements bench-rivals bench-service bench-solver bench-swarm clean
 
@@ -49,6 +49,9 @@ bench-abuse: $(READY)  ## what abuse of a gateway gets, and what another client 
 bench-exactness: $(READY)  ## 10,000 random tiny jobs and 500 hidden blocks against exhaustive search
 	$(BIN)/python benchmarks/exactness.py --instances 10000 --seed 1
 	$(BIN)/python benchmarks/exactness_blocks.py --instances 500 --seed 1
+
+bench-fanout: $(READY)  ## how busy one trainer keeps 16 simulated workers
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fanout.py --time-s 10 --json benchmarks/results/fanout.json
 
 bench-headline: $(READY)  ## the hybrid against practitioners' best, at the same cost; QUICK=--quick takes minutes; needs GDSOLVER_DATA
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.headline $(QUICK)

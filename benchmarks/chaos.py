@@ -19,7 +19,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from trainer.errors import TrainerError
 from trainer.pool.client import SolverClient
 
 CLASSIFICATION = ("zero_one", "ramp", "hinge")
+DISTURBED = ", then a fault of the whole pool"
 REGRESSION = ("mae", "mse", "max_error", "outliers")
 
 
@@ -115,11 +115,11 @@ def told(client: SolverClient, job: str) -> list[JobEvent]:
     return list(client.events(job))
 
 
-def judge(report: Report, client: SolverClient, awake_s: Callable[[float, float], float]) -> dict[str, Any]:
+def judge(report: Report, client: SolverClient, breaker: Breaker) -> dict[str, Any]:
     """Look at every accepted job: its state, its events, its weights; returns what was counted."""
     states: Counter[str] = Counter()
     verified, never, charged = 0, 0, 0
-    waits: dict[str, list[float]] = {fault: [] for fault in RERUN}
+    waits: dict[str, list[float]] = {f"{fault}{more}": [] for fault in RERUN for more in ("", DISTURBED)}
     kills = {(hit.job, hit.attempt): hit for hit in report.hits if hit.fault in RERUN and hit.job is not None}
     for one in report.accepted:
         status = client.job(one.job)
@@ -145,7 +145,9 @@ def judge(report: Report, client: SolverClient, awake_s: Callable[[float, float]
             if kill is None or attempt in ended:
                 continue
             if attempt + 1 in began:
-                waits[kill.fault].append(awake_s(kill.at, began[attempt + 1]))
+                again = began[attempt + 1]
+                more = "" if breaker.undisturbed(kill.at, again) else DISTURBED
+                waits[f"{kill.fault}{more}"].append(breaker.awake_s(kill.at, again))
             else:
                 never += 1
     return {
@@ -244,7 +246,7 @@ def run(
         stats, set_aside = client.stats(), breaker.set_aside()
         if set_aside != report.faults["spoil a record"]:
             report.wrong.append(f"{report.faults['spoil a record']} records were spoilt, {set_aside} set aside")
-        counted = judge(report, client, breaker.awake_s)
+        counted = judge(report, client, breaker)
         client.close()
         terminal = sum(count for name, count in stats.states.items() if State(name).terminal)
         if not 0 <= terminal - len(report.accepted) <= set_aside:  # a record may be spoilt after its job has ended

@@ -47,6 +47,8 @@ WEIGHT_OF = {
 FAULTS, WEIGHTS = tuple(WEIGHT_OF), tuple(WEIGHT_OF.values())
 RERUN = ("kill child", "kill worker", "hang child")
 """Faults after which a job has to run again, and how soon is measured."""
+BLINDING = ("kill redis", "pause redis", "freeze everything", "fill redis", "restart gateway")
+"""Faults after which whoever watches over leases begins anew: nobody was seen meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Breaker(threading.Thread):
         self.stopped: dict[str, float] = {}
         self.still: list[tuple[float, float]] = []
         """When Redis, or everything, stood still: nobody can be missed then."""
+        self.blinded: list[float] = []
         self.ended = threading.Event()
 
     def run(self) -> None:
@@ -98,6 +101,8 @@ class Breaker(threading.Thread):
     def one(self, fault: str) -> None:
         """Do one fault."""
         self.faults[fault] += 1
+        if fault in BLINDING:
+            self.blinded.append(time.time())
         match fault:
             case "kill child" | "kill worker" | "hang child":
                 self._hit_solver(fault)
@@ -135,6 +140,10 @@ class Breaker(threading.Thread):
     def awake_s(self, begin: float, end: float) -> float:
         """How long the pool was awake between two moments."""
         return end - begin - sum(max(0.0, min(end, until) - max(begin, since)) for since, until in self.still)
+
+    def undisturbed(self, begin: float, end: float) -> bool:
+        """Whether no fault of the whole pool came between two moments."""
+        return not any(begin < at < end for at in self.blinded)
 
     def set_aside(self) -> int:
         """How many records the pool could not read."""
