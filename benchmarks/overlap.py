@@ -21,6 +21,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+# One core for the trainer, one for the solver: numpy's threads, of which OpenBLAS makes one for every core when it is
+# imported, would wait for one another on the trainer's.
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
 import torch
 from rich.console import Console
 from rich.table import Table
