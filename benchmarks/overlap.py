@@ -4,7 +4,8 @@ usage: python benchmarks/overlap.py [--task mnist] [--data-dir DIR] [--seconds 2
        [--device cuda] [--json FILE]
 
 In turns, `--rounds` times: plain GD; GD with a tunneller whose jobs of `--time` seconds follow one another, so that
-one is always out; and the paper's way, in which GD waits for each job. Printed are GD steps per second (median over
+one is always out; the paper's way, in which GD waits for each job; and plain GD while the other core is busy with other
+work, as that slows a core down by itself. Printed are GD steps per second (median over
 the rounds, and as a share of plain GD's), the longest step() with everything it does, and what that is of an epoch. GD
 steps per second of the process's CPU time, the background thread's included, say the same where other work is about.
 """
@@ -13,6 +14,7 @@ import argparse
 import contextlib
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -39,7 +41,11 @@ from trainer.pool.client import SolverClient
 from trainer.pool.embedded import embedded_pool
 from trainer.tunneller import Tunneller
 
-WAYS = ("plain GD", "tunneller", "waiting for each job")
+WAYS = ("plain GD", "tunneller", "waiting for each job", "plain GD, the other core busy")
+TUNNELLED = WAYS[1:3]
+OTHER_WORK = (
+    "import numpy\na = numpy.random.rand(300, 300)\nwhile True:\n    numpy.linalg.lstsq(a, a[:, 0], rcond=None)"
+)
 BATCH = 16
 SCORED = 250
 """Samples that a validation scores at once: with thousands a convolution's output no longer fits the cache, and
@@ -59,6 +65,18 @@ def on_core(core: int) -> Iterator[None]:
             os.sched_setaffinity(0, before)
 
 
+@contextlib.contextmanager
+def busy(core: int) -> Iterator[None]:
+    """Other work on a core, as heavy on the memory as a solver's."""
+    with on_core(core):
+        work = subprocess.Popen([sys.executable, "-c", OTHER_WORK])
+    try:
+        yield
+    finally:
+        work.kill()
+        work.wait()
+
+
 def batches(task: Task) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch."""
     for chosen in torch.split(torch.randperm(len(task.train)).to(task.train.inputs.device), BATCH):
@@ -71,7 +89,7 @@ def train(task: Task, way: str, client: SolverClient, *, seconds: float, time_s:
     model = task.model().to(task.train.inputs.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=task.defaults.adam_lr)
     tunneller = None
-    if way != WAYS[0]:
+    if way in TUNNELLED:
         tunneller = Tunneller(
             model,
             optimizer=optimizer,
@@ -117,6 +135,8 @@ def train(task: Task, way: str, client: SolverClient, *, seconds: float, time_s:
             "validate_s": summary.validate_s,
             "observe_s": summary.observe_s,
         }
+        own_s = sum(found[f"{name}_s"] for name in ("capture", "trial", "validate", "observe", "background_cpu"))
+        found["share_of_time_for_all_that"] = own_s / wall
     return found
 
 
@@ -166,7 +186,8 @@ def main() -> None:
         for _ in range(chosen.rounds):
             measured = {}
             for way in WAYS:
-                measured[way] = train(task, way, client, seconds=chosen.seconds, time_s=chosen.time)
+                with busy(1) if way == WAYS[3] else contextlib.nullcontext():
+                    measured[way] = train(task, way, client, seconds=chosen.seconds, time_s=chosen.time)
                 time.sleep(0.5)
             rounds.append(measured)
     found = medians(rounds)
