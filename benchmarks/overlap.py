@@ -47,6 +47,8 @@ OTHER_WORK = (
     "import numpy\na = numpy.random.rand(300, 300)\nwhile True:\n    numpy.linalg.lstsq(a, a[:, 0], rcond=None)"
 )
 BATCH = 16
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+"""That this process may run on, before it keeps to one of them."""
 SCORED = 250
 """Samples that a validation scores at once: with thousands a convolution's output no longer fits the cache, and
 validation takes three times as long."""
@@ -55,9 +57,9 @@ validation takes three times as long."""
 @contextlib.contextmanager
 def on_core(core: int) -> Iterator[None]:
     """Keep this process, and what it starts meanwhile, on one core (where the system can)."""
-    before = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else None
-    if before is not None and len(before) > 1:
-        os.sched_setaffinity(0, {sorted(before)[core % len(before)]})
+    before = os.sched_getaffinity(0) if CORES else None
+    if len(CORES) > 1:
+        os.sched_setaffinity(0, {CORES[core % len(CORES)]})
     try:
         yield
     finally:
