@@ -217,7 +217,7 @@ def test_a_look_keeps_to_its_budget() -> None:
 
 
 def test_batches_are_no_larger_than_the_loops_own() -> None:
-    """What fits into the memory in training fits in a look, too; only what is small in any case comes 64 rows at once."""
+    """What fits into memory in training fits in a look, too; only what is small in any case comes 64 rows at once."""
     sizes = []
     wide = nn.Linear(6, 30_000)  # puts out 120 kB for a row
     model = Made(lambda net, x: (sizes.append(len(x)), net.wide(x), net.inner(x))[2], inner=mlp(), wide=wide)
