@@ -3,16 +3,17 @@
 usage: python benchmarks/backbone.py [--sizes 100_000,10_000_000,100_000_000] [--stalls 5] [--json FILE]
 
 Each size is trained in processes of its own: with a tunneller whose pool answers at once (no network), and without.
-Printed are, per size: the bytes sent for a stall; the median seconds of a step() at a stall, those of the budgeted
-passes over samples in it, and what is left; and peak memory, with the tunneller less without. Everything but the
-passes has to be the same for all sizes: the model is never copied. 100M parameters take about 1.3 GB.
+Printed are, per size: the bytes sent for a stall; the seconds of a step() at a stall, those of the budgeted passes over
+samples in it, and what is left, at the stall where least is left, as other work on the machine only adds; and memory:
+the most that a step() takes for itself, beside what the model's own forward pass over one batch takes, and the peak of
+the process with the tunneller less without. All but the passes has to be the same for all sizes: the model is never
+copied. 100M parameters take about 1.5 GB. Linux only.
 """
 
 import argparse
 import json
+import math
 import os
-import resource
-import statistics
 import subprocess
 import sys
 import time
@@ -30,15 +31,17 @@ sys.path.insert(0, str(ROOT))
 from tests.unit.trainer.fakes import FakePool  # noqa: E402 (from a checkout, whatever is installed)
 from trainer import Tunneller  # noqa: E402
 
-INPUTS, FEATURES, CLASSES, ROWS, BATCH = 100, 64, 10, 400, 50
+INPUTS, FEATURES, CLASSES, ROWS, BATCH = 100, 64, 10, 64, 32
 STALLED = 1.0
 
 
 def network(parameters: int) -> nn.Module:
-    """A backbone of about so many parameters, in two wide layers, and a head of 64 features."""
-    width = round(parameters / (INPUTS + FEATURES + 2))
+    """A backbone of about so many parameters, with a square layer in its middle, and a head of 64 features."""
+    around = INPUTS + FEATURES + 2
+    width = round((math.sqrt(around**2 + 4 * parameters) - around) / 2)
     return nn.Sequential(
-        nn.Linear(INPUTS, width), nn.ReLU(), nn.Linear(width, FEATURES), nn.ReLU(), nn.Linear(FEATURES, CLASSES)
+        *(nn.Linear(INPUTS, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()),
+        *(nn.Linear(width, FEATURES), nn.ReLU(), nn.Linear(FEATURES, CLASSES)),
     )
 
 
@@ -52,38 +55,59 @@ def train(parameters: int, stalls: int, *, tunnelled: bool) -> dict[str, Any]:
     batches = list(zip(torch.split(inputs, BATCH), torch.split(targets, BATCH), strict=True))
     pool, tunneller = FakePool(), None
     if tunnelled:
-        settings: dict[str, Any] = {"patience": 1, "cooldown": 0, "min_delta": 0.0, "capture_s": 60.0}
+        settings: dict[str, Any] = {"patience": 1, "cooldown": 0, "min_delta": 0.0, "capture_s": 600.0}
         tunneller = Tunneller(
             model, optimizer=optimizer, validate=lambda: STALLED, mode="min", client=pool.client(), **settings
         )
-    seconds, passes = [], []
+    steps, peaks = list[dict[str, float]](), list[float]()
     for epoch in range(stalls + 2):
         for batch, wanted in tunneller.watch(batches) if tunneller else batches:
             optimizer.zero_grad(set_to_none=False)
             nn.functional.cross_entropy(model(batch), wanted).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+        peaks.append(most_mb())
         if tunneller:
-            tunneller._worker.idle.wait(60)  # an answer is there before the next stall
-            before, begun = tunneller.summary(), time.perf_counter()
+            tunneller._worker.idle.wait(600)  # an answer is there before the next stall
+            before, held, begun = tunneller.summary(), anew_mb(), time.perf_counter()
             tunneller.step(STALLED)
             took, after = time.perf_counter() - begun, tunneller.summary()
+            peaks.append(most_mb())
             if epoch > 1 and after.stalls > before.stalls:
-                seconds.append(took)
-                passes.append(after.capture_s - before.capture_s + after.trial_s - before.trial_s)
+                passes = after.capture_s - before.capture_s + after.trial_s - before.trial_s
+                steps.append(
+                    {"step_s": took, "passes_s": passes, "rest_s": took - passes, "stall_mb": peaks[-1] - held}
+                )
     found: dict[str, Any] = {"parameters": sum(part.numel() for part in model.parameters())}
     if tunneller:
         tunneller.close()
         sent = [len(request.content) for request in pool.requests if request.method == "POST"]
-        found |= {"bytes": max(sent), "step_s": statistics.median(seconds), "passes_s": statistics.median(passes)}
-        found["rest_s"] = statistics.median(step - part for step, part in zip(seconds, passes, strict=True))
-    return found | {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+        found |= {"bytes": max(sent)} | min(steps, key=lambda step: step["rest_s"])
+        found["stall_mb"] = max(step["stall_mb"] for step in steps)
+    held = anew_mb()
+    with torch.no_grad():
+        model(batches[0][0])
+    return found | {"peak_mb": max(peaks), "forward_mb": most_mb() - held}
+
+
+def anew_mb() -> float:
+    """What this process has in memory; its peak counts from here."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return most_mb()
+
+
+def most_mb() -> float:
+    """This process's peak of memory, since it began or was last counted anew."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) / 1024
 
 
 def in_child(parameters: int, stalls: int, *, tunnelled: bool) -> dict[str, Any]:
     """The same in a process of its own: a peak is a process's."""
     command = [sys.executable, __file__, "--child", str(parameters), "--stalls", str(stalls)]
     command += ["--tunnelled"] if tunnelled else []
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}  # what is freed is given back, or it would count
+    # What is freed is given back, or it would count: by the allocator, and by MKL, which keeps its working memory (of
+    # the size of the matrices) for every shape of batch.
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MKL_DISABLE_FAST_MM": "1"}
     done = subprocess.run(command, check=True, capture_output=True, env=environment)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
@@ -105,16 +129,12 @@ def main() -> None:
         plain = in_child(size, chosen.stalls, tunnelled=False)
         measured = in_child(size, chosen.stalls, tunnelled=True)
         found.append(measured | {"beyond_mb": measured["peak_mb"] - plain["peak_mb"]})
-    table = Table("parameters", "bytes sent", "step() ms", "passes ms", "the rest ms", "peak MB", "beyond the model MB")
+    told = {"step() ms": "step_s", "passes ms": "passes_s", "the rest ms": "rest_s"}
+    held = {"stall MB": "stall_mb", "forward MB": "forward_mb", "peak MB": "peak_mb", "beyond plain MB": "beyond_mb"}
+    table = Table("parameters", "bytes sent", *told, *held)
     for row in found:
-        milliseconds = (f"{1000 * row[name]:.2f}" for name in ("step_s", "passes_s", "rest_s"))
-        table.add_row(
-            f"{row['parameters']:,}",
-            f"{row['bytes']:,}",
-            *milliseconds,
-            f"{row['peak_mb']:.0f}",
-            f"{row['beyond_mb']:.1f}",
-        )
+        figures = [f"{1000 * row[name]:.2f}" for name in told.values()] + [f"{row[name]:.1f}" for name in held.values()]
+        table.add_row(f"{row['parameters']:,}", f"{row['bytes']:,}", *figures)
     Console().print(table)
     if chosen.json:
         chosen.json.write_text(json.dumps(found, indent=1))

@@ -12,6 +12,7 @@ import faulthandler
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -103,17 +104,19 @@ def main() -> None:
             train(seed)
         return
     found: list[dict[str, Any]] = []
+    begun = time.perf_counter()
     while len(found) < chosen.runs and all(run["became"] == "done" for run in found):
         found += several(len(found), min(chosen.each, chosen.runs - len(found)), chosen.timeout)
     counts = {kind: sum(run["became"] == kind for run in found) for kind in ("done", "hung", "failed")}
-    stalls = sum(run.get("stalls", 0) for run in found)
-    print(
-        f"{len(found)} runs: {counts['done']} done, {counts['hung']} hung, {counts['failed']} failed; {stalls} stalls"
-    )
+    stalls, seconds = sum(run.get("stalls", 0) for run in found), time.perf_counter() - begun
+    told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    print(f"{len(found)} runs: {told}; {stalls} stalls, {seconds:.0f} s")
     for run in [run for run in found if run["became"] != "done"]:
         print(run["said"])
     if chosen.json:
-        chosen.json.write_text(json.dumps(found, indent=1))
+        chosen.json.write_text(
+            json.dumps({"runs": len(found), **counts, "stalls": stalls, "seconds": seconds}, indent=1)
+        )
     if counts["done"] < chosen.runs:
         sys.exit(1)
 

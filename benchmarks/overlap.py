@@ -4,14 +4,17 @@ usage: python benchmarks/overlap.py [--task mnist] [--data-dir DIR] [--seconds 2
        [--device cuda] [--json FILE]
 
 In turns, `--rounds` times: plain GD; GD with a tunneller whose jobs of `--time` seconds follow one another, so that
-one is always out; and the paper's way, in which GD waits for each job. Printed are GD steps per second (median over
-the rounds, and as a share of plain GD's), the longest step() with everything it does, and what that is of an epoch.
+one is always out; the paper's way, in which GD waits for each job; and plain GD while the other core is busy with other
+work, as that slows a core down by itself. Printed are GD steps per second (median over
+the rounds, and as a share of plain GD's), the longest step() with everything it does, and what that is of an epoch. GD
+steps per second of the process's CPU time, the background thread's included, say the same where other work is about.
 """
 
 import argparse
 import contextlib
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -19,6 +22,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+# One core for the trainer, one for the solver: numpy's threads, of which OpenBLAS makes one for every core when it is
+# imported, would wait for one another on the trainer's.
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 import torch
 from rich.console import Console
@@ -34,21 +41,42 @@ from trainer.pool.client import SolverClient
 from trainer.pool.embedded import embedded_pool
 from trainer.tunneller import Tunneller
 
-WAYS = ("plain GD", "tunneller", "waiting for each job")
+WAYS = ("plain GD", "tunneller", "waiting for each job", "plain GD, the other core busy")
+TUNNELLED = WAYS[1:3]
+OTHER_WORK = (
+    "import numpy\na = numpy.random.rand(300, 300)\nwhile True:\n    numpy.linalg.lstsq(a, a[:, 0], rcond=None)"
+)
 BATCH = 16
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+"""That this process may run on, before it keeps to one of them."""
+SCORED = 250
+"""Samples that a validation scores at once: with thousands a convolution's output no longer fits the cache, and
+validation takes three times as long."""
 
 
 @contextlib.contextmanager
 def on_core(core: int) -> Iterator[None]:
     """Keep this process, and what it starts meanwhile, on one core (where the system can)."""
-    before = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else None
-    if before is not None and len(before) > 1:
-        os.sched_setaffinity(0, {sorted(before)[core % len(before)]})
+    before = os.sched_getaffinity(0) if CORES else None
+    if len(CORES) > 1:
+        os.sched_setaffinity(0, {CORES[core % len(CORES)]})
     try:
         yield
     finally:
         if before is not None:
             os.sched_setaffinity(0, before)
+
+
+@contextlib.contextmanager
+def busy(core: int) -> Iterator[None]:
+    """Other work on a core, as heavy on the memory as a solver's."""
+    with on_core(core):
+        work = subprocess.Popen([sys.executable, "-c", OTHER_WORK])
+    try:
+        yield
+    finally:
+        work.kill()
+        work.wait()
 
 
 def batches(task: Task) -> Iterator[tuple[Tensor, Tensor]]:
@@ -63,11 +91,11 @@ def train(task: Task, way: str, client: SolverClient, *, seconds: float, time_s:
     model = task.model().to(task.train.inputs.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=task.defaults.adam_lr)
     tunneller = None
-    if way != WAYS[0]:
+    if way in TUNNELLED:
         tunneller = Tunneller(
             model,
             optimizer=optimizer,
-            validate=lambda: task.score(model, task.validation),
+            validate=lambda: task.score(model, task.validation, SCORED),
             mode=task.mode,
             client=client,
             patience=1,
@@ -78,6 +106,7 @@ def train(task: Task, way: str, client: SolverClient, *, seconds: float, time_s:
             sync=way == WAYS[2],
         )
     clock, steps, epochs = Clock(), 0, 0
+    cpu_s, training_s = time.process_time(), time.thread_time()
     while clock.seconds() < seconds:
         for inputs, targets in tunneller.watch(batches(task)) if tunneller else batches(task):
             optimizer.zero_grad()
@@ -87,12 +116,14 @@ def train(task: Task, way: str, client: SolverClient, *, seconds: float, time_s:
             if clock.seconds() >= seconds:
                 break
         epochs += 1
-        score = task.score(model, task.validation)  # what `validate` gives, as in most people's loops
+        score = task.score(model, task.validation, SCORED)  # what `validate` gives, as in most people's loops
         if tunneller:
             tunneller.step(score)
     wall = clock.seconds()
+    cpu_s, training_s = time.process_time() - cpu_s, time.thread_time() - training_s
     epoch_s = wall * (len(task.train) / BATCH) / steps
     found: dict[str, Any] = {"gd_steps": steps, "gd_steps_per_s": steps / wall, "epoch_s": epoch_s}
+    found |= {"gd_steps_per_cpu_s": steps / cpu_s, "cpu_s": cpu_s, "background_cpu_s": cpu_s - training_s}
     if tunneller:
         summary = tunneller.close(timeout=time_s + 10)
         found |= {
@@ -106,6 +137,8 @@ def train(task: Task, way: str, client: SolverClient, *, seconds: float, time_s:
             "validate_s": summary.validate_s,
             "observe_s": summary.observe_s,
         }
+        own_s = sum(found[f"{name}_s"] for name in ("capture", "trial", "validate", "observe", "background_cpu"))
+        found["share_of_time_for_all_that"] = own_s / wall
     return found
 
 
@@ -122,8 +155,11 @@ def medians(rounds: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str, floa
     """Each figure's median over the rounds, and the speed as a share of plain GD's in the same round."""
     found = {way: {name: statistics.median(r[way][name] for r in rounds) for name in rounds[0][way]} for way in WAYS}
     for way in WAYS:
-        speeds = [r[way]["gd_steps_per_s"] / r[WAYS[0]]["gd_steps_per_s"] for r in rounds]
-        found[way]["share_of_plain_speed"] = statistics.median(speeds)
+        for unit in ("s", "cpu_s"):
+            speeds = [r[way][f"gd_steps_per_{unit}"] / r[WAYS[0]][f"gd_steps_per_{unit}"] for r in rounds]
+            found[way]["share_of_plain_speed" if unit == "s" else "share_of_plain_speed_by_cpu"] = statistics.median(
+                speeds
+            )
     return found
 
 
@@ -152,7 +188,8 @@ def main() -> None:
         for _ in range(chosen.rounds):
             measured = {}
             for way in WAYS:
-                measured[way] = train(task, way, client, seconds=chosen.seconds, time_s=chosen.time)
+                with busy(1) if way == WAYS[3] else contextlib.nullcontext():
+                    measured[way] = train(task, way, client, seconds=chosen.seconds, time_s=chosen.time)
                 time.sleep(0.5)
             rounds.append(measured)
     found = medians(rounds)

@@ -50,8 +50,8 @@ from trainer.stalls.turns import Turns
 from trainer.story import InForce
 from trainer.watching import Watched
 
-CAPTURE_SHARE = 0.01
-"""Of the time since the last stall, for the pass over the samples."""
+CAPTURE_SHARE = 0.005
+"""Of the time since the last stall, for the pass over the samples; as much again for the trial of what it leads to."""
 LEAST_CAPTURE_S = 0.02
 POLISHES = 3
 """Tries of the last tunnel, each with new seeds and another box, until an answer is adopted or the time is up."""
@@ -95,7 +95,7 @@ class Tunneller:
     time_s, samples: the budget of a job, and how many training samples it sees; while training is younger than
         `time_s`, jobs get as much time as training has had.
     keep, keep_mb: how many of the loop's samples are kept on the host, and the most bytes.
-    capture_s: most seconds of a pass over the samples; None: 1 % of the time since the last stall.
+    capture_s: most seconds of a pass over the samples; None: 0.5 % of the time since the last stall.
     fanout: jobs per stall, with different radii, samples, margins and seeds, those first that have paid; "free": as
         many as the pool has idle workers, and while the score does not improve the next ones follow at once.
     sync: wait for the answer inside `step`, as the paper does; jobs get all of `time_s` then, and can be repeated.
@@ -152,7 +152,7 @@ class Tunneller:
         if not callable(validate):
             raise ValueError(f"validate is {validate!r:.80}; use a function without arguments that scores the model")
         if capture_s is not None and not capture_s > 0:
-            raise ValueError(f"capture_s is {capture_s}; use more than 0 seconds, or None for 1 % of the time")
+            raise ValueError(f"capture_s is {capture_s}; use more than 0 seconds, or None for 0.5 % of the time")
         self._monitor, self._sync, self._capture_s = monitor, sync, capture_s
         self._detector = StallDetector(patience, min_delta, cooldown, mode, delta_mode)
         self._radius, self._turns = AdaptiveRadius(radius), Turns()

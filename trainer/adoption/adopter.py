@@ -22,6 +22,9 @@ from trainer.story import NOTHING_BETTER
 DEAF = 3
 """Scores in a row that did not hear the weights: one or two may be chance where a score counts a few samples."""
 
+VALIDATION_SHARE = 0.01
+"""Of all the time: where validations have taken more, an answer's second candidate is not validated."""
+
 
 @dataclass
 class Adopter:
@@ -68,9 +71,13 @@ class Adopter:
         cases = [Case(answer.captured, first.start, answer.parameters, exact=self.exact) for answer in answers]
         goal = self.worker.template.goal(first.captured.snapshot)
         try:
-            return self.court.decide(cases, goal, known=known, budget_s=budget_s)
+            return self.court.decide(cases, goal, known=known, budget_s=budget_s, sparing=self._sparing(budget_s))
         except CaptureError as error:  # the model can no longer be run on the kept samples
             return [Decision(accepted=False, detail=str(error)) for _ in cases]
+
+    def _sparing(self, budget_s: float) -> bool:
+        """Whether validations have taken more than their share; never where nothing may depend on the clock."""
+        return math.isfinite(budget_s) and self.court.validator.seconds > VALIDATION_SHARE * self.journal.age_s
 
     def _learn(self, answer: Answer, decision: Decision) -> None:
         """Adapt radius and turns; a layer whose model does not do what its job promised is not tried again."""

@@ -78,13 +78,19 @@ class Court:
     screen: Callable[[], float] | None = None
 
     def decide(
-        self, cases: Sequence[Case], objective: Objective, *, known: float | None, budget_s: float
+        self,
+        cases: Sequence[Case],
+        objective: Objective,
+        *,
+        known: float | None,
+        budget_s: float,
+        sparing: bool = False,
     ) -> list[Decision]:
         """Try the merge candidates of answers to one stall in the live model, and keep the one that helps, if any.
 
         `known` is the score of the model as it is, where it is known. The candidate that does best on the kept samples
-        is validated first, then the next; none that does worse there than the model as it is. At most one answer is
-        adopted; otherwise every bit is put back.
+        is validated first, then the next unless `sparing`; none that does worse there than the model as it is. At most
+        one answer is adopted; otherwise every bit is put back.
         """
         offers, refused = list[_Offer](), dict[int, Decision]()
         for number, case in enumerate(cases):
@@ -93,7 +99,7 @@ class Court:
                 refused[number] = found
             else:
                 offers += found
-        verdict = self._validated(self._screened(self._ranked(offers)), known) if offers else None
+        verdict = self._validated(self._screened(self._ranked(offers)), known, sparing) if offers else None
         return [self._told(number, refused, offers, verdict) for number in range(len(cases))]
 
     def _offers(self, number: int, case: Case, objective: Objective, budget_s: float) -> list[_Offer] | Decision:
@@ -146,14 +152,14 @@ class Court:
             return Decision(accepted=False, detail=ANOTHER)
         return Decision(accepted=False, detail=MOVED_ON)
 
-    def _validated(self, offers: list[_Offer], known: float | None) -> tuple[int, Decision]:
+    def _validated(self, offers: list[_Offer], known: float | None, sparing: bool) -> tuple[int, Decision]:
         """Adopt the first that validation confirms; without a known score the first is all there is time for.
 
         With the number of the answer that the decision is about.
         """
         before = self.validator.judge() if known is None else Judgement(known)
         tried: list[tuple[Judgement, _Offer]] = []
-        for offer in offers[: MOST_VALIDATIONS - (known is None)]:
+        for offer in offers[: 1 if sparing else MOST_VALIDATIONS - (known is None)]:
             after = self._with(offer.candidate, self.validator.judge)
             if self._helps(before, after):
                 self.weights.adopt(offer.candidate.values)

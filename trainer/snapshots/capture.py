@@ -122,7 +122,7 @@ def _examiner(
 ) -> Examiner:
     """What is needed to examine layers, with a first pass over a few rows: fewer where each has many positions."""
     enough = math.ceil(FEW_POSITIONS / max(1.0, scene.per_row))
-    some = rows.take(range(min(len(rows), FEWEST_ROWS, max(FEWEST_ROWS // 8, enough))))
+    some = rows.take(range(min(len(rows), FEWEST_ROWS, max(FEWEST_ROWS // 8, enough)))).together()
     share = FEW_POSITIONS / max(1.0, scene.per_row * len(some))
     inputs, outputs = scene.worth_seeing(layers)
     return Examiner(

@@ -21,6 +21,7 @@ DEFAULT_BATCH = 256
 """Of data that is in memory as a whole."""
 PENDING_BYTES = 8 * MIB
 """Chosen rows that are still on a device are fetched when they are so large: a fetch makes the device wait."""
+SEQUENCES = (tuple, list)
 CLUSTER = 16
 """Rows that are chosen together at least (where a batch has so many): copying them one by one would cost more."""
 
@@ -115,9 +116,13 @@ def _as_array(numbers: Numbers) -> NDArray[np.int64]:
 def _count(batch: Any) -> int:
     """How many samples a raw batch seems to have, by its first tensor; 0 where that is not plain."""
     if isinstance(batch, Tensor):
-        return len(batch) if batch.dim() else 0
-    parts = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, tuple | list) else ()
-    return next((count for part in parts if (count := _count(part))), 0)
+        return batch.shape[0] if batch.ndim else 0
+    # what is likely comes first: every batch of the loop is asked
+    parts = batch if isinstance(batch, SEQUENCES) else batch.values() if isinstance(batch, Mapping) else ()
+    for part in parts:
+        if count := _count(part):
+            return count
+    return 0
 
 
 class Reservoir:

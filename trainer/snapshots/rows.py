@@ -12,6 +12,9 @@ from torch import Tensor
 
 from trainer.snapshots.batches import Batch, put_together
 
+MOST_GATHERED = 8_000_000
+"""Bytes of rows that are gathered to be run several times."""
+
 
 @dataclass(frozen=True, eq=False)
 class Cluster:
@@ -55,6 +58,8 @@ class Cluster:
 
     def on_host(self) -> "Cluster":
         """The same in host memory."""
+        if all(leaf.device.type == "cpu" for leaf in self.leaves):
+            return self
         return replace(self, leaves=tuple(leaf.to("cpu") for leaf in self.leaves))
 
     def contents(self) -> Iterator[tuple[str | bytes, ...]]:
@@ -114,27 +119,52 @@ class Rows:
         """A copy of a row, as a batch of one."""
         return self._stacked(np.array([row]), torch.device("cpu"))
 
+    def together(self) -> "Rows":
+        """The same, gathered into one cluster of each kind if they are small: running them again costs less."""
+        which = self._which.tolist()
+        if sum(self._clusters[n].nbytes / self._clusters[n].count for n in which) > MOST_GATHERED:
+            return self
+        clusters, places, index = list[Cluster](), self._which.copy(), self._index.copy()
+        for numbers in self._alike():
+            leaves, form = self._gathered(numbers)
+            known = [self.number(number) for number in numbers.tolist()]
+            told = None if None in known else np.array(known, np.int64)
+            places[numbers], index[numbers] = len(clusters), np.arange(len(numbers))
+            clusters.append(Cluster(tuple(leaves), form, len(numbers), 0.0, told))
+        return Rows(clusters, places, index, self.largest)
+
     def batches(self, size: int, device: torch.device) -> Iterator[tuple[NDArray[np.int64], Batch]]:
         """Batches of at most `size` rows of equal shapes on `device`, each with its row numbers.
 
         The order is always the same.
         """
-        groups: dict[str, list[int]] = {}
-        for number, which in enumerate(self._which.tolist()):
-            groups.setdefault(self._clusters[which].key, []).append(number)
-        for numbers in groups.values():
+        for numbers in self._alike():
             for start in range(0, len(numbers), size):
-                chosen = np.array(numbers[start : start + size], np.int64)
+                chosen = numbers[start : start + size]
                 yield chosen, self._stacked(chosen, device)
 
+    def _alike(self) -> Iterator[NDArray[np.int64]]:
+        """The numbers of rows that can be stacked with one another, in the order in which their kinds come up."""
+        known: dict[str, int] = {}
+        kinds = np.array([known.setdefault(cluster.key, len(known)) for cluster in self._clusters], np.int64)
+        kind = kinds[self._which]
+        first = np.unique(kind, return_index=True)[1]
+        return (np.flatnonzero(kind == kind[at]) for at in np.sort(first))
+
     def _stacked(self, numbers: NDArray[np.int64], device: torch.device) -> Batch:
+        leaves, form = self._gathered(numbers)
+        return put_together(form, [leaf.to(device) for leaf in leaves])
+
+    def _gathered(self, numbers: NDArray[np.int64]) -> tuple[list[Tensor], Any]:
+        """Copies of rows that can be stacked, leaf by leaf, and their form."""
         which, index = self._which[numbers], self._index[numbers]
         order = np.argsort(which, kind="stable")  # rows of one cluster are copied at once
         starts = np.flatnonzero(np.diff(which[order], prepend=-1))
-        parts = [(self._clusters[which[part[0]]], index[part]) for part in np.split(order, starts[1:])]
+        split = np.split(order, starts[1:])
+        parts = [(self._clusters[which[part[0]]].leaves, torch.from_numpy(index[part])) for part in split]
+        if len(parts) == 1:
+            leaves, at = parts[0][0], torch.from_numpy(index)
+            return [leaf[at] for leaf in leaves], self._clusters[which[0]].form
         back = torch.from_numpy(np.argsort(order, kind="stable"))
-        first, leaves = parts[0][0], []
-        for leaf in range(len(first.leaves)):
-            gathered = torch.cat([cluster.leaves[leaf][torch.from_numpy(rows)] for cluster, rows in parts])
-            leaves.append(gathered[back].to(device))
-        return put_together(first.form, leaves)
+        found = [torch.cat([leaves[leaf][at] for leaves, at in parts])[back] for leaf in range(len(parts[0][0]))]
+        return found, self._clusters[which[0]].form

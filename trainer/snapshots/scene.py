@@ -9,6 +9,7 @@ from torch.nn.parameter import is_lazy
 
 from shared.snapshot import Task
 from trainer.errors import CaptureError
+from trainer.snapshots.batches import Batch
 from trainer.snapshots.blocks import Owners, linear_layers, why_not
 from trainer.snapshots.heads import View, views
 from trainer.snapshots.live import device_of
@@ -16,12 +17,14 @@ from trainer.snapshots.positions import Reader
 from trainer.snapshots.recognise import Precision
 from trainer.snapshots.reservoir import Rows
 from trainer.snapshots.verify import Tolerance, precision_of, tolerance_of
-from trainer.snapshots.watch import Call, order_of, rows_at_once, scout
+from trainer.snapshots.watch import Call, forward, order_of, rows_at_once, scout
 
 FEWEST_ROWS = 64
 """Rows that are looked at whatever the budget, and on which layers are moved to see what follows them."""
 CAUSAL = ("ForCausalLM", "LMHeadModel")
 """How classes of Transformers end whose loss compares each position with the next one's label."""
+SMALL_BYTES = 1_000_000
+"""Of what any one module puts out: so little may be more rows at once than the loop's own batch, which costs less."""
 SCOUTED = 16
 """Rows that are run to see how the model is called."""
 
@@ -80,15 +83,26 @@ def read_scene(model: nn.Module, rows: Rows, plan: Plan) -> Scene:
     view = _best_view(views(output, many.targets, plan.task, plan.ignore_index), calls, output)
     matrix = view.matrix(output)
     causal = type(model).__name__.endswith(CAUSAL) and view.task == "classification" and batch.targets.dim() == 2
-    reader = Reader(
-        view, len(matrix) / batch.targets.numel(), plan.ignore_index, causal, rows_at_once(calls, output, batch.samples)
-    )
+    at_once = min(rows.largest, rows_at_once(calls, output, batch.samples))
+    small = min(many.samples, rows_at_once(calls, output, batch.samples, SMALL_BYTES))
+    if small > at_once and device.type == "cpu" and _runs(model, many):
+        at_once = small
+    reader = Reader(view, len(matrix) / batch.targets.numel(), plan.ignore_index, causal, at_once)
     counts = [call.name for call in calls]
     eligible = tuple(call.name for call in calls if call.positions == len(matrix) and counts.count(call.name) == 1)
     counting = float(reader.counting(reader.aligned(many.targets)).sum())
     precision = precision_of(calls, output)
     tolerance = tolerance_of(precision, device)
     return Scene(calls, reader, matrix.shape[1], counting / many.samples, eligible, precision, tolerance)
+
+
+def _runs(model: nn.Module, batch: Batch) -> bool:
+    """Whether the model takes more rows than the loop gives it at once; a buffer may be made for those alone."""
+    try:
+        forward(model, batch)
+    except CaptureError:
+        return False
+    return True
 
 
 def _best_view(found: Sequence[View], calls: Sequence[Call], output: Tensor) -> View:

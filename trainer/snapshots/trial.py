@@ -84,7 +84,7 @@ class _Trials:
         origin = captured.origin.take(captured.chosen)
         numbers, row = np.unique(origin.row, return_inverse=True)
         self._numbers = numbers
-        self._rows: Rows = origin.rows.take(numbers)
+        self._rows: Rows = origin.rows.take(numbers).together()
         return row.reshape(-1).astype(np.int64), origin.place
 
     def _part_seen(self, captured: Captured) -> Snapshot:

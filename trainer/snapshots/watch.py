@@ -126,10 +126,10 @@ def order_of(matrix: Tensor) -> Tensor:
     return matrix[:FEW].float().argsort(dim=1)
 
 
-def rows_at_once(calls: Sequence[Call], output: Tensor, rows: int) -> int:
+def rows_at_once(calls: Sequence[Call], output: Tensor, rows: int, most_bytes: int = MOST_BYTES) -> int:
     """How many rows to run at once, by what the modules put out for so many."""
     largest = max([output.numel() * output.element_size(), *(call.nbytes for call in calls)])
-    return int(min(BATCH, max(1, MOST_BYTES * rows // max(1, largest))))
+    return int(min(BATCH, max(1, most_bytes * rows // max(1, largest))))
 
 
 class Watcher:
@@ -151,7 +151,7 @@ class Watcher:
     ) -> Recording:
         """Record what `inputs` take in and `outputs` put out; end early once `until(rows, seconds)` is true."""
         parts, begun, count = _Parts(), time.perf_counter(), 0
-        for numbers, data in rows.batches(min(batch, rows.largest, self._reader.batch), device_of(self._model)):
+        for numbers, data in rows.batches(min(batch, self._reader.batch), device_of(self._model)):
             if count and until(count, time.perf_counter() - begun):
                 break
             self._add(parts, numbers, data, choose, inputs, outputs)

@@ -396,6 +396,27 @@ def test_a_large_model_gets_few_rows_at_once() -> None:
     assert most <= 20 * 400_000
 
 
+def test_a_small_model_gets_more_rows_at_once_than_the_loop_gives_it() -> None:
+    """Running them costs less so; a model that is made for the loop's own batches alone gets no more than those."""
+    longest = {}
+    for most in (1000, 5):
+
+        def batch_sized(net: nn.Module, x: Tensor, most: int = most) -> Tensor:
+            longest[most] = max(longest.get(most, 0), len(x))
+            return net.head(x + torch.zeros(most, 6)[torch.arange(len(x))])
+
+        pool = FakePool(Liar("random"))
+        tunneller = tunnelled(Made(batch_sized, head=nn.Linear(6, 4)), pool)
+        for inputs, targets in DataLoader(TensorDataset(*classes(100)), 5):
+            tunneller.observe(inputs, targets)
+        tunneller.step(STALLED)
+        tunneller.step(STALLED)
+        tunneller.close()
+        assert "answered" in kinds(tunneller)
+        assert len(pool.snapshots[0].inputs) == 100
+    assert longest == {1000: 64, 5: 64}  # the second one was tried with as many once
+
+
 def test_a_known_chain_is_not_examined_again() -> None:
     """A stall runs a few rows to see that the model is called as before, a few to confirm, and the rows of the job."""
     model, passes = network(), [0]

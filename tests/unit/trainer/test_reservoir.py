@@ -214,6 +214,21 @@ def test_rows_of_different_lengths_are_grouped() -> None:
         assert torch.equal(again.targets, batch.targets)
 
 
+def test_rows_that_are_gathered_are_the_same_rows() -> None:
+    """In the same batches, and not the kept ones themselves: a model may overwrite its input."""
+    reservoir = Reservoir()
+    for number in range(12):
+        reservoir.observe((torch.rand(4, 3 + 2 * (number % 2)), torch.arange(4 * number, 4 * number + 4)))
+    rows = reservoir.rows(30, np.random.default_rng(0))
+    together = rows.together()
+    for _ in range(2):
+        for (numbers, batch), (again, gathered) in zip(rows.batches(7, CPU), together.batches(7, CPU), strict=True):
+            np.testing.assert_array_equal(numbers, again)
+            assert torch.equal(batch.args[0], gathered.args[0])
+            assert torch.equal(batch.targets, gathered.targets)
+            gathered.args[0].zero_()
+
+
 def test_tensors_in_memory_are_sampled_without_batches() -> None:
     """The whole data is there at once; at most `keep` of it are kept, with their weights."""
     inputs, targets = numbered(100)

@@ -1,6 +1,7 @@
 """The tunneller's promises: never worse, never in the way, and no trace until an answer helps."""
 
 import logging
+import math
 import random
 import threading
 import time
@@ -18,6 +19,7 @@ from shared.contracts import JobSpec
 from shared.snapshot import Snapshot
 from tests.unit.trainer.fakes import FakePool, Tensors, least_squares, unchanged
 from trainer import Tunneller
+from trainer.adoption import adopter
 from trainer.errors import DataError, PoolUnavailableError
 
 
@@ -340,6 +342,25 @@ def test_an_answer_costs_two_validations_at_most() -> None:
     assert 1 <= tunneller.summary().validations - before <= 2
     assert verdict.staleness_steps
     tunneller.close()
+
+
+@pytest.mark.parametrize(("share", "most"), [(math.inf, 2), (0.0, 1)])
+def test_where_validation_is_dear_one_candidate_is_validated(
+    share: float, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once the known score may stand for `validate`, an answer costs two calls, or one where they took their share."""
+    monkeypatch.setattr(adopter, "VALIDATION_SHARE", share)
+    run, pool = Run.start(), FakePool(least_squares)
+    tunneller, calls = run.tunneller(pool, validate=lambda: 0.5), []
+    for _ in range(12):
+        run.epoch()
+        assert tunneller._worker.idle.wait(20)
+        before = tunneller.summary().validations
+        tunneller.step(0.5)
+        calls.append(tunneller.summary().validations - before)
+    tunneller.close()
+    assert calls.count(most) > 2
+    assert most == 2 or calls.count(1) > calls.count(2)
 
 
 def test_a_resumed_run_goes_on_where_it_was() -> None:
