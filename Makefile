@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-browser e2e lock sbom licences check install chaos bench-ablation bench-abuse bench-exactness bench-fanout bench-headline \
+.PHONY: demo test test-browser e2e lock sbom licences check install chaos bench-ablation bench-abuse bench-exactness bench-fanout bench-gaps bench-headline \
 	bench-limits bench-nasty \
 	bench-overlap bench-paper bench-requirements bench-rivals bench-service bench-solver bench-swarm clean
 
@@ -52,6 +52,9 @@ bench-exactness: $(READY)  ## 10,000 random tiny jobs and 500 hidden blocks agai
 
 bench-fanout: $(READY)  ## how busy one trainer keeps 16 simulated workers
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fanout.py --time-s 10 --json benchmarks/results/fanout.json
+
+bench-gaps: $(READY)  ## what is left open after a minute; SNAPSHOTS=DIR, OTHER=CHECKOUT to compare
+	$(BIN)/python benchmarks/gaps.py $(SNAPSHOTS) $(if $(OTHER),--other $(OTHER)) --json benchmarks/results/gaps.json
 
 bench-headline: $(READY)  ## the hybrid against practitioners' best, at the same cost; QUICK=--quick takes minutes; needs GDSOLVER_DATA
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.headline $(QUICK)

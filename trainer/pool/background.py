@@ -33,7 +33,7 @@ Reply = TypeVar("Reply")
 logger = logging.getLogger("gdsolver")
 
 LONG_POLL_S = 1.0
-SHORTEST_POLL_S = 0.05
+SHORTEST_POLL_S, LEAST_WAIT_S = 0.05, 0.25
 WAITED = 0.8
 """Of the time that is left for all answers, the share that jobs get: the rest is for the way there and back."""
 
@@ -260,10 +260,12 @@ class BackgroundWorker:
 
     def _poll(self) -> None:
         """Ask after each job in turn; a pool that does not answer is asked again, until patience ends."""
+        # The more are out, the less each is waited for, so that no answer waits long for other jobs' ends.
+        wait_s = max(LEAST_WAIT_S, LONG_POLL_S / max(1, len(self._pending)))
         for pending in tuple(self._pending):
             begun = time.monotonic()
             try:
-                status = self._reach(partial(self.client.job, pending.job, wait=LONG_POLL_S))
+                status = self._reach(partial(self.client.job, pending.job, wait=wait_s))
                 if status.state.terminal:
                     self._collect(pending, status)
             except PoolUnavailableError as error:
@@ -273,7 +275,8 @@ class BackgroundWorker:
             if pending in self._pending and begun - pending.since > self.template.patience_s:
                 self._contact(partial(self.client.cancel, pending.job))
                 self._give_up(pending, f"no answer within {self.template.patience_s:g} s")
-            self._ending.wait(max(0.0, SHORTEST_POLL_S - (time.monotonic() - begun)))
+            if pending in self._pending:  # of jobs that ended together none waits for another one's pause
+                self._ending.wait(max(0.0, SHORTEST_POLL_S - (time.monotonic() - begun)))
         self._land()
 
     def _collect(self, pending: Pending, status: JobStatus) -> None:

@@ -80,8 +80,8 @@ def test_layers_that_are_fitted_come_to_keep_floors() -> None:
     samples = part(3, 600)
     plain = refit(samples, 1e-2)
     assert worth(FLOOR, plain, samples).violation > 0
-    # Both end by themselves, long before this time is up.
-    for found in (class_weights(FLOOR, samples, 0.0, 90.0, 1e-2), penalised(FLOOR, samples, 0.0, 90.0, plain, 1e-2)):
+    # Both are done long before this time is up, on a busy machine, too.
+    for found in (class_weights(FLOOR, samples, 0.0, 20.0, 1e-2), penalised(FLOOR, samples, 0.0, 20.0, plain, 1e-2)):
         assert worth(FLOOR, found, samples).violation == 0
 
 
