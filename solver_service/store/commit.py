@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import redis
 import structlog
@@ -42,6 +43,15 @@ class Blob:
 
 
 @dataclass(frozen=True)
+class Ahead:
+    """A script to be run before a commit, in the same round trip, whatever becomes of it."""
+
+    script: str
+    keys: tuple[str, ...]
+    arguments: tuple[str | int | bytes, ...]
+
+
+@dataclass(frozen=True)
 class Room:
     """A sorted set that must have fewer members than `most`."""
 
@@ -76,21 +86,42 @@ class Commit:
         blob: Blob | None = None,
         room: Room | None = None,
         owed: bool = False,
+        ahead: Ahead | None = None,
     ) -> bool:
         """Write all if the value under `name` is still the known one (None: there is none); whether it was.
 
         What is `owed` is written in a Redis that has reached its `maxmemory`, too. Raises NoRoomError, having written
-        nothing, if there has to be `room` and there is none; ValueError for a number that is not finite.
+        nothing, if there has to be `room` and there is none; ValueError for a number that is not finite. What is
+        `ahead` runs first, and once, also where nothing is written.
         """
         commands = json.dumps([command for command, _ in changes.command_stack], default=bytes.decode, allow_nan=False)
         room = room or Room("", 0)
         blob = blob or Blob("", b"", 0)
-        done, *failed = self._script(
-            keys=[name, room.name, blob.name],
-            args=[known or b"", commands, room.most, blob.data, blob.keep_s, "owed" if owed else ""],
-        )
+        names = [name, room.name, blob.name]
+        arguments: list[str | int | bytes] = [
+            known or b"",
+            commands,
+            room.most,
+            blob.data,
+            blob.keep_s,
+            "owed" if owed else "",
+        ]
+        done, *failed = self._script(names, arguments) if ahead is None else self._behind(ahead, names, arguments)
         if done == b"full":
             raise NoRoomError(f"{room.most} members in {room.name}")
         for reason in failed:
             log.error("an index or a counter could not be written", reason=reason.decode(errors="replace"))
         return bool(done == b"done")
+
+    def _behind(self, ahead: Ahead, names: list[str], arguments: list[str | int | bytes]) -> Any:
+        with self.redis.pipeline(transaction=False) as pipe:
+            pipe.eval(ahead.script, len(ahead.keys), *ahead.keys, *ahead.arguments)
+            pipe.evalsha(self._script.sha, len(names), *names, *arguments)
+            first, found = pipe.execute(raise_on_error=False)
+        if isinstance(first, Exception):
+            log.info("left out ahead of a commit", reason=str(first))
+        if isinstance(found, redis.exceptions.NoScriptError):
+            return self._script(names, arguments)
+        if isinstance(found, Exception):
+            raise found
+        return found

@@ -11,7 +11,7 @@ from solver_service.rules.history import Happening, happenings, state_data
 from solver_service.rules.jobs import Job
 from solver_service.rules.metrics import counted
 from solver_service.store import events, indexes, keys, turns
-from solver_service.store.commit import Blob, NoRoomError, Room
+from solver_service.store.commit import Ahead, Blob, NoRoomError, Room
 from solver_service.store.connection import payload, translated
 from solver_service.store.quota import RECORD_BYTES, count
 from solver_service.store.reading import JobReader
@@ -91,13 +91,20 @@ class JobStore(JobReader):
 
     @translated
     def update(
-        self, job_id: str, transition: Transition, *, result: bytes | None = None, seen: Job | bytes | None = None
+        self,
+        job_id: str,
+        transition: Transition,
+        *,
+        result: bytes | None = None,
+        seen: Job | bytes | None = None,
+        ahead: Ahead | None = None,
     ) -> Job | None:
         """Apply a transition by compare-and-set; returns the new job, or None when nothing was to change.
 
         `result` becomes the job's result file in the same transaction, if the job then has a result. Skips the read
         when the caller has `seen` the current record, read or as it is stored; if it has changed since, it is read all
-        the same. Without a result file the change is made in a Redis that has reached its `maxmemory`, too.
+        the same. Without a result file the change is made in a Redis that has reached its `maxmemory`, too. What is to
+        be done `ahead` of the change travels with it.
         """
         before: Job | None
         known: bytes | None
@@ -117,8 +124,9 @@ class JobStore(JobReader):
             if result is not None and after.result is not None:
                 blob = Blob(keys.result(job_id), result, self.keep_blob_s)
                 count(changes, blob.name, owner=after.owner, size=len(result), ends=self.now() + self.keep_blob_s)
-            if self.commit(changes, keys.job(job_id), known, blob=blob, owed=blob is None):
+            if self.commit(changes, keys.job(job_id), known, blob=blob, owed=blob is None, ahead=ahead):
                 return after
+            ahead = None
 
     def _write(self, pipe: Pipeline, job: Job, *, before: Job | None) -> None:
         """Queue the record, its place in every index, what it counts for, and what is told of it."""

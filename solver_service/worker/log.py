@@ -37,14 +37,23 @@ class AttemptLog:
             self._size += len(text)
             self._waiting.append(text if self._size <= MOST_WAITING else LEFT_OUT)
 
+    def take(self) -> str:
+        """What waits, for somebody else to hand over."""
+        with self._turn:
+            return self._taken()
+
+    def _taken(self) -> str:
+        self._next = self._clock() + EVERY_S
+        with self._swap:
+            text, self._waiting, self._size = "".join(self._waiting), [], 0
+        return text
+
     def hand_over(self, *, now: bool = False) -> None:
         """Append what waits to the job's log, if it is time; what Redis does not take is dropped, and said so."""
         if not now and self._clock() < self._next:
             return
         with self._turn:
-            self._next = self._clock() + EVERY_S
-            with self._swap:
-                text, self._waiting, self._size = "".join(self._waiting), [], 0
+            text = self._taken()
             if not text:
                 return
             try:

@@ -52,7 +52,5 @@ def _data_bytes() -> int | None:
     """Private writable memory of this process; None where the system does not say."""
     if sys.platform != "linux":
         return None
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmData:"):
-            return int(line.split()[1]) * 1024
-    return None
+    pages = Path("/proc/self/statm").read_text().split()[5]  # with the stack
+    return int(pages) * resource.getpagesize()

@@ -75,7 +75,6 @@ class Attempts:
         try:
             with self.watchdog.over(job) as watched:
                 solution = self._solved(job, watched)
-                watched.log.hand_over(now=True)
                 # Still watched over: the lease lasts until the result is stored, however long that takes.
                 self._store(watched, solution)
         except StoreUnavailableError as error:
@@ -104,17 +103,21 @@ class Attempts:
     def _store(self, watched: Watched, solution: Solution) -> None:
         job = watched.job
         interrupted = solution.result.status is SolveStatus.INTERRUPTED
-        if interrupted and self.shutting_down() and self._released(job, solution):
-            return
+        if interrupted and self.shutting_down():
+            watched.log.hand_over(now=True)
+            if self._released(job, solution):
+                return
         result = self._signed(job, solution.result)
         data = weights.encode(solution.moved, result)
-        now = self.store.jobs.now
+        now, text = self.store.jobs.now, watched.log.take()
+        last_words = [self.store.logs.ahead(job, text)] if text else []  # they are sent once, however often the rest
         done = _patiently(
             lambda: self.store.jobs.update(
                 job.id,
                 partial(jobs.finish, result=result, attempt=job.attempt, now=now()),
                 result=data,
                 seen=watched.job,
+                ahead=last_words.pop() if last_words else None,
             ),
             patience_s=lambda: STORE_PATIENCE_S if self.shutting_down() else RESULT_PATIENCE_S,
         )

@@ -5,7 +5,8 @@ from functools import partial
 
 import pytest
 
-from shared.contracts import JobSpec
+from shared.contracts import JobError, JobSpec
+from shared.errors import ErrorCode
 from solver_service import purge
 from solver_service.rules import jobs
 from solver_service.settings import Settings
@@ -65,6 +66,22 @@ def test_a_log_outlives_its_attempt_and_takes_no_late_words(store: Store) -> Non
     assert not store.logs.append(first, "late\n")
     assert store.logs.append(second, "second\n")
     assert text_of(store, first) == "first\nsecond\n"
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_last_words_come_before_the_end_and_once(store: Store, forgotten: bool) -> None:
+    """They travel with the change that ends the attempt, also where the record has changed or scripts are forgotten."""
+    job = claimed(store)
+    store.jobs.update(job.id, lambda before: before.model_copy(update={"cancel_requested": True}))
+    if forgotten:
+        store.redis.script_flush()
+    fail = partial(jobs.fail, error=JobError(code=ErrorCode.SOLVER_ERROR, detail="x"), attempt=1, now=store.jobs.now())
+    ended = store.jobs.update(job.id, fail, seen=job, ahead=store.logs.ahead(job, "last words\n"))
+    assert ended is not None
+    assert ended.state.terminal
+    assert text_of(store, job) == "last words\n"
+    kinds = [event.kind for event in store.events.after(job.id, BEGINNING, most=100)]
+    assert kinds[-2:] == ["log", "state"]
 
 
 def test_a_long_log_keeps_its_begin_and_its_end(store: Store) -> None:

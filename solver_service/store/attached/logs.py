@@ -2,16 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import redis
-from redis.commands.core import Script
 
 from shared.contracts import JobEvent
 from solver_service.rules.history import Written
 from solver_service.rules.jobs import Job
 from solver_service.store import keys
+from solver_service.store.commit import Ahead
 from solver_service.store.connection import translated
 from solver_service.store.events import MOST_EVENTS
 
@@ -60,13 +59,14 @@ class LogStore:
     redis: redis.Redis
     keep_s: int
 
-    @cached_property
-    def _script(self) -> Script:
-        return self.redis.register_script(_APPEND)
-
     @translated
     def append(self, job: Job, text: str) -> bool:
         """Add text to the log of a job that its attempt still holds; whether it does."""
+        call = self.ahead(job, text)
+        return bool(self.redis.eval(call.script, len(call.keys), *call.keys, *call.arguments))
+
+    def ahead(self, job: Job, text: str) -> Ahead:
+        """The same, to be done ahead of a commit that ends the attempt."""
         data = text.encode(errors="replace")
         names = (
             *(keys.HOLDING, keys.log(job.id), keys.log_places(job.id), keys.events(job.id)),
@@ -74,7 +74,7 @@ class LogStore:
         )
         bounds = MOST_BYTES, HEAD_BYTES, TAIL_BYTES, LEFT_OUT, MOST_EVENTS, keys.CHANGED
         told = job.id, job.attempt, data, job.owner, self.keep_s, *bounds
-        return bool(self._script(keys=list(names), args=list(told)))
+        return Ahead(_APPEND, names, told)
 
     @translated
     def told(self, job_id: str, events: Sequence[JobEvent]) -> list[JobEvent]:
