@@ -53,6 +53,9 @@ def solve_constrained(job: Job) -> Ending:
     if job.proven or closed or job.control.stopped or job.budget().over:
         return ending
     if not model.branching_pays:
+        job.improver.run(job.budget().share(POLISHED_SHARE))
+        if model.bounded:
+            model.keep_decisions()
         job.improver.run(job.budget())
         note = "the model does not fit `limits.memory_mb`; heuristics only"
         status, notes = (SolveStatus.MEMORY_LIMIT, (note,)) if too_large(job) else (why(job), ())
@@ -79,11 +82,13 @@ def _improve(job: Job, model: JobModel) -> None:
     elif job.incumbents.feasible:
         share = SMALL_SHARE if model.small else CONSTRAINED_SHARE if model.bounded else 1.0
         better = replace(job.budget().share(share), patience=_patience(model))
-        if model.bounded:
-            better = replace(better, until=min(better.until, max(CONSTRAINED_S, LONG_SHARE * job.deadline)))
-            job.improver.run(better.share(POLISHED_SHARE))
+        if not model.bounded:
+            job.improver.run(better)
+            return
+        better = replace(better, until=min(better.until, max(CONSTRAINED_S, LONG_SHARE * job.deadline)))
+        for part in (better.share(POLISHED_SHARE), better):
+            job.improver.run(part)
             model.keep_decisions()
-        job.improver.run(better)
 
 
 def _branch_under_constraints(job: Job, built: ConstrainedModel) -> Ending:
