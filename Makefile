@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-browser e2e lock sbom licences check install chaos bench-ablation bench-abuse bench-exactness bench-fanout bench-gaps bench-headline \
-	bench-limits bench-nasty \
-	bench-overlap bench-paper bench-requirements bench-rivals bench-service bench-solver bench-swarm clean
+.PHONY: demo test test-browser e2e lock sbom licences check install chaos bench-ablation bench-abuse bench-exactness \
+	bench-fanout bench-gaps bench-headline bench-limits bench-nasty bench-overlap bench-paper bench-requirements \
+	bench-rivals bench-service bench-solver bench-swarm clean
 
 SNAPSHOTS ?= benchmarks/snapshots
 TIME ?= 60

@@ -11,7 +11,6 @@ and once with all of them held by somebody else's jobs, when a stall sends a sin
 import argparse
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from own_pool import ROOT, OwnPool, own_pool, until
+from own_pool import ROOT, OwnPool, until, workless_pool
 from stand_in import at_once
 from torch import nn
 
@@ -150,9 +149,7 @@ def main() -> None:
         return
     rows = []
     for held in (False, True):
-        with own_pool(1) as pool, SolverClient(pool.url) as client:
-            pool.signal("worker-1", signal.SIGTERM)  # it made the pool ready; the jobs are for the others
-            until(lambda: "worker-1" in pool.dead(), 20, "the worker did not stop")
+        with workless_pool() as pool, SolverClient(pool.url) as client:
             rows.append(measure(pool, client, options, held=held))
         print(*(f"{name} {v:.3g}" if isinstance(v, float) else f"{name} {v}," for name, v in rows[-1].items()))
     if options.json:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -144,3 +145,12 @@ def own_pool(workers: int, **settings: str) -> Iterator[OwnPool]:
             raise
         finally:
             pool.stop()
+
+
+@contextlib.contextmanager
+def workless_pool() -> Iterator[OwnPool]:
+    """A pool of one's own without workers, for simulated ones; its only worker made it ready and has left."""
+    with own_pool(1) as pool:
+        pool.signal("worker-1", signal.SIGTERM)
+        until(lambda: "worker-1" in pool.dead(), 20, "the worker did not stop")
+        yield pool

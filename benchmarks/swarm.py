@@ -11,7 +11,6 @@ import argparse
 import heapq
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -23,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import psutil
-from own_pool import ROOT, OwnPool, own_pool, until
+from own_pool import ROOT, OwnPool, workless_pool
 from stand_in import at_once
 
 from benchmarks.service import tiny
@@ -182,9 +181,7 @@ def main() -> None:
         drive(options)
         return
     rows = []
-    with own_pool(1) as pool, SolverClient(pool.url) as client:
-        pool.signal("worker-1", signal.SIGTERM)  # it made the pool ready; the jobs are for the swarm
-        until(lambda: "worker-1" in pool.dead(), 20, "the worker did not stop")
+    with workless_pool() as pool, SolverClient(pool.url) as client:
         for workers in options.workers:
             for busy in (False, True)[: 1 if workers == 0 else 2]:
                 rows.append(measure(pool, client, workers, options, busy=busy))

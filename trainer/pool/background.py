@@ -261,7 +261,7 @@ class BackgroundWorker:
     def _poll(self) -> None:
         """Ask after each job in turn; a pool that does not answer is asked again, until patience ends."""
         # The more are out, the less each is waited for, so that no answer waits long for other jobs' ends.
-        wait_s = max(LEAST_WAIT_S, LONG_POLL_S / max(1, len(self._pending)))
+        wait_s = max(LEAST_WAIT_S, LONG_POLL_S / len(self._pending))
         for pending in tuple(self._pending):
             begun = time.monotonic()
             try:

@@ -9,10 +9,10 @@ from solver_service.milp.backends.outcome import Outcome
 from solver_service.milp.backends.registry import milp_solver
 from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.solution import is_integral, safe_bound
-from solver_service.milp.final_layer.constrained_model import JobModel
 from solver_service.milp.final_layer.constrained_search import best_solution, polish_best, taker
 from solver_service.milp.final_layer.infeasible import blame
 from solver_service.milp.final_layer.job import ROUNDS, Job, allowance, ending_of, honest, options_of, too_large, why
+from solver_service.milp.final_layer.job_model import JobModel
 from solver_service.milp.final_layer.linear import solve_linear
 from solver_service.milp.final_layer.report import Ending
 from solver_service.milp.formulation.constraints.constrained_model import ConstrainedModel
