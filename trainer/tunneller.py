@@ -54,7 +54,7 @@ CAPTURE_SHARE = 0.005
 """Of the time since the last stall, for the pass over the samples; as much again for the trial of what it leads to."""
 LEAST_CAPTURE_S = 0.02
 POLISHES = 3
-"""Tries of the last tunnel, each with new seeds and another box, until an answer is adopted or the time is up."""
+"""Jobs of the last tunnel, at least, each with a new seed: tries go on until one is adopted or the time is up."""
 OBSERVE_SHARE = 0.005
 """Of all the time, for keeping samples: where it takes more, some epochs pass unseen."""
 STATE = "gdsolver.tunneller/1"
@@ -315,8 +315,8 @@ class Tunneller:
     def close(self, polish: bool = False, timeout: float = 60.0) -> Summary:
         """End: adopt what has arrived, cancel what is still out, and sum up; with `polish`, tunnel once more first.
 
-        Waits at most about `timeout` seconds for the polish, which tries up to three times until an answer is adopted
-        (once with `sync`), and a few more for the pool to be told.
+        Waits at most about `timeout` seconds for the polish, and a few more for the pool to be told. Where a stall is
+        one or two jobs, the polish is tried again until an answer is adopted or three were sent (not with `sync`).
         """
         if not self._closed:
             self._led(lambda: self._finish(timeout if polish else None))
@@ -340,14 +340,15 @@ class Tunneller:
         if not self._worker.idle.wait(timeout):
             return False
         self._worker.arrived()  # late answers to the old question: their jobs were made for another model
+        known = len(self.history)
         for _ in range(1 if self._sync else POLISHES):
             began = time.monotonic()
             if not self._launch(self._layers, last=True, left_s=until - began):
                 break
             if self._adopt_all(until, None):
                 return True
-            ended = time.monotonic()
-            if self.pool_lost or until - ended < ended - began:
+            ended, sent = time.monotonic(), [one for one in self.history[known:] if one.kind == "submitted"]
+            if self.pool_lost or len(sent) >= POLISHES or until - ended < ended - began:
                 break
         return False
 

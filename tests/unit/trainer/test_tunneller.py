@@ -597,6 +597,13 @@ def test_polish_tries_again_while_there_is_time(in_vain: int, jobs: int, adopted
     assert len({spec.solver.seed for spec in specs}) == jobs
 
 
+def test_a_polish_of_several_jobs_is_tried_once() -> None:
+    """Several seeds and boxes have been looked at then."""
+    run, pool = Run.start(), FakePool()
+    run.epoch()
+    assert run.tunneller(pool, fanout=3).close(polish=True, timeout=20).jobs == 3
+
+
 def test_polish_with_a_stuck_pool_ends_in_time() -> None:
     """A polish that is not answered is given up and cancelled."""
     pool, run = FakePool(held=True), Run.start()
