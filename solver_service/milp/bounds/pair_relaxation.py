@@ -66,7 +66,7 @@ class PairRelaxation:
         self.bound = self.model.constant
         self.rows = no_rows(self.model.columns)
         self.constraints = _constraint_rows(whole.model)
-        self.owner = _owners(self.columns, requirements, whole.sample)
+        self.owner = owners(self.columns, requirements, whole.sample)
         # [constraint rows]: the one group whose columns a row touches beside the change, NOBODY for all other rows.
         first, last = ends(self.constraints.matrix, self.owner)
         self.constraint_group = np.where((first == last) & (first < requirements.groups), first, NOBODY)
@@ -259,7 +259,7 @@ def _constraint_rows(model: LinearModel) -> Rows:
     return Rows(model.matrix, model.row_lower, np.full(model.rows, CONSTRAINT), numbers)
 
 
-def _owners(columns: CompactColumns, requirements: Requirements, sample: Index) -> Index:
+def owners(columns: CompactColumns, requirements: Requirements, sample: Index) -> Index:
     """Each column's group [columns]; NOBODY for those of the change.
 
     A column of a constraint goes with its sample's group; without one it is of a group of its own, the last.

@@ -13,7 +13,8 @@ from solver_service.milp.formulation.rows import nonzeros
 from solver_service.milp.heuristics.descents.long_descents import Polishing
 from solver_service.milp.heuristics.descents.rounds import Descents
 from solver_service.milp.heuristics.programs.kept_sets import KeptSets
-from solver_service.milp.heuristics.schedule import Account, Schedule
+from solver_service.milp.heuristics.programs.priced_sets import PricedSets
+from solver_service.milp.heuristics.schedule import Account, Schedule, Strategy
 from solver_service.milp.heuristics.walks.tally import Tally
 from solver_service.milp.heuristics.walks.walk import WALKED, Walk
 from solver_service.milp.heuristics.walks.walking import Walking
@@ -28,6 +29,8 @@ SLOW = 500_000
 """Coefficients from which on a first answer comes before anything is reduced."""
 FILTERED, FILTERED_PER_S = 100_000, 40_000
 """Coefficients of linear programs that are worth a try at once, and more of them for each second of the limit."""
+RAMP_SHARE = 0.33
+"""Of them for a ramp under floors: one step takes several programs, and every sample has rows in them."""
 COUNTED_SETS = "counted sets"
 MODELLED, MODELLED_PER_S = 1_000_000, 300_000
 """Coefficients for which reductions and rows are worth their time at any limit, and more for each second of it."""
@@ -93,7 +96,13 @@ class Improver:
             self._begin()
             leads = not (self.still_large or self.problem.beyond_box)
             self.accounts.insert(0 if leads else len(self.accounts), Account("kept sets", kept, leads))
+        elif counted and screened.requirements.groups * width <= most * (1.0 if small == most else RAMP_SHARE):
+            self.also("kept sets at prices", self._priced(screened))
         self._count_first(most)
+
+    def _priced(self, screened: Screened) -> PricedSets:
+        nothing, rng = Budget(self.control, 0.0, 0), np.random.default_rng([self.spec.solver.seed, 3])
+        return PricedSets(self.problem, screened, self.incumbents, nothing, rng)
 
     def _count_first(self, most: float) -> None:
         """Where nothing keeps the constraints yet: the samples that they count are what to get right first."""
@@ -106,6 +115,13 @@ class Improver:
             kept = KeptSets(self.problem, shares.screened, self.incumbents, nothing, seed, resumed=False)
             self._begin()
             self.accounts.append(Account(COUNTED_SETS, kept))
+
+    def also(self, name: str, strategy: Strategy) -> None:
+        """Take one more search in, which gets as much time from now on as the one that gets most."""
+        self._begin()
+        if all(account.name != name for account in self.accounts):
+            parts = max(account.parts for account in self.accounts)
+            self.accounts.append(Account(name, strategy, parts=parts))
 
     def run(self, budget: Budget, *, enough: bool = False) -> None:
         """Hand out time until the budget or its patience is used up, or nothing better can be found.

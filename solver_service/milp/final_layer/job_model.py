@@ -2,19 +2,24 @@
 
 from functools import cached_property
 
+import numpy as np
+
 from solver_service.milp.bounds.pair_relaxation import PairRelaxation
 from solver_service.milp.final_layer.bounding import bound_by_blocks, bound_by_conflicts, relaxed, solve_relaxation
 from solver_service.milp.final_layer.constrained_search import polish_best
 from solver_service.milp.final_layer.job import Job, too_large
+from solver_service.milp.final_layer.neighbourhoods import Neighbourhoods
 from solver_service.milp.formulation.compact import NO_CUTS
 from solver_service.milp.formulation.constraints.constrained_model import ConstrainedModel, constrained_model
 from solver_service.milp.formulation.rows import nonzeros
 
 SMALL, TINY = 20_000, 2_000
 """Models of so few coefficients are branched on with success, and proven infeasible."""
-BUILT_PER_S, MODELLED_PER_S, BRANCHED_PER_S = 1_000_000, 150_000, 30_000
+BUILT_PER_S, MODELLED_PER_S = 1_000_000, 150_000
 """Coefficients for each second that is left, at most: to build and bound a model; to look with a branching solver for
-what keeps the constraints; to find something better with it."""
+what keeps the constraints."""
+BRANCHED_PER_S, BRANCHED_AROUND_PER_S = 30_000, 60_000
+"""The same to find something better with it; with most decisions kept as they are."""
 BLOCK_SHARE, UNBRANCHED_SHARE = 0.6, 0.9
 """Of the time left after the relaxation, for blocks of samples, where a model is not small; where nobody branches."""
 PAYS = 1e-3
@@ -88,6 +93,13 @@ class JobModel:
             incumbents.tell("decisions kept, a linear program for the rest")
             if before - incumbents.best.objective <= PAYS * before:
                 return
+
+    def search_around(self) -> None:
+        """Let a solver branch around a count's best solution, in turns with the other searches, where that pays."""
+        job = self.job
+        if job.screened.requirements.style == "count" and job.incumbents.feasible and self._fits(BRANCHED_AROUND_PER_S):
+            rng = np.random.default_rng([job.spec.solver.seed, 2])
+            job.improver.also("branching around the best", Neighbourhoods(job, self.learnt(), rng))
 
     def _fits(self, per_s: int) -> bool:
         """Whether it fits the memory and, unless nodes are counted, the time that is left."""

@@ -80,6 +80,7 @@ def _improve(job: Job, model: JobModel) -> None:
     if job.spec.limits.nodes is not None:
         job.improver.run(replace(job.budget(), rounds=CONSTRAINED_ROUNDS))
     elif job.incumbents.feasible:
+        model.search_around()
         share = SMALL_SHARE if model.small else CONSTRAINED_SHARE if model.bounded else 1.0
         better = replace(job.budget().share(share), patience=_patience(model))
         if not model.bounded:

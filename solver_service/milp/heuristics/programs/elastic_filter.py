@@ -1,7 +1,8 @@
 """Chinneck's elastic filter for counts: drop what costs the most until the rest can be had, then walk on by swaps."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 
@@ -35,11 +36,11 @@ def search_count(search: Search) -> Iterator[None]:
     current = drop_until_met(search, np.ones(search.screened.requirements.groups, dtype=bool))
     if current is None:
         return
-    _offer(search, current)
+    offer_kept(search, current)
     yield
     best, idle, step = current, 0, 0
     # By one cheapest group a step may be worse than the best: plateaus are wide.
-    slip = float(search.screened.requirements.cost.min())
+    slip = float(search.price.min())
     rested = np.zeros(current.kept.size, dtype=np.int64)
     while not search.done and idle <= STEPS_PER_ROUND * search.budget.rounds:
         step, idle = step + 1, idle + 1
@@ -50,7 +51,7 @@ def search_count(search: Search) -> Iterator[None]:
             current = _swap_in(search, current, forced, max(current.loss, best.loss + slip)) or current
         if current.loss < best.loss - BETTER:
             best, idle = current, 0
-            _offer(search, best)
+            offer_kept(search, best)
         elif idle % BACK_TO_BEST == 0:
             kicked = search.rng.choice(np.flatnonzero(~best.kept), min(KICK, int((~best.kept).sum())), replace=False)
             current = _swap_in(search, best, kicked, np.inf) or best
@@ -66,7 +67,19 @@ def _swap_in(search: Search, current: Found, forced: Index, most: float) -> Foun
 
 def drop_until_met(search: Search, active: Mask, *, forced: Index | None = None, most: float = np.inf) -> Found | None:
     """Drop the group with the largest slack times price until all others are met; None beyond a loss of `most`."""
-    cost = search.screened.requirements.cost
+    steps = dropping(search, active, forced=forced, most=most)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return cast(Found | None, end.value)
+
+
+def dropping(
+    search: Search, active: Mask, *, forced: Index | None = None, most: float = np.inf
+) -> Generator[None, None, Found | None]:
+    """The same, a linear program at a time."""
+    cost = search.price
     pull = cost.copy()
     if forced is not None:
         # Costs so much that the filter drops others for them.
@@ -85,6 +98,7 @@ def drop_until_met(search: Search, active: Mask, *, forced: Index | None = None,
         active[missed[np.argsort(-blame, kind="stable")[:drop]]] = False
         if cost[~active & ~met].sum() > most + BETTER:
             return None
+        yield
     return None
 
 
@@ -92,8 +106,8 @@ def _met(search: Search, point: LazyPoint) -> Mask:
     return np.asarray(search.screened.requirements.shortfalls(point.values) <= 0)
 
 
-def _offer(search: Search, found: Found) -> None:
+def offer_kept(search: Search, found: Found) -> None:
     """Hand a solution on, with the finishing step where rounding spoils it."""
-    claimed = found.loss + search.screened.cost
+    claimed = float(search.screened.requirements.cost[~found.kept].sum()) + search.screened.cost
     if claimed < search.incumbents.best.objective and search.incumbents.offer(found.point.change) > claimed:
         finish_count(search.space, search.screened, search.incumbents, found.kept, lambda: search.budget.over)

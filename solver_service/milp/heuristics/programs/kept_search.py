@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from solver_service.milp.core.budget import Budget
-from solver_service.milp.core.problem import Mask, Space
+from solver_service.milp.core.problem import Array, Mask, Space
 from solver_service.milp.heuristics.programs.lazy_lp import LazyPoint, LazyProgram
 from solver_service.milp.presolve.screening import Screened
 from solver_service.milp.rounding.incumbents import Incumbents
@@ -16,7 +16,7 @@ BETTER = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """A solution of the reduced problem: its loss there, the LP's point, and the groups that it keeps."""
+    """A solution of the reduced problem: its loss at the search's prices, the LP's point, and the groups it keeps."""
 
     loss: float
     point: LazyPoint
@@ -28,7 +28,8 @@ class Search:
     """The ingredients of one search; `program` pulls towards what it wants, `screened` says what counts.
 
     `budget` is that of the phase it runs in. It began at `began` seconds on the control's clock; `resumed` says that an
-    earlier one found the incumbent.
+    earlier one found the incumbent. `price` [groups] is what it minimises: the costs, unless constraints have some
+    samples weigh more.
     """
 
     space: Space
@@ -39,6 +40,7 @@ class Search:
     rng: np.random.Generator
     began: float
     resumed: bool
+    price: Array
 
     @property
     def done(self) -> bool:

@@ -30,7 +30,8 @@ class KeptSets:
         wanted = screened.requirements if capped else widened(screened.requirements)
         program = LazyProgram(space, wanted, should_stop=lambda: self._search.budget.over, on_change=incumbents.offer)
         rng = np.random.default_rng([seed, resumed])
-        self._search = Search(space, screened, program, incumbents, budget, rng, budget.control.elapsed, resumed)
+        began, price = budget.control.elapsed, screened.requirements.cost
+        self._search = Search(space, screened, program, incumbents, budget, rng, began, resumed, price)
         self._steps: Iterator[None] = (search_ramp if capped else search_count)(self._search)
 
     def advance(self, budget: Budget) -> bool:

@@ -22,7 +22,7 @@ ROUNDS_PER_GROUP = 5
 
 def search_ramp(search: Search) -> Iterator[None]:
     """Descend from everything and from what a filter keeps; try both with perturbations, go on from the better one."""
-    first = _descend(search, _beginning(search))
+    first = descend(search, _beginning(search))
     yield
     if first is None or search.done:
         return
@@ -41,7 +41,7 @@ def _walk(search: Search, best: Found, rounds: int | None) -> Generator[None, No
     most_idle = min(search.budget.rounds, ROUNDS_PER_GROUP * best.kept.size)
     while not search.done and idle <= most_idle and (rounds is None or step < rounds):
         step, idle = step + 1, idle + 1
-        found = _descend(search, _flip_some(best.kept, search.rng))
+        found = descend(search, flip_some(best.kept, search.rng))
         if found is not None and found.loss < best.loss - BETTER:
             best, idle = found, 0
         yield
@@ -62,13 +62,13 @@ def _filtered(search: Search) -> list[Found]:
     count = replace(search.screened, requirements=replace(search.screened.requirements, style="count"))
     counting = replace(search, screened=count, budget=search.budget.share(FILTER_SHARE))
     met = drop_until_met(counting, np.ones(count.requirements.groups, dtype=bool))
-    found = None if met is None else _descend(search, met.kept)
+    found = None if met is None else descend(search, met.kept)
     return [] if found is None else [found]
 
 
-def _descend(search: Search, active: Mask) -> Found | None:
+def descend(search: Search, active: Mask) -> Found | None:
     """Solve the hinge LP over A, take A = {margin above 0}, repeat: monotone and finite."""
-    requirements = search.screened.requirements
+    requirements = replace(search.screened.requirements, cost=search.price)
     best: Found | None = None
     while not search.budget.over:
         # G_A without its constant: groups outside A pull at nothing.
@@ -85,7 +85,8 @@ def _descend(search: Search, active: Mask) -> Found | None:
     return best
 
 
-def _flip_some(kept: Mask, rng: np.random.Generator) -> Mask:
+def flip_some(kept: Mask, rng: np.random.Generator) -> Mask:
+    """The same groups [g], but for a few drawn at random."""
     most = min(MOST, kept.size)
     flipped = kept.copy()
     chosen = rng.choice(kept.size, rng.integers(min(FEWEST, most), most + 1), replace=False)
