@@ -1,10 +1,11 @@
 """How far from proven output layers are after a minute, here and at another commit of the project, side by side.
 
-    python benchmarks/gaps.py DIR [--other CHECKOUT] [--time 60] [--only NAME ...] [--seed 0] [--json FILE]
+    python benchmarks/gaps.py DIR [--other CHECKOUT] [--time 60] [--only NAME ...] [--seed 0] [--ask JSON] [--json FILE]
 
-Every snapshot below DIR whose note says what to solve runs in a process and one thread of its own; with `--other` both
-run at the same time, on a core each. The gap is `(final - bound) / final`, and 1 where no weights that keep the
-constraints were found. At the end stands the geometric mean of the ratios of the gaps that are open on both sides.
+Every snapshot below DIR whose note says what to solve runs in a process and one thread of its own. `--ask` has fields
+of the spec that replace the notes', as `'{"objective": "zero_one", "constraints": [...]}'`. With `--other` both run at
+the same time, on a core each. The gap is `(final - bound) / final`, and 1 where no weights that keep the constraints
+were found. At the end stands the geometric mean of the ratios of the gaps that are open on both sides.
 """
 
 import argparse
@@ -30,6 +31,9 @@ from shared.snapshot import Snapshot
 from solver_service.milp.solve import solve
 snapshot = Snapshot.from_bytes(Path(sys.argv[1]).read_bytes())
 asked = {name: value for name, value in snapshot.note.items() if name in sys.argv[4].split(",")}
+asked |= json.loads(sys.argv[5])
+if asked["objective"] not in ("ramp", "hinge"):
+    asked.pop("margin", None)
 limits = {"time_s": float(sys.argv[2]), "memory_mb": 4000}
 spec = JobSpec(**asked, limits=limits, solver={"seed": int(sys.argv[3])})
 solution = solve(snapshot, spec)
@@ -42,7 +46,8 @@ print(json.dumps({"final": told.final, "bound": told.bound, "status": status, "f
 def started(checkout: Path, snapshot: Path, options: argparse.Namespace) -> "subprocess.Popen[str]":
     """One job in a process of its own, with the code of a checkout."""
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(checkout)}
-    command = [sys.executable, "-c", CHILD, str(snapshot), str(options.time), str(options.seed), ",".join(ASKED)]
+    command = [sys.executable, "-c", CHILD, str(snapshot), str(options.time), str(options.seed)]
+    command += [",".join(ASKED), options.ask]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **threads}, cwd=checkout)
 
 
@@ -76,6 +81,7 @@ def main() -> None:
     parser.add_argument("--time", type=float, default=60.0, help="limit of each job, in seconds")
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--ask", default="{}", help="fields of the spec, as JSON, instead of the notes'")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rows: dict[str, dict[str, Row]] = {}
@@ -98,8 +104,13 @@ def main() -> None:
     if mean is not None:
         print(f"gaps here against there, geometric mean over {len(both_open)} that are open: {mean:.3f}")
     if options.json:
-        about = {"cores": os.cpu_count(), "time_s": options.time, "seed": options.seed, "mean_ratio": mean}
-        options.json.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+        about = {
+            "cores": os.cpu_count(),
+            "time_s": options.time,
+            "seed": options.seed,
+            "asked": json.loads(options.ask),
+        }
+        options.json.write_text(json.dumps({**about, "mean_ratio": mean, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
