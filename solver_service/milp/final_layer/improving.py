@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from shared.contracts import JobSpec
+from shared.objectives import WORST
 from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.control import Control
 from solver_service.milp.core.problem import Problem, Space
@@ -89,7 +90,7 @@ class Improver:
         self.still_large = self.large and nonzeros(space, screened.requirements) >= small
         counted = screened.requirements.rows > 0 and screened.requirements.style != "linear"
         # They know nothing of shares of samples, and one step of theirs can take all of a short limit.
-        fits = not shares_of(self.problem, self.problem.constraints)
+        fits = not (shares_of(self.problem, self.problem.constraints) or self.problem.objective.name in WORST)
         if counted and (self.reproducible or (fits and screened.requirements.groups * width <= most)):
             nothing = Budget(self.control, 0.0, 0)
             kept = KeptSets(space, screened, self.incumbents, nothing, self.spec.solver.seed, resumed=False)

@@ -58,38 +58,37 @@ def jobs(objective: str, asked: list[dict[str, object]]) -> Iterator[tuple[Job, 
             yield found, snapshot, best
 
 
-def multipliers(least: float, right: list[float]) -> np.ndarray:
-    """What two cells of ten samples weigh after a floor on the second one was looked at."""
-    tally = Tally(
-        cell=np.repeat([0, 1], 10),
-        total=np.array([10.0, 10.0]),
-        floors=np.array([[0.0, 1.0]]),
-        least=np.array([10 * least]),
-        gaps=(),
-        judged=np.zeros((0, 2)),
+def factors(right: list[float], *, least: float | None = None, apart: float | None = None) -> np.ndarray:
+    """What two cells of ten samples weigh once so many of them were seen to be right.
+
+    There is a floor on the second one, or a gap between them, or the worse of them is the objective.
+    """
+    found = Multipliers(
+        Tally(
+            cell=np.repeat([0, 1], 10),
+            total=np.full(2, 10.0),
+            floors=np.array([[0.0, 1.0]] if least else np.zeros((0, 2))),
+            least=np.array([10 * least] if least else []),
+            gaps=((np.eye(2), apart),) if apart else (),
+            judged=np.zeros((0, 2)) if least or apart else np.eye(2),
+        )
     )
-    found = Multipliers(tally)
     found.learn(np.array(right))
     return found.factors
 
 
 def test_only_what_falls_short_weighs_more() -> None:
     """A floor raises its own cell's weight while that is short, and never lowers it below its own."""
-    assert multipliers(0.8, [5.0, 4.0])[0] == 1.0
-    assert multipliers(0.8, [5.0, 4.0])[1] > 1.0
-    assert np.array_equal(multipliers(0.2, [5.0, 4.0]), [1.0, 1.0])
+    first, second = factors([5.0, 4.0], least=0.8)
+    assert first == 1.0 < second
+    assert np.array_equal(factors([5.0, 4.0], least=0.2), [1.0, 1.0])
 
 
-def test_a_gap_weighs_one_side_up_and_the_other_one_down() -> None:
+@pytest.mark.parametrize("asked", [{"apart": 0.1}, {}], ids=["gap", "worst rate"])
+def test_one_side_weighs_more_and_the_other_one_less(asked: dict[str, float]) -> None:
     """The better group may have to get worse."""
-    members = np.eye(2)
-    found = Multipliers(
-        Tally(
-            np.repeat([0, 1], 10), np.full(2, 10.0), np.zeros((0, 2)), np.zeros(0), ((members, 0.1),), np.zeros((0, 2))
-        )
-    )
-    found.learn(np.array([9.0, 3.0]))
-    assert found.factors[0] < 1.0 < found.factors[1]
+    first, second = factors([9.0, 3.0], **asked)
+    assert first < 1.0 < second
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,8 @@ class PricedSets:
 
     A search over kept samples minimises `sum_n cost_n exp(sum_f theta_f [n in set f]) loss_n`. What it finds is looked
     at: sets whose share of right samples is too small have their theta raised (see `Multipliers`), and their samples
-    are all wanted again. Where all shares are kept, some decisions are turned, as without constraints.
+    are all wanted again. Where all shares are kept, some decisions are turned, as without constraints. Of sets whose
+    worst rate is the objective, those that are worse than their mean count as too small.
     """
 
     def __init__(

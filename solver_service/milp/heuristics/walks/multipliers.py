@@ -18,14 +18,17 @@ LARGEST = 7.0
 
 
 class Multipliers:
-    """One multiplier for each set of cells [f]: first the floors', then those of the groups of each gap."""
+    """One multiplier for each set of cells [f]: first the floors', then those of the groups of each gap.
+
+    At the end come the sets whose largest error rate is the objective: each is wanted to be no worse than their mean.
+    """
 
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
-        self._sets = np.concatenate([tally.floors, *(members for members, _ in tally.gaps)])
+        self._sets = np.concatenate([tally.floors, *(members for members, _ in tally.gaps), tally.judged])
         count = len(self._sets)
         self._theta, self._step, self._before = np.zeros(count), np.full(count, STEP), np.zeros(count)
-        # Only a gap weighs a set down below its own weight: it may have to get worse.
+        # Only a floor never weighs a set down below its own weight: others may have to get worse.
         self._low = np.where(np.arange(count) < len(tally.least), 0.0, -LARGEST)
 
     @property
@@ -59,4 +62,6 @@ class Multipliers:
             below, above = middle - half - rates, rates - middle - half
             wanted.append(np.where(rates < middle, below, -above))
             first += len(members)
+        if len(tally.judged):
+            wanted.append(shares[first:].mean() - shares[first:])
         return np.concatenate(wanted)
