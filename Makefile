@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .PHONY: demo test test-browser e2e lock sbom licences check install chaos bench-ablation bench-abuse bench-exactness \
-	bench-fanout bench-gaps bench-headline bench-limits bench-nasty bench-overlap bench-paper bench-requirements \
+	bench-fanout bench-gaps bench-headline bench-limits bench-nasty bench-overlap bench-page bench-paper bench-requirements \
 	bench-rivals bench-service bench-solver bench-swarm clean
 
 SNAPSHOTS ?= benchmarks/snapshots
@@ -70,6 +70,9 @@ bench-nasty: $(READY)  ## 3,500 tiny jobs in odd units, of odd weights, with tie
 
 bench-overlap: $(READY)  ## what a slow pool costs the training loop
 	$(BIN)/python benchmarks/overlap.py
+
+bench-page: $(READY)  ## what the pool page weighs, and whether 10,000 jobs make it stall; needs Playwright and Chromium
+	$(BIN)/python benchmarks/page.py --json benchmarks/results/page.json
 
 bench-requirements: $(READY)  ## floors and gaps against practitioners' best, at the same cost; QUICK=--quick has three seeds; needs GDSOLVER_DATA
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.requirements $(QUICK)

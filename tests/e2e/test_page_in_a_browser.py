@@ -96,7 +96,7 @@ def test_a_job_is_found_followed_stopped_and_sent_again(browser: Any, tmp_path: 
         tab.page.locator(f"a.whole-row[href='#/job/{job}']").focus()
         tab.page.keyboard.press("Enter")
         tab.see("Best so far:")
-        tab.page.locator("svg path.line.incumbent").wait_for()
+        tab.page.locator("svg path.line.incumbent").wait_for(state="attached")  # a level line has no height
         tab.picture("running")
         tab.page.get_by_text("The solver's log").click()
         tab.see("attempt 1 on")
@@ -148,6 +148,42 @@ def test_a_phone_needs_no_sideways_scrolling(browser: Any, pool: RunningPool) ->
         assert tab.page.evaluate("document.documentElement.scrollWidth") <= 375
         tab.picture(f"phone-{text.split()[0].lower()}")
     tab.close()
+
+
+def test_a_long_list_is_turned_page_by_page(browser: Any, tmp_path: Path) -> None:
+    """Fifty of however many jobs are listed at a time; a state that only the oldest have is found among older ones."""
+    pool = start_pool(tmp_path)
+    try:
+        sent_fifty(pool, cancelled=True)
+        for _ in range(20):
+            sent_fifty(pool)
+        tab = Tab(browser, pool.url)
+        rows, older = tab.page.locator("a.whole-row"), tab.page.get_by_role("link", name="Older jobs")
+        seen: set[str] = set()
+        for _ in range(21):
+            playwright.expect(rows).to_have_count(50)
+            seen |= set(rows.evaluate_all("found => found.map(one => one.title)"))
+            first = rows.first.get_attribute("title")
+            older.click()
+            playwright.expect(tab.page.locator(f"a.whole-row[title='{first}']")).to_have_count(0)
+        assert len(seen) == 21 * 50
+        tab.see("No older ones.")
+        tab.page.evaluate("location.hash = '#/?state=cancelled'")
+        tab.see("None among the newest of these jobs")
+        older.click()
+        playwright.expect(rows).to_have_count(50)
+        tab.close()
+    finally:
+        pool.stop()
+
+
+def sent_fifty(pool: RunningPool, *, cancelled: bool = False) -> None:
+    """Send fifty small jobs at once."""
+    spec = {"objective": "zero_one", "radius": 0.3, "limits": {"time_s": 60}}
+    form, files = {"batch": json.dumps({"specs": [spec] * 50})}, {"snapshot": small_snapshot().to_bytes()}
+    batch = httpx.post(f"{pool.url}/v1/batches", data=form, files=files).raise_for_status().json()["id"]
+    if cancelled:
+        httpx.delete(f"{pool.url}/v1/batches/{batch}").raise_for_status()
 
 
 def test_the_key_is_asked_for_once_and_kept_in_the_tab(browser: Any, tmp_path: Path) -> None:

@@ -65,15 +65,16 @@ export function number(value) {
   return value.toLocaleString("en", { maximumSignificantDigits: figures }).replace("-", "−");
 }
 
+/** With a no-break space, as everywhere between a number and its unit. */
 export function percent(share) {
   if (!Number.isFinite(share)) return "–";
-  return share > 0 && share < 1e-5 ? "under 0.001 %" : `${number(Number((100 * share).toPrecision(3)))} %`;
+  return share > 0 && share < 1e-5 ? "under 0.001\u00a0%" : `${number(Number((100 * share).toPrecision(3)))}\u00a0%`;
 }
 
 export function seconds(value) {
   if (!Number.isFinite(value)) return "–";
-  if (value < 0.995) return `${Number(Math.max(0, value).toFixed(2))} s`;
-  if (value < 60) return `${Number(value.toFixed(1))} s`;
+  if (value < 0.995) return `${Number(Math.max(0, value).toFixed(2))}\u00a0s`;
+  if (value < 60) return `${Number(value.toFixed(1))}\u00a0s`;
   const whole = Math.round(value);
   if (whole < 3600) return `${Math.floor(whole / 60)} min${whole % 60 ? ` ${whole % 60} s` : ""}`;
   return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;

@@ -146,7 +146,7 @@ function jobs(found, wanted) {
   const narrowed = wanted.state || wanted.run || wanted.cursor;
   const heads = ["state", "job", "run", "step", "objective", "so far", "gained", "gap", "trainer", "took", "sent"];
   const none = narrowed
-    ? make("p.empty", "No such jobs. ", make("a", { href: "#/" }, "Show all"))
+    ? make("p.empty", noneHere(found, wanted), " ", make("a", { href: "#/" }, "Show all"))
     : make(
         "p.empty",
         "No jobs yet. A training loop with a ",
@@ -163,6 +163,12 @@ function jobs(found, wanted) {
       found.cursor ? make("a", { href: address({ ...wanted, cursor: found.cursor }) }, "Older jobs") : null,
     ),
   ];
+}
+
+/** A state may be so rare that the gateway stops looking before it finds one, and a full page may have been the last. */
+function noneHere(found, wanted) {
+  if (found.cursor) return "None among the newest of these jobs; there may be some among older ones.";
+  return wanted.cursor ? "No older ones." : "No such jobs.";
 }
 
 function row(job) {
