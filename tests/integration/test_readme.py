@@ -95,7 +95,7 @@ def test_the_python_of_a_guide_runs(page: str, pool: RunningPool, tmp_path: Path
 
 def test_the_curl_example_runs(pool: RunningPool) -> None:
     """The README's curl commands submit the committed example, wait for it and fetch its weights."""
-    script = block("sh", "curl").replace(ADDRESS, pool.url).replace("-o weights.safetensors", "| wc -c")
+    script = block("sh", "curl -s -F").replace(ADDRESS, pool.url).replace("-o weights.safetensors", "| wc -c")
     first, rest = script.split("\n", 1)
     record = json.loads(subprocess.run(first, shell=True, check=True, capture_output=True, cwd=ROOT).stdout)
     assert record["state"] == "queued", record

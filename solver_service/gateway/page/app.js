@@ -72,6 +72,10 @@ function askForKey(why) {
       "p.muted",
       "It is kept in this tab alone, until the tab is closed. Make one with ",
       make("code", "gdsolver-pool keys add NAME"),
+      "; with Docker Compose it is ",
+      make("code", "GDSOLVER_API_KEY"),
+      " in ",
+      make("code", ".env"),
       ".",
     ),
   );
