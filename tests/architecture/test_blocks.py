@@ -1,4 +1,7 @@
-"""Every code block of the documents is checked here, or run by tests/integration/test_readme.py."""
+"""Every code block of the documents is checked here. What can be run is run as well.
+
+Python by tests/integration/test_readme.py; what is typed at a shell as typing_rules.py says.
+"""
 
 import ast
 import importlib
@@ -19,6 +22,7 @@ from solver_service.gateway import routes
 from tests.architecture.commands import commands, wrong
 from tests.architecture.pages import DOCS, Block, blocks, text
 from tests.architecture.signatures import definition, parameters
+from tests.architecture.typing_rules import Where, typed_at
 from tests.conftest import ROOT
 
 LANGUAGES = {"", "sh", "python", "json", "yaml", "text"}
@@ -50,6 +54,12 @@ def test_shell_blocks_can_be_typed(block: Block) -> None:
     """Bash can parse them, and each command, target, script and option of ours exists."""
     subprocess.run(["bash", "-n"], input=typed(block), text=True, check=True, capture_output=True)
     assert [problem for words in commands(typed(block)) if (problem := wrong(words))] == []
+
+
+@pytest.mark.parametrize("place", Where)
+def test_every_rule_on_what_is_typed_is_needed(place: Where) -> None:
+    """A rule that leaves lines untyped, and no longer fits any, goes; so do tests that would type nothing."""
+    assert typed_at(place)
 
 
 @pytest.mark.parametrize("page", ["README.md", *DOCS])
