@@ -1,7 +1,7 @@
 """Accepting snapshots and jobs: check, store, queue; the one path behind every route that submits."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import structlog
@@ -33,14 +33,26 @@ def store_snapshot(services: Services, owner: str, data: bytes) -> tuple[Snapsho
     return SnapshotInfo(id=found, bytes=len(data), shapes=snapshot.shapes()), new
 
 
-def submit(services: Services, owner: str, spec: JobSpec, *, token: str | None, key: str = "") -> jobs.Job:
-    """Check a spec against its snapshot and queue the job, once per idempotency key."""
+def submit(
+    services: Services,
+    owner: str,
+    spec: JobSpec,
+    *,
+    token: str | None,
+    key: str = "",
+    before: Callable[[str], None] = lambda _: None,
+) -> jobs.Job:
+    """Check a spec against its snapshot and queue the job, once per idempotency key.
+
+    `before` hears the id of a new job while nobody else knows of it.
+    """
     _require_open(services, token)
     reference = _reference(services, owner, spec.snapshot)
     _check(services, owner, spec, reference)
     store = services.store
     made = jobs.create(spec, snapshot=reference, owner=owner, now=store.jobs.now(), key=key, request=_request())
     once = None if token is None else (token, jobs.spec_digest(spec, reference))
+    before(made.id)
     job, _ = store.jobs.add(made, idempotency=once)
     _supersede_older(services, job.owner, [job.spec], job.id)
     return job

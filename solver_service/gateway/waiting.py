@@ -44,6 +44,7 @@ class Waiter:
         self._end_only = end_only
         self._changed = asyncio.Event()
         self._ended: Job | None = None
+        self.expected: list[str] = []
 
     def wake(self, ended: Job | None = None, *, look: bool = False) -> None:
         """Say that the job has changed or ended, or that it had better be looked at; from the event loop's thread."""
@@ -90,26 +91,33 @@ class WaitingRoom:
         """Take a place at each job; look at them only after that, so that no change falls between."""
         waiter = Waiter(end_only=end_only)
         for job_id in job_ids:
-            self._waiters[job_id].add(waiter)
+            self.expect(job_id, waiter)
         try:
             yield waiter
         finally:
-            for job_id in job_ids:
+            for job_id in waiter.expected:
                 self._waiters[job_id].discard(waiter)
                 if not self._waiters[job_id]:
                     del self._waiters[job_id]
 
+    def expect(self, job_id: str, waiter: Waiter) -> None:
+        """Give a waiter a place at one more job; from any thread, as long as nobody else can know of the job."""
+        waiter.expected.append(job_id)
+        self._waiters[job_id].add(waiter)
+
     async def end_of(self, job_id: str, look: Callable[[], Job], *, within_s: float) -> Job:
         """Give the job once it has ended, or as it is after so many seconds; `look` reads its record."""
-        end = time.monotonic() + within_s
         with self.waiting_for(job_id, end_only=True) as waiter:
-            while True:
-                job = await run_in_threadpool(look)
-                left = end - time.monotonic()
-                if job.state.terminal or left <= 0 or self.closing:
-                    return job
-                if (ended := await waiter.changed(left)) is not None:
-                    return ended
+            return await self.end_after(waiter, await run_in_threadpool(look), look, within_s=within_s)
+
+    async def end_after(self, waiter: Waiter, job: Job, look: Callable[[], Job], *, within_s: float) -> Job:
+        """The same for a job as it was after the waiter had taken its place."""
+        end = time.monotonic() + within_s
+        while not (job.state.terminal or self.closing) and (left := end - time.monotonic()) > 0:
+            if (ended := await waiter.changed(left)) is not None:
+                return ended
+            job = await run_in_threadpool(look)
+        return job
 
     async def ends_of(self, job_ids: Sequence[str], look: Callable[[], Looked], *, within_s: float) -> Looked:
         """Give what `look` finds once that has `ended`, or as it is after so many seconds."""

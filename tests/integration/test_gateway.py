@@ -15,6 +15,7 @@ from shared.snapshot import snapshot_id
 from solver_service import weights
 from solver_service.gateway import intake
 from solver_service.gateway.app import create_app
+from solver_service.gateway.routes import jobs as routes_of_jobs
 from solver_service.gateway.services import Services
 from solver_service.milp.core.moved import Moved
 from solver_service.queue import MODEL_TASK
@@ -387,6 +388,29 @@ def test_a_submission_may_wait_for_its_end(gateway: Gateway, client: TestClient)
     ending.join()
     for prefer in ("wait=", "wait=soon", "return=minimal"):
         assert "Preference-Applied" not in client.post("/v1/jobs", json=spec, headers={"Prefer": prefer}).headers
+
+
+def test_a_job_that_ends_before_its_submission_is_through_is_not_waited_for(
+    gateway: Gateway, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever submits it waits from before its first moment; who submits it again looks at it."""
+    spec = {**SPEC, "snapshot": upload(client)}
+    submit, seen = intake.submit, []
+
+    def submitted_and_solved(*arguments: object, **options: object) -> jobs.Job:
+        job = submit(*arguments, **options)  # type: ignore[arg-type]
+        if job.id not in seen:
+            finish(gateway, job.id)
+            seen.append(job.id)
+        time.sleep(0.2)  # the word of its end has come and gone
+        return job
+
+    monkeypatch.setattr(routes_of_jobs, "submit", submitted_and_solved)
+    for _ in range(2):
+        headers = {"Prefer": "wait=60", "Idempotency-Key": "once"}
+        answer = client.post("/v1/jobs", json=spec, headers=headers)
+        assert answer.json()["state"] == "succeeded"
+    assert len(seen) == 1
 
 
 def end_second(store: Store) -> None:

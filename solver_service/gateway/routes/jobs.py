@@ -23,7 +23,7 @@ from solver_service.gateway.routes.submission import (
     release_body,
 )
 from solver_service.gateway.services import Injected, Services
-from solver_service.gateway.waiting import Room
+from solver_service.gateway.waiting import Room, Waiter
 from solver_service.rules.jobs import Job, judge
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
@@ -50,15 +50,17 @@ _FORM = form_body("spec", "job spec (JSON)", '{"objective": "zero_one", "radius"
 _SOLVE_BODY = {"requestBody": {"required": True, "content": {"multipart/form-data": _FORM}}}
 
 
-async def _queue(submission: Submission, text: bytes, snapshot: bytes | None, response: Response) -> Job | Response:
+async def _queue(
+    submission: Submission, waiter: Waiter, text: bytes, snapshot: bytes | None, response: Response
+) -> Job | Response:
     """Parse the spec, store what came with it, queue the job; the response to a spec that is not valid."""
-    job = await submission.accepted(partial(_submit, submission), text, snapshot, kept=MAX_SPEC_BYTES)
+    job = await submission.accepted(partial(_submit, submission, waiter), text, snapshot, kept=MAX_SPEC_BYTES)
     if not isinstance(job, Response):
         response.headers["Location"] = f"/v1/jobs/{job.id}"
     return job
 
 
-def _submit(submission: Submission, text: bytes, snapshot: bytes | None) -> Job:
+def _submit(submission: Submission, waiter: Waiter, text: bytes, snapshot: bytes | None) -> Job:
     services, owner = submission.services, submission.owner
     spec = read_contract(JobSpec, text, field="spec")
     if len(text) > MAX_SPEC_BYTES:
@@ -68,11 +70,13 @@ def _submit(submission: Submission, text: bytes, snapshot: bytes | None) -> Job:
             raise SpecError("leave it out: the snapshot comes as the form's file", field="spec.snapshot")
         info, _ = store_snapshot(services, owner, snapshot)
         spec = spec.model_copy(update={"snapshot": info.id})
-    return submit(services, owner, spec, token=submission.token, key=submission.key)
+    # Who waits from before the job's first moment need not look at it once more.
+    before = partial(submission.room.expect, waiter=waiter)
+    return submit(services, owner, spec, token=submission.token, key=submission.key, before=before)
 
 
 async def _answer(
-    submission: Submission, queued: Job | Response, request: Request, response: Response
+    submission: Submission, waiter: Waiter, queued: Job | Response, request: Request, response: Response
 ) -> JobStatus | Response:
     """Give the job's record, after its end if that is preferred; nobody needs the body for that."""
     if isinstance(queued, Response):
@@ -81,7 +85,10 @@ async def _answer(
     if submission.wait_s > 0:
         response.headers["Preference-Applied"] = f"wait={submission.wait_s:.0f}"
         look = partial(owned, submission.services, submission.owner, queued.id)
-        queued = await submission.room.end_of(queued.id, look, within_s=submission.wait_s)
+        if queued.id in waiter.expected:
+            queued = await submission.room.end_after(waiter, queued, look, within_s=submission.wait_s)
+        else:  # an earlier submission's
+            queued = await submission.room.end_of(queued.id, look, within_s=submission.wait_s)
     return queued.status()
 
 
@@ -91,8 +98,9 @@ async def _answer(
 async def create(request: Request, response: Response, submission: Submitted) -> JobStatus | Response:
     """Queue a job; the same Idempotency-Key and body give the same job."""
     expect(request, "application/json")
-    queued = await _queue(submission, await read_body(request), None, response)
-    return await _answer(submission, queued, request, response)
+    with submission.room.waiting_for(end_only=True) as waiter:
+        queued = await _queue(submission, waiter, await read_body(request), None, response)
+        return await _answer(submission, waiter, queued, request, response)
 
 
 @router.post(
@@ -102,9 +110,10 @@ async def solve(request: Request, response: Response, submission: Submitted) -> 
     """Upload a snapshot and queue its job in one call: `curl -F spec=@spec.json -F snapshot=@stall.safetensors`."""
     expect(request, "multipart/form-data")
     text, data = await read_form(request, "spec", submission.services.settings.max_json_bytes)
-    queued = await _queue(submission, text, data, response)
-    del text, data
-    return await _answer(submission, queued, request, response)
+    with submission.room.waiting_for(end_only=True) as waiter:
+        queued = await _queue(submission, waiter, text, data, response)
+        del text, data
+        return await _answer(submission, waiter, queued, request, response)
 
 
 @router.get("/jobs")
