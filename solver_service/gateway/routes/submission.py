@@ -27,6 +27,8 @@ Token = Annotated[str | None, Header(alias="Idempotency-Key")]
 JSON_TIMES = 8
 """A byte of JSON takes as much memory and time as so many of a snapshot."""
 
+BARE = {"include_url": False, "include_input": False, "include_context": False}
+
 
 class InvalidSpecError(Exception):
     """The spec is not of the contract's form; it says where."""
@@ -76,14 +78,21 @@ Submitted = Annotated[Submission, Depends(_submission)]
 def read_contract(kind: type[Body], text: bytes, *, field: str) -> Body:
     """Read JSON of a contract's form; SpecError for what is no JSON, InvalidSpecError for another form."""
     try:
-        found = json.loads(text)
+        return _parsed(kind, text)
+    except ValidationError as error:
+        raise InvalidSpecError(error.errors(**BARE)) from None
     except (ValueError, RecursionError) as error:
         raise SpecError(f"not JSON: {type(error).__name__}", field=field) from error
+
+
+def _parsed(kind: type[Body], text: bytes) -> Body:
+    """Fast, or as the standard library does: it reads half a surrogate pair, of which the field can then be named."""
     try:
-        return kind.model_validate(found)
+        return kind.model_validate_json(text)
     except ValidationError as error:
-        wrong = error.errors(include_url=False, include_input=False, include_context=False)
-        raise InvalidSpecError(wrong) from None
+        if error.errors(**BARE)[0]["type"] != "json_invalid":
+            raise
+    return kind.model_validate(json.loads(text))
 
 
 async def read_form(request: Request, field: str, limit: int) -> tuple[bytes, bytes]:
