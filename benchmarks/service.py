@@ -74,6 +74,12 @@ def per_second(call: Callable[[], object], count: int, threads: int = 4) -> floa
         return count / (time.perf_counter() - began)
 
 
+def rates_alternately(calls: dict[str, Callable[[], object]], count: int, parts: int = 5) -> dict[str, float]:
+    """Medians of how often a second several calls are done, measured in turns."""
+    found = [{name: per_second(call, count // parts) for name, call in calls.items()} for _ in range(parts)]
+    return {name: statistics.median(rates[name] for rates in found) for name in calls}
+
+
 def beside(pool: OwnPool, part: str) -> tuple[str, socket.socket]:
     """Start one of `minimal.py`'s servers beside the pool."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
@@ -128,11 +134,12 @@ def round_trips(rounds: int) -> list[Row]:
             workers = ("worker-1", "minimal-worker")
             for name in workers:  # else a submission's rate would be that of a job
                 pool.signal(name, signal.SIGSTOP)
-            rate = {
-                "ours": per_second(submit, 2 * rounds),
-                "least": per_second(lambda: least.post("/jobs", json=spec).raise_for_status(), 2 * rounds),
-                "bare": per_second(lambda: bare.send_task("nothing", args=["x"]), 2 * rounds),
+            sent: dict[str, Callable[[], object]] = {
+                "ours": submit,
+                "least": lambda: least.post("/jobs", json=spec).raise_for_status(),
+                "bare": lambda: bare.send_task("nothing", args=["x"]),
             }
+            rate = rates_alternately(sent, 2 * rounds)
             for name in workers:
                 pool.signal(name, signal.SIGCONT)
             with SolverClient(pool.url) as client:

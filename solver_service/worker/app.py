@@ -34,6 +34,9 @@ log = structlog.get_logger()
 KEEP_BELOW_KIB = 1024 * 1024
 """A child that ever held more is replaced after its job: what an allocator once took it seldom gives back."""
 FULL_PAUSE_S = 5.0
+REPLACE_S = 0.2
+"""How often dead children are looked for. Celery looks when a child's pipe closes, a moment before it is dead, and then
+every five seconds: until then nobody would take its jobs."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,9 @@ def run_worker(settings: Settings, *, name: str | None, slots: int) -> None:
 
     losses = _Losses(settings, worker)
 
-    def look_after_children(**_: Any) -> None:
+    def look_after_children(*, sender: Any, **_: Any) -> None:
         Overseer(board, killed=losses.of_child).start()
+        replace_children(sender)
 
     # As root (the usual user of a container that sets none) Celery warns of pickle; this worker accepts JSON alone.
     warnings.filterwarnings("ignore", category=SecurityWarning)
@@ -86,6 +90,11 @@ def run_worker(settings: Settings, *, name: str | None, slots: int) -> None:
             "--without-heartbeat",
         ]
     )
+
+
+def replace_children(consumer: Any) -> None:
+    """Have a consumer's dead children replaced within `REPLACE_S`."""
+    consumer.hub.call_repeatedly(REPLACE_S, consumer.pool.maintain_pool)
 
 
 def _await_room(settings: Settings) -> None:
@@ -136,7 +145,7 @@ class _Losses:
             self._give_up(lambda claim: claim.endswith(f":{task_id}"))
 
     def of_child(self, pid: int) -> None:
-        """Give back what a child that was killed had; Celery may take five seconds to see that it is dead."""
+        """Give back what a child that was killed had; Celery waits for ten seconds whether its answer is still to come."""
         self._give_up(lambda claim: claim.startswith(f"{self._worker.id}:{pid}:"))
 
     def _give_up(self, lost: Callable[[str], bool]) -> None:

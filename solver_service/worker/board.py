@@ -24,7 +24,7 @@ ROW = struct.Struct("=qQ")
 """A child's process id, and how often it has beaten."""
 BEAT_S = 0.5
 SILENT_S = 8.0
-"""With Celery's five seconds until it starts another child, a job hangs for less than 15."""
+"""With what it takes to start another child, a job hangs for less than 15."""
 LOOK_S = 0.5
 
 
