@@ -145,7 +145,7 @@ class _Losses:
             self._give_up(lambda claim: claim.endswith(f":{task_id}"))
 
     def of_child(self, pid: int) -> None:
-        """Give back what a child that was killed had; Celery waits for ten seconds whether its answer is still to come."""
+        """Give back what a child that was killed had; Celery waits for ten seconds whether its answer still comes."""
         self._give_up(lambda claim: claim.startswith(f"{self._worker.id}:{pid}:"))
 
     def _give_up(self, lost: Callable[[str], bool]) -> None:
