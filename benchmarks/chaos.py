@@ -6,8 +6,8 @@ It starts a Redis, a gateway and workers of its own, submits small jobs of all o
 seconds does one of the faults of `chaos_faults.py`. Some jobs are poison: they kill whoever works on them.
 
 At the end every accepted job must be in one terminal state, told once; results are recomputed from the downloaded
-weights; poison must have failed after three workers; and every attempt that was charged as lost must have been on a
-worker that a fault had hit. Exits with 1 if not.
+weights; poison must have failed after three workers, and so must what lost three workers to faults; and every attempt
+that was charged as lost must have been on a worker that a fault had hit. Exits with 1 if not.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from stand_in import POISON
 
 from shared.contracts import JobEvent, JobSpec, JobStatus, State
 from shared.snapshot import Snapshot
+from solver_service.rules.jobs import MAX_LOST
 from trainer.errors import TrainerError
 from trainer.pool.client import SolverClient
 
@@ -118,14 +119,17 @@ def told(client: SolverClient, job: str) -> list[JobEvent]:
 def judge(report: Report, client: SolverClient, breaker: Breaker) -> dict[str, Any]:
     """Look at every accepted job: its state, its events, its weights; returns what was counted."""
     states: Counter[str] = Counter()
-    verified, never, charged = 0, 0, 0
+    verified, never, charged, thrice = 0, 0, 0, 0
     waits: dict[str, list[float]] = {f"{fault}{more}": [] for fault in RERUN for more in ("", DISTURBED)}
     kills = {(hit.job, hit.attempt): hit for hit in report.hits if hit.fault in RERUN and hit.job is not None}
     for one in report.accepted:
         status = client.job(one.job)
         states[status.state.value] += 1
         events = told(client, one.job)
-        report.wrong += [f"{one.job}: {text}" for text in wrongs(one, status, events)]
+        lost_thrice = not one.poison and len(losses(events)) == MAX_LOST
+        thrice += lost_thrice
+        ends_as = State.FAILED if one.poison or lost_thrice else State.SUCCEEDED
+        report.wrong += [f"{one.job}: {text}" for text in wrongs(status, events, ends_as)]
         if status.state is State.SUCCEEDED:
             text = recomputed(one, status, client)
             report.wrong += [f"{one.job}: {text}"] if text else []
@@ -156,6 +160,7 @@ def judge(report: Report, client: SolverClient, breaker: Breaker) -> dict[str, A
         "waits_s": waits,
         "killed_and_not_rerun": never,
         "charged": charged,
+        "lost_thrice": thrice,
     }
 
 
@@ -174,8 +179,8 @@ def told_at(event: JobEvent) -> float:
     return int(str(event.id).split("-")[0]) / 1000
 
 
-def wrongs(one: Submitted, status: JobStatus, events: list[JobEvent]) -> list[str]:
-    """What is not as promised about one job's record and events."""
+def wrongs(status: JobStatus, events: list[JobEvent], ends_as: State) -> list[str]:
+    """What is not as promised about one job's record and events; of poison, and of who lost three workers, to fail."""
     found = []
     state = [event.data["state"] for event in events if event.kind == "state"]
     attempts = [event.data["attempt"] for event in events if event.data.get("state") == "running"]
@@ -185,11 +190,9 @@ def wrongs(one: Submitted, status: JobStatus, events: list[JobEvent]) -> list[st
         found.append(f"ended {sum(State(name).terminal for name in state)} times: {state}")
     if attempts != list(range(1, len(attempts) + 1)):
         found.append(f"attempts {attempts}")
-    if one.poison:
-        if status.state is not State.FAILED or status.error is None or status.error.code != "worker_lost":
-            found.append(f"poison ended as {status.state.value}")
-    elif status.state is not State.SUCCEEDED:
-        found.append(f"{status.state.value}: {status.error}")
+    code = None if status.error is None else status.error.code
+    if status.state is not ends_as or (ends_as is State.FAILED and code != "worker_lost"):
+        found.append(f"{status.state.value} instead of {ends_as.value}: {status.error}")
     return found
 
 
@@ -275,6 +278,7 @@ def table(record: dict[str, Any]) -> str:
             rows.append((f"from `{fault}` to the job's next attempt", figures))
     rows.append(("attempts charged as lost, each on a worker that was hit", record["charged"]))
     rows += [
+        ("jobs that lost three workers to faults, and failed for it", record["lost_thrice"]),
         ("lost, told twice, wrongly charged or wrong", len(record["wrong"])),
         ("seconds in all", record["seconds"]),
     ]
