@@ -116,7 +116,7 @@ async def solve(request: Request, response: Response, submission: Submitted) -> 
         return await _answer(submission, waiter, queued, request, response)
 
 
-@router.get("/jobs")
+@router.get("/jobs", response_model=JobList)
 def listing(
     services: Injected,
     owner: Reader,
@@ -124,15 +124,18 @@ def listing(
     state: State | None = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(pattern=r"^[0-9a-f]{32}$")] = None,
-) -> JobList:
+) -> Response:
     """List jobs, newest first; a page of large records has fewer of them."""
     found, following = services.store.jobs.page(owner, run=run, state=state, limit=limit, cursor=cursor)
     size = 0
     for number, job in enumerate(found[:-1], 1):
         size += len(job.model_dump_json())
         if size > MAX_PAGE_BYTES:
-            return JobList(jobs=[job.status() for job in found[:number]], cursor=job.id)
-    return JobList(jobs=[job.status() for job in found], cursor=following)
+            found, following = found[:number], job.id
+            break
+    # Written here, in a thread of its own: FastAPI would do it on the event loop, and keep everybody waiting.
+    page = JobList(jobs=[job.status() for job in found], cursor=following)
+    return Response(page.model_dump_json(), media_type="application/json")
 
 
 @router.get("/jobs/{job_id}", responses=problems(404, 410))
