@@ -55,7 +55,7 @@ def row_of(process: "subprocess.Popen[str]") -> Row:
     """What a job came to, and its gap."""
     *_, last = process.communicate()[0].splitlines()
     found: Row = json.loads(last)
-    closed = found["final"] <= found["bound"]
+    closed = found["status"] == "optimal" or found["final"] <= found["bound"]
     open_gap = 0.0 if closed else (found["final"] - found["bound"]) / found["final"]
     return {**found, "gap": open_gap if found["feasible"] else 1.0}
 
