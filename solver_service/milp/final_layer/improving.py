@@ -83,27 +83,31 @@ class Improver:
 
     def learn(self, space: Space, screened: Screened) -> None:
         """Take linear programs over kept samples in, where they are small enough for the time."""
-        width = 2 * space.inputs.shape[1]
         most = FILTERED + FILTERED_PER_S * self.spec.limits.time_s
         # A count's bound is often met at once, and what was screened away costs it nothing.
         small = most if screened.requirements.style == "count" else LARGE
         self.still_large = self.large and nonzeros(space, screened.requirements) >= small
-        counted = screened.requirements.rows > 0 and screened.requirements.style != "linear"
-        # They know nothing of shares of samples, and one step of theirs can take all of a short limit.
-        fits = not (shares_of(self.problem, self.problem.constraints) or self.problem.objective.name in WORST)
-        if counted and (self.reproducible or (fits and screened.requirements.groups * width <= most)):
-            nothing = Budget(self.control, 0.0, 0)
-            kept = KeptSets(space, screened, self.incumbents, nothing, self.spec.solver.seed, resumed=False)
-            self._begin()
-            leads = not (self.still_large or self.problem.beyond_box)
-            self.accounts.insert(0 if leads else len(self.accounts), Account("kept sets", kept, leads))
-        elif counted and screened.requirements.groups * width <= most * (1.0 if small == most else RAMP_SHARE):
-            self.also("kept sets at prices", self._priced(screened))
+        if screened.requirements.rows and screened.requirements.style != "linear":
+            self._keep(space, screened, most)
         self._count_first(most)
 
-    def _priced(self, screened: Screened) -> PricedSets:
-        nothing, rng = Budget(self.control, 0.0, 0), np.random.default_rng([self.spec.solver.seed, 3])
-        return PricedSets(self.problem, screened, self.incumbents, nothing, rng)
+    def _keep(self, space: Space, screened: Screened, most: float) -> None:
+        """The search over kept samples: at prices where shares count, of which the plain one knows nothing."""
+        shares, requirements = shares_of(self.problem, self.problem.constraints), screened.requirements
+        priced = shares is not None or self.problem.objective.name in WORST
+        share = RAMP_SHARE if priced and requirements.style == "capped" else 1.0
+        # One step of theirs can take all of a short limit.
+        if not self.reproducible and 2 * space.inputs.shape[1] * requirements.groups > share * most:
+            return
+        nothing, seed = Budget(self.control, 0.0, 0), self.spec.solver.seed
+        self._begin()
+        if priced:
+            rng = np.random.default_rng([seed, 3])
+            self.also("kept sets at prices", PricedSets(self.problem, screened, self.incumbents, nothing, rng))
+        else:
+            kept = KeptSets(space, screened, self.incumbents, nothing, seed, resumed=False)
+            leads = not (self.still_large or self.problem.beyond_box)
+            self.accounts.insert(0 if leads else len(self.accounts), Account("kept sets", kept, leads))
 
     def _count_first(self, most: float) -> None:
         """Where nothing keeps the constraints yet: the samples that they count are what to get right first."""

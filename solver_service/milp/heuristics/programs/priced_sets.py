@@ -61,10 +61,11 @@ class PricedSets:
         wanted = np.ones(self._cell.size, dtype=bool)
         while True:
             found = yield from self._descended(wanted)
+            if found is None and not search.budget.over:
+                return  # the program has troubles of its own
             yield
             if found is None:
-                # Stopped on the way; the next slice begins at the same set again.
-                continue
+                continue  # stopped on the way: the next slice begins at the same set again
             right = self._right(found.point.change)
             short = self._multipliers.short(right)[self._cell]
             if short.any():
