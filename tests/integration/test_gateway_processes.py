@@ -103,7 +103,10 @@ def gateways(store: Store, redis_url: str, tmp_path: Path) -> Iterator[Gateways]
 
 def beat(pid: int) -> None:
     """Wait until a process is seen to serve: its pulse moves on."""
-    words = psutil.Process(pid).cmdline()
+    process = psutil.Process(pid)
+    # Until it has become another program, a process has its parent's words.
+    wait_for(lambda: "--pulse" in command_line(process))
+    words = command_line(process)
     pulse = Path(words[words.index("--pulse") + 1])
     before = pulse.stat().st_mtime
     wait_for(lambda: pulse.stat().st_mtime != before)
