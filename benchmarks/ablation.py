@@ -23,7 +23,14 @@ from solver_service.milp.core.control import Control
 from solver_service.milp.final_layer.improving import Improver
 from solver_service.milp.solve import solve
 
-SEARCHES = ("descents", "line searches", "long descents", "kept sets")
+SEARCHES = (
+    "descents",
+    "line searches",
+    "long descents",
+    "kept sets",
+    "kept sets at prices",
+    "branching around the best",
+)
 FIELDS = ("objective", "radius", "bias_radius", "constraints", "margin", "tolerance")
 
 
