@@ -22,9 +22,8 @@ GROWS, SHRINKS = 1.3, 0.7
 """What becomes of their number after a try that was done without a gain, and after one that ran out of time."""
 TRY_S, TRY_SHARE = 3.0, 0.2
 """Seconds for one try, at most, and of the time that is left."""
-TRY_NODES = 200
-"""Nodes for one try where nodes are counted."""
 LEAST_S = 0.1
+"""It gets these seconds besides."""
 ROOT_ROUNDS = 2
 JITTER = 0.3
 """By how much, as a share, distances between samples are disturbed, so that no two tries are the same."""
@@ -41,7 +40,8 @@ class Neighbourhoods:
     job: Job
     built: ConstrainedModel
     rng: np.random.Generator
-    sizes: dict[str, float] = field(default_factory=dict)
+    sizes: dict[str, float] = field(init=False)
+    """Samples that are free next time, by kind."""
 
     def __post_init__(self) -> None:
         requirements = self.built.requirements
@@ -78,14 +78,10 @@ class Neighbourhoods:
         job, model = self.job, self.built.model
         lower, upper = model.lower.copy(), model.upper.copy()
         lower[fixed] = upper[fixed] = np.rint(solution[fixed])
-        options, counted = options_of(job), job.spec.limits.nodes is not None
-        left = max(0.0, min(options.time_s, budget.until - job.control.elapsed))
-        options = replace(
-            options,
-            time_s=left if counted else min(left, TRY_S, LEAST_S + TRY_SHARE * options.time_s),
-            nodes=TRY_NODES if counted else None,
-            root_rounds=ROOT_ROUNDS,
-        )
+        options = options_of(job)
+        left = max(0.0, budget.until - job.control.elapsed)
+        limit = min(left, TRY_S, LEAST_S + TRY_SHARE * options.time_s)
+        options = replace(options, time_s=min(limit, options.time_s), root_rounds=ROOT_ROUNDS)
         take = taker(job.problem, self.built, job.incumbents, lambda: budget.over)
         try:
             branched = replace(model, lower=lower, upper=upper)

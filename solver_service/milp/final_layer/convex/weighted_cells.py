@@ -56,11 +56,7 @@ def search_weighted_cells(job: Job, least: Minimum, share: float = 1.0) -> None:
 
 
 def _mend(job: Job, walk: Walk, change: Array) -> None:
-    """Move biases until the constraints are kept, and offer what comes of it."""
+    """Offer what becomes of a change that breaks the constraints by a few samples."""
     walk.goto(change)
-    for _ in range(MENDING):
-        if walk.rank.broken == 0 or job.budget().over:
-            break
-        walk.bias_step()
-    if walk.rank.broken == 0:
+    if walk.mend(MENDING, lambda: job.budget().over):
         job.incumbents.offer(walk.change)

@@ -108,12 +108,7 @@ class PricedSets:
         self._search.price = self._search.screened.requirements.cost * self._multipliers.factors[self._cell]
 
     def _mend(self, change: Array) -> None:
-        """Move biases until the constraints are kept, and offer what comes of it."""
-        walk = self._walk
-        walk.goto(change)
-        for _ in range(MENDING):
-            if walk.rank.broken == 0 or self._search.budget.over:
-                break
-            walk.bias_step()
-        if walk.rank.broken == 0:
-            self._incumbents.offer(walk.change)
+        """Offer what becomes of a change that breaks the constraints by a few samples."""
+        self._walk.goto(change)
+        if self._walk.mend(MENDING, lambda: self._search.budget.over):
+            self._incumbents.offer(self._walk.change)

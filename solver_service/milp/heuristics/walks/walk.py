@@ -1,5 +1,6 @@
 """A walk by exact line searches: constraints first, then the objective, never back; for counts and for ramps."""
 
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
 from typing import Self
@@ -101,6 +102,14 @@ class Walk:
         if self._rng.random() < 0.7 and self._problem.radius[unit, last] > 0:
             return self.single(unit, np.array([last]), np.ones(1))
         return self.single(unit, self._rng.integers(width, size=1), np.ones(1))
+
+    def mend(self, steps: int, should_stop: Callable[[], bool]) -> bool:
+        """Move biases until all constraints are kept, in so many line searches at most; whether they are."""
+        for _ in range(steps):
+            if self.rank.broken == 0 or should_stop():
+                break
+            self.bias_step()
+        return self.rank.broken == 0
 
     def random_step(self) -> bool:
         """One line search along a direction drawn at random; whether anything moved."""
