@@ -29,13 +29,11 @@ from solver_service.milp.core.problem import Array, Index
 from solver_service.milp.formulation.model import LinearModel, always
 
 SIZE = 12
-"""Groups in a block at first; blocks are merged by twos as long as it pays."""
-SECONDS = 3.0
-"""What the MIP of a block may take at first; twice as long once blocks are merged."""
+"""Groups in a block at first; then blocks are merged by twos."""
+SHARE = 0.4
+"""Of the time for all blocks, what the MIP of one may take."""
 GAIN = 1e-4
 """A block that gains less, as a share of its largest price, leaves no row."""
-PAYS = 1e-3
-"""Blocks are merged as long as the last ones raised the bound by such a share."""
 NEGLIGIBLE = 1e-7
 """Coefficients of a block's row that are left out, of a largest 1; its right side pays for them."""
 
@@ -51,6 +49,14 @@ class Block:
     proven: float
 
 
+@dataclass(frozen=True, eq=False)
+class Gain:
+    """By how much a block's value is proven to be above what the duals prove of it, and the rows that say so."""
+
+    value: float
+    rows: tuple[tuple[Array, float], ...]
+
+
 def raise_by_blocks(
     relaxation: PairRelaxation,
     should_stop: Callable[[], bool],
@@ -59,61 +65,53 @@ def raise_by_blocks(
     seconds_left: Callable[[], float] = lambda: math.inf,
     size: int = SIZE,
 ) -> None:
-    """Raise a solved relaxation's bound by blocks of `size` and more; it keeps a row of every block that gained.
+    """Raise a relaxation's bound by blocks that grow by twos; its next run takes up a row of every block that gained.
 
-    Every gain is told at once; a stop keeps what was proven. `should_stop` is asked between a solver's steps, which can
-    be long where there are many columns: `seconds_left` ends these.
+    It need not be solved to the end: any duals can be split. All blocks are priced by the same ones, so that a pair
+    begins with what its halves have gained. Every gain is told at once; a stop keeps what was proven. `should_stop` is
+    asked between a solver's steps, which can be long where there are many columns: `seconds_left` ends these.
     """
     # Without a price on any row there is nothing to split.
     if not relaxation.duals.any():
         return
+    most = SHARE * seconds_left()
     affinity = Affinity(relaxation)
-    blocks, seconds = affinity.gather(size), SECONDS
-    while not should_stop():
-        before = relaxation.bound
-        allowed = seconds
-        _one_round(relaxation, blocks, lambda: min(allowed, seconds_left()), should_stop, on_bound)  # noqa: B023
-        if not relaxation.run(should_stop, on_bound):
-            return
-        if len(blocks) == 1 or relaxation.bound - before <= PAYS * abs(relaxation.bound):
-            return
-        blocks, seconds = affinity.merge(blocks), 2 * seconds
-
-
-def _one_round(
-    relaxation: PairRelaxation,
-    blocks: list[Index],
-    seconds: Callable[[], float],
-    should_stop: Callable[[], bool],
-    on_bound: Callable[[float], None],
-) -> None:
-    rest, parts = split(relaxation, blocks)
-    # In this split the duals alone prove the relaxation's last bound; then a MIP's value replaces each part.
-    total = rest + sum(block.proven for block in parts)
-    rows, lower = [], []
-    for block in parts:
-        if should_stop():
+    blocks = affinity.gather(size)
+    gains = [Gain(0.0, ())] * len(blocks)
+    while True:
+        rest, parts = split(relaxation, blocks)
+        # The duals alone prove the relaxation's last bound; then a MIP's value replaces what they prove of its part.
+        total = rest + sum(block.proven for block in parts) + sum(gain.value for gain in gains)
+        for number, block in enumerate(parts):
+            if should_stop():
+                break
+            value, scale = block_value(relaxation, block, min(most, seconds_left()), should_stop)
+            more = value - block.proven - gains[number].value
+            # Less than this is lost in a solver's tolerances: its row would be noise.
+            if more <= GAIN * scale:
+                continue
+            # q . x + k . w >= value holds for every solution, so the relaxation may have it as a row.
+            row = _row(relaxation, block.cost / scale, value / scale)
+            gains[number] = Gain(value - block.proven, (row,))
+            total += more
+            relaxation.raise_to(total)
+            on_bound(relaxation.bound)
+        if len(blocks) == 1 or should_stop():
             break
-        value, scale = block_value(relaxation, block, seconds(), should_stop)
-        # Less than this is lost in a solver's tolerances: its row would be noise.
-        if value - block.proven <= GAIN * scale:
-            continue
-        total += value - block.proven
-        relaxation.raise_to(total)
-        on_bound(relaxation.bound)
-        # q . x + k . w >= value holds for every solution, so the relaxation may have it as a row.
-        row, limit = _row(relaxation, block.cost / scale, value / scale)
-        rows.append(row)
-        lower.append(limit)
+        pairs = affinity.pairs(blocks)
+        blocks = [np.concatenate([blocks[number] for number in pair]) for pair in pairs]
+        gains = [_together([gains[number] for number in pair]) for pair in pairs]
+    rows = _together(gains).rows
     if rows:
-        relaxation.give(sp.csr_array(np.array(rows)), np.array(lower))
+        relaxation.give(sp.csr_array(np.array([row for row, _ in rows])), np.array([limit for _, limit in rows]))
+
+
+def _together(gains: list[Gain]) -> Gain:
+    return Gain(sum(gain.value for gain in gains), tuple(row for gain in gains for row in gain.rows))
 
 
 def split(relaxation: PairRelaxation, blocks: list[Index]) -> tuple[float, list[Block]]:
-    """Price what blocks share by the last duals; the first number and the blocks' values add up to a bound.
-
-    Blocks that no dual prices are left out: their value is 0 either way.
-    """
+    """Price what blocks share by the last duals; the first number and the blocks' values add up to a bound."""
     rows, duals, model, change = relaxation.rows, relaxation.duals, relaxation.model, relaxation.space.columns
     # By group: its block, or len(blocks) for none.
     block_of = np.full(relaxation.requirements.groups + 1, len(blocks))
@@ -129,8 +127,6 @@ def split(relaxation: PairRelaxation, blocks: list[Index]) -> tuple[float, list[
     rest, parts = price.copy(), []
     for number, members in enumerate(blocks):
         own, paid = rows.select(home == number), duals[home == number]
-        if not paid.any():
-            continue
         # k_b on the block's columns, and q_b = F_b^T y_b on x; what is handed out here is taken from r.
         cost = np.where(owner == number, price, 0.0)
         cost[:change] = (own.matrix.T @ paid)[:change]
@@ -147,6 +143,8 @@ def block_value(
 ) -> tuple[float, float]:
     """What a block's MIP proves of its value, at least what its duals did; and its largest price."""
     scale = float(np.abs(block.cost).max())
+    if scale == 0.0:
+        return block.proven, scale
     model = _block_model(relaxation, block, scale)
     return max(block.proven, scale * lower_limit(model, seconds=seconds, should_stop=should_stop)), scale
 

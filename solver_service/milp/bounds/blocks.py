@@ -65,21 +65,20 @@ class Affinity:
             blocks.append(self.groups[chosen])
         return blocks
 
-    def merge(self, blocks: list[Index]) -> list[Index]:
-        """Half as many blocks: each with the one that is nearest to it."""
+    def pairs(self, blocks: list[Index]) -> list[tuple[int, ...]]:
+        """By twos, each block with the one that is nearest to it; the last can be left alone."""
         # [blocks, m]; the product sums affinities over the pairs of two blocks' groups: [blocks, blocks].
         member = np.zeros((len(blocks), self.groups.size))
         for number, block in enumerate(blocks):
             member[number, self._place[block]] = 1.0
         near = member @ self.near @ member.T
-        left, merged = list(range(len(blocks))), []
+        left, paired = list(range(len(blocks))), []
         while left:
-            one = left.pop(0)
-            parts = [blocks[one]]
-            if left:
-                parts.append(blocks[left.pop(int(np.argmax(near[one, left])))])
-            merged.append(np.concatenate(parts))
-        return merged
+            one, *others = left
+            nearest = [others[int(np.argmax(near[one, others]))]] if others else []
+            paired.append((one, *nearest))
+            left = [number for number in others if number not in nearest]
+        return paired
 
 
 def _priced(relaxation: PairRelaxation, prices: list[tuple[Index, Array]]) -> Index:

@@ -73,6 +73,8 @@ class PairRelaxation:
         self.point = np.zeros(self.model.columns)
         self.duals = np.zeros(0)
         self.solved = False
+        # Whether the duals are those of all rows; rows that came since have 0.
+        self._priced = False
         self._scale = row_scales(requirements)
         # Which requirements [rows], which cuts [cuts] and which constraints' rows are rows of the program now.
         sizes = (requirements.rows, len(cuts.groups), self.constraints.size)
@@ -88,9 +90,13 @@ class PairRelaxation:
         return self._should_stop()
 
     def run(self, should_stop: Callable[[], bool], on_bound: Callable[[float], None]) -> bool:
-        """Add and drop rows until nothing is broken or gains; every gain is told. True (`solved`) unless stopped."""
-        self.solved = self._run(should_stop, on_bound)
-        return self.solved
+        """Add and drop rows until nothing is broken or gains; every gain is told. True unless stopped.
+
+        `solved` stays True once that was so: then only rows of blocks can have come.
+        """
+        ended = self._run(should_stop, on_bound)
+        self.solved |= ended
+        return ended
 
     def _run(self, should_stop: Callable[[], bool], on_bound: Callable[[float], None]) -> bool:
         self._should_stop = should_stop
@@ -98,7 +104,7 @@ class PairRelaxation:
         while not should_stop():
             new = self._broken()
             # Nothing is broken, and every row has its dual: the whole relaxation is solved.
-            if not new.size and self.duals.size == self.rows.size:
+            if not new.size and self._priced:
                 return True
             self._add(new)
             before, solved = self.bound, self._solve()
@@ -168,19 +174,22 @@ class PairRelaxation:
 
     def _solve(self) -> bool:
         found = self._program.run()
+        solved, before = found.status is LpStatus.OPTIMAL, self.bound
         # An interrupted dual simplex has duals, too, and any duals prove something.
         if found.duals.size == self.rows.size and np.isfinite(found.duals).all():
             self.raise_to(self.lagrangian(self.rows, found.duals, self.model.objective))
-        if found.status is not LpStatus.OPTIMAL:
-            return False
-        self.point, self.duals = found.columns, np.maximum(found.duals, 0.0)
-        return True
+        if solved or self.bound > before:
+            self.duals = np.maximum(found.duals, 0.0)
+        if solved:
+            self.point, self._priced = found.columns, True
+        return solved
 
     def _add(self, new: Rows) -> None:
         if not new.size:
             return
         self._program.add_rows(new.matrix, new.lower)
-        self.rows = self.rows.plus(new)
+        self.rows, self._priced = self.rows.plus(new), False
+        self.duals = np.concatenate([self.duals, np.zeros(new.size)])
         self._loose_for = np.concatenate([self._loose_for, np.zeros(new.size, dtype=np.int64)])
         # Rows of the kind GIVEN have no place there: once they are out they do not come back.
         for kind, present in enumerate(self._present):

@@ -24,11 +24,15 @@ FEW_CONFLICTS = 0.25
 """Pairs in conflict for each sample, below which blocks are no help."""
 PLAIN, PLAIN_SHARE = 1_000_000, 0.25
 """Without conflicts a model of so few coefficients is built whole; of the time left, for its relaxation."""
-BLOCK_SHARE = 0.7
-"""Of the time left after it, for blocks of a ramp's samples; branching does better on counts."""
-
-PATIENCE = 0.25
-"""Share of the blocks' time without a gain after which branching gets the rest."""
+BLOCK_SHARE, COUNTS_BLOCK_SHARE = 0.85, 0.5
+"""Of the time left after it, for blocks of a ramp's samples; of a count's, on which branching does better, only where
+nobody branches."""
+PATIENCE = 0.5
+"""Share of the blocks' time without a gain after which they end."""
+PAYS = 1e-3
+"""Blocks are gathered anew if the relaxation, with rows of the last ones, raised the bound by such a share."""
+BRANCHED_PER_S, BRANCHING_S = 60_000, 2.0
+"""A solver that branches gets nowhere with more coefficients than this for each second, nor on a ramp in less time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,10 +54,10 @@ def bound_by_conflicts(job: Job) -> Conflicts:
 
 
 def bound_by_relaxation(job: Job, conflicts: Conflicts) -> LinearModel | None:
-    """What the relaxation with all conflicts proves, and for a ramp what blocks of samples prove; see `model_of`.
+    """What the relaxation with all conflicts proves, and blocks of samples where that is more than branching does.
 
-    A count's blocks are left to whoever has improved on its start first: they take seconds. Where hardly any samples
-    are in conflict, the relaxation's duals say little, and a branching solver's own cuts do better.
+    Returns the model for branching, None where that would not come beyond its root; see `model_of`. Where hardly any
+    samples are in conflict, the relaxation's duals say little, and a branching solver's own cuts do better.
     """
     paired = len(conflicts.pool.groups) >= FEW_CONFLICTS * job.screened.requirements.groups
     capped = job.screened.requirements.style == "capped"
@@ -62,7 +66,11 @@ def bound_by_relaxation(job: Job, conflicts: Conflicts) -> LinearModel | None:
     relaxation = relaxed(job, conflicts)
     if capped:
         bound_by_blocks(job, relaxation, BLOCK_SHARE)
-    return model_of(job, relaxation)
+    elif not branching_pays(job):
+        bound_by_blocks(job, relaxation, COUNTS_BLOCK_SHARE)
+    # Branching begins with the relaxation's own program, which is not solved in what is left either.
+    by_the_clock = job.spec.limits.nodes is None
+    return None if by_the_clock and not relaxation.solved else model_of(job, relaxation)
 
 
 def _plain(job: Job, conflicts: Conflicts) -> LinearModel:
@@ -94,15 +102,21 @@ def solve_relaxation(job: Job, relaxation: PairRelaxation, share: float = RELAXA
 
 
 def bound_by_blocks(job: Job, relaxation: PairRelaxation, share: float) -> None:
-    """Raise a relaxation's bound by blocks of samples for as long as they gain; nothing if it was not solved.
+    """Raise a relaxation's bound by blocks of samples for as long as they gain, solved to the end or not.
 
     They get a share of the time that is left. As they go by the clock, a job whose node limit asks for a reproducible
     run does without.
     """
-    if relaxation.solved and not job.proven and job.spec.limits.nodes is None:
-        watch = _WhileGaining(job, job.budget().share(share))
+    budget = job.budget().share(share)
+    while not (budget.over or job.proven or job.spec.limits.nodes is not None):
+        watch = _WhileGaining(job, budget)
         raise_by_blocks(relaxation, watch.over, watch.gained, seconds_left=watch.seconds_left)
         job.incumbents.tell("blocks of samples")
+        before = relaxation.bound
+        relaxation.run(lambda: budget.over or job.proven, _teller(job))
+        job.incumbents.tell("relaxation with blocks")
+        if relaxation.bound - before <= PAYS * abs(relaxation.bound):
+            break
 
 
 def model_of(job: Job, relaxation: PairRelaxation) -> LinearModel | None:
@@ -113,6 +127,16 @@ def model_of(job: Job, relaxation: PairRelaxation) -> LinearModel | None:
     """
     budget = job.budget()
     return relaxation.branching_model(lambda: budget.over)
+
+
+def branching_pays(job: Job) -> bool:
+    """Whether there is enough time left for a branching solver to be of use."""
+    if job.spec.limits.nodes is not None:
+        return True
+    left = job.deadline - job.control.elapsed
+    if nonzeros(job.space, job.screened.requirements) > BRANCHED_PER_S * left:
+        return False
+    return job.screened.requirements.style != "capped" or left > BRANCHING_S
 
 
 class _WhileGaining:

@@ -56,11 +56,13 @@ class JobModel:
         """Whether a solver is done with it at once."""
         return self.small and self.size <= TINY
 
-    @property
-    def branching_pays(self) -> bool:
-        """Whether a branching solver would come beyond its first nodes; it has to look where nothing is feasible."""
+    def branching_pays(self, share: float = 1.0) -> bool:
+        """Whether a branching solver would come beyond its first nodes in a share of the time that is left.
+
+        It has to look where nothing is feasible.
+        """
         searched = not (self.linear or self.job.incumbents.feasible)
-        return self._fits(MODELLED_PER_S if self.linear or searched else BRANCHED_PER_S)
+        return self._fits(share * (MODELLED_PER_S if self.linear or searched else BRANCHED_PER_S))
 
     def bound(self) -> None:
         """A first bound, from conflicts and the relaxation."""
@@ -75,7 +77,7 @@ class JobModel:
         if self._relaxation is not None:
             solve_relaxation(self.job, self._relaxation)
             if self.size > SMALL:
-                share = BLOCK_SHARE if self.branching_pays else UNBRANCHED_SHARE
+                share = BLOCK_SHARE if self.branching_pays(1 - BLOCK_SHARE) else UNBRANCHED_SHARE
                 bound_by_blocks(self.job, self._relaxation, share)
 
     def learnt(self) -> ConstrainedModel:
@@ -101,7 +103,7 @@ class JobModel:
             rng = np.random.default_rng([job.spec.solver.seed, 2])
             job.improver.also("branching around the best", Neighbourhoods(job, self.learnt(), rng))
 
-    def _fits(self, per_s: int) -> bool:
+    def _fits(self, per_s: float) -> bool:
         """Whether it fits the memory and, unless nodes are counted, the time that is left."""
         job = self.job
         in_time = job.spec.limits.nodes is not None or self.size <= per_s * (job.deadline - job.control.elapsed)

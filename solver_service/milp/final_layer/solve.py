@@ -15,7 +15,7 @@ from solver_service.milp.core.moved import Moved
 from solver_service.milp.core.problem import Array, Problem, problem_of
 from solver_service.milp.core.requirements import STYLES, Requirements, requirements_of
 from solver_service.milp.core.solution import TOLERANCE, Solution, is_integral, safe_bound
-from solver_service.milp.final_layer.bounding import bound_by_conflicts, bound_by_relaxation
+from solver_service.milp.final_layer.bounding import bound_by_conflicts, bound_by_relaxation, branching_pays
 from solver_service.milp.final_layer.convex.least_squares import solve_least_squares
 from solver_service.milp.final_layer.convex.smooth import solve_smooth
 from solver_service.milp.final_layer.convex.smoothed import SMOOTHED
@@ -29,7 +29,6 @@ from solver_service.milp.final_layer.under_constraints import solve_constrained
 from solver_service.milp.formulation.compact import columns_of, complete
 from solver_service.milp.formulation.model import LinearModel
 from solver_service.milp.formulation.reference import complete_reference, reference_model
-from solver_service.milp.formulation.rows import nonzeros
 from solver_service.milp.heuristics.programs.push_off import finish_count
 from solver_service.milp.presolve.aggregation import Aggregation, fold, not_aggregated
 from solver_service.milp.presolve.screening import Screened, screen
@@ -39,14 +38,10 @@ HEURISTIC_SHARE = 0.25
 """How much of the time the heuristics may take before anything is branched on, if they go on improving."""
 HEURISTIC_S = 4.0
 """They may take these seconds in any case: at first they gain more than branching does."""
-BRANCHED_PER_S = 150_000
-"""A solver that branches gets nowhere with more coefficients than this for each second."""
 UNPROVEN_SHARE, UNPROVEN_S, LONG_SHARE = 0.8, 20.0, 0.4
 """Of the time for searches where no solver will branch, but no more than these seconds, or this share if it is more;
 the rest is for bounds, and for searches again."""
 TOO_LARGE_TO_PROVE = "too large for a model within this time: searched only, and nothing is proven"
-BRANCHING_S = 2.0
-"""Branching on a ramp gains nothing in less; heuristics do."""
 PATIENCE_S = {"count": 0.25, "capped": 1.5}
 """Seconds without an improvement after which they do so by the clock; more where the last one took longer to find."""
 
@@ -150,8 +145,8 @@ def _no_rows(job: Job) -> Ending:
 
 def _mixed_integer(job: Job) -> Ending:
     """zero_one, ramp and outliers: bounds that cost little, heuristics, and a solver for what is still open."""
-    model = None
-    if job.spec.solver.formulation == "compact":
+    compact, model = job.spec.solver.formulation == "compact", None
+    if compact:
         model = _bound_and_improve(job)
     if job.proven or job.control.stopped:
         return ending_of(job, why(job))
@@ -159,9 +154,10 @@ def _mixed_integer(job: Job) -> Ending:
         job.improver.run(job.budget())
         note = "the model does not fit `limits.memory_mb`; heuristics only"
         return ending_of(job, SolveStatus.MEMORY_LIMIT, notes=(note,))
-    if not _branching_pays(job):
+    unbranched = compact and model is None
+    if unbranched or not branching_pays(job):
         job.improver.run(job.budget())
-    if job.proven or job.budget().over or (model is None and job.spec.solver.formulation == "compact"):
+    if unbranched or job.proven or job.budget().over:
         return ending_of(job, why(job))
     return _branch_and_bound(job, model)
 
@@ -184,17 +180,6 @@ def _bound_and_improve(job: Job) -> LinearModel | None:
     return model
 
 
-def _branching_pays(job: Job) -> bool:
-    """Whether there is enough time left for a branching solver to be of use."""
-    if job.spec.limits.nodes is not None:
-        return True
-    left = job.deadline - job.control.elapsed
-    size = nonzeros(job.space, job.screened.requirements)
-    if size > BRANCHED_PER_S * left:
-        return False
-    return job.screened.requirements.style != "capped" or left > BRANCHING_S
-
-
 def _heuristic_budget(job: Job) -> Budget:
     """By the clock, or by rounds alone where a node limit asks for a reproducible run.
 
@@ -203,7 +188,7 @@ def _heuristic_budget(job: Job) -> Budget:
     everything = job.budget()
     if job.spec.limits.nodes is not None or too_large(job):
         return everything
-    if not _branching_pays(job):
+    if not branching_pays(job):
         most = max(UNPROVEN_S, LONG_SHARE * everything.until)
         return replace(everything, until=min(everything.share(UNPROVEN_SHARE).until, most))
     limit = everything.until

@@ -52,7 +52,7 @@ def solve_constrained(job: Job) -> Ending:
     closed = job.incumbents.feasible and best - job.incumbents.bound <= allowance(job)
     if job.proven or closed or job.control.stopped or job.budget().over:
         return ending
-    if not model.branching_pays:
+    if not model.branching_pays():
         job.improver.run(job.budget().share(POLISHED_SHARE))
         if model.bounded:
             model.keep_decisions()

@@ -121,6 +121,48 @@ def test_any_duals_and_any_blocks_give_a_valid_bound(objective):
         assert relaxation.model.constant + relaxation.unit * (rest + sum(values)) <= best + 1e-6 * (1 + best)
 
 
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_pair_of_blocks_proves_at_least_what_its_halves_gained(objective):
+    """At the same duals, whatever they are; so a pair may begin with what its halves proved."""
+    gained = 0.0
+    for seed in range(40):
+        relaxation, _ = relaxed(*nasty(seed, objective))
+        if relaxation is None or relaxation.requirements.groups < 2:
+            continue
+        rng = np.random.default_rng(seed)
+        relaxation.duals = rng.exponential(0.5, relaxation.duals.size)
+        halves = np.array_split(rng.permutation(relaxation.requirements.groups), 2)
+        _, parts = split(relaxation, halves)
+        _, [pair] = split(relaxation, [np.concatenate(halves)])
+        gain = sum(block_value(relaxation, block, 10.0, lambda: False)[0] - block.proven for block in parts)
+        value, scale = block_value(relaxation, pair, 10.0, lambda: False)
+        assert value >= pair.proven + gain - 1e-4 * (scale + abs(value))
+        gained += gain
+    assert gained > 0
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_blocks_of_a_relaxation_that_was_stopped(objective):
+    """Its last duals are split all the same: below the optimum, never below what was told before."""
+    for seed in range(30):
+        snapshot, spec = nasty(seed, objective)
+        problem = problem_of(snapshot, spec)
+        screened, folding = fold(problem, screen(requirements_of(problem)))
+        if not screened.requirements.rows:
+            continue
+        cuts = pair_cuts(folding.space, screened.requirements)
+        relaxation = PairRelaxation(folding.space, screened.requirements, cuts, constant=screened.cost)
+        clock = iter([False] * (1 + seed % 3))
+        relaxation.run(lambda: next(clock, True), lambda _: None)  # noqa: B023
+        told = [relaxation.bound]
+        raise_by_blocks(relaxation, lambda: False, told.append, size=2)
+        assert told == sorted(told)
+        best = optimum(snapshot, spec)
+        assert believed(problem, relaxation.bound) <= best + 1e-9 * (1 + best)
+        assert relaxation.run(lambda: False, told.append)
+        assert believed(problem, relaxation.bound) <= best + 1e-9 * (1 + best)
+
+
 SOLVE_BY_HIGHS = """
 from milp_cases import tiny
 from solver_service.milp.solve import solve
