@@ -4,10 +4,11 @@ usage: python benchmarks/overlap.py [--task mnist] [--data-dir DIR] [--seconds 2
        [--device cuda] [--json FILE]
 
 In turns, `--rounds` times: plain GD; GD with a tunneller whose jobs of `--time` seconds follow one another, so that
-one is always out; the paper's way, in which GD waits for each job; and plain GD while the other core is busy with other
-work, as that slows a core down by itself. Printed are GD steps per second (median over
-the rounds, and as a share of plain GD's), the longest step() with everything it does, and what that is of an epoch. GD
-steps per second of the process's CPU time, the background thread's included, say the same where other work is about.
+one is always out; the paper's way, in which GD waits for each job; and plain GD while the pool solves the tunneller's
+last job again and again for somebody else, as a busy neighbour slows a core down by itself. Printed are GD steps per
+second (median over the rounds, and as a share of plain GD's), the longest step() with everything it does, and what that
+is of an epoch. GD steps per second of the process's CPU time, the background thread's included, say the same where
+other work is about.
 """
 
 import argparse
@@ -34,6 +35,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from shared.contracts import JobSpec, JobStatus
+from shared.snapshot import Snapshot
 from trainer.lab.best import Clock
 from trainer.lab.report import write_json
 from trainer.lab.tasks import Request, Split, Task, load_task
@@ -41,11 +44,18 @@ from trainer.pool.client import SolverClient
 from trainer.pool.embedded import embedded_pool
 from trainer.tunneller import Tunneller
 
-WAYS = ("plain GD", "tunneller", "waiting for each job", "plain GD, the other core busy")
+WAYS = ("plain GD", "tunneller", "waiting for each job", "plain GD beside the same jobs")
 TUNNELLED = WAYS[1:3]
-OTHER_WORK = (
-    "import numpy\na = numpy.random.rand(300, 300)\nwhile True:\n    numpy.linalg.lstsq(a, a[:, 0], rcond=None)"
-)
+POST_AGAIN = """
+import sys
+from pathlib import Path
+from shared.contracts import JobSpec
+from trainer.pool.client import SolverClient
+data, spec = Path(sys.argv[2]).read_bytes(), JobSpec.model_validate_json(sys.argv[3])
+with SolverClient(sys.argv[1]) as client:
+    while True:
+        client.wait(client.solve(data, spec).id)
+"""
 BATCH = 16
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 """That this process may run on, before it keeps to one of them."""
@@ -67,16 +77,35 @@ def on_core(core: int) -> Iterator[None]:
             os.sched_setaffinity(0, before)
 
 
+class RememberingClient(SolverClient):
+    """Knows the job that it posted last."""
+
+    last: tuple[bytes, JobSpec]
+
+    def solve(self, snapshot: Snapshot | bytes, spec: JobSpec, key: str | None = None) -> JobStatus:
+        """Post a job, and remember it."""
+        assert isinstance(snapshot, bytes)
+        self.last = snapshot, spec
+        return super().solve(snapshot, spec, key)
+
+
 @contextlib.contextmanager
-def busy(core: int) -> Iterator[None]:
-    """Other work on a core, as heavy on the memory as a solver's."""
-    with on_core(core):
-        work = subprocess.Popen([sys.executable, "-c", OTHER_WORK])
+def same_jobs(client: RememberingClient, scratch: Path) -> Iterator[None]:
+    """Meanwhile a process on the other core posts the last job, waits for its answer, and posts it again."""
+    data, spec = client.last
+    snapshot = scratch / "last.safetensors"
+    snapshot.write_bytes(data)
+    command = [sys.executable, "-c", POST_AGAIN, client.url, str(snapshot), spec.model_dump_json()]
+    with on_core(1):
+        work = subprocess.Popen(command, cwd=Path(__file__).resolve().parent.parent)
+    time.sleep(3.0)  # until it is there
     try:
         yield
     finally:
         work.kill()
         work.wait()
+        for job in client.jobs():
+            client.cancel(job.id)
 
 
 def batches(task: Task) -> Iterator[tuple[Tensor, Tensor]]:
@@ -182,13 +211,13 @@ def main() -> None:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         with on_core(1):
             url = stack.enter_context(embedded_pool(scratch / "pool.log"))
-        client = stack.enter_context(SolverClient(url))
+        client = stack.enter_context(RememberingClient(url))
         stack.enter_context(on_core(0))
         train(task, WAYS[0], client, seconds=2.0, time_s=chosen.time)  # what is slow once
         for _ in range(chosen.rounds):
             measured = {}
             for way in WAYS:
-                with busy(1) if way == WAYS[3] else contextlib.nullcontext():
+                with same_jobs(client, scratch) if way == WAYS[3] else contextlib.nullcontext():
                     measured[way] = train(task, way, client, seconds=chosen.seconds, time_s=chosen.time)
                 time.sleep(0.5)
             rounds.append(measured)
