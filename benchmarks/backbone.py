@@ -1,6 +1,6 @@
 """What a stall costs as the backbone grows: 100k, 10M and 100M parameters under the same head.
 
-usage: python benchmarks/backbone.py [--sizes 100_000,10_000_000,100_000_000] [--stalls 5] [--json FILE]
+usage: python benchmarks/backbone.py [--sizes 100_000,10_000_000,100_000_000] [--stalls 15] [--json FILE]
 
 Each size is trained in processes of its own: with a tunneller whose pool answers at once (no network), and without.
 Printed are, per size: the bytes sent for a stall; the seconds of a step() at a stall, those of the budgeted passes over
@@ -116,7 +116,7 @@ def main() -> None:
     """Measure each size, print a table, and write JSON."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--sizes", default="100_000,10_000_000,100_000_000")
-    options.add_argument("--stalls", type=int, default=5)
+    options.add_argument("--stalls", type=int, default=15)
     options.add_argument("--json", type=Path)
     options.add_argument("--child", type=int, help=argparse.SUPPRESS)
     options.add_argument("--tunnelled", action="store_true", help=argparse.SUPPRESS)
