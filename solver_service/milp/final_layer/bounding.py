@@ -27,8 +27,8 @@ PLAIN, PLAIN_SHARE = 1_000_000, 0.25
 BLOCK_SHARE, COUNTS_BLOCK_SHARE = 0.85, 0.5
 """Of the time left after it, for blocks of a ramp's samples; of a count's, on which branching does better, only where
 nobody branches."""
-PATIENCE = 0.5
-"""Share of the blocks' time without a gain after which they end."""
+PATIENCE, UNSOLVED_PATIENCE = 0.5, 0.2
+"""Share of the blocks' time without a gain after which they end; where the relaxation can go on instead."""
 PAYS = 1e-3
 """Blocks are gathered anew if the relaxation, with rows of the last ones, raised the bound by such a share."""
 BRANCHED_PER_S, BRANCHING_S = 60_000, 2.0
@@ -109,7 +109,7 @@ def bound_by_blocks(job: Job, relaxation: PairRelaxation, share: float) -> None:
     """
     budget = job.budget().share(share)
     while not (budget.over or job.proven or job.spec.limits.nodes is not None):
-        watch = _WhileGaining(job, budget)
+        watch = _WhileGaining(job, budget, PATIENCE if relaxation.solved else UNSOLVED_PATIENCE)
         raise_by_blocks(relaxation, watch.over, watch.gained, seconds_left=watch.seconds_left)
         job.incumbents.tell("blocks of samples")
         before = relaxation.bound
@@ -142,9 +142,9 @@ def branching_pays(job: Job) -> bool:
 class _WhileGaining:
     """A budget that is also over once nothing was gained for a part of it."""
 
-    def __init__(self, job: Job, budget: Budget) -> None:
+    def __init__(self, job: Job, budget: Budget, patience: float) -> None:
         self._job, self._budget, self._tell = job, budget, _teller(job)
-        self._patience = PATIENCE * self.seconds_left()
+        self._patience = patience * self.seconds_left()
         self._last = job.control.elapsed
 
     def over(self) -> bool:
