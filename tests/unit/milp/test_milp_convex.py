@@ -55,6 +55,23 @@ def test_the_gap_closes(task, objective, fields, constraints):
     assert least.value - least.bound <= CLOSE * least.value
 
 
+@pytest.mark.parametrize("size", [1.0, 1e3, 1e7])
+@pytest.mark.parametrize("task", ["classification", "binary", "multilabel"])
+def test_a_loss_that_is_flat_leaves_what_weights_cost(task, size):
+    """Few samples that biases alone get right by far: then no weight is worth its price, however large the inputs."""
+    for seed in range(20):
+        rng = np.random.default_rng([seed, 5])
+        h = 1 if task == "binary" else 2
+        targets = np.zeros((1, h) if task == "multilabel" else 1, np.int64)
+        weight = rng.uniform(-0.3, 0.3, (h, 3)).astype(np.float32)
+        inputs, bias = 2 * rng.normal(size=(1, 3)) * size, 0.4 * rng.normal(size=h) * size
+        samples = {"inputs": inputs.astype(np.float32), "bias": bias.astype(np.float32), "targets": targets}
+        spec = job("log_loss", radius=0.5, bias_radius=50 + 1.5 * size, l2=0.1)
+        program = ConvexProgram(problem_of(Snapshot(task=task, weight=weight, **samples), spec))
+        least = program.minimise(*program.box, np.zeros(program.problem.radius.shape), lambda: False)
+        assert least.value <= 1e-6 * program.l2 * float((weight**2).sum())
+
+
 @pytest.mark.parametrize(("task", "objective", "fields"), CASES)
 def test_gradients_are_those_of_the_value(task, objective, fields):
     """Against central differences."""

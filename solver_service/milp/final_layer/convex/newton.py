@@ -1,6 +1,7 @@
 """Newton's method in a box, for the last digits that a quasi-Newton descent does not reach."""
 
 from collections.abc import Callable
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,10 @@ ROUNDS = 60
 HALVINGS = 8
 RIDGES = (1e-13, 1e-9, 1e-6, 1e-3, 1.0)
 """What is added to the diagonal of the scaled Hessian."""
+FLAT = 1e-12
+"""Curvature by a score, as a share of the most that there can be, that a flat loss is given."""
+SLOW = 0.9
+"""A step that leaves more of the value than this share is not taken before one along flat losses has been tried."""
 EDGE = 1e-12
 
 Look = Callable[[Array], tuple[float, Array]]
@@ -25,6 +30,8 @@ def newton(program: "ConvexProgram", lower: Array, upper: Array, start: Array, l
     """Projected Newton steps (Bertsekas 1982): entries held at an edge by the gradient stay, all others step freely.
 
     `look` gives value and gradient at a change [h, c], keeps the best, and raises when there is nothing more to do.
+    Where the loss is flat, as a log loss of samples that are right by far, its Hessian says nothing of where it rises
+    again. There a step that hardly moves the scores goes further (Levenberg and Marquardt, in the scores).
     """
     problem = program.problem
     units, width = problem.radius.shape
@@ -38,11 +45,15 @@ def newton(program: "ConvexProgram", lower: Array, upper: Array, start: Array, l
         free = _free(x, gradient, lower, upper)
         if not free.any():
             return
-        hessian = _hessian(program, x)[np.ix_(free.ravel(), free.ravel())]
-        moved = _lower(x, value, gradient, free, hessian, (lower, upper), look)
-        if moved is None:
+        chosen, steps = np.ix_(free.ravel(), free.ravel()), list[tuple[Array, float, Array]]()
+        for more in (0.0, FLAT):
+            if not steps or steps[0][1] > SLOW * value:
+                hessian = _hessian(program, x, more)[chosen]
+                moved = _lower(x, value, gradient, free, hessian, (lower, upper), look)
+                steps += [] if moved is None else [moved]
+        if not steps:
             return
-        x, value, gradient = moved
+        x, value, gradient = min(steps, key=itemgetter(1))
 
 
 def _lower(
@@ -65,12 +76,16 @@ def _free(x: Array, gradient: Array, lower: Array, upper: Array) -> Array:
     return np.asarray(~held & (lower < upper))
 
 
-def _hessian(program: "ConvexProgram", x: Array) -> Array:
-    """The second derivatives by all entries of a change, [h c, h c]; block by block of units."""
+def _hessian(program: "ConvexProgram", x: Array, more: float) -> Array:
+    """The second derivatives by all entries of a change, [h c, h c]; block by block of units.
+
+    To those by single scores a share `more` of the most that they can be is added.
+    """
     problem, l2 = program.problem, program.l2
     units, width = problem.radius.shape
     assert program.loss.curvature is not None, "newton does not start without curvature"
     diagonal, coupling = program.loss.curvature(problem.scores_at(x))
+    diagonal = diagonal + more * program.loss.most_curvature * program.cost[:, None]
     found = np.zeros((units, width, units, width))
     for k in range(units):
         own = problem.inputs * problem.radius[k]

@@ -51,8 +51,8 @@ class ConvexProgram:
 
     def __init__(self, problem: Problem, cost: Array | None = None, loss: SmoothLoss | None = None) -> None:
         self.problem = problem
-        self._cost = problem.cost if cost is None else cost
-        self.loss = loss or smooth_loss(problem, self._cost)
+        self.cost = problem.cost if cost is None else cost
+        self.loss = loss or smooth_loss(problem, self.cost)
         self._movable = problem.radius.copy()
         self._movable[:, -1] = 0.0  # the bias, of which neither l2 nor a price of movement speaks
         self.l2 = problem.objective.l2
@@ -82,7 +82,7 @@ class ConvexProgram:
     def steepness(self) -> Array:
         """The largest second derivative by each entry of a change [h, c]."""
         # Summed without a copy of all squares: the inputs may be most of the memory.
-        squares = np.einsum("n,nc,nc->c", self._cost, self.problem.inputs, self.problem.inputs)
+        squares = np.einsum("n,nc,nc->c", self.cost, self.problem.inputs, self.problem.inputs)
         square = self.loss.most_curvature * squares
         return np.asarray(self.problem.radius**2 * square + 2 * self.l2 * self._movable**2)
 
