@@ -2,12 +2,15 @@
 
 from dataclasses import replace
 
+import numpy as np
+
 from shared.contracts import Backend, SolveStatus
 from solver_service.milp.backends.registry import version
 from solver_service.milp.final_layer.convex.smoothed import SMOOTHED, descend_smoothed, is_large, time_for_program
 from solver_service.milp.final_layer.job import Job, allowance, ending_of, why
 from solver_service.milp.final_layer.report import Ending
 from solver_service.milp.heuristics.programs.lazy_lp import LazyProgram
+from solver_service.milp.heuristics.programs.push_off import finish_count
 
 SEARCHED_SHARE, PATIENCE_S = 0.3, 0.3
 """Of the time for descents before the linear program of a large problem, unless they stand still."""
@@ -30,5 +33,8 @@ def solve_linear(job: Job) -> Ending:
     if point is not None:
         job.incumbents.raise_bound(program.bound(point) * (1 - 1e-9))
     job.incumbents.tell(f"linear program{'' if point is not None else ', not solved to the end'}")
+    if job.problem.objective.name == "hinge" and job.incumbents.bound <= 0 and job.incumbents.best.objective > 0:
+        # Every margin can be met, and what is left is rounding: with room to spare, none is.
+        finish_count(job.space, job.screened, job.incumbents, np.ones(left.groups, dtype=bool), lambda: budget.over)
     ending = ending_of(job, why(job), backend=Backend(name="highs", version=version("highs")))
     return replace(ending, build_s=began, solve_s=job.control.elapsed - began)

@@ -45,6 +45,24 @@ def test_no_scale_breaks_it(objective, scale):
     assert_honest(snapshot, spec, solve(snapshot, spec))
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e8])
+def test_margins_that_can_be_met_are_met_exactly(scale):
+    """Rounding to float32 leaves nothing of a hinge that can be 0, in any units."""
+    for seed in range(25):
+        rng = np.random.default_rng([seed, 3])
+        inputs, weight = rng.normal(size=(4, 6)) * scale, rng.uniform(-1, 1, (3, 6))
+        targets = rng.integers(0, 3, 4)
+        snapshot = Snapshot(
+            task="classification",
+            inputs=inputs.astype(np.float32),
+            targets=targets,
+            weight=weight.astype(np.float32),
+            bias=rng.normal(size=3).astype(np.float32),
+        )
+        spec = job("hinge", margin=0.7 * scale, radius=3.0, bias_radius=scale)
+        assert solve(snapshot, spec).result.objective.final == 0.0
+
+
 @pytest.mark.parametrize("shape", [{"n": 1}, {"same": True}, {"d": 1, "h": 2}, {"n": 3, "d": 200}], ids=str)
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_no_shape_breaks_it(objective, shape):
