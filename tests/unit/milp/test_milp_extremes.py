@@ -63,6 +63,23 @@ def test_margins_that_can_be_met_are_met_exactly(scale):
         assert solve(snapshot, spec).result.objective.final == 0.0
 
 
+@pytest.mark.parametrize("objective", ["mse", "trimmed_mse"])
+def test_a_fit_that_is_exact_before_anything_is_branched_on(objective):
+    """Nothing is left to do on single weights that may take a few values each."""
+    for seed in range(10):
+        rng = np.random.default_rng([seed, 8])
+        snapshot = Snapshot(
+            task="regression",
+            inputs=rng.normal(size=(1, 2)).astype(np.float32),
+            targets=rng.normal(size=(1, 2)).astype(np.float32),
+            weight=rng.normal(size=(2, 2)).astype(np.float32),
+            bias=rng.normal(size=2).astype(np.float32),
+        )
+        constraints = [{"type": "nonnegative"}, {"type": "levels", "levels": [0.0, 1.5, 3.0]}]
+        spec = job(objective, radius=5.0, bias_radius=20.0, constraints=constraints)
+        assert solve(snapshot, spec).result.objective.final <= 1e-12
+
+
 @pytest.mark.parametrize("shape", [{"n": 1}, {"same": True}, {"d": 1, "h": 2}, {"n": 3, "d": 200}], ids=str)
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_no_shape_breaks_it(objective, shape):

@@ -60,7 +60,7 @@ class Branching:
 
         `certain` says that an exhausted tree is a proof: nothing else keeps weights from counting.
         """
-        limit = self.job.spec.limits.nodes
+        limit, bound = self.job.spec.limits.nodes, least.bound
         root = self._whole()
         order = count()
         heap: list[tuple[float, int, Node, Array]] = [(least.bound, next(order), root, least.change)]
