@@ -68,9 +68,9 @@ def bound_by_relaxation(job: Job, conflicts: Conflicts) -> LinearModel | None:
         bound_by_blocks(job, relaxation, BLOCK_SHARE)
     elif not branching_pays(job):
         bound_by_blocks(job, relaxation, COUNTS_BLOCK_SHARE)
-    # Branching begins with the relaxation's own program, which is not solved in what is left either.
-    by_the_clock = job.spec.limits.nodes is None
-    return None if by_the_clock and not relaxation.solved else model_of(job, relaxation)
+    # Branching begins with the relaxation's own program: what was not solved in its time is not solved in the rest.
+    solved = relaxation.solved or job.spec.limits.nodes is not None
+    return model_of(job, relaxation) if solved and branching_pays(job) else None
 
 
 def _plain(job: Job, conflicts: Conflicts) -> LinearModel:
