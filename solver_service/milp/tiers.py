@@ -182,7 +182,7 @@ class _Tiers:
             self.bound = max(self.bound, self._bound(solution.result.objective.bound, factor, cap))
         feasible = feasible and (not self.shares or self._feasible(solution.moved))
         value = self._hear(solution.moved, solution.result.nodes) if feasible else math.inf
-        self.lost = value > 2 * solution.result.objective.final * factor
+        self.lost = value > (1 + 1e-4) * solution.result.objective.final * factor
 
     def evened(self) -> tuple[Snapshot, JobSpec]:
         """The job with weights so near to each other that no sample is too light to be seen; its bound says nothing."""

@@ -22,7 +22,17 @@ from solver_service.milp.final_layer.convex.smoothed import SMOOTHED
 from solver_service.milp.final_layer.convex.trimmed import solve_trimmed
 from solver_service.milp.final_layer.improving import Improver
 from solver_service.milp.final_layer.infeasible import contradictions
-from solver_service.milp.final_layer.job import ROUNDS, Job, budget_of, ending_of, honest, options_of, too_large, why
+from solver_service.milp.final_layer.job import (
+    ROUNDS,
+    Job,
+    allowance,
+    budget_of,
+    ending_of,
+    honest,
+    options_of,
+    too_large,
+    why,
+)
 from solver_service.milp.final_layer.linear import solve_linear
 from solver_service.milp.final_layer.report import Ending, solution_of
 from solver_service.milp.final_layer.under_constraints import solve_constrained
@@ -30,6 +40,7 @@ from solver_service.milp.formulation.compact import columns_of, complete
 from solver_service.milp.formulation.model import LinearModel
 from solver_service.milp.formulation.reference import complete_reference, reference_model
 from solver_service.milp.heuristics.programs.push_off import finish_count
+from solver_service.milp.heuristics.walks.random_steps import search_by_random_steps
 from solver_service.milp.presolve.aggregation import Aggregation, fold, not_aggregated
 from solver_service.milp.presolve.screening import Screened, screen
 from solver_service.milp.rounding.incumbents import Incumbents
@@ -41,6 +52,9 @@ HEURISTIC_S = 4.0
 UNPROVEN_SHARE, UNPROVEN_S, LONG_SHARE = 0.8, 20.0, 0.4
 """Of the time for searches where no solver will branch, but no more than these seconds, or this share if it is more;
 the rest is for bounds, and for searches again."""
+CONVEX = ("hinge", "mae", "quantile", "max_error", "mse", "huber", "log_loss")
+OPEN, STEPS_SHARE, STEPS_S = 1e-3, 0.1, 0.5
+"""From which part of the value that is open random steps look for what rounding lost, and how long they may."""
 TOO_LARGE_TO_PROVE = "too large for a model within this time: searched only, and nothing is proven"
 PATIENCE_S = {"count": 0.25, "capped": 1.5}
 """Seconds without an improvement after which they do so by the clock; more where the last one took longer to find."""
@@ -63,7 +77,7 @@ def solve_final_layer(snapshot: Snapshot, spec: JobSpec, control: Control, start
             incumbents.tell("a first round of searches")
         job = _job(improver, *_reduced(improver))
         incumbents.tell(f"reductions: {job.screened.requirements.rows} rows left, {job.space.columns} columns")
-        ending = _by_style(job)
+        ending = _with_random_steps(job, _by_style(job))
     return solution_of(snapshot, spec, incumbents, ending, control.elapsed)
 
 
@@ -114,6 +128,21 @@ def _by_style(job: Job) -> Ending:
     if job.screened.requirements.style == "linear":
         return solve_linear(job)
     return _mixed_integer(job)
+
+
+def _with_random_steps(job: Job, ending: Ending) -> Ending:
+    """Where a convex objective ends by itself above its bound, rounding may have lost that: look around a little."""
+    incumbents = job.incumbents
+    open_part = incumbents.best.objective - incumbents.bound
+    ended = ending.status in (SolveStatus.GAP_REACHED, SolveStatus.OPTIMAL) and incumbents.feasible
+    if not (ended and job.spec.objective in CONVEX and open_part > OPEN * incumbents.best.objective):
+        return ending
+    budget = job.budget()
+    if job.spec.limits.nodes is None:
+        budget = replace(budget, until=min(budget.share(STEPS_SHARE).until, job.control.elapsed + STEPS_S))
+    search_by_random_steps(job.problem, incumbents, budget, job.spec.solver.seed)
+    incumbents.tell("random steps")
+    return replace(ending, allowance=allowance(job))
 
 
 def _searched(job: Job) -> Ending:

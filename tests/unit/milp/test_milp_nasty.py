@@ -292,3 +292,36 @@ def test_under_constraints_room_beside_the_line_is_as_large_as_the_scores_ask_fo
     assert result.objective.start == 1.0
     assert result.objective.final < 0.2
     assert result.status is SolveStatus.OPTIMAL
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_a_heavy_sample_loses_by_rounding_is_not_paid_for_by_light_ones(seed):
+    """A sample a million times heavier than the next is met with room, as each 1e-8 that it misses would count."""
+    rng = np.random.default_rng(seed)
+    inputs = rng.uniform(0.5, 1.0, (3, 2)).astype(np.float32)
+    inputs[1] = inputs[0]
+    snapshot = Snapshot(
+        task="multilabel",
+        inputs=inputs,
+        targets=np.array([[1, 1], [0, 1], [0, 0]]),
+        sample_weight=np.array([1e17, 30.0, 1e11], dtype=np.float32),
+        weight=rng.uniform(-0.3, 0.3, (2, 2)).astype(np.float32),
+        bias=rng.uniform(-0.3, 0.3, 2).astype(np.float32),
+    )
+    report = solve(snapshot, job("hinge", radius=0.3, margin=0.2)).result.objective
+    assert report.final <= report.bound * (1 + 1e-3)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_scores_whose_float32_neighbours_are_far_apart_are_not_worse_than_no_scores(seed):
+    """Inputs of 1e9 and weights near to 1: rounding moves scores by 30, and the least weights have closer neighbours."""
+    rng = np.random.default_rng(seed)
+    snapshot = Snapshot(
+        task="classification",
+        inputs=(1e9 * rng.normal(size=(9, 3))).astype(np.float32),
+        targets=np.arange(9) % 3,
+        weight=rng.uniform(-0.5, 0.5, (3, 3)).astype(np.float32),
+        bias=np.zeros(3, dtype=np.float32),
+    )
+    report = solve(snapshot, job("log_loss", radius=1.0)).result.objective
+    assert report.final < np.log(3) - 1e-3

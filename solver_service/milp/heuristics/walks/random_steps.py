@@ -1,0 +1,45 @@
+"""Random steps of single weights, or of some together, over many decades: for what rounding to float32 has lost.
+
+A convex program ends at its optimum in float64. Where scores add up numbers whose float32 neighbours are far apart,
+the rounded optimum can be far above it, and a better point of the grid is not near: small weights have close
+neighbours, large ones have not. So the search begins from the least weights of the box, too.
+"""
+
+import numpy as np
+
+from solver_service.milp.core.budget import Budget
+from solver_service.milp.core.problem import Array, Problem
+from solver_service.milp.rounding.incumbents import Incumbents
+from solver_service.milp.rounding.into_box import change_of
+
+DECADES = 10.0
+SHARES = (0.2, 0.5, 1.0)
+"""Which part of the weights moves in a step."""
+PATIENCE = 1500
+"""Steps in a row without a gain, after which it ends."""
+TOO_LITTLE = 1e-6
+"""A gain of less than this part of the value is none."""
+
+
+def search_by_random_steps(problem: Problem, incumbents: Incumbents, budget: Budget, seed: int) -> None:
+    """Steps in a random direction, doubled as long as that gains; from the best, after the least weights were tried."""
+    rng = np.random.default_rng(seed)
+    incumbents.offer_whole(_least_weights(problem, incumbents))
+    waited = 0
+    while waited < PATIENCE and not budget.over:
+        before = incumbents.best.objective
+        step = rng.uniform(-1, 1, problem.radius.shape) * 10.0 ** rng.uniform(-DECADES, 0)
+        step *= rng.random(step.shape) < rng.choice(SHARES)
+        while not budget.over:
+            best = incumbents.best.objective
+            incumbents.offer_whole(incumbents.whole_change + step)
+            if incumbents.best.objective >= best:
+                break
+            step *= 2
+        waited = 0 if incumbents.best.objective < before * (1 - TOO_LITTLE) else waited + 1
+
+
+def _least_weights(problem: Problem, incumbents: Incumbents) -> Array:
+    """The change [h, d+1] to the least weights in size that the box has, with the best bias."""
+    best = incumbents.best
+    return change_of(problem, np.zeros_like(best.weight), best.bias)
