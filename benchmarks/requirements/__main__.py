@@ -59,7 +59,7 @@ def main() -> None:
         ]
     text = document(records)
     (folder / "tables.md").write_text(text)
-    if folder == RESULTS / "full" and not arguments.only:
+    if folder.parent == RESULTS and not (arguments.only or arguments.methods):
         DOCS.write_text(replaced(DOCS.read_text(), summary(records)))
     print(text)
 

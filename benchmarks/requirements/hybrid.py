@@ -40,15 +40,23 @@ biases alone."""
 def solve(
     setting: Setting, layer: Layer, part: Part, margin: float, arm: Arm, seed: int, client: SolverClient
 ) -> Layer:
-    """One job, or two: the layer that comes back, or the one as it was where nothing keeps the requirement."""
+    """One job, or more: the layer that comes back. Where nothing keeps the margin, half of it is asked for, then none.
+
+    The layer as it was where no weights that keep the requirement were found at all.
+    """
     if arm.first is not None:
-        layer = _answer(setting, layer, part, Arm("log_loss", WIDE, arm.first), None, seed, client)
-    return _answer(setting, layer, part, arm, constraint(setting, margin), seed, client)
+        layer = _answer(setting, layer, part, Arm("log_loss", WIDE, arm.first), None, seed, client) or layer
+    for asked in (margin, margin / 2, 0.0):
+        found = _answer(setting, layer, part, arm, constraint(setting, asked), seed, client)
+        if found is not None:
+            return found
+    return layer
 
 
 def _answer(
     setting: Setting, layer: Layer, part: Part, arm: Arm, asked: Constraint | None, seed: int, client: SolverClient
-) -> Layer:
+) -> Layer | None:
+    """A job's layer; None where it found none that keeps what was asked."""
     snapshot = Snapshot(
         task="classification",
         inputs=part.features,
@@ -70,6 +78,8 @@ def _answer(
     status = client.wait(job.id)
     if status.result is None:
         raise RuntimeError(f"job {job.id} ended as {status.state}: {status.error}")
+    if not status.result.feasible:
+        return None
     found = client.result(job.id)
     assert found.bias is not None
     return Layer(found.weight.astype(np.float64), found.bias.astype(np.float64))

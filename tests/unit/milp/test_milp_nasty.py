@@ -314,7 +314,7 @@ def test_what_a_heavy_sample_loses_by_rounding_is_not_paid_for_by_light_ones(see
 
 @pytest.mark.parametrize("seed", range(8))
 def test_scores_whose_float32_neighbours_are_far_apart_are_not_worse_than_no_scores(seed):
-    """Inputs of 1e9 and weights near to 1: rounding moves scores by 30, and the least weights have closer neighbours."""
+    """Inputs of 1e9 and weights near to 1: rounding moves scores by 30; the least weights have closer ones."""
     rng = np.random.default_rng(seed)
     snapshot = Snapshot(
         task="classification",

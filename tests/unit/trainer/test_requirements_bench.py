@@ -1,16 +1,19 @@
 """The benchmark of requirements: its rivals are as strong as they are said to be, its tables say what happened."""
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from benchmarks.requirements.biases import with_biases, with_group_thresholds
+from benchmarks.requirements.data import Case
 from benchmarks.requirements.hybrid import constraint
 from benchmarks.requirements.learned import class_weights, penalised, refit
 from benchmarks.requirements.measures import Layer, Part, sets, shares, violation, worth
 from benchmarks.requirements.report import best_rival, document, matched, replaced, verdict
+from benchmarks.requirements.run import Method, run
 from benchmarks.requirements.settings import ALLOWED, SETTINGS, Setting
 from shared.constraints import violations
 from shared.snapshot import Snapshot
@@ -102,6 +105,23 @@ def test_a_job_is_asked_what_rules_are_measured_by(setting: Setting) -> None:
     wanted = violation(setting, shares(setting, samples, right), 0.02)
     assert sum(each.amount for each in broken) == pytest.approx(wanted, abs=1e-6)
     assert sets(setting, samples).sum() > 0
+
+
+def test_a_configuration_that_does_not_keep_what_it_was_fitted_to_gives_way_to_the_next() -> None:
+    """Both folds prefer one configuration; where it breaks the floor on all held-out samples the other stands in."""
+    held, asked, floor = part(3, 800), list[tuple[str, int]](), replace(FLOOR, level=0.5)
+    always = with_biases(floor, layer(3), held, 0.08, 60.0, 0)
+    nobody = Layer(np.zeros((3, 4)), np.zeros(3))
+
+    def fit(name: str, samples: Part, *_: float) -> Layer:
+        asked.append((name, len(samples)))
+        return nobody if name == "poor" or (name == "liked" and len(samples) == 800) else always
+
+    case = Case(layer(3), held[:400], held[400:], held, np.ones(3), 0.0)
+    record = run(floor, case, Method(fit, ("poor", "liked", "second")), 10.0, None)
+    assert [asked.count((name, 400)) for name in ("poor", "liked", "second")] == [2, 2, 2]
+    assert record["chosen"] == ["'second'"] * 3
+    assert max(record["violation_when_fitted"]) == 0
 
 
 def records(accuracies: dict[str, list[float]], broken: dict[str, list[float]]) -> list[dict[str, Any]]:
