@@ -1,38 +1,64 @@
 """Which solver a spec's `backend` names; a solver is imported when it is first asked for, and the log told of it."""
 
+import time
+from dataclasses import replace
 from importlib import import_module
 from typing import cast
 
+from solver_service.errors import SolverError
 from solver_service.milp.backends.outcome import MilpOptions, MilpSolver, OnSolution, Outcome
 from solver_service.milp.core.control import Control
 from solver_service.milp.core.problem import Array
 from solver_service.milp.formulation.model import LinearModel
 
 MODULES = {"scip": "solver_service.milp.backends.scip", "highs": "solver_service.milp.backends.highs"}
-
-
 NAMES = {"scip": "SCIP", "highs": "HiGHS"}
+SECOND = {"scip": "highs", "highs": "scip"}
 
 
 def milp_solver(backend: str) -> MilpSolver:
-    """The backend's solve function; the job's log hears of its model before, and of its end after."""
-    solve, name = cast(MilpSolver, import_module(MODULES[backend]).solve), NAMES[backend]
+    """The backend's solve function; the other backend's where it breaks: numerical trouble is seldom that of both.
 
-    def solve_and_tell(
+    The job's log hears of a model before, and of its end after. SolverError where both break.
+    """
+
+    def solve_by_either(
         model: LinearModel,
         options: MilpOptions,
         control: Control,
         on_solution: OnSolution,
         start: Array | None = None,
     ) -> Outcome:
-        size = f"{model.rows} rows, {model.columns} columns, {int(model.integer.sum())} of them integer"
-        control.say(f"{name} begins: {size}, {options.time_s:.1f} s left")
-        outcome = solve(model, options, control, on_solution, start)
-        unheard = "" if outcome.start_accepted else "; it did not believe the start"
-        control.say(f"{name} ended: {outcome.status.value}, {outcome.nodes} nodes{unheard}", bound=outcome.bound)
-        return outcome
+        began = time.monotonic()
+        try:
+            return _solve_and_tell(backend, model, options, control, on_solution, start)
+        except SolverError as error:
+            left = options.time_s - (time.monotonic() - began)
+            if control.stopped or left <= 0:
+                raise
+            control.say(str(error))
+        # Parameters are the first one's own.
+        second = replace(options, time_s=left, params={})
+        return _solve_and_tell(SECOND[backend], model, second, control, on_solution, start)
 
-    return solve_and_tell
+    return solve_by_either
+
+
+def _solve_and_tell(
+    backend: str,
+    model: LinearModel,
+    options: MilpOptions,
+    control: Control,
+    on_solution: OnSolution,
+    start: Array | None,
+) -> Outcome:
+    solve, name = cast(MilpSolver, import_module(MODULES[backend]).solve), NAMES[backend]
+    size = f"{model.rows} rows, {model.columns} columns, {int(model.integer.sum())} of them integer"
+    control.say(f"{name} begins: {size}, {options.time_s:.1f} s left")
+    outcome = solve(model, options, control, on_solution, start)
+    unheard = "" if outcome.start_accepted else "; it did not believe the start"
+    control.say(f"{name} ended: {outcome.status.value}, {outcome.nodes} nodes{unheard}", bound=outcome.bound)
+    return outcome
 
 
 def write_mps(model: LinearModel) -> bytes:

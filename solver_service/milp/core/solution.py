@@ -15,6 +15,7 @@ TOLERANCE = 1e-6
 """Solvers meet rows and integrality to this; a bound is lowered by as much before it is believed."""
 BYTES_PER_NONZERO = 250
 """What a coefficient of the model costs in all, measured from its arrays to SCIP's copies of them."""
+GAVE_UP = "{error}; the best weights until then are returned"
 
 
 @dataclass(frozen=True, eq=False)

@@ -79,7 +79,7 @@ class Improver:
         for account in self.accounts:
             # A long descent would take all of a short limit, and does better from where a slow one of Adam ended.
             if not budget.over and (self.reproducible or account.name != "long descents"):
-                account.alive = account.strategy.advance(budget)
+                account.advance(budget)
 
     def learn(self, space: Space, screened: Screened) -> None:
         """Take linear programs over kept samples in, where they are small enough for the time."""

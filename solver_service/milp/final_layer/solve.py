@@ -8,13 +8,14 @@ import scipy
 from shared.contracts import Backend, JobSpec, SolveStatus
 from shared.objectives import TRIMMED
 from shared.snapshot import Snapshot
+from solver_service.errors import SolverError
 from solver_service.milp.backends.registry import milp_solver
 from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.control import Control
 from solver_service.milp.core.moved import Moved
 from solver_service.milp.core.problem import Array, Problem, problem_of
 from solver_service.milp.core.requirements import STYLES, Requirements, requirements_of
-from solver_service.milp.core.solution import TOLERANCE, Solution, is_integral, safe_bound
+from solver_service.milp.core.solution import GAVE_UP, TOLERANCE, Solution, is_integral, safe_bound
 from solver_service.milp.final_layer.bounding import bound_by_conflicts, bound_by_relaxation, branching_pays
 from solver_service.milp.final_layer.convex.least_squares import solve_least_squares
 from solver_service.milp.final_layer.convex.smooth import solve_smooth
@@ -77,7 +78,7 @@ def solve_final_layer(snapshot: Snapshot, spec: JobSpec, control: Control, start
             incumbents.tell("a first round of searches")
         job = _job(improver, *_reduced(improver))
         incumbents.tell(f"reductions: {job.screened.requirements.rows} rows left, {job.space.columns} columns")
-        ending = _with_random_steps(job, _by_style(job))
+        ending = _with_random_steps(job, _whatever_breaks(job))
     return solution_of(snapshot, spec, incumbents, ending, control.elapsed)
 
 
@@ -128,6 +129,14 @@ def _by_style(job: Job) -> Ending:
     if job.screened.requirements.style == "linear":
         return solve_linear(job)
     return _mixed_integer(job)
+
+
+def _whatever_breaks(job: Job) -> Ending:
+    """By the recipe; where solvers break, what was found until then stands."""
+    try:
+        return _by_style(job)
+    except SolverError as error:
+        return ending_of(job, why(job), notes=(GAVE_UP.format(error=error),))
 
 
 def _with_random_steps(job: Job, ending: Ending) -> Ending:

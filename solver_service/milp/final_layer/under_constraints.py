@@ -4,7 +4,6 @@ import math
 from dataclasses import replace
 
 from shared.contracts import SolveStatus
-from solver_service.errors import SolverError
 from solver_service.milp.backends.outcome import Outcome
 from solver_service.milp.backends.registry import milp_solver
 from solver_service.milp.core.budget import Budget
@@ -30,7 +29,6 @@ EARLY_S = 4.0
 POLISHED_SHARE = 0.5
 """Of that time, before decisions are kept and the rest is found by linear programs."""
 CONSTRAINED_ROUNDS = 5
-SECOND = {"scip": "highs", "highs": "scip"}
 """Who takes over from a solver that gives up under constraints."""
 STRICT_ROOM, ROUNDINGS, ROW_ROOM = 1e-5, 4, 3e-6
 """How far from the line a second search keeps right and wrong apart, when rounding loses what the first one found: in
@@ -100,12 +98,7 @@ def _branch_under_constraints(job: Job, built: ConstrainedModel) -> Ending:
 
     def search(model: LinearModel) -> Outcome:
         start = best_solution(problem, built, incumbents)
-        try:
-            return milp_solver(job.spec.solver.backend)(model, options_of(job), job.control, take, start)
-        except SolverError:
-            # Numerical trouble of one solver is seldom that of the other.
-            options = replace(options_of(job), params={})
-            return milp_solver(SECOND[job.spec.solver.backend])(model, options, job.control, take, start)
+        return milp_solver(job.spec.solver.backend)(model, options_of(job), job.control, take, start)
 
     outcome, strict = search(built.model), None
     notes: tuple[str, ...] = ()

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
+from solver_service.errors import SolverError
 from solver_service.milp.core.budget import Budget
 
 FADE = 0.7
@@ -39,6 +40,14 @@ class Account:
     rate: float = np.inf
     spent_s: float = 0.0
     alive: bool = True
+
+    def advance(self, budget: Budget) -> None:
+        """Have it do a small piece of work; one whose solver breaks is over, and the others go on."""
+        try:
+            self.alive = self.strategy.advance(budget)
+        except SolverError as error:
+            self.alive = self.leads = False
+            budget.control.say(f"{self.name} end: {error}")
 
 
 @dataclass(eq=False)
@@ -76,7 +85,7 @@ class Schedule:
             for account in self.accounts:
                 if account.alive and not self.settled():
                     before = self.value()
-                    account.alive = account.strategy.advance(self.budget)
+                    account.advance(self.budget)
                     if self.value() < before:
                         self.gained(account.name)
                 if account.leads and not account.alive:
@@ -113,7 +122,7 @@ class Schedule:
         clock = self.budget.control
         began, before = clock.elapsed, self.value()
         while account.alive and not (self.budget.over or self.settled()):
-            account.alive = account.strategy.advance(self.budget)
+            account.advance(self.budget)
             if clock.elapsed - began >= account.slice_s:
                 break
         spent, after = max(1e-4, clock.elapsed - began), self.value()

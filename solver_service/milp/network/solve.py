@@ -7,6 +7,7 @@ import numpy as np
 from shared.contracts import Backend, JobResult, JobSpec, ObjectiveReport, Sizes, SolveStatus, Timings, gap
 from shared.objectives import COUNTS, sample_weights
 from shared.snapshot import Snapshot
+from solver_service.errors import SolverError
 from solver_service.milp.backends.outcome import MilpOptions
 from solver_service.milp.backends.registry import milp_solver, version
 from solver_service.milp.core.budget import Budget
@@ -14,7 +15,7 @@ from solver_service.milp.core.control import Control
 from solver_service.milp.core.moved import Moved
 from solver_service.milp.core.network import Network, network_of
 from solver_service.milp.core.problem import Array
-from solver_service.milp.core.solution import BYTES_PER_NONZERO, Solution, safe_bound
+from solver_service.milp.core.solution import BYTES_PER_NONZERO, GAVE_UP, Solution, safe_bound
 from solver_service.milp.formulation.reach import size_of
 from solver_service.milp.formulation.relu_block import BlockModel, block_model
 from solver_service.milp.network.arms import Arms, relative_gain
@@ -109,24 +110,32 @@ def solve_block(snapshot: Snapshot, spec: JobSpec, control: Control, start: Move
     if start is not None:
         incumbents.offer(network.step_to(start))
     incumbents.tell("start")
-    progress, obstacle = _Progress(), _obstacle(job)
+    progress = _Progress()
+    try:
+        _search_and_prove(job, progress)
+    except SolverError as error:  # what was found until then stands
+        progress.status, progress.notes = SolveStatus.GAP_REACHED, (GAVE_UP.format(error=error),)
+    return _solution(job, progress)
+
+
+def _search_and_prove(job: _Job, progress: _Progress) -> None:
+    network, spec, incumbents, obstacle = job.network, job.spec, job.incumbents, _obstacle(job)
     impossible = incumbents.keeper.impossible() if spec.constraints else None
     if impossible is not None:
         progress.status, progress.notes = SolveStatus.INFEASIBLE, (impossible,)
-        return _solution(job, progress)
+        return
     if obstacle is not None:
         _search_alone(job, progress, *obstacle)
-        return _solution(job, progress)
+        return
     size, everything = size_of(network), job.budget()
     if size.nonzeros / BUILT_PER_SECOND > BUILD_SHARE * everything.until:
         _search_alone(job, progress, NO_TIME, SolveStatus.TIME_LIMIT)
-        return _solution(job, progress)
+        return
     patience = JOINT_PATIENCE * min(PATIENCE_ALONE, PATIENCE + size.switching // UNITS_PER_ROUND)
     _search_jointly(job, everything if spec.limits.nodes is not None else everything.share(FIRST_SHARE), patience)
-    if not (job.proven or control.stopped):
+    if not (job.proven or job.control.stopped):
         _branch(job, progress)
         _polish(job)
-    return _solution(job, progress)
 
 
 def _obstacle(job: _Job) -> tuple[str, SolveStatus] | None:
