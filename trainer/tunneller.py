@@ -75,8 +75,9 @@ class Tunneller:
     data: training samples in memory, (inputs, targets), instead of `watch` or `observe`.
     split: turns a batch of the loader into (args, kwargs, targets[, weights]), where its form does not say.
     screen: a cheap score of the same direction: the candidates for `validate` are chosen by it.
-    layer: the linear layer to tunnel, by name or as a module; the last one by default. "auto": at every stall the
-        policy chooses (dead units first, then each layer in turn), and the final layer follows a hidden one's success.
+    layer: the linear layer to tunnel, by name or as a module; the one that is called last by default.
+        "auto": at every stall the policy chooses (dead units first, then each layer in turn), and the final layer
+        follows a hidden one's success.
         A network of at most 5,000 weights goes as a whole first, unless `radius` or `tail_radius` is given.
     tail: what follows a hidden `layer`, where that cannot be seen by watching it: layers by name or as modules,
         activations as modules.
@@ -163,7 +164,7 @@ class Tunneller:
         court = Court(self._weights, self._validator, Threshold(mode, min_delta, delta_mode), screen)
         movable = partial(eligible, self._model, self._optimizer)
         self._layers = candidates(self._model, movable(), layer)
-        self._auto = layer == AUTO
+        self._auto, self._by_default = layer == AUTO, layer is None
         self._template = JobTemplate(
             plan=Plan(
                 task=task,
@@ -268,7 +269,7 @@ class Tunneller:
         """The dry run on the first samples: say what will be tunnelled; what the caller got wrong is raised."""
         self._checked = True
         try:
-            self.plan = self._inspector.plan(self._layers)
+            self._layers, self.plan = self._inspector.begin(self._layers, by_default=self._by_default)
         except CaptureError as error:
             self.plan = f"nothing can be tunnelled: {error}"
             self._worker.warn(self.plan)

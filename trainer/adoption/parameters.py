@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
+from trainer.snapshots.live import without_autocast_cache, written
+
 
 def read(model: nn.Module, names: Iterable[str]) -> dict[str, NDArray[np.float32]]:
     """Copies of the parameters that the model has under these names, as float32 arrays."""
@@ -20,21 +22,19 @@ def write(model: nn.Module, values: Mapping[str, NDArray[np.float32]]) -> None:
     """Write values into the model's own tensors, in place, in their own dtype and on their device."""
     own = dict(model.named_parameters())
     with torch.no_grad():
-        for name, array in values.items():
-            own[name].copy_(torch.from_numpy(np.ascontiguousarray(array)).reshape(own[name].shape))
+        for name, value in _tensors(own, values).items():
+            own[name].copy_(value)
 
 
 @contextmanager
-def put_back(model: nn.Module, names: Iterable[str]) -> Iterator[None]:
-    """Restore these parameters bit by bit afterwards, whatever happens."""
-    own = dict(model.named_parameters())
-    kept: dict[str, Tensor] = {name: own[name].detach().clone() for name in names}
-    try:
+def tried(model: nn.Module, values: Mapping[str, NDArray[np.float32]]) -> Iterator[None]:
+    """These values for a moment; bit by bit as before afterwards, whatever happens, and unnoticed by autograd."""
+    with without_autocast_cache(), written(model, _tensors(dict(model.named_parameters()), values)):
         yield
-    finally:
-        with torch.no_grad():
-            for name, value in kept.items():
-                own[name].copy_(value)
+
+
+def _tensors(own: Mapping[str, Tensor], values: Mapping[str, NDArray[np.float32]]) -> dict[str, Tensor]:
+    return {n: torch.from_numpy(np.ascontiguousarray(array)).reshape(own[n].shape) for n, array in values.items()}
 
 
 def forget(model: nn.Module, optimizer: Optimizer, names: Iterable[str]) -> None:
@@ -43,5 +43,10 @@ def forget(model: nn.Module, optimizer: Optimizer, names: Iterable[str]) -> None
         optimizer.state.clear()
         return
     own = dict(model.named_parameters())
+    fused = {id(one) for group in optimizer.param_groups if group.get("fused") for one in group["params"]}
     for name in names:
-        optimizer.state.pop(own[name], None)
+        momentum = optimizer.state.get(own[name], {}).get("momentum_buffer")
+        if momentum is not None and id(own[name]) in fused:  # fused SGD wants momentum of all of a group, or of none
+            momentum.zero_()
+        else:
+            optimizer.state.pop(own[name], None)

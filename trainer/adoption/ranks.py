@@ -62,8 +62,7 @@ class Weights:
         """These values in the model for a moment; bit by bit as before afterwards, whatever happens."""
         self.ranks.tell("write", dict(values))
         try:
-            with parameters.put_back(self.model, values):
-                parameters.write(self.model, values)
+            with parameters.tried(self.model, values):
                 yield
         finally:
             self.ranks.tell("undo")
@@ -85,8 +84,7 @@ class Weights:
                 word, what = self.ranks.hear()
                 match word:
                     case "write":
-                        trial.enter_context(parameters.put_back(self.model, what))
-                        parameters.write(self.model, what)
+                        trial.enter_context(parameters.tried(self.model, what))
                     case "undo":
                         trial.close()
                     case "adopt":

@@ -1,20 +1,29 @@
 """Runs the user's own scoring in the middle of training so that nothing about the run shows that it happened."""
 
 import math
+import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import nn
 
 from trainer.adoption.ranks import Ranks, Word
 from trainer.adoption.requirements import Requirement, broken
+from trainer.snapshots.attributes import attributes_kept
+from trainer.snapshots.blocks import unwrap
+from trainer.snapshots.registered import registered_kept
 from trainer.snapshots.undisturbed import undisturbed
 from trainer.stalls.detector import Mode
 
 Score = float | Mapping[str, float]
-UPWARDS = ("acc", "auc", "f1", "precision", "recall", "r2", "score", "iou", "dice", "map", "bleu", "rouge")
-DOWNWARDS = ("loss", "error", "err", "mse", "rmse", "mae", "nll", "perplexity", "ppl", "wer", "cer")
+UPWARDS = ("acc", "accuracy", "auc", "auroc", "f1", "precision", "recall", "r2", "iou", "dice", "bleu", "rouge")
+DOWNWARDS = ("loss", "error", "err", "mse", "rmse", "mae", "nll", "perplexity", "ppl", "wer", "cer", "brier", "hinge")
+BEST_OF_OTHERS = ("score", "map")
+"""Higher is better, unless another part of the name says what is scored."""
+TURNED = ("neg", "negative", "minus", "not", "non", "no", "inv", "inverse", "inverted", "false", "anti", "reverse")
+"""A name with one of these, or that begins with a 1, may mean the opposite of its other parts."""
 
 
 def read_score(score: object, monitor: str | None) -> float:
@@ -34,15 +43,17 @@ def read_score(score: object, monitor: str | None) -> float:
 def direction(monitor: str | None) -> Mode | None:
     """Whether a metric of this name is better when it is lower ("min") or higher ("max"); None where that is not known.
 
-    A name counts by its last part that is known: `val_loss`, `eval_accuracy`, `test/f1`.
+    A name counts by its parts: `val_loss`, `eval_accuracy`, `test/f1`. Nothing is guessed of a name whose parts
+    contradict each other, or that may turn them around (`neg_mean_squared_error`, `1-accuracy`).
     """
-    parts = (monitor or "").lower().replace("/", "_").replace("-", "_").replace(" ", "_").split("_")
-    for part in reversed(parts):
-        if part in DOWNWARDS:
-            return "min"
-        if part in UPWARDS or part == "accuracy":
-            return "max"
-    return None
+    words = [part for part in re.split(r"[^a-z0-9]+|_", (monitor or "").lower()) if part]
+    parts = set(words)
+    up, down = parts.intersection(UPWARDS), parts.intersection(DOWNWARDS)
+    if parts.intersection(TURNED) or words[:1] == ["1"] or (up and down):
+        return None
+    if up or down:
+        return "max" if up else "min"
+    return "max" if parts.intersection(BEST_OF_OTHERS) else None
 
 
 @dataclass(frozen=True)
@@ -87,12 +98,19 @@ class Validator:
 
     def follow(self, score: Callable[[], object] | None = None) -> None:
         """Call it because rank zero does; what it gives is rank zero's matter."""
-        with undisturbed(self._model):
+        with self._unnoticed():
             (score or self._validate)()
+
+    @contextmanager
+    def _unnoticed(self) -> Iterator[None]:
+        """The loop's own calls alone may leave their traces: statistics of BatchNorm, counts, notes in attributes."""
+        inner = unwrap(self._model)
+        with undisturbed(self._model), registered_kept(inner), attributes_kept(inner):
+            yield
 
     def _run(self, score: Callable[[], object], word: Word) -> object:
         self._ranks.tell(word)
-        with undisturbed(self._model):
+        with self._unnoticed():
             begun = time.perf_counter()
             try:
                 return score()

@@ -1,9 +1,9 @@
 """Puts back what modules keep in plain attributes: hidden states, counters, caches, generators of their own."""
 
 import random
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ def attributes_kept(model: nn.Module) -> Iterator[None]:
     """
     memory = _Memory()
     before = [(vars(module), _own(module)) for module in model.modules()]
-    undo = [step for _, own in before for value in own.values() for step in memory.remember(value)]
+    undo = [step for _, own in before for value in own.values() for step in memory.steps(value)]
     try:
         yield
     finally:
@@ -34,7 +34,9 @@ def attributes_kept(model: nn.Module) -> Iterator[None]:
                 del present[name]
             present.update(own)
         for step in undo:
-            step()
+            # What one object of the user's does not let itself be given back keeps nobody else from it.
+            with suppress(Exception):
+                step()
 
 
 def _own(module: nn.Module) -> dict[str, Any]:
@@ -46,6 +48,13 @@ class _Memory:
 
     def __init__(self) -> None:
         self._room = MOST_ELEMENTS
+
+    def steps(self, value: Any) -> list[Undo]:
+        """What puts the contents of a value back; nothing of an object that cannot be looked into."""
+        found = list[Undo]()
+        with suppress(Exception):
+            found.extend(self.remember(value))
+        return found
 
     def remember(self, value: Any, *, deeper: bool = True) -> Iterator[Undo]:
         """Yield what puts the contents of a value back; of a container also those of its entries."""
@@ -86,13 +95,31 @@ def _of_array(value: np.ndarray[Any, Any]) -> Undo:
 
 
 def _of_container(value: Any) -> Undo:
-    content = value.copy()
+    """By the base class's own methods: subclasses may forbid theirs, or do more in them."""
+    base: Any = next(kind for kind in (OrderedDict, dict, list, set, deque) if isinstance(value, kind))
+    entries = _entries(value)
 
     def undo() -> None:
-        value.clear()
-        value.update(content) if isinstance(value, dict | set) else value.extend(content)
+        now = _entries(value)
+        if len(now) == len(entries) and all(a is b for a, b in zip(now, entries, strict=True)):
+            return
+        base.clear(value)
+        if isinstance(value, dict):
+            for key, entry in zip(entries[::2], entries[1::2], strict=True):
+                base.__setitem__(value, key, entry)
+        elif isinstance(value, set):
+            base.update(value, entries)
+        else:
+            base.extend(value, entries)
 
     return undo
+
+
+def _entries(value: Any) -> list[Any]:
+    """All that a container holds; of a mapping each key before its entry."""
+    if isinstance(value, dict):
+        return [part for pair in dict.items(value) for part in pair]
+    return list(value)
 
 
 def _of_generator(value: Any) -> Iterator[Undo]:

@@ -12,7 +12,7 @@ from shared.errors import SnapshotError
 from shared.snapshot import FloatArray, IntArray
 from trainer.errors import CaptureError, DataError
 from trainer.snapshots.assembly import as_snapshot, choose, subset
-from trainer.snapshots.blocks import Block, Owners, linear_layers, owners_of
+from trainer.snapshots.blocks import Block, Owners, owners_of
 from trainer.snapshots.captured import Captured, Origin
 from trainer.snapshots.folding import fold, recorded_for, unlink, with_offsets
 from trainer.snapshots.heads import wire_targets
@@ -43,7 +43,7 @@ RESTLESS = (
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What a look at the model gave: the layers that can be tunnelled, in the model's order, and why others cannot.
+    """What a look at the model gave: the layers that can be tunnelled, as they are called, and why others cannot.
 
     `seconds` it took in all; `samples` are the positions that were seen.
     """
@@ -105,8 +105,18 @@ def look(
         dear = sum(examiner.costs[name] for name in blocks)
         seen = _record(watcher, rows, list(blocks.values()), scene, plan, examiner.base, left(), dear, generator)
         captured = _captured(inner, blocks, seen, rows, scene, plan, refused, generator)
-    order = [name for name in linear_layers(model) if name in captured]
-    return Look(time.perf_counter() - begun, len(seen.row), {name: captured[name] for name in order}, refused)
+    return Look(
+        time.perf_counter() - begun, len(seen.row), {name: captured[name] for name in fit if name in captured}, refused
+    )
+
+
+def called(model: nn.Module, rows: Rows, plan: Plan, layers: Collection[str]) -> tuple[str, ...]:
+    """Those of the layers that a forward pass calls, in its order: a module may define them in another one.
+
+    Raises as `look` does.
+    """
+    with live(model) as inner:
+        return tuple(call.name for call in read_scene(inner, rows, plan).calls if call.name in layers)
 
 
 def _examiner(

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from trainer.snapshots.attributes import attributes_kept
 from trainer.snapshots.blocks import unwrap
+from trainer.snapshots.registered import parameters_kept, registered_kept
 from trainer.snapshots.undisturbed import undisturbed
 
-MOST_BUFFER_ELEMENTS = 1_000_000
-"""Of all buffers together: models that write into larger ones in evaluation mode keep what they wrote."""
+EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 
 
 @contextmanager
@@ -21,15 +21,17 @@ def live(model: nn.Module) -> Iterator[nn.Module]:
     """The unwrapped model in evaluation mode, without gradients and compilation; everything is put back after it.
 
     Modes, gradients, `requires_grad`, random states, small buffers and what modules note down in attributes are as
-    before, bit by bit.
+    before, bit by bit; so are small parameters that `forward` itself writes into. CaptureError where those are large.
     """
     inner = unwrap(model)
     with ExitStack() as stack:
         stack.enter_context(undisturbed(inner))
-        stack.enter_context(_buffers_kept(inner))
+        stack.enter_context(registered_kept(inner))
         stack.enter_context(attributes_kept(inner))
+        stack.enter_context(parameters_kept(inner))
         stack.enter_context(_in_evaluation_mode(inner))
-        stack.enter_context(_without_autocast_cache())
+        stack.enter_context(_without_fast_paths(inner))
+        stack.enter_context(without_autocast_cache())
         stack.enter_context(eagerly())
         stack.enter_context(torch.no_grad())
         stack.enter_context(np.errstate(all="ignore"))  # a loop may have numpy raise; what is not finite is looked for
@@ -73,25 +75,23 @@ def _in_evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _buffers_kept(model: nn.Module) -> Iterator[None]:
-    """Put small buffers back: some modules count or cache in them on every forward pass."""
-    kept, room = [], MOST_BUFFER_ELEMENTS
-    for module in model.modules():
-        for name, value in module._buffers.items():
-            if value is not None and value.numel() <= room:
-                room -= value.numel()
-                kept.append((module, name, value, value.detach().clone()))
+def _without_fast_paths(model: nn.Module) -> Iterator[None]:
+    """Encoders pad as in training, not as nested tensors; embeddings do not scale their own rows down in a pass."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    scaled = [(module, module.max_norm) for module in model.modules() if isinstance(module, EMBEDDINGS)]
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
+        for module, _ in scaled:
+            module.max_norm = None
         yield
     finally:
-        for module, name, value, content in kept:
-            module._buffers[name] = value
-            if not torch.equal(value, content):
-                value.data.copy_(content)
+        for module, norm in scaled:
+            module.max_norm = norm
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 @contextmanager
-def _without_autocast_cache() -> Iterator[None]:
+def without_autocast_cache() -> Iterator[None]:
     """Inside the caller's `autocast`, casts of weights are not remembered: weights change between passes."""
     before = torch.is_autocast_cache_enabled()
     torch.set_autocast_cache_enabled(False)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +13,7 @@ from trainer.errors import CaptureError, DataError
 from trainer.journal import Journal
 from trainer.pool.job_template import JobTemplate
 from trainer.pool.line import Line
-from trainer.snapshots.capture import Captured, Look, look
+from trainer.snapshots.capture import Captured, Look, called, look
 from trainer.snapshots.eligibility import Eligibility
 from trainer.snapshots.memory import Memory
 from trainer.snapshots.reservoir import Reservoir
@@ -73,6 +74,33 @@ class Inspector:
             f"tunnels {view.turn!r} ({captured.snapshot.task}, {goal.name}): up to {count:,} samples a job "
             f"({captured.sample_bytes * count / 1e6:.2g} MB){radius}, answers after at most {self.template.time_s:g} s"
         )
+
+    def begin(self, layers: Sequence[str], *, by_default: bool) -> tuple[tuple[str, ...], str]:
+        """The layers in the order in which a forward pass calls them, and the plan; raises as `plan` does.
+
+        A module may define its layers in another order. `by_default`: of all that may move the one that is called last,
+        or the one given, where nothing can be made of that.
+        """
+        if not (by_default or self.auto):
+            return tuple(layers), self.plan(layers)
+        order = self._called(self._plain() if by_default else layers)
+        if not by_default:
+            order = (*(name for name in layers if name not in order), *order)
+            return order, self.plan(order)
+        if order and order[-1] not in layers:
+            with suppress(CaptureError):
+                return order[-1:], self.plan(order[-1:])
+        return tuple(layers), self.plan(layers)
+
+    def _called(self, layers: Sequence[str]) -> tuple[str, ...]:
+        generator = np.random.default_rng([self.template.seed, 0])
+        rows = self.reservoir.rows(DRY_ROWS, generator)
+        return tuple(dict.fromkeys(called(self.model, rows, self.template.plan, layers)))
+
+    def _plain(self) -> list[str]:
+        """Layers that may move, convolutions left out."""
+        found = self.eligible().items()
+        return [name for name, layer in found if layer.why is None and layer.kind.endswith("Linear")]
 
     def inspect(self, layers: Sequence[str], stall: int, *, budget_s: float, last: bool) -> Found:
         """What this stall's jobs are about; CaptureError or DataError with the reason where there is nothing."""

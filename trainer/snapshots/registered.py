@@ -1,0 +1,75 @@
+"""Puts back what modules register: buffers and their contents, and whatever a forward pass adds to a module."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from weakref import WeakSet
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from trainer.errors import CaptureError
+
+MOST_ELEMENTS = 1_000_000
+"""Of all buffers together, and of all parameters: what is larger and is written into in a pass stays as written."""
+QUIET: WeakSet[nn.Module] = WeakSet()
+"""Models that have been run without writing into their parameters."""
+
+
+@contextmanager
+def registered_kept(model: nn.Module) -> Iterator[None]:
+    """Put small buffers back, since some modules count or cache in them on every pass, and take out what is new."""
+    modules, kept, room = list(model.modules()), [], MOST_ELEMENTS
+    names = [(module, _registries(module), set(module._non_persistent_buffers_set)) for module in modules]
+    for module in modules:
+        for value in module._buffers.values():
+            if value is not None and value.numel() <= room:
+                room -= value.numel()
+                kept.append((value, value.detach().clone()))
+    try:
+        yield
+    finally:
+        for module, before, fleeting in names:
+            for registry, entries in zip(_live(module), before, strict=True):
+                registry.clear()
+                registry.update(entries)
+            module._non_persistent_buffers_set.clear()
+            module._non_persistent_buffers_set.update(fleeting)
+        for value, content in kept:
+            if not torch.equal(value, content):
+                value.data.copy_(content)
+
+
+@contextmanager
+def parameters_kept(model: nn.Module) -> Iterator[None]:
+    """Put parameters back that a pass writes into; CaptureError where they could not be remembered.
+
+    They are copied before the first pass alone, and where they are small: a model that leaves them alone then is taken
+    to do so ever after.
+    """
+    named = list(model.named_parameters())
+    versions = [parameter._version for _, parameter in named]
+    copies = [] if model in QUIET or not _small(named) else [parameter.detach().clone() for _, parameter in named]
+    try:
+        yield
+    finally:
+        written = [number for number, (_, parameter) in enumerate(named) if parameter._version != versions[number]]
+        for number in written if copies else []:
+            named[number][1].data.copy_(copies[number])
+    if not written:
+        QUIET.add(model)
+    elif not copies:
+        raise CaptureError(f"the model writes into its own parameter {named[written[0]][0]} when it is run")
+
+
+def _small(named: Sequence[tuple[str, nn.Parameter]]) -> bool:
+    lazy = any(is_lazy(parameter) for _, parameter in named)
+    return not lazy and sum(parameter.numel() for _, parameter in named) <= MOST_ELEMENTS
+
+
+def _live(module: nn.Module) -> tuple[dict[str, object], ...]:
+    return module._buffers, module._parameters, module._modules  # type: ignore[return-value]
+
+
+def _registries(module: nn.Module) -> list[dict[str, object]]:
+    return [dict(registry) for registry in _live(module)]
