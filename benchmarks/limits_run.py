@@ -28,6 +28,7 @@ from shared.errors import SpecError
 from shared.objectives import CLASSIFICATION, REGRESSION
 from shared.snapshot import Snapshot, TailLayer
 from solver_service.milp.core.control import Control
+from solver_service.milp.core.solution import GAVE_UP
 from solver_service.milp.solve import solve
 from solver_service.milp.support import check_supported
 
@@ -52,7 +53,7 @@ class Instance:
 
 @dataclass(frozen=True)
 class Run:
-    """What became of one job: seconds late (negative: in time), where it was then, and what was not finite."""
+    """What became of one job: seconds late (negative: in time), where it was then, and what was not finite or broke."""
 
     number: int
     about: str
@@ -136,7 +137,7 @@ def run(seed: int, number: int) -> Run:
         status=str(result["status"]),
         start=result["objective"]["start"],
         final=result["objective"]["final"],
-        not_finite=list(not_finite(numbers)),
+        not_finite=[*not_finite(numbers), *(note for note in result["notes"] if note.endswith(GAVE_UP))],
         stack=stack,
     )
 

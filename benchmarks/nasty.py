@@ -21,6 +21,7 @@ from oracle import ROOM, box, kept, optimum
 from shared.contracts import SolveStatus
 from shared.errors import SpecError
 from shared.objectives import sample_weights
+from solver_service.milp.core.solution import GAVE_UP
 from solver_service.milp.solve import solve
 
 ABOVE = 1e-3
@@ -96,6 +97,8 @@ def fault(drawn, solution, found):
     numbers = [report.start, report.final, report.bound, report.gap, *(one.objective for one in result.incumbents)]
     if not (np.isfinite(numbers).all() and np.isfinite(solution.weight).all()):
         return f"not finite: {numbers}"
+    if any(note.endswith(GAVE_UP) for note in result.notes):
+        return f"broke: {result.notes}"
     if result.status is SolveStatus.INFEASIBLE:
         wrong = found is not None and np.isfinite(found.roomy)
         return f"infeasible, but {found.roomy} can be had" if wrong else None

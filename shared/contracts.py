@@ -10,14 +10,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, S
 from shared.constraint_checks import check_constraints
 from shared.constraints import movement_cost
 from shared.errors import SpecError
-from shared.magnitudes import MOST, Reach, largest
+from shared.magnitudes import LARGEST, MOST, Reach, largest
 from shared.objectives import Objective, ObjectiveName
 from shared.snapshot import MAX_TAIL_LAYERS, FloatArray, Snapshot, Task
 
 MAX_TIME_S = 600.0
 MAX_WAIT_S = 60.0
-LARGEST = 3.4e38
-"""About the largest float32: no weight is farther away than this."""
 
 
 def _finite(value: float) -> float:

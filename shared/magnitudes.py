@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from shared.snapshot import Snapshot, values_of
 
+LARGEST = 3.4e38
+"""About the largest float32: no weight is larger, and none may move farther than this."""
 MOST = 1e300
 """Values up to here are far enough from the end of float64, 1.8e308, for whatever is summed or scaled on the way."""
 

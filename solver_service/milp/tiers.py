@@ -13,6 +13,7 @@ import numpy as np
 
 from shared.constraints import ON_SAMPLES, violations
 from shared.contracts import Incumbent, JobSpec, SolveStatus, gap
+from shared.magnitudes import LARGEST
 from shared.objectives import TRIMMED, WORST, sample_weights
 from shared.snapshot import FloatArray, Snapshot, label_targets
 from solver_service.milp.core.control import Control, IncumbentFound
@@ -270,4 +271,4 @@ def _with_room(snapshot: Snapshot, spec: JobSpec, heavy: Mask, room: float) -> F
         offset[rows, snapshot.targets] -= 2 * amount.max(axis=1)
     else:
         offset -= (2.0 * label_targets(snapshot) - 1.0) * amount
-    return offset.astype(np.float32)
+    return np.clip(offset, -LARGEST, LARGEST).astype(np.float32)

@@ -45,6 +45,7 @@ class LpPoint:
 
 STATUS = {
     highspy.HighsModelStatus.kOptimal: LpStatus.OPTIMAL,
+    highspy.HighsModelStatus.kModelEmpty: LpStatus.OPTIMAL,
     highspy.HighsModelStatus.kInfeasible: LpStatus.INFEASIBLE,
     highspy.HighsModelStatus.kInterrupt: LpStatus.STOPPED,
     highspy.HighsModelStatus.kTimeLimit: LpStatus.STOPPED,
@@ -130,6 +131,7 @@ def version() -> str:
 
 MILP_STATUS = {
     highspy.HighsModelStatus.kOptimal: SolveStatus.OPTIMAL,
+    highspy.HighsModelStatus.kModelEmpty: SolveStatus.OPTIMAL,
     highspy.HighsModelStatus.kInfeasible: SolveStatus.INFEASIBLE,
     highspy.HighsModelStatus.kInterrupt: SolveStatus.INTERRUPTED,
     highspy.HighsModelStatus.kTimeLimit: SolveStatus.TIME_LIMIT,

@@ -4,8 +4,8 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from operator import itemgetter
 from pathlib import Path
@@ -20,7 +20,7 @@ from pyscipopt.scip import PY_SCIP_EVENTTYPE as EVENT
 from pyscipopt.scip import PY_SCIP_PARAMSETTING as SETTING
 
 from shared.contracts import SolveStatus
-from solver_service.errors import SolverError
+from solver_service.errors import ServiceError, SolverError
 from solver_service.milp.backends.outcome import Guard, MilpOptions, OnSolution, Outcome
 from solver_service.milp.backends.own_words import LogFile, log_file
 from solver_service.milp.backends.scip_rows import linear_rows
@@ -64,22 +64,22 @@ def solve(
     """Minimise with SCIP; SolverError when it ends in a state that is no answer."""
     began = time.monotonic()
     deadline = began + options.time_s
-    scip, variables = build(model, lambda: control.stopped or time.monotonic() > deadline)
+    with _in_words():
+        scip, variables = build(model, lambda: control.stopped or time.monotonic() > deadline)
     if scip is None:
         return _unbegun(control)
     built = time.monotonic()
     _configure(scip, options)
-    # Only a start that SCIP itself calls feasible is handed in.
-    accepted = start is None or _give_start(scip, variables, start)
+    with _in_words():
+        # Only a start that SCIP itself calls feasible is handed in.
+        accepted = start is None or _give_start(scip, variables, start)
     guard = Guard(control, on_solution)
     with log_file(control, scip.setLogfile) as log, control.interruptible(scip.interruptSolve):
         watcher = _Watcher(guard, variables[: model.change_columns], log)
         scip.includeEventhdlr(watcher, "incumbents", "hands incumbents out and listens for a stop")
         scip.setParam("limits/time", max(0.0, deadline - time.monotonic()))
-        try:
+        with _in_words():
             scip.optimizeNogil()
-        except Exception as error:  # the binding has no class of its own for what SCIP cannot deal with
-            raise SolverError(f"SCIP gave up: {error}") from error
     guard.release()
     status = STATUS.get(scip.getStatus())
     if status is None:
@@ -93,6 +93,17 @@ def solve(
         solve_s=float(scip.getSolvingTime()),
         start_accepted=accepted,
     )
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    """The binding has no class of its own for what SCIP cannot deal with."""
+    try:
+        yield
+    except (ServiceError, MemoryError):
+        raise
+    except Exception as error:
+        raise SolverError(f"SCIP gave up: {error}") from error
 
 
 def mps(model: LinearModel) -> bytes:

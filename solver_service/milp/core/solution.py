@@ -8,6 +8,7 @@ import numpy as np
 
 from shared.contracts import JobResult
 from shared.snapshot import FloatArray
+from solver_service.errors import SolverError
 from solver_service.milp.core.moved import Moved
 from solver_service.milp.core.problem import Problem
 
@@ -15,7 +16,9 @@ TOLERANCE = 1e-6
 """Solvers meet rows and integrality to this; a bound is lowered by as much before it is believed."""
 BYTES_PER_NONZERO = 250
 """What a coefficient of the model costs in all, measured from its arrays to SCIP's copies of them."""
-GAVE_UP = "{error}; the best weights until then are returned"
+BREAKS = (SolverError, ArithmeticError, LookupError, ValueError, AssertionError, MemoryError)
+"""What solvers, and arithmetic on numbers near the ends of float64, may end with: what was found until then stands."""
+GAVE_UP = "the best weights until then are returned"
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +37,12 @@ class Solution:
     def moved(self) -> Moved:
         """The weights alone."""
         return Moved(self.weight, self.bias, self.tail)
+
+
+def gave_up(error: Exception) -> str:
+    """The note of a result that ended so."""
+    words = str(error) if isinstance(error, SolverError) else f"{type(error).__name__} {error}".strip()
+    return f"{words}; {GAVE_UP}"
 
 
 def safe_bound(value: float, *, integral: bool) -> float:

@@ -6,16 +6,16 @@ import numpy as np
 import scipy
 
 from shared.contracts import Backend, JobSpec, SolveStatus
+from shared.errors import ContractError
 from shared.objectives import TRIMMED
 from shared.snapshot import Snapshot
-from solver_service.errors import SolverError
 from solver_service.milp.backends.registry import milp_solver
 from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.control import Control
 from solver_service.milp.core.moved import Moved
 from solver_service.milp.core.problem import Array, Problem, problem_of
 from solver_service.milp.core.requirements import STYLES, Requirements, requirements_of
-from solver_service.milp.core.solution import GAVE_UP, TOLERANCE, Solution, is_integral, safe_bound
+from solver_service.milp.core.solution import BREAKS, TOLERANCE, Solution, gave_up, is_integral, safe_bound
 from solver_service.milp.final_layer.bounding import bound_by_conflicts, bound_by_relaxation, branching_pays
 from solver_service.milp.final_layer.convex.least_squares import solve_least_squares
 from solver_service.milp.final_layer.convex.smooth import solve_smooth
@@ -73,13 +73,30 @@ def solve_final_layer(snapshot: Snapshot, spec: JobSpec, control: Control, start
     else:
         _offer_start(problem, incumbents, start)
         incumbents.tell("start")
-        if improver.slow_to_model:
-            improver.first(budget_of(spec, control))
-            incumbents.tell("a first round of searches")
-        job = _job(improver, *_reduced(improver))
-        incumbents.tell(f"reductions: {job.screened.requirements.rows} rows left, {job.space.columns} columns")
-        ending = _with_random_steps(job, _whatever_breaks(job))
+        ending = _whatever_breaks(improver)
     return solution_of(snapshot, spec, incumbents, ending, control.elapsed)
+
+
+def _whatever_breaks(improver: Improver) -> Ending:
+    """By the recipe; where a solver or the arithmetic breaks, what was found until then stands."""
+    try:
+        return _improved_and_proven(improver)
+    except ContractError:
+        raise
+    except BREAKS as error:
+        job = _job(improver, *_nothing_left(improver.problem))
+        status = SolveStatus.MEMORY_LIMIT if isinstance(error, MemoryError) else why(job)
+        return ending_of(job, status, notes=(gave_up(error),))
+
+
+def _improved_and_proven(improver: Improver) -> Ending:
+    if improver.slow_to_model:
+        improver.first(budget_of(improver.spec, improver.control))
+        improver.incumbents.tell("a first round of searches")
+    job = _job(improver, *_reduced(improver))
+    rows, columns = job.screened.requirements.rows, job.space.columns
+    job.incumbents.tell(f"reductions: {rows} rows left, {columns} columns")
+    return _with_random_steps(job, _by_style(job))
 
 
 def _reduced(improver: Improver) -> tuple[Screened, Aggregation]:
@@ -129,14 +146,6 @@ def _by_style(job: Job) -> Ending:
     if job.screened.requirements.style == "linear":
         return solve_linear(job)
     return _mixed_integer(job)
-
-
-def _whatever_breaks(job: Job) -> Ending:
-    """By the recipe; where solvers break, what was found until then stands."""
-    try:
-        return _by_style(job)
-    except SolverError as error:
-        return ending_of(job, why(job), notes=(GAVE_UP.format(error=error),))
 
 
 def _with_random_steps(job: Job, ending: Ending) -> Ending:

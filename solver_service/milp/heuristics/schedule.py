@@ -6,8 +6,8 @@ from typing import Protocol
 
 import numpy as np
 
-from solver_service.errors import SolverError
 from solver_service.milp.core.budget import Budget
+from solver_service.milp.core.solution import BREAKS, gave_up
 
 FADE = 0.7
 """How much of what a search paid before counts, slice by slice."""
@@ -42,12 +42,12 @@ class Account:
     alive: bool = True
 
     def advance(self, budget: Budget) -> None:
-        """Have it do a small piece of work; one whose solver breaks is over, and the others go on."""
+        """Have it do a small piece of work; one that breaks is over, and the others go on."""
         try:
             self.alive = self.strategy.advance(budget)
-        except SolverError as error:
+        except BREAKS as error:
             self.alive = self.leads = False
-            budget.control.say(f"{self.name} end: {error}")
+            budget.control.say(f"{self.name} end: {gave_up(error)}")
 
 
 @dataclass(eq=False)

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from shared.contracts import Backend, JobResult, JobSpec, ObjectiveReport, Sizes, SolveStatus, Timings, gap
+from shared.errors import ContractError
 from shared.objectives import COUNTS, sample_weights
 from shared.snapshot import Snapshot
-from solver_service.errors import SolverError
 from solver_service.milp.backends.outcome import MilpOptions
 from solver_service.milp.backends.registry import milp_solver, version
 from solver_service.milp.core.budget import Budget
@@ -15,7 +15,7 @@ from solver_service.milp.core.control import Control
 from solver_service.milp.core.moved import Moved
 from solver_service.milp.core.network import Network, network_of
 from solver_service.milp.core.problem import Array
-from solver_service.milp.core.solution import BYTES_PER_NONZERO, GAVE_UP, Solution, safe_bound
+from solver_service.milp.core.solution import BREAKS, BYTES_PER_NONZERO, Solution, gave_up, safe_bound
 from solver_service.milp.formulation.reach import size_of
 from solver_service.milp.formulation.relu_block import BlockModel, block_model
 from solver_service.milp.network.arms import Arms, relative_gain
@@ -53,6 +53,7 @@ NO_MODEL = "{name} behind an activation or a tail has no linear model; heuristic
 SMOOTH = "{name} is not piecewise linear, so there is no linear model to prove anything with; heuristics only"
 CONSTRAINED = "with constraints a block behind a tail is searched without a model; nothing is proven"
 UNCOUNTED = "the model would be too large to build; heuristics only"
+FIXED = "no weight may move (every radius is 0), and the snapshot's own break constraints"
 NO_TIME = "building the model would take most of `limits.time_s`; heuristics only"
 NO_GAIN = "the heuristics ended before the time limit, because they gained nothing any more"
 
@@ -113,17 +114,28 @@ def solve_block(snapshot: Snapshot, spec: JobSpec, control: Control, start: Move
     progress = _Progress()
     try:
         _search_and_prove(job, progress)
-    except SolverError as error:  # what was found until then stands
-        progress.status, progress.notes = SolveStatus.GAP_REACHED, (GAVE_UP.format(error=error),)
+    except ContractError:
+        raise
+    except BREAKS as error:  # what was found until then stands
+        full = isinstance(error, MemoryError)
+        progress.status = SolveStatus.MEMORY_LIMIT if full else SolveStatus.GAP_REACHED
+        progress.notes = (gave_up(error),)
     return _solution(job, progress)
 
 
 def _search_and_prove(job: _Job, progress: _Progress) -> None:
-    network, spec, incumbents, obstacle = job.network, job.spec, job.incumbents, _obstacle(job)
+    network, spec, incumbents = job.network, job.spec, job.incumbents
     impossible = incumbents.keeper.impossible() if spec.constraints else None
+    fixed = not any(box.any() for box in network.boxes)
+    if fixed and incumbents.feasible:
+        incumbents.raise_bound(incumbents.objective)
+    elif fixed:
+        impossible = impossible or FIXED
     if impossible is not None:
         progress.status, progress.notes = SolveStatus.INFEASIBLE, (impossible,)
+    if fixed or impossible is not None:
         return
+    obstacle = _obstacle(job)
     if obstacle is not None:
         _search_alone(job, progress, *obstacle)
         return

@@ -1,18 +1,12 @@
 """A running solve and those who watch it: stopping, incumbents, starting again from one."""
 
 import threading
-from dataclasses import replace
-from importlib import import_module
 
 import numpy as np
 import pytest
 from milp_cases import assert_honest, job, tiny
 
 from shared.contracts import SolveStatus
-from shared.snapshot import Activation
-from solver_service.errors import SolverError
-from solver_service.milp.backends import highs
-from solver_service.milp.backends.registry import MODULES
 from solver_service.milp.core.control import Control
 from solver_service.milp.core.moved import Moved
 from solver_service.milp.final_layer import solve as solve_module
@@ -134,39 +128,3 @@ def test_a_node_limit_is_named_as_the_end(backend, monkeypatch):
     solution = solve(snapshot, spec)
     assert_honest(snapshot, spec, solution)
     assert solution.result.status is SolveStatus.NODE_LIMIT
-
-
-def _breaking(*_, **__):
-    raise SolverError("error in LP solver!")
-
-
-@pytest.mark.parametrize("backend", ["scip", "highs"])
-@pytest.mark.parametrize("constraints", [[], [{"type": "recall_floor", "value": 0.3}]])
-def test_a_solver_that_breaks_is_stood_in_for_by_the_other(monkeypatch, backend, constraints):
-    """Numerical trouble of one solver is seldom that of both: the job is proven all the same."""
-    snapshot = tiny(3, "ramp", n=14)[0]
-    spec = job("ramp", solver={"backend": backend}, constraints=constraints)
-    expected = solve(snapshot, spec)
-    monkeypatch.setattr(import_module(MODULES[backend]), "solve", _breaking)
-    found = solve(snapshot, spec)
-    assert found.result.status is expected.result.status is SolveStatus.OPTIMAL
-    assert found.result.objective.final == pytest.approx(expected.result.objective.final, rel=1e-4)
-
-
-@pytest.mark.parametrize("hidden", [False, True])
-@pytest.mark.parametrize("broken", ["milp", "lp"])
-def test_what_was_found_stands_where_every_solver_breaks(monkeypatch, hidden, broken):
-    """The job ends with the weights it has, says what gave up, and is not lost; searches without a solver go on."""
-    snapshot = tiny(0, "ramp", n=60, d=6, h=4)[0]
-    if hidden:
-        snapshot = replace(snapshot, activation=Activation.parse("relu"))
-    if broken == "milp":
-        for module in MODULES.values():
-            monkeypatch.setattr(import_module(module), "solve", _breaking)
-    else:
-        monkeypatch.setattr(highs.LinearProgram, "run", _breaking)
-    spec = job("ramp", time_s=60, limits={"nodes": 50})
-    found = solve(snapshot, spec)
-    assert_honest(snapshot, spec, found)
-    assert found.result.objective.final < found.result.objective.start
-    assert "error in LP solver!; the best weights until then are returned" in found.result.notes

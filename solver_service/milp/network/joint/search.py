@@ -101,12 +101,15 @@ class JointSearch:
         for _ in range(2):
             if not self._over():
                 self._keep(self._descend(self._fresh(), FRESH_EFFORT, self._best.value))
-        self._follow_closer()
+        if self._valley.variables.size:
+            self._follow_closer()
 
     def round(self) -> None:
         """Replace a unit, or kick where none can be, in the present valley; of large networks, a minibatch descent."""
-        if self._network.elements > TOO_LARGE or not self._valley.variables.size:
-            assert self._minibatches is not None
+        nowhere = not self._valley.variables.size
+        if nowhere and self._minibatches is None:  # interrupted before the first descent, or none had a finite end
+            return
+        if self._minibatches is not None and (nowhere or self._network.elements > TOO_LARGE):
             step = self._scaling.variables(self._incumbents.step)
             begin = step if self._rng.random() < 0.7 else kicked(self._scaling, step, self._rng)
             self._minibatches.descend(begin, self._show, self._over)
