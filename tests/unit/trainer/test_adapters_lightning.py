@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from tests.unit.trainer.fakes import FakePool, least_squares
 from trainer.errors import CaptureError
@@ -24,6 +24,7 @@ from lightning.pytorch.callbacks import (  # noqa: E402
 )
 from lightning.pytorch.loggers import CSVLogger  # noqa: E402
 from lightning.pytorch.tuner import Tuner  # noqa: E402
+from lightning.pytorch.utilities import CombinedLoader  # noqa: E402
 from torchmetrics import Accuracy  # noqa: E402
 
 from trainer.adapters.lightning import TunnelCallback  # noqa: E402
@@ -165,6 +166,8 @@ def test_the_last_tunnel_comes_before_the_last_checkpoint(tmp_path: Path) -> Non
         {"callbacks": [EarlyStopping("val_loss", patience=1, min_delta=10.0)], "max_epochs": 9},
         {"val_check_interval": 0.5},
         {"check_val_every_n_epoch": 2, "max_epochs": 5},
+        {"check_val_every_n_epoch": 2, "max_epochs": 4, "num_sanity_val_steps": 0},
+        {"check_val_every_n_epoch": None, "val_check_interval": 9, "num_sanity_val_steps": 0},
         {"accumulate_grad_batches": 4},
         {"precision": "bf16-mixed"},
         {"precision": "bf16-true"},
@@ -239,6 +242,91 @@ def test_several_loaders_and_a_score_at_the_epochs_end(tmp_path: Path) -> None:
         (last,) = [event for event in callback.tunneller.history if event.kind == "adopted"]  # type: ignore[union-attr]
         assert last.after == pytest.approx(loss(module), rel=1e-5)
         assert module.gathered == []
+
+
+class Given(pl.LightningDataModule):  # type: ignore[misc, name-defined]
+    """Data that are not the module's own."""
+
+    def __init__(self, validation: Any = None) -> None:
+        super().__init__()
+        self.validation, self.asked = validation, 0
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(data(), batch_size=20, shuffle=True)
+
+    def val_dataloader(self) -> Any:
+        assert self.trainer.validating or self.trainer.sanity_checking
+        self.asked += 1
+        return DataLoader(data(), batch_size=50) if self.validation is None else self.validation
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["fit", "validate-fit"])
+def test_a_fit_that_ends_before_its_first_validation_is_polished(tmp_path: Path, first: bool) -> None:
+    """Validation data are there from the beginning, even where Lightning has not asked for them before the end."""
+    module, given, callback = Classifier(), Given(), tunnel(FakePool(least_squares))
+    fit = trainer(tmp_path, callback, max_epochs=1, check_val_every_n_epoch=2, num_sanity_val_steps=0)
+    if first:
+        fit.validate(module, DataLoader(data(30), batch_size=50), verbose=False)
+    fit.fit(module, datamodule=given)
+    assert adopted(callback) == 1
+    assert given.asked == 1
+    assert callback.tunneller is not None
+    assert callback.tunneller.history[-1].after == pytest.approx(loss(module), rel=1e-5)
+    assert saved(fit.checkpoint_callback.best_model_path).bits() == module.bits()
+
+
+def test_loaders_are_asked_for_when_lightning_would(tmp_path: Path) -> None:
+    """Loaders that draw random numbers when they are made leave a fit bit-identical, too."""
+
+    class Drawing(Classifier):
+        def val_dataloader(self) -> Any:
+            return DataLoader(data(100 + int(torch.randint(20, ()))), batch_size=50)
+
+    bits = []
+    for callback in (None, tunnel(FakePool(held=True), min_delta=10.0, polish_s=0.0)):
+        module = Drawing()
+        trainer(tmp_path, callback, max_epochs=4, check_val_every_n_epoch=2, num_sanity_val_steps=0).fit(module)
+        bits.append(module.bits())
+    assert bits[0] == bits[1]
+
+
+@pytest.mark.filterwarnings("ignore:Total length of `list`")
+def test_validation_data_that_turn_out_to_be_empty_end_no_fit(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A list of no loaders is known when Lightning asks for it: at the start, or so late that training is done."""
+    with pytest.raises(CaptureError, match="give `fit` validation data"):
+        trainer(tmp_path, tunnel(FakePool())).fit(Classifier(), datamodule=Given([]))
+    pool = FakePool()
+    fit = trainer(tmp_path, tunnel(pool), check_val_every_n_epoch=4, num_sanity_val_steps=0)
+    fit.fit(Classifier(), datamodule=Given([]))
+    assert fit.current_epoch == 3
+    assert pool.specs == []
+    assert "no last tunnel" in caplog.text
+
+
+@pytest.mark.parametrize("mode", ["sequential", "max_size_cycle", "min_size", "max_size"])
+def test_combined_loaders_are_validated_as_lightning_does(tmp_path: Path, mode: str) -> None:
+    """Whether loaders come one after the other or together, the score is that of Lightning's own validation."""
+
+    class Together(Classifier):
+        def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+            pairs = [pair for pair in batch.values() if pair] if isinstance(batch, dict) else [batch]
+            losses = [nn.functional.cross_entropy(self(inputs), classes) for inputs, classes in pairs]
+            self.log("val_loss", torch.stack(losses).mean(), batch_size=len(pairs))
+
+    def both() -> Any:
+        loaders = {"a": DataLoader(data(), batch_size=50), "b": DataLoader(Subset(data(), range(60)), batch_size=50)}
+        return CombinedLoader(loaders, mode)
+
+    monitor = "val_loss/dataloader_idx_1" if mode == "sequential" else "val_loss"
+    module = Together()
+    callback = tunnel(FakePool(least_squares), monitor=monitor, mode="min", patience=100)
+    fit = trainer(tmp_path, callback)
+    fit.fit(module, val_dataloaders=both())
+    assert adopted(callback) == 1
+    scored = trainer(tmp_path).validate(module, both(), verbose=False)
+    found = {name: value for scores in scored for name, value in scores.items()}[monitor]
+    assert callback.tunneller is not None
+    assert callback.tunneller.history[-1].after == pytest.approx(found, rel=1e-5)
 
 
 def test_metrics_begin_anew_and_come_back() -> None:
