@@ -49,6 +49,7 @@ class TunnelCallback(pl.Callback):
         self._settings = Settings(client, polish_s, options)
         self._state: Mapping[str, Any] = {}
         self._score: float | None = None
+        self._names = {monitor}
         self._averaged = self._unsaved = False
         self.tunneller: Tunneller | None = None
 
@@ -150,7 +151,7 @@ class TunnelCallback(pl.Callback):
     def _tell(self, trainer: pl.Trainer, adopted: float | None) -> None:
         """Let checkpoints and early stopping know the score of the weights as they are now."""
         if adopted is not None:
-            trainer.callback_metrics[self._monitor] = torch.tensor(adopted)
+            trainer.callback_metrics.update(dict.fromkeys(self._names, torch.tensor(adopted)))
             self._unsaved = True
 
     # --- what a resumed run has to know -------------------------------------------------------------------------------
@@ -183,7 +184,7 @@ class TunnelCallback(pl.Callback):
                 module.on_validation_batch_end(output, batch, *place)
             recorder.begin(None, "")
             module.on_validation_epoch_end()
-            score = recorder.value()
+            score, self._names = recorder.value(), recorder.names
             module.on_validation_end()
         return score
 

@@ -1,7 +1,8 @@
 """The Lightning callback against the real library: tunnels where they belong, and no trace elsewhere."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -359,6 +360,82 @@ def test_values_are_reduced_as_lightning_would() -> None:
         largest.log("b", value, reduce_fx="max")
     assert recorder.value() == 2.0
     assert largest.value() == 5.0
+
+
+Log = Callable[[Any, Tensor, int], None]
+LOGGED: dict[str, Log] = {
+    "epoch": lambda module, loss, _: module.log("val_loss", loss),
+    "forked": lambda module, loss, _: module.log("val_loss", loss, on_step=True, on_epoch=True),
+    "step": lambda module, loss, _: module.log("val_loss", loss, on_step=True),
+    "positional": lambda module, loss, _: module.log("val_loss", loss, False, None, True, True, "MAX"),
+    "several": lambda module, loss, _: module.log_dict({"val_loss": loss, "other": -loss}, on_step=True),
+    "apart": lambda module, loss, number: module.log(
+        f"val_loss_{number}", loss, on_step=True, add_dataloader_idx=False
+    ),
+    "metric": lambda module, *_: module.log("val_acc", module.accuracy, on_step=True),
+    "per step alone": lambda module, loss, _: module.log("val_loss", -loss, on_step=True, on_epoch=False),
+}
+"""Ways to log; Lightning gives some of them two names."""
+
+
+@pytest.mark.parametrize("loaders", [1, 2])
+@pytest.mark.parametrize("end", [False, True], ids=["steps", "end"])
+@pytest.mark.parametrize("way", LOGGED)
+def test_every_name_that_lightning_knows_is_recorded(tmp_path: Path, way: str, end: bool, loaders: int) -> None:
+    """Whatever callbacks could monitor has for the recorder the value that it has for Lightning; the rest has none."""
+    suffixes = ("", "_0", "_1", "/dataloader_idx_0", "/dataloader_idx_1")
+    stems = [f"val_{kind}{number}" for kind in ("loss", "acc") for number in ("", "_0", "_1")]
+    names = {f"{stem}{fork}{suffix}" for stem in stems for fork in ("", "_epoch", "_step") for suffix in suffixes}
+    recorders, values = {name: Recorder(name) for name in names}, {}
+
+    class Logging(Classifier):
+        def val_dataloader(self) -> Any:
+            return [DataLoader(Subset(data(), range(size)), batch_size=50) for size in (120, 70)[:loaders]]
+
+        def log(self, *arguments: Any, **options: Any) -> None:
+            super().log(*arguments, **options)
+            for recorder in recorders.values():
+                recorder.log(*arguments, **options)
+
+        def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+            for recorder in recorders.values():
+                recorder.begin(batch, f"/dataloader_idx_{dataloader_idx}" if loaders > 1 else "")
+            scores = self(batch[0])
+            self.accuracy.update(scores, batch[1])
+            LOGGED[way](self, nn.functional.cross_entropy(scores, batch[1]), dataloader_idx)
+
+        def on_validation_epoch_end(self) -> None:
+            for recorder in recorders.values():
+                recorder.begin(None, "")
+            self.accuracy.reset()
+            if end:
+                self.log("val_loss", 7.0)
+            for name, recorder in recorders.items():
+                with suppress(CaptureError):
+                    values[name] = recorder.value()
+
+    fit = trainer(tmp_path)
+    fit.validate(Logging(), verbose=False)
+    known = {name: float(value) for name, value in fit.callback_metrics.items() if not name.startswith("other")}
+    assert values == pytest.approx(known)
+    assert known or (way == "per step alone" and not end)
+
+
+def test_an_adoption_is_known_by_all_names_of_the_monitor(tmp_path: Path) -> None:
+    """Checkpoints that go by the second name of a score rank by the adopted one, and the other way round."""
+
+    class Twice(Classifier):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.log("val_loss", nn.functional.cross_entropy(self(batch[0]), batch[1]), on_step=True, on_epoch=True)
+
+    for ours, theirs in (("val_loss", "val_loss_epoch"), ("val_loss_epoch", "val_loss")):
+        checkpoint = ModelCheckpoint(tmp_path / ours, monitor=theirs)
+        module, callback = Twice(), tunnel(FakePool(least_squares), monitor=ours, patience=100)
+        trainer(tmp_path, callback, callbacks=[checkpoint]).fit(module)
+        assert adopted(callback) == 1
+        assert callback.tunneller is not None
+        assert float(checkpoint.best_model_score) == pytest.approx(callback.tunneller.history[-1].after)
+        assert saved(checkpoint.best_model_path, Twice).bits() == module.bits()
 
 
 def test_several_optimizers_are_refused(tmp_path: Path) -> None:
