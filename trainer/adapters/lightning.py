@@ -106,9 +106,10 @@ class TunnelCallback(pl.Callback):
         """Note the score. The step waits until all is over that belongs to validation, such as weights swapped in."""
         if self.tunneller is None or self.tunneller.closed or trainer.sanity_checking:
             return
-        if self._monitor not in trainer.callback_metrics:
-            logged = ", ".join(trainer.callback_metrics) or "nothing"
-            raise CaptureError(f"monitor is {self._monitor!r}, which validation does not log; it logs: {logged}")
+        logged = _logged(trainer)
+        if self._monitor not in logged:
+            found = ", ".join(logged) or "nothing"
+            raise CaptureError(f"monitor is {self._monitor!r}, which validation does not log; it logs: {found}")
         self._score = float(trainer.callback_metrics[self._monitor])
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -239,6 +240,13 @@ def _accepted(module: pl.LightningModule, batch: Any, place: tuple[int, ...]) ->
 def _validation(trainer: pl.Trainer) -> Any:
     """The validation loop of the fit; `trainer.val_dataloaders` may be those of an earlier `validate`."""
     return trainer.fit_loop.epoch_loop.val_loop
+
+
+def _logged(trainer: pl.Trainer) -> list[str]:
+    """The names under which validation logs; in `trainer.callback_metrics` are those of training, too."""
+    results = _validation(trainer)._results
+    found = [item for item in results.result_metrics if item.meta.on_epoch]
+    return list(dict.fromkeys(name for item in found for name in results._forked_name(item, on_step=False)))
 
 
 def _is_open(trainer: pl.Trainer) -> bool:

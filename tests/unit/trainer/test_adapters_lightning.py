@@ -457,6 +457,15 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     """A monitor that nobody logs, no validation, and no forward(): each error names the cure."""
     with pytest.raises(CaptureError, match="'val_f1', which validation does not log; it logs: val_loss, val_acc"):
         trainer(tmp_path, tunnel(FakePool(), monitor="val_f1")).fit(Classifier())
+
+    class Both(Classifier):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            found = super().training_step(batch, batch_idx)
+            self.log("train_loss", found, on_step=True, on_epoch=True)
+            return found
+
+    with pytest.raises(CaptureError, match="'train_loss', which validation does not log; it logs: val_loss, val_acc"):
+        trainer(tmp_path, tunnel(FakePool(), monitor="train_loss")).fit(Both())
     with pytest.raises(CaptureError, match="give `fit` validation data"):
         trainer(tmp_path, tunnel(FakePool()), limit_val_batches=0).fit(Classifier())
 
