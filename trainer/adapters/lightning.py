@@ -13,7 +13,7 @@ from torch import nn
 from torchmetrics import Metric
 
 from trainer.adapters.recording import Recorder, draws_kept, metrics_kept
-from trainer.adapters.settings import Pool, Settings, step
+from trainer.adapters.settings import Pool, Settings, let_go, step
 from trainer.errors import CaptureError
 from trainer.snapshots.live import eagerly
 from trainer.snapshots.undisturbed import undisturbed
@@ -65,6 +65,7 @@ class TunnelCallback(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Make the tunneller, as soon as model and optimizer are where they will be trained."""
+        let_go(self.tunneller)
         self.tunneller, self._score, self._unsaved = None, None, False
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
@@ -131,8 +132,7 @@ class TunnelCallback(pl.Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Let go, and leave the model as it is."""
-        if self.tunneller is not None:
-            self.tunneller.__exit__(type(exception), exception, None)
+        let_go(self.tunneller)
 
     def _step(self, trainer: pl.Trainer) -> None:
         score, self._score = self._score, None
