@@ -122,6 +122,10 @@ class TunnelCallback(TrainerCallback):
         if (folder := Path(best) if best else last).is_dir():
             self._trainer.save_model(str(folder))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy has the settings, and makes a tunneller of its own."""
+        return vars(self) | {"tunneller": None, "_loader": None}
+
     def _close(self) -> float | None:
         assert self.tunneller is not None
         return self._settings.close(self.tunneller)

@@ -155,6 +155,10 @@ class TunnelCallback(pl.Callback):
             trainer.callback_metrics.update(dict.fromkeys(self._names, torch.tensor(adopted)))
             self._unsaved = True
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy has the settings, and makes a tunneller of its own."""
+        return vars(self) | {"tunneller": None, "_score": None}
+
     # --- what a resumed run has to know -------------------------------------------------------------------------------
 
     def on_save_checkpoint(

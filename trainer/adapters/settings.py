@@ -28,6 +28,10 @@ class Settings:
     polish_s: float
     options: Mapping[str, Any]
 
+    def __getstate__(self) -> dict[str, Any]:
+        copyable(self.client)
+        return dict(vars(self))
+
     def tunneller(
         self, model: nn.Module, optimizer: object, validate: Callable[[], Score], **defaults: Any
     ) -> Tunneller:
@@ -43,6 +47,15 @@ class Settings:
         known = len(tunneller.history)
         tunneller.close(polish=polish and self.polish_s > 0, timeout=self.polish_s or 5.0)
         return adopted_since(tunneller, known)
+
+
+def copyable(client: Pool) -> None:
+    """TypeError for a client that has connections and threads of its own: a copy cannot have them, nor a file."""
+    if isinstance(client, SolverClient):
+        raise TypeError(
+            "a SolverClient cannot be copied or pickled; give the callback a function that makes one, as in "
+            "client=SolverClient"
+        )
 
 
 def _end_thread(worker: BackgroundWorker) -> None:

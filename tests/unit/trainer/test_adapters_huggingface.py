@@ -1,6 +1,8 @@
 """The Transformers callback against the real library, with tiny models that are made from a configuration."""
 
+import copy
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from torch import Tensor
 from shared.contracts import JobSpec
 from shared.snapshot import Snapshot
 from tests.unit.trainer.fakes import FakePool, Tensors
+from trainer import SolverClient
 from trainer.errors import CaptureError
 
 transformers = pytest.importorskip("transformers")
@@ -240,6 +243,11 @@ def test_a_resumed_training_goes_on_where_the_checkpoint_was(tmp_path: Path) -> 
     assert callback.tunneller.state_dict()["step"] == 3
 
 
+def offline() -> SolverClient:
+    """A client that a copy can make, too."""
+    return FakePool().client()
+
+
 class Broken(TrainerCallback):  # type: ignore[misc]
     """Breaks training off once, at an event."""
 
@@ -350,6 +358,28 @@ def test_a_callback_that_was_taken_away_after_an_exception_sees_nothing_more(tmp
     tunnel(trainer, FakePool(), polish_s=0.0)
     trainer.train()
     assert "training_step" not in vars(trainer)
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["ended", "broken-off"])
+def test_a_trainer_can_be_copied_after_training(tmp_path: Path, broken: bool) -> None:
+    """The copy's callback belongs to the copy, and tunnels it with a tunneller of its own."""
+    trainer = made(tmp_path)
+    if broken:
+        trainer.add_callback(Broken("on_step_end", KeyboardInterrupt))
+    callback = tunnel(trainer, FakePool(), client=offline, polish_s=0.0)
+    with pytest.raises(KeyboardInterrupt) if broken else nullcontext():
+        trainer.train()
+    first = callback.tunneller
+    copied = copy.deepcopy(trainer)
+    (ours,) = [one for one in copied.callback_handler.callbacks if isinstance(one, TunnelCallback)]
+    assert ours.tunneller is None
+    before = bits(trainer.model)
+    copied.train()
+    assert "training_step" not in vars(copied)
+    assert ours.tunneller is not None
+    assert ours.tunneller.state_dict()["step"] == 2
+    assert callback.tunneller is first
+    assert bits(trainer.model) == before
 
 
 def test_evaluation_alone_asks_for_nothing(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """The Lightning callback against the real library: tunnels where they belong, and no trace elsewhere."""
 
+import copy
+import pickle
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from tests.unit.trainer.fakes import FakePool, least_squares
+from trainer import SolverClient
 from trainer.errors import CaptureError
 
 pl = pytest.importorskip("lightning.pytorch")
@@ -109,6 +112,11 @@ def tunnel(pool: FakePool, **options: Any) -> TunnelCallback:
     """A callback that sees a stall at every second check, and waits for the answer."""
     settings = {"monitor": "val_loss", "client": pool.client, "patience": 1, "min_delta": 0.0, "cooldown": 0}
     return TunnelCallback(**({**settings, "radius": 100.0, "capture_s": 10.0, "polish_s": 20.0} | options))
+
+
+def offline() -> SolverClient:
+    """A client that a copy can make, too."""
+    return FakePool().client()
 
 
 def trainer(folder: Path, callback: Any = None, **options: Any) -> Any:
@@ -572,6 +580,20 @@ def test_weights_that_validation_swaps_in_are_not_tunnelled(tmp_path: Path) -> N
     fit.fit(module)
     last = [event for event in callback.tunneller.history if event.kind == "adopted"][-1]  # type: ignore[union-attr]
     assert last.after == pytest.approx(loss(module), rel=1e-5)
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))], ids=["copy", "file"])
+def test_a_fitted_trainer_can_be_copied_and_pickled(tmp_path: Path, way: Any) -> None:
+    """The copy of a callback has its settings, and makes a tunneller of its own."""
+    callback = tunnel(FakePool(), client=offline, polish_s=0.0)
+    fit = trainer(tmp_path, callback)
+    fit.fit(Classifier())
+    (copied,) = [one for one in way(fit).callbacks if isinstance(one, TunnelCallback)]
+    assert copied.tunneller is None
+    trainer(tmp_path, copied).fit(Classifier())
+    assert copied.tunneller is not None
+    assert copied.tunneller.state_dict()["step"] == 3
+    assert copied.tunneller is not callback.tunneller
 
 
 def test_an_exception_lets_go_of_the_pool(tmp_path: Path) -> None:
