@@ -71,7 +71,7 @@ class Recorder:
         if not self._values:
             raise CaptureError(f"validation_step logs no {self._monitor!r}")
         values, rows = torch.tensor(self._values, dtype=torch.float64).T
-        kind = getattr(self._reduce, "__name__", self._reduce).lower()
+        kind = self._reduce.lower() if isinstance(self._reduce, str) else getattr(self._reduce, "__name__", "")
         if kind in ("mean", "avg"):
             return float((values * rows).sum() / rows.sum())
         reduce = getattr(torch, kind) if isinstance(self._reduce, str) else self._reduce
