@@ -1,13 +1,12 @@
 """A Transformers callback: batches from the Trainer's own steps, scores from its evaluation."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from trainer.adapters.recording import draws_kept
-from trainer.adapters.settings import Pool, Settings, step
+from trainer.adapters.settings import Pool, Settings, let_go, step
 from trainer.errors import CaptureError
 from trainer.tunneller import Tunneller
 
@@ -39,7 +38,7 @@ class TunnelCallback(TrainerCallback):
         name = monitor or trainer.args.metric_for_best_model or "eval_loss"
         self._monitor = name if name.startswith("eval_") else f"eval_{name}"
         self._trainer, self._settings = trainer, Settings(client, polish_s, options)
-        self._own_step: Callable[..., Any] | None = None
+        self._step: SeenStep | None = None
         self._loader: Any = None
         self.tunneller: Tunneller | None = None
 
@@ -47,6 +46,7 @@ class TunnelCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Make the tunneller, as soon as model and optimizer are where they will be trained."""
+        self.let_go()
         if self._trainer.eval_dataset is None:
             raise CaptureError("the Trainer has no eval_dataset, by which answers are judged; give it one")
         handler = self._trainer.callback_handler
@@ -61,18 +61,19 @@ class TunnelCallback(TrainerCallback):
         states: Any = state.stateful_callbacks
         if STATE in states:
             self.tunneller.load_state_dict(states[STATE])
-        self._watch_steps()
+        self._step = SeenStep(self, self._trainer)
 
-    def _watch_steps(self) -> None:
-        """See each batch as the Trainer hands it to its training step, with labels and before anything is popped."""
-        own = self._own_step = self._trainer.training_step
+    def let_go(self) -> None:
+        """End a tunneller that an exception in `train` has left behind; the model stays as it is."""
+        self._put_back()
+        let_go(self.tunneller)
 
-        def training_step(model: Any, inputs: Any, *rest: Any, **options: Any) -> Any:
-            if self.tunneller is not None:
-                self.tunneller.observe(inputs)
-            return own(model, inputs, *rest, **options)
-
-        vars(self._trainer)["training_step"] = training_step
+    def _put_back(self) -> None:
+        """Let the Trainer's training step be what it was."""
+        if self._step is not None:
+            self._step.over = True
+            self._step.put_back()
+            self._step = None
 
     def _dataset(self) -> str | None:
         """The one of several sets that the monitor speaks of; None if there is but one."""
@@ -88,7 +89,13 @@ class TunnelCallback(TrainerCallback):
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Take the newest score; if this was the last evaluation polish, so that the last checkpoint has it."""
-        metrics: dict[str, float] = kwargs["metrics"]
+        try:
+            self._take(kwargs["metrics"], state, control)
+        except BaseException:
+            self.let_go()
+            raise
+
+    def _take(self, metrics: dict[str, float], state: TrainerState, control: TrainerControl) -> None:
         if self.tunneller is None or self.tunneller.closed:
             return
         if self._monitor not in metrics:
@@ -107,15 +114,17 @@ class TunnelCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Polish where no evaluation was the last thing, and bring its checkpoint up to date."""
-        if self._own_step is not None:
-            vars(self._trainer).pop("training_step", None)
-            self._own_step = None
+        self._put_back()
         if self.tunneller is None or self.tunneller.closed or self._close() is None:
             return
         last = Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
         best = state.best_model_checkpoint if args.load_best_model_at_end else None
         if (folder := Path(best) if best else last).is_dir():
             self._trainer.save_model(str(folder))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy has the settings, and makes a tunneller of its own."""
+        return vars(self) | {"tunneller": None, "_loader": None}
 
     def _close(self) -> float | None:
         assert self.tunneller is not None
@@ -124,7 +133,7 @@ class TunnelCallback(TrainerCallback):
     def _validate(self) -> dict[str, float]:
         """The Trainer's own evaluation, without callbacks and log."""
         handler, prefix = self._trainer.callback_handler, "_".join(filter(None, ("eval", self._dataset())))
-        callbacks, handler.callbacks = handler.callbacks, []
+        callbacks, handler.callbacks, loader = handler.callbacks, [], handler.eval_dataloader
         try:
             with draws_kept([self._loader]):
                 output = self._trainer.evaluation_loop(
@@ -134,5 +143,38 @@ class TunnelCallback(TrainerCallback):
                     metric_key_prefix=prefix,
                 )
         finally:
-            handler.callbacks = callbacks
+            handler.callbacks, handler.eval_dataloader = callbacks, loader
         return {self._monitor: float((output.metrics or {})[self._monitor])}
+
+
+class SeenStep:
+    """A Trainer's training step whose batches are seen as they are handed over: with labels, and nothing popped yet.
+
+    It is the Trainer's `training_step` from here on, until it is over and put back.
+    """
+
+    def __init__(self, callback: TunnelCallback, trainer: Trainer) -> None:
+        self.over, self._callback, self._trainer = False, callback, trainer
+        self._before, self._own = vars(trainer).get("training_step"), trainer.training_step
+        vars(trainer)["training_step"] = self
+
+    def __call__(self, model: Any, inputs: Any, *rest: Any, **options: Any) -> Any:
+        """Take the step; where it fails, that was the last to be seen."""
+        if self.over:
+            return self._own(model, inputs, *rest, **options)
+        if self._callback.tunneller is not None:
+            self._callback.tunneller.observe(inputs)
+        try:
+            return self._own(model, inputs, *rest, **options)
+        except BaseException:
+            self._callback.let_go()
+            raise
+
+    def put_back(self) -> None:
+        """Give the Trainer the step that it had, or the class's where it had none, unless others came since."""
+        own, known = vars(self._trainer), self._trainer.callback_handler.callbacks
+        found = own.pop("training_step", None)
+        while isinstance(found, SeenStep) and (found.over or found._callback not in known):
+            found = found._before
+        if found is not None:
+            own["training_step"] = found

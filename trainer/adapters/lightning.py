@@ -1,7 +1,7 @@
 """A Lightning callback: batches from the training loop, scores from the user's own `validation_step`."""
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -13,9 +13,10 @@ from torch import nn
 from torchmetrics import Metric
 
 from trainer.adapters.recording import Recorder, draws_kept, metrics_kept
-from trainer.adapters.settings import Pool, Settings, step
+from trainer.adapters.settings import Pool, Settings, let_go, step
 from trainer.errors import CaptureError
 from trainer.snapshots.live import eagerly
+from trainer.snapshots.undisturbed import undisturbed
 from trainer.speaking import logger
 from trainer.tunneller import Tunneller
 
@@ -48,6 +49,7 @@ class TunnelCallback(pl.Callback):
         self._settings = Settings(client, polish_s, options)
         self._state: Mapping[str, Any] = {}
         self._score: float | None = None
+        self._names = {monitor}
         self._averaged = self._unsaved = False
         self.tunneller: Tunneller | None = None
 
@@ -63,6 +65,7 @@ class TunnelCallback(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Make the tunneller, as soon as model and optimizer are where they will be trained."""
+        let_go(self.tunneller)
         self.tunneller, self._score, self._unsaved = None, None, False
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
@@ -71,7 +74,7 @@ class TunnelCallback(pl.Callback):
                 f"{len(trainer.optimizers)} optimizers are at work, and a tunneller follows exactly one: only that "
                 "knows which weights may move. Train with one, or make a Tunneller of your own for each part"
             )
-        if not sum(_several(trainer.num_val_batches)):
+        if not trainer.enable_validation or (_is_open(trainer) and _validation(trainer).skip):
             raise CaptureError("there is no validation, by which answers are judged: give `fit` validation data")
         self.tunneller = self._settings.tunneller(
             self._model(pl_module),
@@ -104,9 +107,10 @@ class TunnelCallback(pl.Callback):
         """Note the score. The step waits until all is over that belongs to validation, such as weights swapped in."""
         if self.tunneller is None or self.tunneller.closed or trainer.sanity_checking:
             return
-        if self._monitor not in trainer.callback_metrics:
-            logged = ", ".join(trainer.callback_metrics) or "nothing"
-            raise CaptureError(f"monitor is {self._monitor!r}, which validation does not log; it logs: {logged}")
+        logged = _logged(trainer)
+        if self._monitor not in logged:
+            found = ", ".join(logged) or "nothing"
+            raise CaptureError(f"monitor is {self._monitor!r}, which validation does not log; it logs: {found}")
         self._score = float(trainer.callback_metrics[self._monitor])
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -128,8 +132,7 @@ class TunnelCallback(pl.Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Let go, and leave the model as it is."""
-        if self.tunneller is not None:
-            self.tunneller.__exit__(type(exception), exception, None)
+        let_go(self.tunneller)
 
     def _step(self, trainer: pl.Trainer) -> None:
         score, self._score = self._score, None
@@ -138,13 +141,23 @@ class TunnelCallback(pl.Callback):
 
     def _close(self, trainer: pl.Trainer) -> None:
         assert self.tunneller is not None
-        self._tell(trainer, self._settings.close(self.tunneller))
+        polish = self._settings.polish_s > 0
+        if polish:
+            with undisturbed(trainer.lightning_module):
+                polish = not _opened(trainer).skip
+            if not polish:
+                logger.warning("there was no last tunnel: the validation data, by which answers are judged, are empty")
+        self._tell(trainer, self._settings.close(self.tunneller, polish=polish))
 
     def _tell(self, trainer: pl.Trainer, adopted: float | None) -> None:
         """Let checkpoints and early stopping know the score of the weights as they are now."""
         if adopted is not None:
-            trainer.callback_metrics[self._monitor] = torch.tensor(adopted)
+            trainer.callback_metrics.update(dict.fromkeys(self._names, torch.tensor(adopted)))
             self._unsaved = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy has the settings, and makes a tunneller of its own."""
+        return vars(self) | {"tunneller": None, "_score": None}
 
     # --- what a resumed run has to know -------------------------------------------------------------------------------
 
@@ -176,7 +189,7 @@ class TunnelCallback(pl.Callback):
                 module.on_validation_batch_end(output, batch, *place)
             recorder.begin(None, "")
             module.on_validation_epoch_end()
-            score = recorder.value()
+            score, self._names = recorder.value(), recorder.names
             module.on_validation_end()
         return score
 
@@ -185,9 +198,10 @@ class TunnelCallback(pl.Callback):
 def _aside(trainer: pl.Trainer, module: pl.LightningModule, recorder: Recorder) -> Iterator[None]:
     """Validate beside the loop: what is logged is recorded; loggers, metrics, generators and stage stay as they are."""
     stage, loggers, own = trainer.state.stage, trainer.loggers, vars(module).get("log")
+    loaders = _opened(trainer)._combined_loader.flattened
     with ExitStack() as stack:
         stack.enter_context(metrics_kept(module, Metric))
-        stack.enter_context(draws_kept(_several(trainer.val_dataloaders)))
+        stack.enter_context(draws_kept(loaders))
         stack.enter_context(eagerly())
         stack.enter_context(torch.no_grad())
         vars(module)["log"] = recorder.log
@@ -207,15 +221,14 @@ def _batches(
     trainer: pl.Trainer, module: pl.LightningModule, recorder: Recorder
 ) -> Iterator[tuple[Any, tuple[int, ...]]]:
     """The validation batches on the module's device, as many as the Trainer would use, each with its place."""
-    loaders = _several(trainer.val_dataloaders)
-    for number, (loader, limit) in enumerate(zip(loaders, _several(trainer.num_val_batches), strict=True)):
-        for index, raw in enumerate(loader):
-            if index >= limit:
-                break
-            batch = module._on_before_batch_transfer(trainer.precision_plugin.convert_input(raw), number)
-            batch = trainer.strategy.batch_to_device(batch, dataloader_idx=number)
-            recorder.begin(batch, f"/dataloader_idx_{number}" if len(loaders) > 1 else "")
-            yield batch, (index, number) if len(loaders) > 1 else (index,)
+    loop = _validation(trainer)
+    combined, several = loop._combined_loader, loop._is_sequential and loop.num_dataloaders > 1
+    combined.limits = loop.max_batches
+    for raw, index, number in combined:
+        batch = module._on_before_batch_transfer(trainer.precision_plugin.convert_input(raw), number)
+        batch = trainer.strategy.batch_to_device(batch, dataloader_idx=number)
+        recorder.begin(batch, f"/dataloader_idx_{number}" if several else "")
+        yield batch, (index, number) if several else (index,)
 
 
 def _accepted(module: pl.LightningModule, batch: Any, place: tuple[int, ...]) -> tuple[Any, ...]:
@@ -225,9 +238,36 @@ def _accepted(module: pl.LightningModule, batch: Any, place: tuple[int, ...]) ->
     return (batch,) if alone else (batch, *place)
 
 
-def _several(value: Any) -> Sequence[Any]:
-    """Lightning gives one, or a list or dict of several."""
-    return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+# --- the validation data ----------------------------------------------------------------------------------------------
+
+
+def _validation(trainer: pl.Trainer) -> Any:
+    """The validation loop of the fit; `trainer.val_dataloaders` may be those of an earlier `validate`."""
+    return trainer.fit_loop.epoch_loop.val_loop
+
+
+def _logged(trainer: pl.Trainer) -> list[str]:
+    """The names under which validation logs; in `trainer.callback_metrics` are those of training, too."""
+    results = _validation(trainer)._results
+    found = [item for item in results.result_metrics if item.meta.on_epoch]
+    return list(dict.fromkeys(name for item in found for name in results._forked_name(item, on_step=False)))
+
+
+def _is_open(trainer: pl.Trainer) -> bool:
+    """Whether Lightning has asked for the loaders, as it does when an epoch begins that ends with a validation."""
+    return _validation(trainer)._combined_loader is not None
+
+
+def _opened(trainer: pl.Trainer) -> Any:
+    """The validation loop with its loaders, which are asked for as Lightning would if no epoch has needed them yet."""
+    loop, stage = _validation(trainer), trainer.state.stage
+    if not _is_open(trainer):
+        try:
+            trainer.validating = True
+            loop.setup_data()
+        finally:
+            trainer.state.stage = stage
+    return loop
 
 
 # --- the end ----------------------------------------------------------------------------------------------------------

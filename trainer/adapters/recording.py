@@ -14,7 +14,9 @@ class Recorder:
     """Stands in for `LightningModule.log`, and reduces one logged name over batches as Lightning would.
 
     Numbers are averaged over samples, or reduced by the `reduce_fx` that they are logged with; a metric object is
-    asked at the end. `suffix` is what Lightning appends to names where there are several loaders.
+    asked once. `suffix` is what Lightning appends to names where there are several loaders. What is logged both per
+    step and per epoch has a second name, with `_epoch`; `names` are all by which the value is known. What is logged
+    after the last batch goes before what batches logged under the same name.
     """
 
     def __init__(self, monitor: str) -> None:
@@ -23,24 +25,39 @@ class Recorder:
         self._metric: Any = None
         self._reduce: str | Callable[..., Any] = "mean"
         self._rows, self._suffix = 1, ""
+        self._over = self._logged_over = False
+        self.names = {monitor}
 
     def begin(self, batch: Any, suffix: str) -> None:
-        """A batch begins."""
-        self._rows, self._suffix = rows_of(batch), suffix
+        """A batch begins; None: they are over. A metric object is asked when its loader's last batch is done."""
+        if self._metric is not None and (batch is None or suffix != self._suffix):
+            self._values, self._metric, self._reduce = [(float(self._metric.compute()), 1)], None, "mean"
+        self._rows, self._suffix, self._over = rows_of(batch), suffix, batch is None
 
     def log(
         self,
         name: str,
         value: Any,
-        *_: Any,
+        prog_bar: bool = False,
+        logger: bool | None = None,
+        on_step: bool | None = None,
+        on_epoch: bool | None = None,
         reduce_fx: str | Callable[..., Any] = "mean",
-        batch_size: int | None = None,
+        enable_graph: bool = False,
+        sync_dist: bool = False,
+        sync_dist_group: Any = None,
         add_dataloader_idx: bool = True,
-        **__: Any,
+        batch_size: int | None = None,
+        **_: Any,
     ) -> None:
-        """Note a value, if it is the one that counts."""
-        if name + (self._suffix if add_dataloader_idx else "") != self._monitor:
+        """Note a value, if it is the one that counts; arguments as `LightningModule.log` has them."""
+        suffix = self._suffix if add_dataloader_idx else ""
+        names = {name + suffix, f"{name}_epoch{suffix}" if on_step else name + suffix}
+        if on_epoch is False or self._monitor not in names:
             return
+        if self._over and not self._logged_over:
+            self._values, self._metric, self._logged_over = [], None, True
+        self.names = names
         self._reduce = reduce_fx
         if hasattr(value, "compute"):
             self._metric = value
@@ -54,10 +71,10 @@ class Recorder:
         if not self._values:
             raise CaptureError(f"validation_step logs no {self._monitor!r}")
         values, rows = torch.tensor(self._values, dtype=torch.float64).T
-        kind = getattr(self._reduce, "__name__", self._reduce)
+        kind = self._reduce.lower() if isinstance(self._reduce, str) else getattr(self._reduce, "__name__", "")
         if kind in ("mean", "avg"):
             return float((values * rows).sum() / rows.sum())
-        reduce = getattr(torch, self._reduce) if isinstance(self._reduce, str) else self._reduce
+        reduce = getattr(torch, kind) if isinstance(self._reduce, str) else self._reduce
         return float(reduce(values))
 
 

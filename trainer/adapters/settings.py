@@ -1,12 +1,16 @@
 """What the callbacks have in common: how a tunneller is made from their arguments, and how it ends."""
 
+import weakref
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from trainer.adoption.validation import Score
+from trainer.errors import CaptureError
+from trainer.pool.background import BackgroundWorker
 from trainer.pool.client import SolverClient
 from trainer.pool.own import Local
 from trainer.tunneller import Tunneller
@@ -24,19 +28,46 @@ class Settings:
     polish_s: float
     options: Mapping[str, Any]
 
+    def __getstate__(self) -> dict[str, Any]:
+        copyable(self.client)
+        return dict(vars(self))
+
     def tunneller(
         self, model: nn.Module, optimizer: object, validate: Callable[[], Score], **defaults: Any
     ) -> Tunneller:
-        """A tunneller of this model; options go before `defaults`."""
+        """A tunneller of this model; options go before `defaults`. Its thread ends with it, if nobody closes it."""
         made = self.client() if callable(self.client) else self.client or SolverClient()
         options = {**defaults, **self.options}
-        return Tunneller(model, optimizer=optimizer, validate=validate, client=made, **options)
+        tunneller = Tunneller(model, optimizer=optimizer, validate=validate, client=made, **options)
+        weakref.finalize(tunneller, _end_thread, tunneller._worker).atexit = False
+        return tunneller
 
     def close(self, tunneller: Tunneller, *, polish: bool = True) -> float | None:
         """Tunnel once more and end; the score of what was adopted by that, None if nothing was."""
         known = len(tunneller.history)
         tunneller.close(polish=polish and self.polish_s > 0, timeout=self.polish_s or 5.0)
         return adopted_since(tunneller, known)
+
+
+def copyable(client: Pool) -> None:
+    """TypeError for a client that has connections and threads of its own: a copy cannot have them, nor a file."""
+    if isinstance(client, SolverClient):
+        raise TypeError(
+            "a SolverClient cannot be copied or pickled; give the callback a function that makes one, as in "
+            "client=SolverClient"
+        )
+
+
+def _end_thread(worker: BackgroundWorker) -> None:
+    with suppress(RuntimeError):  # the garbage collector may run on that thread, which cannot wait for itself
+        worker.close(timeout=0.0)
+
+
+def let_go(tunneller: Tunneller | None) -> None:
+    """End the tunneller of a training that was broken off, and leave the model as it is."""
+    if tunneller is not None:
+        broken_off = CaptureError("training was broken off")
+        tunneller.__exit__(CaptureError, broken_off, None)
 
 
 def step(tunneller: Tunneller, score: Score) -> float | None:

@@ -1,5 +1,7 @@
 """A skorch callback: batches from the net's own iterator, scores from its validation step."""
 
+import inspect
+from enum import Enum
 from typing import Any, Self
 
 from skorch import NeuralNetBinaryClassifier
@@ -7,16 +9,26 @@ from skorch.callbacks import Callback
 from skorch.dataset import get_len
 
 from trainer.adapters.recording import draws_kept
-from trainer.adapters.settings import Pool, Settings, step
+from trainer.adapters.settings import Pool, Settings, copyable, let_go, step
 from trainer.errors import CaptureError
 from trainer.tunneller import Tunneller
+
+OURS = ("model", "optimizer", "validate", "client")
+OPTIONS = tuple(name for name in inspect.signature(Tunneller).parameters if name not in OURS)
+"""Of the Tunneller; each is a parameter of the callback, too."""
+
+
+class Default(Enum):
+    """The value of options that were not given; clones and pickled callbacks have the same one."""
+
+    NOT_GIVEN = "not given"
 
 
 class TunnelCallback(Callback):
     """Tunnels the module that a net trains: `NeuralNetClassifier(..., callbacks=[TunnelCallback()])`.
 
     client: a solver pool, or a function that makes one; by default what GDSOLVER_GATEWAY names, or this machine's.
-        Where nets are cloned (grid search) give a function: a client itself cannot be copied.
+        Where nets are cloned (grid search), copied or pickled give a function: a client itself cannot be copied.
     polish_s: how long the last tunnel may take; 0: none.
     options: of the Tunneller; a grid search may set them, as `callbacks__tunnel__radius`.
 
@@ -25,12 +37,20 @@ class TunnelCallback(Callback):
     """
 
     def __init__(self, client: Pool = None, polish_s: float = 60.0, **options: Any) -> None:
+        if unknown := ", ".join(name for name in options if name not in OPTIONS):
+            raise TypeError(f"{unknown}: no such option; there are {', '.join(OPTIONS)}")
         self.client, self.polish_s = client, polish_s
-        for name, value in options.items():
-            setattr(self, name, value)
+        for name in OPTIONS:
+            setattr(self, name, options.get(name, Default.NOT_GIVEN))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Settings and what can be copied: a copy makes a tunneller of its own at its next fit."""
+        copyable(self.client)
+        return vars(self) | {name: None for name in ("tunneller_", "validation_") if name in vars(self)}
 
     def initialize(self) -> Self:
         """Forget earlier fits."""
+        let_go(vars(self).get("tunneller_"))
         self.tunneller_: Tunneller | None = None
         self._reset()
         return self
@@ -41,13 +61,20 @@ class TunnelCallback(Callback):
 
     @property
     def _settings(self) -> Settings:
-        options = {name: vars(self)[name] for name in self._get_param_names() if name not in ("client", "polish_s")}
-        return Settings(self.client, self.polish_s, options)
+        options = {name: getattr(self, name) for name in OPTIONS}
+        given = {name: value for name, value in options.items() if value is not Default.NOT_GIVEN}
+        return Settings(self.client, self.polish_s, given)
 
     def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        """Make the tunneller."""
+        """Make the tunneller; one that an exception in an earlier fit has left behind ends."""
+        let_go(self.tunneller_)
         if net.train_split is None:
             raise CaptureError("the net has no validation data, by which answers are judged; give it a `train_split`")
+        if not any("valid_loss" in (name, getattr(callback, "name", None)) for name, callback in net.callbacks_):
+            raise CaptureError(
+                "no callback of the net records a `valid_loss`, by which answers are judged; leave out "
+                "`callbacks__valid_loss=None`, and do without it in the log by `callbacks__print_log__keys_ignored`"
+            )
         self._reset()
         task = {"task": "binary"} if isinstance(net, NeuralNetBinaryClassifier) else {}
         self.tunneller_ = self._settings.tunneller(
@@ -65,6 +92,11 @@ class TunnelCallback(Callback):
             return
         if self.tunneller_.closed:
             return
+        if "valid_loss" not in net.history[-1]:
+            raise CaptureError(
+                "the epoch has no `valid_loss`, by which answers are judged; see that `train_split` gives validation "
+                "data"
+            )
         self.validation_ = dataset_valid
         self.epochs_ += 1
         adopted = step(self.tunneller_, float(net.history[-1]["valid_loss"]))

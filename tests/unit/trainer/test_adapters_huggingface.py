@@ -1,6 +1,8 @@
 """The Transformers callback against the real library, with tiny models that are made from a configuration."""
 
+import copy
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from torch import Tensor
 from shared.contracts import JobSpec
 from shared.snapshot import Snapshot
 from tests.unit.trainer.fakes import FakePool, Tensors
+from trainer import SolverClient
 from trainer.errors import CaptureError
 
 transformers = pytest.importorskip("transformers")
@@ -23,6 +26,7 @@ from transformers import (  # noqa: E402
     BertForTokenClassification,
     EarlyStoppingCallback,
     Trainer,
+    TrainerCallback,
     TrainingArguments,
 )
 
@@ -237,6 +241,145 @@ def test_a_resumed_training_goes_on_where_the_checkpoint_was(tmp_path: Path) -> 
     assert callback.tunneller is not None
     assert callback.tunneller.run == "mine"
     assert callback.tunneller.state_dict()["step"] == 3
+
+
+def offline() -> SolverClient:
+    """A client that a copy can make, too."""
+    return FakePool().client()
+
+
+class Broken(TrainerCallback):  # type: ignore[misc]
+    """Breaks training off once, at an event."""
+
+    def __init__(self, event: str, error: type[BaseException] | None) -> None:
+        self.error = error
+        setattr(self, event, self.breaks)
+
+    def breaks(self, *_: Any, **__: Any) -> None:
+        error, self.error = self.error, None
+        if error is not None:
+            raise error("broken")
+
+
+def stepping(trainer: Any, error: type[BaseException] | None = None) -> list[int]:
+    """Give the Trainer a training step of the user's own, that notes its calls, and may fail once, at the second."""
+    own, calls, broken = trainer.training_step, [], Broken("once", error)
+
+    def mine(*arguments: Any, **options: Any) -> Any:
+        calls.append(len(calls))
+        if len(calls) == 2:
+            broken.breaks()
+        return own(*arguments, **options)
+
+    trainer.training_step = mine
+    return calls
+
+
+def counting(seen: list[int]) -> Any:
+    """A `split` that notes each batch that is seen."""
+
+    def split(batch: Any) -> Any:
+        seen.append(len(seen))
+        return (), {name: value for name, value in batch.items() if name != "labels"}, batch["labels"]
+
+    return split
+
+
+@pytest.mark.parametrize("users_own", [False, True], ids=["class", "instance"])
+def test_a_training_step_is_put_back(tmp_path: Path, users_own: bool) -> None:
+    """A Trainer has after `train` the step that it had before, and the next `train` uses it again."""
+    trainer = made(tmp_path)
+    calls = stepping(trainer) if users_own else []
+    before = vars(trainer).get("training_step")
+    tunnel(trainer, FakePool(), polish_s=0.0)
+    for run in (1, 2):
+        trainer.train()
+        assert vars(trainer).get("training_step") is before
+        assert len(calls) == (run * trainer.state.global_step if users_own else 0)
+
+
+def test_two_callbacks_put_back_what_was_there_before_both(tmp_path: Path) -> None:
+    """Each ends its own part, in whatever order they end."""
+    trainer = made(tmp_path)
+    stepping(trainer)
+    before = trainer.training_step
+    for _ in range(2):
+        tunnel(trainer, FakePool(), polish_s=0.0)
+    trainer.train()
+    assert trainer.training_step is before
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("where", ["training_step", "on_step_end", "on_epoch_end", "compute_metrics"])
+def test_training_that_is_broken_off_can_begin_anew(tmp_path: Path, where: str, error: type[BaseException]) -> None:
+    """After an exception the next `train` sees each batch once, and nothing is left of the first."""
+    metrics = Broken("compute", error)
+    trainer = made(tmp_path, compute_metrics=lambda _: metrics.breaks() or {} if where == "compute_metrics" else {})
+    calls = stepping(trainer, error if where == "training_step" else None)
+    if where.startswith("on_"):
+        trainer.add_callback(Broken(where, error))
+    seen: list[int] = []
+    before, callback = trainer.training_step, tunnel(trainer, FakePool(), polish_s=0.0, split=counting(seen))
+    with pytest.raises(error, match="broken"):
+        trainer.train()
+    first = callback.tunneller
+    assert first is not None
+    if where == "training_step":  # what fails elsewhere is known when training begins again
+        assert trainer.training_step is before
+        assert first.closed
+    calls.clear()
+    seen.clear()
+    trainer.train()
+    assert first.closed
+    assert callback.tunneller is not first
+    assert trainer.training_step is before
+    assert len(seen) == len(calls) == trainer.state.global_step
+
+
+def test_an_error_of_the_callbacks_own_is_the_end_of_it(tmp_path: Path) -> None:
+    """Where the callback itself breaks training off, it leaves nothing on the Trainer."""
+    trainer = made(tmp_path)
+    callback = tunnel(trainer, FakePool(), monitor="f1")
+    with pytest.raises(CaptureError, match="eval_f1"):
+        trainer.train()
+    assert "training_step" not in vars(trainer)
+    assert callback.tunneller is not None
+    assert callback.tunneller.closed
+
+
+def test_a_callback_that_was_taken_away_after_an_exception_sees_nothing_more(tmp_path: Path) -> None:
+    """What it put on the Trainer goes with the next training."""
+    trainer = made(tmp_path)
+    trainer.add_callback(Broken("on_step_end", KeyboardInterrupt))
+    left = tunnel(trainer, FakePool())
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    trainer.remove_callback(left)
+    tunnel(trainer, FakePool(), polish_s=0.0)
+    trainer.train()
+    assert "training_step" not in vars(trainer)
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["ended", "broken-off"])
+def test_a_trainer_can_be_copied_after_training(tmp_path: Path, broken: bool) -> None:
+    """The copy's callback belongs to the copy, and tunnels it with a tunneller of its own."""
+    trainer = made(tmp_path)
+    if broken:
+        trainer.add_callback(Broken("on_step_end", KeyboardInterrupt))
+    callback = tunnel(trainer, FakePool(), client=offline, polish_s=0.0)
+    with pytest.raises(KeyboardInterrupt) if broken else nullcontext():
+        trainer.train()
+    first = callback.tunneller
+    copied = copy.deepcopy(trainer)
+    (ours,) = [one for one in copied.callback_handler.callbacks if isinstance(one, TunnelCallback)]
+    assert ours.tunneller is None
+    before = bits(trainer.model)
+    copied.train()
+    assert "training_step" not in vars(copied)
+    assert ours.tunneller is not None
+    assert ours.tunneller.state_dict()["step"] == 2
+    assert callback.tunneller is first
+    assert bits(trainer.model) == before
 
 
 def test_evaluation_alone_asks_for_nothing(tmp_path: Path) -> None:

@@ -1,16 +1,20 @@
 """The Lightning callback against the real library: tunnels where they belong, and no trace elsewhere."""
 
+import copy
+import pickle
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from tests.unit.trainer.fakes import FakePool, least_squares
+from trainer import SolverClient
 from trainer.errors import CaptureError
 
 pl = pytest.importorskip("lightning.pytorch")
@@ -24,6 +28,7 @@ from lightning.pytorch.callbacks import (  # noqa: E402
 )
 from lightning.pytorch.loggers import CSVLogger  # noqa: E402
 from lightning.pytorch.tuner import Tuner  # noqa: E402
+from lightning.pytorch.utilities import CombinedLoader  # noqa: E402
 from torchmetrics import Accuracy  # noqa: E402
 
 from trainer.adapters.lightning import TunnelCallback  # noqa: E402
@@ -109,6 +114,11 @@ def tunnel(pool: FakePool, **options: Any) -> TunnelCallback:
     return TunnelCallback(**({**settings, "radius": 100.0, "capture_s": 10.0, "polish_s": 20.0} | options))
 
 
+def offline() -> SolverClient:
+    """A client that a copy can make, too."""
+    return FakePool().client()
+
+
 def trainer(folder: Path, callback: Any = None, **options: Any) -> Any:
     settings = {"max_epochs": 3, "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     callbacks = [*options.pop("callbacks", []), *([] if callback is None else [callback])]
@@ -165,6 +175,8 @@ def test_the_last_tunnel_comes_before_the_last_checkpoint(tmp_path: Path) -> Non
         {"callbacks": [EarlyStopping("val_loss", patience=1, min_delta=10.0)], "max_epochs": 9},
         {"val_check_interval": 0.5},
         {"check_val_every_n_epoch": 2, "max_epochs": 5},
+        {"check_val_every_n_epoch": 2, "max_epochs": 4, "num_sanity_val_steps": 0},
+        {"check_val_every_n_epoch": None, "val_check_interval": 9, "num_sanity_val_steps": 0},
         {"accumulate_grad_batches": 4},
         {"precision": "bf16-mixed"},
         {"precision": "bf16-true"},
@@ -241,6 +253,91 @@ def test_several_loaders_and_a_score_at_the_epochs_end(tmp_path: Path) -> None:
         assert module.gathered == []
 
 
+class Given(pl.LightningDataModule):  # type: ignore[misc, name-defined]
+    """Data that are not the module's own."""
+
+    def __init__(self, validation: Any = None) -> None:
+        super().__init__()
+        self.validation, self.asked = validation, 0
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(data(), batch_size=20, shuffle=True)
+
+    def val_dataloader(self) -> Any:
+        assert self.trainer.validating or self.trainer.sanity_checking
+        self.asked += 1
+        return DataLoader(data(), batch_size=50) if self.validation is None else self.validation
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["fit", "validate-fit"])
+def test_a_fit_that_ends_before_its_first_validation_is_polished(tmp_path: Path, first: bool) -> None:
+    """Validation data are there from the beginning, even where Lightning has not asked for them before the end."""
+    module, given, callback = Classifier(), Given(), tunnel(FakePool(least_squares))
+    fit = trainer(tmp_path, callback, max_epochs=1, check_val_every_n_epoch=2, num_sanity_val_steps=0)
+    if first:
+        fit.validate(module, DataLoader(data(30), batch_size=50), verbose=False)
+    fit.fit(module, datamodule=given)
+    assert adopted(callback) == 1
+    assert given.asked == 1
+    assert callback.tunneller is not None
+    assert callback.tunneller.history[-1].after == pytest.approx(loss(module), rel=1e-5)
+    assert saved(fit.checkpoint_callback.best_model_path).bits() == module.bits()
+
+
+def test_loaders_are_asked_for_when_lightning_would(tmp_path: Path) -> None:
+    """Loaders that draw random numbers when they are made leave a fit bit-identical, too."""
+
+    class Drawing(Classifier):
+        def val_dataloader(self) -> Any:
+            return DataLoader(data(100 + int(torch.randint(20, ()))), batch_size=50)
+
+    bits = []
+    for callback in (None, tunnel(FakePool(held=True), min_delta=10.0, polish_s=0.0)):
+        module = Drawing()
+        trainer(tmp_path, callback, max_epochs=4, check_val_every_n_epoch=2, num_sanity_val_steps=0).fit(module)
+        bits.append(module.bits())
+    assert bits[0] == bits[1]
+
+
+@pytest.mark.filterwarnings("ignore:Total length of `list`")
+def test_validation_data_that_turn_out_to_be_empty_end_no_fit(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A list of no loaders is known when Lightning asks for it: at the start, or so late that training is done."""
+    with pytest.raises(CaptureError, match="give `fit` validation data"):
+        trainer(tmp_path, tunnel(FakePool())).fit(Classifier(), datamodule=Given([]))
+    pool = FakePool()
+    fit = trainer(tmp_path, tunnel(pool), check_val_every_n_epoch=4, num_sanity_val_steps=0)
+    fit.fit(Classifier(), datamodule=Given([]))
+    assert fit.current_epoch == 3
+    assert pool.specs == []
+    assert "no last tunnel" in caplog.text
+
+
+@pytest.mark.parametrize("mode", ["sequential", "max_size_cycle", "min_size", "max_size"])
+def test_combined_loaders_are_validated_as_lightning_does(tmp_path: Path, mode: str) -> None:
+    """Whether loaders come one after the other or together, the score is that of Lightning's own validation."""
+
+    class Together(Classifier):
+        def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+            pairs = [pair for pair in batch.values() if pair] if isinstance(batch, dict) else [batch]
+            losses = [nn.functional.cross_entropy(self(inputs), classes) for inputs, classes in pairs]
+            self.log("val_loss", torch.stack(losses).mean(), batch_size=len(pairs))
+
+    def both() -> Any:
+        loaders = {"a": DataLoader(data(), batch_size=50), "b": DataLoader(Subset(data(), range(60)), batch_size=50)}
+        return CombinedLoader(loaders, mode)
+
+    monitor = "val_loss/dataloader_idx_1" if mode == "sequential" else "val_loss"
+    module = Together()
+    callback = tunnel(FakePool(least_squares), monitor=monitor, mode="min", patience=100)
+    fit = trainer(tmp_path, callback)
+    fit.fit(module, val_dataloaders=both())
+    assert adopted(callback) == 1
+    scored = trainer(tmp_path).validate(module, both(), verbose=False)
+    found = {name: value for scores in scored for name, value in scores.items()}[monitor]
+    assert callback.tunneller is not None
+    assert callback.tunneller.history[-1].after == pytest.approx(found, rel=1e-5)
+
+
 def test_metrics_begin_anew_and_come_back() -> None:
     """What a metric has gathered is not lost, lists included."""
     module = nn.Module()
@@ -273,6 +370,82 @@ def test_values_are_reduced_as_lightning_would() -> None:
     assert largest.value() == 5.0
 
 
+Log = Callable[[Any, Tensor, int], None]
+LOGGED: dict[str, Log] = {
+    "epoch": lambda module, loss, _: module.log("val_loss", loss),
+    "forked": lambda module, loss, _: module.log("val_loss", loss, on_step=True, on_epoch=True),
+    "step": lambda module, loss, _: module.log("val_loss", loss, on_step=True),
+    "positional": lambda module, loss, _: module.log("val_loss", loss, False, None, True, True, "MAX"),
+    "several": lambda module, loss, _: module.log_dict({"val_loss": loss, "other": -loss}, on_step=True),
+    "apart": lambda module, loss, number: module.log(
+        f"val_loss_{number}", loss, on_step=True, add_dataloader_idx=False
+    ),
+    "metric": lambda module, *_: module.log("val_acc", module.accuracy, on_step=True),
+    "per step alone": lambda module, loss, _: module.log("val_loss", -loss, on_step=True, on_epoch=False),
+}
+"""Ways to log; Lightning gives some of them two names."""
+
+
+@pytest.mark.parametrize("loaders", [1, 2])
+@pytest.mark.parametrize("end", [False, True], ids=["steps", "end"])
+@pytest.mark.parametrize("way", LOGGED)
+def test_every_name_that_lightning_knows_is_recorded(tmp_path: Path, way: str, end: bool, loaders: int) -> None:
+    """Whatever callbacks could monitor has for the recorder the value that it has for Lightning; the rest has none."""
+    suffixes = ("", "_0", "_1", "/dataloader_idx_0", "/dataloader_idx_1")
+    stems = [f"val_{kind}{number}" for kind in ("loss", "acc") for number in ("", "_0", "_1")]
+    names = {f"{stem}{fork}{suffix}" for stem in stems for fork in ("", "_epoch", "_step") for suffix in suffixes}
+    recorders, values = {name: Recorder(name) for name in names}, {}
+
+    class Logging(Classifier):
+        def val_dataloader(self) -> Any:
+            return [DataLoader(Subset(data(), range(size)), batch_size=50) for size in (120, 70)[:loaders]]
+
+        def log(self, *arguments: Any, **options: Any) -> None:
+            super().log(*arguments, **options)
+            for recorder in recorders.values():
+                recorder.log(*arguments, **options)
+
+        def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+            for recorder in recorders.values():
+                recorder.begin(batch, f"/dataloader_idx_{dataloader_idx}" if loaders > 1 else "")
+            scores = self(batch[0])
+            self.accuracy.update(scores, batch[1])
+            LOGGED[way](self, nn.functional.cross_entropy(scores, batch[1]), dataloader_idx)
+
+        def on_validation_epoch_end(self) -> None:
+            for recorder in recorders.values():
+                recorder.begin(None, "")
+            self.accuracy.reset()
+            if end:
+                self.log("val_loss", 7.0)
+            for name, recorder in recorders.items():
+                with suppress(CaptureError):
+                    values[name] = recorder.value()
+
+    fit = trainer(tmp_path)
+    fit.validate(Logging(), verbose=False)
+    known = {name: float(value) for name, value in fit.callback_metrics.items() if not name.startswith("other")}
+    assert values == pytest.approx(known)
+    assert known or (way == "per step alone" and not end)
+
+
+def test_an_adoption_is_known_by_all_names_of_the_monitor(tmp_path: Path) -> None:
+    """Checkpoints that go by the second name of a score rank by the adopted one, and the other way round."""
+
+    class Twice(Classifier):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.log("val_loss", nn.functional.cross_entropy(self(batch[0]), batch[1]), on_step=True, on_epoch=True)
+
+    for ours, theirs in (("val_loss", "val_loss_epoch"), ("val_loss_epoch", "val_loss")):
+        checkpoint = ModelCheckpoint(tmp_path / ours, monitor=theirs)
+        module, callback = Twice(), tunnel(FakePool(least_squares), monitor=ours, patience=100)
+        trainer(tmp_path, callback, callbacks=[checkpoint]).fit(module)
+        assert adopted(callback) == 1
+        assert callback.tunneller is not None
+        assert float(checkpoint.best_model_score) == pytest.approx(callback.tunneller.history[-1].after)
+        assert saved(checkpoint.best_model_path, Twice).bits() == module.bits()
+
+
 def test_several_optimizers_are_refused(tmp_path: Path) -> None:
     """Two optimizers are named as the reason, before training begins."""
 
@@ -292,6 +465,15 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     """A monitor that nobody logs, no validation, and no forward(): each error names the cure."""
     with pytest.raises(CaptureError, match="'val_f1', which validation does not log; it logs: val_loss, val_acc"):
         trainer(tmp_path, tunnel(FakePool(), monitor="val_f1")).fit(Classifier())
+
+    class Both(Classifier):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            found = super().training_step(batch, batch_idx)
+            self.log("train_loss", found, on_step=True, on_epoch=True)
+            return found
+
+    with pytest.raises(CaptureError, match="'train_loss', which validation does not log; it logs: val_loss, val_acc"):
+        trainer(tmp_path, tunnel(FakePool(), monitor="train_loss")).fit(Both())
     with pytest.raises(CaptureError, match="give `fit` validation data"):
         trainer(tmp_path, tunnel(FakePool()), limit_val_batches=0).fit(Classifier())
 
@@ -398,6 +580,20 @@ def test_weights_that_validation_swaps_in_are_not_tunnelled(tmp_path: Path) -> N
     fit.fit(module)
     last = [event for event in callback.tunneller.history if event.kind == "adopted"][-1]  # type: ignore[union-attr]
     assert last.after == pytest.approx(loss(module), rel=1e-5)
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))], ids=["copy", "file"])
+def test_a_fitted_trainer_can_be_copied_and_pickled(tmp_path: Path, way: Any) -> None:
+    """The copy of a callback has its settings, and makes a tunneller of its own."""
+    callback = tunnel(FakePool(), client=offline, polish_s=0.0)
+    fit = trainer(tmp_path, callback)
+    fit.fit(Classifier())
+    (copied,) = [one for one in way(fit).callbacks if isinstance(one, TunnelCallback)]
+    assert copied.tunneller is None
+    trainer(tmp_path, copied).fit(Classifier())
+    assert copied.tunneller is not None
+    assert copied.tunneller.state_dict()["step"] == 3
+    assert copied.tunneller is not callback.tunneller
 
 
 def test_an_exception_lets_go_of_the_pool(tmp_path: Path) -> None:

@@ -1,5 +1,9 @@
 """The skorch callback against the real library: classifiers, regressors, pipelines of scikit-learn."""
 
+import copy
+import gc
+import pickle
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tests.unit.trainer.fakes import FakePool, least_squares
+from trainer import SolverClient
 from trainer.errors import CaptureError
 
 skorch = pytest.importorskip("skorch")
@@ -18,9 +23,9 @@ skorch = pytest.importorskip("skorch")
 from sklearn.base import clone  # noqa: E402
 from sklearn.model_selection import GridSearchCV  # noqa: E402
 from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor  # noqa: E402
-from skorch.callbacks import Checkpoint, EarlyStopping  # noqa: E402
+from skorch.callbacks import Callback, Checkpoint, EarlyStopping, EpochScoring  # noqa: E402
 
-from trainer.adapters.skorch import TunnelCallback  # noqa: E402
+from trainer.adapters.skorch import OPTIONS, TunnelCallback  # noqa: E402
 
 Table = tuple[NDArray[np.float32], NDArray[Any]]
 
@@ -68,6 +73,25 @@ def logarithms(snapshot: Any, spec: Any) -> Any:
 def tunnel(pool: FakePool, **options: Any) -> TunnelCallback:
     settings = {"patience": 100, "min_delta": 0.0, "radius": 100.0, "capture_s": 10.0, "polish_s": 20.0}
     return TunnelCallback(**({"client": pool.client} | settings | options))
+
+
+def offline() -> SolverClient:
+    """A client that a copy can make, too."""
+    return FakePool().client()
+
+
+class Breaking(Callback):  # type: ignore[misc]
+    """Breaks every other fit off."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch, self.fits_ = epoch, 0
+
+    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        self.fits_ += 1
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        if self.fits_ % 2 and len(net.history) == self.epoch:
+            raise RuntimeError("broken")
 
 
 def net(kind: Any, callback: Any = None, **options: Any) -> Any:
@@ -171,3 +195,98 @@ def test_a_net_without_validation_is_refused() -> None:
     """Without a `train_split` nothing could be judged."""
     with pytest.raises(CaptureError, match="give it a `train_split`"):
         net(NeuralNetClassifier, tunnel(FakePool()), module=Net, module__softmax=True, train_split=None).fit(*classes())
+
+
+def test_a_net_without_a_loss_is_refused_before_training() -> None:
+    """Where no callback records the validation loss, or the split gives nothing to compute it of, the error says so."""
+    options = {"module": Net, "module__softmax": True}
+    model = net(NeuralNetClassifier, tunnel(FakePool()), callbacks__valid_loss=None, **options)
+    with pytest.raises(CaptureError, match=r"records a `valid_loss`.*leave out `callbacks__valid_loss=None`"):
+        model.fit(*classes())
+    assert len(model.history) == 0
+    model = net(NeuralNetClassifier, tunnel(FakePool()), train_split=lambda whole, *_, **__: (whole, None), **options)
+    with pytest.raises(CaptureError, match=r"has no `valid_loss`.*see that `train_split`"):
+        model.fit(*classes())
+
+
+def test_a_loss_of_the_users_own_will_do() -> None:
+    """`valid_loss` may come from another callback than skorch's own."""
+    scoring = EpochScoring("neg_log_loss", lower_is_better=False, name="valid_loss")
+    callback = tunnel(FakePool(), polish_s=0.0)
+    options = {"module": Net, "module__softmax": True, "callbacks__valid_loss": None}
+    net(NeuralNetClassifier, callbacks=[("mine", scoring), callback], **options).fit(*classes())
+    assert callback.tunneller_.state_dict()["step"] == 3
+
+
+@pytest.mark.parametrize("state", ["unfitted", "fitted", "open"])
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))], ids=["copy", "file"])
+def test_a_net_can_be_copied_and_pickled(way: Any, state: str) -> None:
+    """A copy has the weights and settings, and can be fitted on with a tunneller of its own."""
+    callback = TunnelCallback(client=offline, polish_s=0.5, radius=0.25)
+    callbacks = [callback, Breaking(3)] if state == "open" else [callback]
+    model = net(NeuralNetClassifier, module=Net, module__softmax=True, callbacks=callbacks)
+    if state == "open":
+        with pytest.raises(RuntimeError, match="broken"):
+            model.fit(*classes())
+    elif state == "fitted":
+        model.fit(*classes())
+    copied = way(model)
+    assert copied.callbacks[0].get_params() == callback.get_params()
+    if state == "unfitted":
+        copied.initialize()
+    else:
+        assert bits(copied) == bits(model)
+    copied.partial_fit(*classes())
+    assert copied.callbacks[0].tunneller_ is not vars(callback).get("tunneller_")
+
+
+def test_a_client_that_cannot_be_copied_is_named() -> None:
+    """Instead of the lock within it."""
+    with pytest.raises(TypeError, match="give the callback a function that makes one"):
+        copy.deepcopy(TunnelCallback(client=FakePool().client()))
+
+
+def test_every_option_of_the_tunneller_may_be_set_later() -> None:
+    """A grid search sets options that were not given before; what nobody sets is the Tunneller's affair."""
+    pool = FakePool(logarithms)
+
+    def client() -> Any:
+        return pool.client()
+
+    callback = TunnelCallback(client=client, polish_s=20.0, patience=100, capture_s=10.0)
+    model = net(NeuralNetClassifier, module=Net, module__softmax=True, callbacks=[("tunnel", callback)])
+    assert set(OPTIONS) <= set(callback.get_params())
+    grid = GridSearchCV(model, {"callbacks__tunnel__radius": [0.1, 0.2]}, cv=2, refit=False, scoring="accuracy")
+    grid.fit(*classes())
+    assert sorted({spec.radius for spec in pool.specs}) == [0.1, 0.2]
+    model.set_params(callbacks__tunnel__samples=50, callbacks__tunnel__radius=0.5)
+    clone(model).fit(*classes())
+    assert (pool.snapshots[-1].samples, pool.specs[-1].radius) == (50, 0.5)
+
+
+def test_an_option_that_is_none_is_refused_at_once() -> None:
+    """A misspelled option is named before any training."""
+    with pytest.raises(TypeError, match=r"radios: no such option; there are .*radius"):
+        TunnelCallback(radios=0.5)
+
+
+def test_a_fit_that_is_broken_off_leaves_no_thread_behind() -> None:
+    """The tunneller ends when the net is fitted again, or goes."""
+    before = set(threading.enumerate())
+    callback = tunnel(FakePool(), polish_s=0.0)
+    model = net(NeuralNetClassifier, module=Net, module__softmax=True, callbacks=[callback, Breaking(1)])
+    for again in (model.fit, model.partial_fit):
+        with pytest.raises(RuntimeError, match="broken"):
+            model.fit(*classes())
+        first = callback.tunneller_
+        assert not first.closed
+        again(*classes())
+        assert first.closed
+        assert callback.tunneller_.closed
+    with pytest.raises(RuntimeError, match="broken"):
+        model.fit(*classes())
+    (thread,) = set(threading.enumerate()) - before
+    del model, callback, first, again
+    gc.collect()
+    thread.join(10.0)
+    assert not thread.is_alive()
