@@ -8,7 +8,7 @@ from itertools import chain
 
 import numpy as np
 from oracle import EPS, INFINITE, linear_program
-from scipy.optimize import minimize
+from scipy.optimize import linprog, minimize
 
 GIVEN_UP = ("zero_one", "ramp", "outliers")
 """Objectives that let a sample go at its full price."""
@@ -170,15 +170,23 @@ def quadratic_program(matrix, level, rows, box):
     """The least `|matrix x + level|^2` over rows `row . x >= need`, which something keeps, and the box."""
     slopes, needs = np.array([row for row, _ in rows]).reshape(-1, len(box)), np.array([need for _, need in rows])
     kept = {"type": "ineq", "fun": lambda x: slopes @ x - needs, "jac": lambda x: slopes}
-    found = minimize(
-        lambda x: float(((matrix @ x + level) ** 2).sum()),
-        np.zeros(len(box)),
-        jac=lambda x: 2 * (matrix @ x + level) @ matrix,
-        bounds=[(-half, half) for half in box],
-        constraints=[kept] if rows else [],
-        method="SLSQP",
-        options={"ftol": 1e-12, "maxiter": 500},
-    )
+    bounds = [(-half, half) for half in box]
+
+    def descend(start):
+        return minimize(
+            lambda x: float(((matrix @ x + level) ** 2).sum()),
+            start,
+            jac=lambda x: 2 * (matrix @ x + level) @ matrix,
+            bounds=bounds,
+            constraints=[kept] if rows else [],
+            method="SLSQP",
+            options={"ftol": 1e-12, "maxiter": 500},
+        )
+
+    found = descend(np.zeros(len(box)))
+    if found.status == 4:  # it calls rows incompatible now and then that it does not begin inside of
+        inside = linprog(np.zeros(len(box)), A_ub=-slopes, b_ub=-needs, bounds=bounds)
+        found = descend(inside.x)
     # 8: no step goes down any more, within rounding.
     assert found.status in (0, 8), found.message
     return found.fun
