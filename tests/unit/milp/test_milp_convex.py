@@ -1,6 +1,7 @@
 """Convex programs in a box: their digits, their bounds, their ends, and that no unit of measure matters."""
 
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -187,3 +188,29 @@ def test_trimming_finds_the_line_under_the_outliers():
         solution = solve(snapshot, job(objective, radius=10.0, trim=0.25, limits=limits))
         assert solution.weight[0, 0] == pytest.approx(0.7, abs=1e-3)
         assert solution.result.objective.final < 1e-4
+
+
+@pytest.mark.parametrize("objective", ["trimmed_mse", "trimmed_mae"])
+@pytest.mark.parametrize("constraint", [{"type": "max_nonzero", "value": 0}, {"type": "grid", "value": 4.0}])
+@pytest.mark.parametrize("seed", range(6))
+def test_trimming_under_constraints_on_weights_finds_the_samples_to_keep(objective, constraint, seed):
+    """All weights are 0, so that a bias alone is fitted: as good as the best of all that many of the targets."""
+    rng = np.random.default_rng(seed)
+    targets = 10 * rng.normal(size=(7, 1))
+    snapshot = Snapshot(
+        task="regression",
+        inputs=rng.normal(size=(7, 2)).astype(np.float32),
+        targets=targets.astype(np.float32),
+        weight=np.zeros((1, 2), dtype=np.float32),
+        bias=np.zeros(1, dtype=np.float32),
+    )
+    spec = job(objective, radius=1.0, bias_radius=40.0, trim=0.4, constraints=[constraint])
+    found = solve(snapshot, spec).result.objective.final
+    tried = [
+        spec.value(
+            snapshot, snapshot.weight, np.array([np.mean(kept) if "mse" in objective else np.median(kept)], "f4")
+        )
+        for size in range(1, 8)
+        for kept in combinations(targets.ravel(), size)
+    ]
+    assert found <= min(tried) * (1 + 1e-5)

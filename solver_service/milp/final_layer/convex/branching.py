@@ -98,6 +98,13 @@ class Branching:
         self._offer(self._whole(), least)
         self.nodes = before
 
+    def decided_by(self, weight: FloatArray) -> tuple[Array, Array]:
+        """The box [h, c] in which all that these weights decide is held where they have it."""
+        lower, upper = (side.copy() for side in self.root)
+        pinned = self._decided(weight)
+        lower[:, :-1][pinned] = upper[:, :-1][pinned] = self._change(weight)[pinned]
+        return lower, upper
+
     def _whole(self) -> Node:
         return Node(*self.root, np.zeros(self._size.shape, dtype=bool))
 

@@ -58,20 +58,22 @@ def solve_trimmed(job: Job) -> Ending:
         idle, reached = 0 if improved else idle + 1, job.incumbents.best.objective
         job.incumbents.tell("concentration from a fit to few samples", passing=True)
     if problem.beyond_box and not (job.proven or budget.over):
-        _fit_constrained(job)
+        _fit_constrained(job, rng)
     ending = ending_of(job, why(job), backend=Backend(name="highs", version=version("highs")))
     return replace(ending, solve_s=job.control.elapsed - began)
 
 
-def _concentrate(job: Job, fit: Fit, change: Array) -> None:
+def _concentrate(job: Job, fit: Fit, change: Array) -> Mask:
+    """Offer what is on the way; the samples [n] that are kept in the end."""
     problem, budget = job.problem, job.budget()
     before: Mask | None = None
     for _ in range(STEPS):
         job.incumbents.offer(change)
         kept = _kept(problem, change)
         if budget.over or (before is not None and (kept == before).all()):
-            return
+            return kept
         change, before = fit(kept, change), kept
+    return kept
 
 
 def _kept(problem: Problem, change: Array) -> Mask:
@@ -128,14 +130,46 @@ def _linear_distances(job: Job) -> Fit:
     return fit
 
 
-def _fit_constrained(job: Job) -> None:
-    """Search what constraints on single weights leave, for the samples that the best weights keep, while that helps."""
+def _fit_constrained(job: Job, rng: np.random.Generator) -> None:
+    """Search what constraints on single weights leave, from the samples that the best weights keep, and from others.
+
+    Others are those to which concentration leads while what the best weights decide stays: zeros, multiples, levels.
+    """
+    branch = _branch_squares if job.spec.objective == "trimmed_mse" else _branch_distances
+    _branch_on_the_best(job, branch)
+    branched, idle = set[bytes](), 0
+    while job.problem.objective.trim > 0 and idle < STARTS and not (job.proven or job.budget().over):
+        before = job.incumbents.best.objective
+        fit = _decided_squares(job)
+        kept = _concentrate(job, fit, fit(_few(job.problem, rng), job.incumbents.whole_change))
+        if kept.tobytes() not in branched:
+            branched.add(kept.tobytes())
+            branch(job, kept)
+        improved = job.incumbents.best.objective < before
+        if improved:
+            _branch_on_the_best(job, branch)
+        idle = 0 if improved else idle + 1
+    job.incumbents.tell("branching on single weights for several sets of kept samples")
+
+
+def _branch_on_the_best(job: Job, branch: Callable[[Job, Mask], None]) -> None:
+    """For the samples that the best weights keep, while that helps."""
     for _ in range(STEPS):
         before = job.incumbents.best.objective
-        kept = _kept(job.problem, change_of(job.problem, job.incumbents.best.weight, job.incumbents.best.bias))
-        (_branch_squares if job.spec.objective == "trimmed_mse" else _branch_distances)(job, kept)
+        branch(job, _kept(job.problem, job.incumbents.whole_change))
         if job.budget().over or job.incumbents.best.objective >= before:
             return
+
+
+def _decided_squares(job: Job) -> Fit:
+    """Fits of squares where what the best weights decide stays; for distances they are a sketch."""
+    budget, squares = job.budget(), replace(job.problem, objective=Objective("mse"))
+    box = Branching(job, ConvexProgram(squares)).decided_by(job.incumbents.best.weight)
+
+    def fit(kept: Mask, change: Array) -> Array:
+        return ConvexProgram(squares, squares.cost * kept).minimise(*box, change, lambda: budget.over).change
+
+    return fit
 
 
 def _branch_squares(job: Job, kept: Mask) -> None:
