@@ -218,3 +218,25 @@ def test_the_same_seed_and_node_limit_give_the_same_answer() -> None:
     spec = spec_of("mae", limits={"time_s": 20, "nodes": 3})
     first, again = solve(snapshot, spec), solve(replace(snapshot), spec)
     np.testing.assert_array_equal(first.weight, again.weight)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_unit_that_is_off_for_all_samples_is_switched_on(seed: int) -> None:
+    """Nothing tells a descent where; a corner of the box does, if any place of it does."""
+    rng = np.random.default_rng(seed)
+    snapshot = Snapshot(
+        task="regression",
+        inputs=rng.normal(size=(3, 2)).astype(np.float32),
+        targets=np.array([[3.0], [3.0], [0.5]], dtype=np.float32),
+        weight=rng.normal(scale=0.3, size=(1, 2)).astype(np.float32),
+        bias=np.array([-1.4], dtype=np.float32),
+        activation=Activation.parse("relu"),
+        tail=(TailLayer(np.array([[1.5]], dtype=np.float32), None, Activation("identity")),),
+    )
+    spec = JobSpec.model_validate({"objective": "mse", "radius": 0.7, "limits": {"time_s": 20}})
+    ends = np.stack(np.meshgrid(*[np.linspace(-0.7, 0.7, 15)] * 3), axis=-1).reshape(-1, 3)
+    least = min(
+        spec.value(snapshot, snapshot.weight + step[None, :2].astype("f4"), snapshot.bias + step[2:].astype("f4"))
+        for step in ends
+    )
+    assert solve(snapshot, spec).result.objective.final <= least * (1 + 1e-6)

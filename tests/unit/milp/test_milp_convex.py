@@ -214,3 +214,21 @@ def test_trimming_under_constraints_on_weights_finds_the_samples_to_keep(objecti
         for kept in combinations(targets.ravel(), size)
     ]
     assert found <= min(tried) * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_trimming_tries_the_few_samples_that_fit_exactly(seed):
+    """Of hardly more samples than weights, too: those that lie on a plane are kept, and the error is nothing."""
+    rng = np.random.default_rng(seed)
+    inputs = rng.normal(size=(4, 2))
+    targets = inputs @ rng.uniform(-0.5, 0.5, (2, 1)) + 0.2
+    targets[seed % 4] += 3.0
+    snapshot = Snapshot(
+        task="regression",
+        inputs=inputs.astype(np.float32),
+        targets=targets.astype(np.float32),
+        weight=np.zeros((1, 2), dtype=np.float32),
+        bias=np.zeros(1, dtype=np.float32),
+    )
+    for objective in ("trimmed_mse", "trimmed_mae"):
+        assert solve(snapshot, job(objective, radius=1.0, trim=0.3)).result.objective.final < 1e-6

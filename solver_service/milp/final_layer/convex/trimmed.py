@@ -83,9 +83,10 @@ def _kept(problem: Problem, change: Array) -> Mask:
 
 
 def _few(problem: Problem, rng: np.random.Generator) -> Mask:
-    """About as many samples as there are inputs, which decide a fit."""
+    """As many samples as a unit has weights and a bias, which decide a fit; no more than are kept."""
     samples = problem.cost.size
-    chosen = rng.permutation(samples)[: min(samples, problem.inputs.shape[1] + 1)]
+    most = int(_kept(problem, np.zeros_like(problem.radius)).sum())
+    chosen = rng.permutation(samples)[: min(most, problem.inputs.shape[1])]
     few = np.zeros(samples, dtype=bool)
     few[chosen] = True
     return few

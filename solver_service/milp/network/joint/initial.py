@@ -32,3 +32,18 @@ def kicked(scaling: Scaling, variables: Array, rng: np.random.Generator) -> Arra
     reach = np.minimum(upper - lower, 2.0 * np.maximum(1.0, np.abs(variables)))
     moved = variables + rng.choice((0.05, 0.15, 0.5)) * reach * rng.uniform(-1, 1, variables.size)
     return np.asarray(np.clip(np.where(chosen, moved, variables), lower, upper))
+
+
+def reaching(scaling: Scaling, variables: Array, rng: np.random.Generator) -> Array:
+    """Variables with one unit of the block put into the corner of its box that a sample reaches farthest from.
+
+    Where a unit is off for all samples, descents have no slope to follow. If any place of the box lets a sample switch
+    it on, the corner does where that sample's pre-activation is largest.
+    """
+    weights, inputs = scaling.weights(variables), scaling.network.snapshot.inputs
+    sample = np.append(inputs[rng.integers(len(inputs))].astype(np.float64), 1.0)
+    unit = rng.integers(len(weights[0]))
+    ends = np.copysign(np.inf, sample * rng.choice((-1.0, 1.0)))
+    weights[0] = weights[0].copy()
+    weights[0][unit] = np.where(sample != 0, ends, weights[0][unit])
+    return scaling.from_weights(weights)

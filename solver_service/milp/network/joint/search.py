@@ -12,7 +12,7 @@ from solver_service.milp.core.problem import MEANS, Array
 from solver_service.milp.network.joint.descent import Descender, Descent
 from solver_service.milp.network.joint.evaluator import Evaluator
 from solver_service.milp.network.joint.fitting import fit
-from solver_service.milp.network.joint.initial import fresh, kicked
+from solver_service.milp.network.joint.initial import fresh, kicked, reaching
 from solver_service.milp.network.joint.minibatches import Minibatches
 from solver_service.milp.network.joint.replacement import replace_unit, replaceable
 from solver_service.milp.network.joint.scaling import Scaling
@@ -31,6 +31,8 @@ REVISIT = 15
 WORSE = 0.05
 MORE, MORE_STALE = 0.25, 0.5
 """How often one more unit is replaced at once, in a valley that gains and in one that does not."""
+REACHING = 0.2
+"""How often, where no unit can be replaced, one is put where a sample switches it on or off instead of kicked."""
 SHARPEST = 1e-4
 LARGE, TOO_LARGE = 20_000_000, 400_000_000
 """Coefficients of a run from which minibatches come first, and from which nothing else comes."""
@@ -152,7 +154,8 @@ class JointSearch:
     def _altered(self, valley: Valley) -> Array:
         """The valley with a unit replaced, or with some, the more likely the longer nothing was gained."""
         if not replaceable(self._whole):
-            return kicked(self._scaling, valley.variables, self._rng)
+            alter = reaching if self._rng.random() < REACHING else kicked
+            return alter(self._scaling, valley.variables, self._rng)
         again = MORE_STALE if valley.stale >= STALE else MORE
         altered = replace_unit(self._whole, valley.variables, self._rng)
         while self._rng.random() < again:
