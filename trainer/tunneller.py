@@ -246,7 +246,8 @@ class Tunneller:
     def observe(self, *batch: Any, index: Numbers | None = None) -> None:
         """Keep a bounded sample of one batch: `observe(inputs, targets)`, or the batch as the loader yields it.
 
-        `index` [n]: each sample's number in your data set, by which `suspects` names it.
+        `index` [n]: each sample's number in your data set, by which `suspects` names it; where there is a `split`, a
+        number for each sample that it gives.
         """
         self._observe(batch[0] if len(batch) == 1 else batch, index)
 

@@ -200,6 +200,52 @@ def test_what_cannot_be_split_is_refused_with_the_cure(batch: Any) -> None:
     assert issubclass(DataError, TrainerError)
 
 
+INPUTS, TARGETS = numbered(60)
+
+
+def time_major(batch: Any) -> Any:
+    return (batch[0].transpose(0, 1),), {}, batch[1]
+
+
+def labelled(batch: Any) -> Any:
+    return (batch[0][batch[1] % 2 == 0],), {}, batch[1][batch[1] % 2 == 0]
+
+
+COUNTED: dict[str, tuple[Any, Any, int]] = {
+    "a mapping that begins with something else": (
+        {"class_weights": torch.ones(4), "x": INPUTS, "y": TARGETS},
+        lambda batch: ((batch["x"],), {}, batch["y"]),
+        60,
+    ),
+    "the samples along the second dimension": ((INPUTS.expand(60, 7).T[..., None], TARGETS), time_major, 60),
+    "rows that are left out": ((INPUTS, TARGETS), labelled, 30),
+    "the targets first": ((TARGETS[None], INPUTS), lambda batch: ((batch[1],), {}, batch[0][0]), 60),
+    "arrays": ((INPUTS.numpy(), TARGETS.numpy()), None, 60),
+    "a mapping": ({"x": INPUTS, "y": TARGETS}, None, 60),
+    "several inputs": (((INPUTS, INPUTS), TARGETS), None, 60),
+    "a pair": ((INPUTS, TARGETS), None, 60),
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_samples_are_counted_as_they_are_read(name: str) -> None:
+    """Whatever comes first in the batch: all that is read is there to draw from, and numbers go with it."""
+    batch, split, count = COUNTED[name]
+    reservoir = Reservoir(split=split)
+    reservoir.observe(batch, 100 + torch.arange(60)[:count] * (60 // count))
+    assert (reservoir.seen, reservoir.size) == (count, count)
+    rows = reservoir.rows(100, np.random.default_rng(0))
+    assert all(rows.number(row) == 100 + int(rows.sample(row).targets) for row in range(count))
+    with pytest.raises(DataError, match=f"index has {count + 1} numbers"):
+        reservoir.observe(batch, torch.arange(count + 1))
+
+
+def test_numbers_of_samples_that_split_leaves_out_are_asked_for() -> None:
+    """They would name other rows; the cure is said."""
+    with pytest.raises(DataError, match=r"60 numbers, and `split` gives 30 samples .* leave out the numbers"):
+        Reservoir(split=labelled).observe((INPUTS, TARGETS), torch.arange(60))
+
+
 def test_rows_of_different_lengths_are_grouped() -> None:
     """Batches hold equal shapes; row numbers say where each belongs, and the order is always the same."""
     reservoir = Reservoir()
