@@ -24,7 +24,7 @@ from trainer.adoption.ranks import Weights
 from trainer.adoption.requirements import Required, parse
 from trainer.adoption.suspicions import Suspicion
 from trainer.adoption.validation import Score, ScoreTrust, Validator, direction, read_score
-from trainer.errors import CaptureError, DataError, TrainerError
+from trainer.errors import CaptureError, TrainerError
 from trainer.events import Event, Summary
 from trainer.explain import Explanation, explain
 from trainer.journal import Journal, OnEvent
@@ -257,10 +257,12 @@ class Tunneller:
         begun = time.perf_counter()
         try:
             self._reservoir.observe(batch, index)
-        except DataError as error:
+        except Exception as error:  # whatever the loader yields by then: training goes on
             if not self._checked:
                 raise
-            self._worker.warn(f"a batch was left out: {error}")
+            told = str(error) if isinstance(error, TrainerError) else f"{type(error).__name__}: {error}"
+            self._worker.warn(f"a batch was left out: {told}")
+            logger.debug("a batch was left out", exc_info=error)
         self._journal.observe_s += time.perf_counter() - begun
         if not self._checked and self._reservoir.size:
             self._check()

@@ -59,12 +59,12 @@ def weights_of(weights: Tensor | None, positions: int) -> Tensor | None:
     """Each position's weight [P] from one a sample [n] or one a position [n, ...]; DataError for other shapes."""
     if weights is None or weights.numel() == positions:
         return None if weights is None else weights.reshape(-1)
-    if positions % weights.shape[0] or weights.numel() != weights.shape[0]:
+    if weights.dim() == 0 or not len(weights) or weights.numel() != len(weights) or positions % len(weights):
         raise DataError(
             f"the weights have shape {list(weights.shape)} for {positions} positions; give one a sample, or one a "
             "position"
         )
-    return weights.reshape(-1).repeat_interleave(positions // weights.shape[0])
+    return weights.reshape(-1).repeat_interleave(positions // len(weights))
 
 
 def views(output: Tensor, targets: Tensor, task: Task | None, ignore_index: int) -> list[View]:

@@ -54,6 +54,18 @@ def tunnelled(model: nn.Module, pool: FakePool, **options: Any) -> Tunneller:
     return Tunneller(model, client=pool.client(), **settings)
 
 
+class Raising(tuple[Any, ...]):
+    """A batch whose parts cannot be had."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        raise OSError("the file is gone")
+
+    def __getitem__(self, part: Any) -> Any:
+        raise OSError("the file is gone")
+
+
 def kinds(tunneller: Tunneller) -> list[str]:
     return [event.kind for event in tunneller.history]
 
@@ -194,6 +206,47 @@ def test_empty_and_odd_batches_are_no_trouble() -> None:
     tunneller.close()
     with pytest.raises(DataError, match="sparse"):
         tunnelled(network(), FakePool()).observe(inputs[:4].to_sparse(), targets[:4])
+
+
+INPUTS, TARGETS = classes(20)
+LATER: dict[str, Any] = {
+    "file names": (INPUTS, TARGETS, ["a.png"] * 20),
+    "metadata": (INPUTS, TARGETS, {"path": ["a"] * 20}),
+    "one number": (INPUTS, TARGETS, 0.7),
+    "indices": (INPUTS, TARGETS, torch.arange(20)),
+    "words": (np.array(["a"] * 20), TARGETS),
+    "what split does not know": {"images": INPUTS},
+    "a batch that raises": Raising(),
+}
+
+
+@pytest.mark.parametrize("name", LATER)
+@pytest.mark.parametrize("split", [None, lambda batch: ((batch[0],), {}, batch[1], *batch[2:])])
+def test_a_later_batch_ends_no_loop(name: str, split: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever it is: it is left out with one warning, and jobs see the others."""
+    pool, odd = FakePool(), LATER[name]
+    tunneller = tunnelled(network(), pool, split=split)
+    assert list(tunneller.watch([(INPUTS, TARGETS), odd, odd])) == [(INPUTS, TARGETS), odd, odd]
+    tunneller.step(STALLED)
+    tunneller.step(STALLED)
+    tunneller.close()
+    assert "answered" in kinds(tunneller)
+    assert caplog.text.count("a batch was left out") == (pool.snapshots[0].samples == 20)
+
+
+def test_batches_without_weights_count_as_ever_beside_others() -> None:
+    """Some batches bring weights, some none: a sample without one weighs 1."""
+    pool, model = FakePool(), network()
+    tunneller = tunnelled(model, pool, layer="0")
+    tunneller.observe(INPUTS, TARGETS)
+    tunneller.observe(INPUTS + 1, TARGETS, torch.full((20,), 3.0))
+    tunneller.step(STALLED)
+    tunneller.step(STALLED)
+    sent = pool.snapshots[0]
+    assert sent.sample_weight is not None
+    heavy = [row.tobytes() in {row.tobytes() for row in (INPUTS + 1).numpy()} for row in sent.inputs]
+    assert sent.sample_weight.tolist() == [3.0 if one else 1.0 for one in heavy]
+    assert sum(heavy) == 20
 
 
 def test_a_model_may_be_a_single_layer() -> None:

@@ -200,6 +200,68 @@ def test_what_cannot_be_split_is_refused_with_the_cure(batch: Any) -> None:
     assert issubclass(DataError, TrainerError)
 
 
+@pytest.mark.parametrize(
+    ("third", "told"),
+    [
+        (["a.png"] * 3, "the weights are a list"),
+        ({"path": ["a"] * 3}, "the weights are a dict"),
+        (np.array(["a"] * 3), "the weights are a ndarray"),
+        (0.7, "one number"),
+        (torch.tensor(0.7), "one number"),
+        (torch.arange(3), "are these indices"),
+        ([0, 1, 2], "are these indices"),
+        (torch.ones(3, dtype=torch.bool), "but is bool"),
+        (torch.ones(3, dtype=torch.complex64), "complex"),
+    ],
+)
+def test_a_third_part_that_is_no_weights_is_refused_with_the_cure(third: Any, told: str) -> None:
+    """File names, metadata, the loss scale, the sample's index: none of them is taken for weights."""
+    inputs, targets = numbered(3)
+    for batch in ((inputs, targets, third), [{"x": inputs}, targets, third]):
+        with pytest.raises(DataError, match=rf"(?s){told}.*split=lambda batch"):
+            Reservoir().observe(batch)
+
+
+def test_whole_weights_are_taken_where_split_says_that_they_are_weights() -> None:
+    """And a Batch of arrays and lists is as good as one of tensors."""
+    inputs, targets = numbered(3)
+    for split in (
+        lambda _: ((inputs,), {}, targets, torch.arange(3)),
+        lambda _: Batch((inputs,), {}, targets.tolist(), np.arange(3)),
+        lambda _: Batch(inputs, {}, targets.numpy(), torch.arange(3)),  # type: ignore[arg-type]
+    ):
+        reservoir = Reservoir(split=split)
+        reservoir.observe("odd")
+        seen = only(reservoir)
+        assert seen.weights is not None
+        assert torch.equal(seen.weights, seen.targets)
+
+
+def raising(error: Exception) -> Any:
+    def split(batch: Any) -> Any:
+        raise error
+
+    return split
+
+
+@pytest.mark.parametrize(
+    ("batch", "split", "told"),
+    [
+        ("odd", raising(KeyError("mask")), "`split` fails on this batch, a str .*KeyError: 'mask'"),
+        ((1, 2), raising(ZeroDivisionError()), "`split` fails on this batch, a tuple of 2"),
+        ("odd", lambda _: Batch((torch.zeros(3, 1),), {}, "text"), "the targets are a str"),  # type: ignore[arg-type]
+        ("odd", lambda _: Batch((torch.zeros(3, 1),), {}, torch.zeros(3), "text"), "the weights"),  # type: ignore[arg-type]
+        ("odd", lambda _: ((torch.zeros(3, 1),), {}, torch.zeros(3), torch.tensor(1.0)), "one number"),
+        ((np.array(["a", "b"]), torch.zeros(2)), None, "array of this batch is of <U1"),
+        ((torch.zeros(2, 1), torch.zeros(2, dtype=torch.complex64)), None, "complex"),
+    ],
+)
+def test_whatever_is_wrong_with_a_batch_is_the_trainers_own_error(batch: Any, split: Any, told: str) -> None:
+    """Nothing raw comes out of reading a batch."""
+    with pytest.raises(DataError, match=told):
+        Reservoir(split=split).observe(batch)
+
+
 INPUTS, TARGETS = numbered(60)
 
 
