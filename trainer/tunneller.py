@@ -36,7 +36,9 @@ from trainer.pool.job_template import FREE, JobTemplate
 from trainer.pool.line import Line
 from trainer.pool.messages import Stall, grouped
 from trainer.pool.own import LOCAL, Local, OwnPool, free_cores
+from trainer.settings import Settings
 from trainer.snapshots.capture import Plan
+from trainer.snapshots.chain import described
 from trainer.snapshots.eligibility import eligible, unwrap, unwrap_optimizer
 from trainer.snapshots.live import device_of
 from trainer.snapshots.reservoir import Numbers, Split
@@ -144,49 +146,78 @@ class Tunneller:
         on_event: OnEvent | None = None,
     ) -> None:
         self._model, self._optimizer = unwrap(model), unwrap_optimizer(optimizer)
-        mode = mode or direction(monitor)
+        asked = Settings(
+            validate=validate,
+            client=client,
+            monitor=monitor,
+            mode=mode,
+            split=split,
+            screen=screen,
+            on_event=on_event,
+            tail=tail,
+            task=task,
+            objective=objective,
+            ignore_index=ignore_index,
+            class_weight=class_weight,
+            radius=radius,
+            tail_radius=tail_radius,
+            require=require,
+            constraints=constraints,
+            patience=patience,
+            min_delta=min_delta,
+            delta_mode=delta_mode,
+            cooldown=cooldown,
+            first_after=first_after,
+            time_s=time_s,
+            samples=samples,
+            keep=keep,
+            keep_mb=keep_mb,
+            capture_s=capture_s,
+            fanout=fanout,
+            sync=sync,
+            run=run,
+            seed=seed,
+        )
+        mode = asked.mode or direction(monitor)
         if mode is None:
             raise ValueError("mode is missing; use 'min' if lower scores are better, 'max' if higher ones are")
-        if isinstance(client, str) and client != LOCAL:
-            raise ValueError(f"client is {client!r}; use SolverClient({client!r}), or {LOCAL!r} for a pool of its own")
-        if not callable(validate):
-            raise ValueError(f"validate is {validate!r:.80}; use a function without arguments that scores the model")
-        if capture_s is not None and not capture_s > 0:
-            raise ValueError(f"capture_s is {capture_s}; use more than 0 seconds, or None for 0.5 % of the time")
-        self._monitor, self._sync, self._capture_s = monitor, sync, capture_s
-        self._detector = StallDetector(patience, min_delta, cooldown, mode, delta_mode)
-        self._radius, self._turns = AdaptiveRadius(radius), Turns()
+        self._monitor, self._sync, self._capture_s = monitor, sync, asked.capture_s
+        self._detector = StallDetector(asked.patience, asked.min_delta, asked.cooldown, mode, delta_mode)
+        self._radius, self._turns = AdaptiveRadius(asked.radius), Turns()
         self._weights = Weights(self._model, self._optimizer)
         self._ranks, self._screen = self._weights.ranks, screen
         self._validator = Validator(self._model, validate, monitor, parse(require), self._ranks)
         self._trust = ScoreTrust()
-        court = Court(self._weights, self._validator, Threshold(mode, min_delta, delta_mode), screen)
+        court = Court(self._weights, self._validator, Threshold(mode, asked.min_delta, delta_mode), screen)
         movable = partial(eligible, self._model, self._optimizer)
         self._layers = candidates(self._model, movable(), layer)
         self._auto = layer == AUTO
+        plan = Plan(
+            task=task,
+            tail=names_of(self._model, asked.tail),
+            samples=asked.samples,
+            ignore_index=asked.ignore_index,
+            class_weight=None if asked.class_weight is None else tuple(asked.class_weight),
+        )
+        if plan.tail is not None:
+            described(self._model, self._layers[0], plan.tail)  # a tail that no job can hold had better be named now
         self._template = JobTemplate(
-            plan=Plan(
-                task=task,
-                tail=names_of(self._model, tail),
-                samples=samples,
-                ignore_index=ignore_index,
-                class_weight=None if class_weight is None else tuple(float(weight) for weight in class_weight),
-            ),
+            plan=plan,
             objective=Objective(objective) if isinstance(objective, str) else objective,
             constraints=read_constraints(constraints),
-            tail_radius=tail_radius,
+            tail_radius=asked.tail_radius,
             whole=radius is None and tail_radius is None,
-            time_s=time_s,
-            fanout=fanout,
-            run=run or f"run-{uuid.uuid4().hex[:12]}",
-            seed=seed,
+            time_s=asked.time_s,
+            fanout=asked.fanout,
+            run=asked.run or f"run-{uuid.uuid4().hex[:12]}",
+            seed=asked.seed,
         )
         self._stalls, self._closed, self._checked, self._resting = 0, False, False, False
         self._lost: Sequence[Ticket] = ()
-        self._first_after, self._last_radius = first_after, radius
-        self._reservoir = reservoir_of(data, split, keep=keep, keep_mb=keep_mb, seed=seed)
+        self._first_after, self._last_radius = asked.first_after, asked.radius
+        self._reservoir = reservoir_of(data, split, keep=asked.keep, keep_mb=asked.keep_mb, seed=asked.seed)
         self._journal = Journal(self._optimizer, on_event)
-        self._line = Line(time_s, adaptive=not sync)  # with `sync` nothing may depend on the clock
+        self._line = Line(asked.time_s, adaptive=not sync)  # with `sync` nothing may depend on the clock
         self._inspector = Inspector(
             self._model,
             movable,

@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from shared.errors import SnapshotError
-from shared.snapshot import FloatArray, IntArray
+from shared.snapshot import FloatArray, IntArray, Task
 from trainer.errors import CaptureError, DataError
 from trainer.snapshots.assembly import as_snapshot, choose, subset
 from trainer.snapshots.blocks import Block, Owners, linear_layers, owners_of
@@ -35,6 +35,8 @@ MOST_ENTRIES = 16_000_000
 """Of any recorded matrix: positions x units."""
 EXAMINING = 0.6
 """The share of the budget after which no further layer is examined."""
+OF_CLASSES: tuple[Task, ...] = ("classification", "binary")
+"""Tasks whose targets are one class each."""
 RESTLESS = (
     "the model puts out other values each time, even in evaluation mode: there is dropout or noise that never stops, "
     "or a state that goes from batch to batch; have it stop in eval()"
@@ -192,7 +194,7 @@ def _captured(
     """The layers whose chain explains all that was seen; the others are added to `refused`."""
     view = scene.reader.view
     targets = wire_targets(view, seen.targets, scene.classes)
-    weights = _weights(seen, targets, plan)
+    weights = _weights(seen, targets, plan, view.task)
     found = {}
     for name, block in blocks.items():
         layers = with_offsets(fold(model, block), block, seen)
@@ -228,10 +230,15 @@ def _captured(
     return found
 
 
-def _weights(seen: Recording, targets: FloatArray | IntArray, plan: Plan) -> FloatArray | None:
+def _weights(seen: Recording, targets: FloatArray | IntArray, plan: Plan, task: Task) -> FloatArray | None:
     """Sample weights times class weights [P], or None where all weigh the same; DataError for what is no weight."""
     weights = None if seen.weights is None else seen.weights.numpy()
-    if plan.class_weight is not None and targets.dtype == np.int64 and targets.ndim == 1:
+    if plan.class_weight is not None:
+        if task not in OF_CLASSES:
+            raise DataError(
+                f"class_weight goes with classes, and these targets are read as task={task!r}; leave it out, and give "
+                "weights of samples with each batch instead"
+            )
         by_class = np.asarray(plan.class_weight, np.float32)
         if int(targets.max(initial=0)) >= len(by_class):
             raise DataError(
