@@ -53,7 +53,7 @@ def read_batch(batch: Any, split: Split | None = None) -> Batch:
 
     Forms: (inputs, targets), (inputs, targets, weights), inputs being a tensor or several, and a mapping with one
     entry named like labels (the others are keyword arguments, or the one positional argument if it is called `x`,
-    `inputs` and the like). Weights are floating-point numbers: whole ones may be indices.
+    `inputs` and the like). Weights are floating-point numbers: whole ones may be indices. Whole targets come as int64.
     """
     found = _by_form(batch) if split is None else _by_split(split, batch)
     for leaf in _tensors(found.tree()):
@@ -67,7 +67,9 @@ def read_batch(batch: Any, split: Split | None = None) -> Batch:
             )
     if not any(leaf.dim() > 0 for leaf in _tensors([list(found.args), dict(found.kwargs)])):
         raise DataError(f"this batch holds no input tensor; {CURE}")
-    return found
+    if found.targets.is_floating_point():
+        return found
+    return replace(found, targets=found.targets.long())  # in small types -100 is another number: 156 as uint8
 
 
 def _by_split(split: Split, batch: Any) -> Batch:

@@ -249,6 +249,40 @@ def test_batches_without_weights_count_as_ever_beside_others() -> None:
     assert sum(heavy) == 20
 
 
+WHOLE = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64")
+
+
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("kind", ["watch", "data", "split", "array"])
+def test_classes_are_what_they_are_in_any_type(name: str, kind: str) -> None:
+    """-100 is no class in a type without a sign, although 156 and 2**16 - 100 have its bits there."""
+    dtype, inputs = getattr(torch, name), torch.randn(200, 6, generator=torch.manual_seed(0))
+    classes_there = [156, 3] if name != "int8" else [127, 3]
+    targets = torch.tensor(classes_there * 100).to(dtype)
+    model, pool = nn.Linear(6, 200), FakePool()
+    given = {"data": (inputs, targets)} if kind == "data" else {}
+    given |= {"split": lambda batch: ((batch[0],), {}, batch[1])} if kind == "split" else {}
+    tunneller = tunnelled(model, pool, **given)
+    if kind != "data":
+        tunneller.observe(inputs.numpy(), targets.numpy()) if kind == "array" else tunneller.observe(inputs, targets)
+    tunneller.step(STALLED)
+    tunneller.step(STALLED)
+    assert pool.snapshots[0].samples == 200
+    assert set(pool.snapshots[0].targets.tolist()) == set(classes_there)
+
+
+@pytest.mark.parametrize("ignored", [255, 3])
+def test_small_types_may_have_a_value_that_the_loss_leaves_out(ignored: int) -> None:
+    """As in maps of classes, where 255 is the border."""
+    targets = torch.tensor([ignored, 0, 1, 2] * 50, dtype=torch.uint8)
+    pool = FakePool()
+    tunneller = tunnelled(network(), pool, data=(classes(200)[0], targets), ignore_index=ignored)
+    tunneller.step(STALLED)
+    tunneller.step(STALLED)
+    assert set(pool.snapshots[0].targets.tolist()) == {0, 1, 2}
+    assert pool.snapshots[0].samples == 150
+
+
 def test_a_model_may_be_a_single_layer() -> None:
     """Its parameters have no prefix."""
     inputs, targets = classes()
