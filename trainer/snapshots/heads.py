@@ -34,6 +34,18 @@ def output_tensor(output: Any) -> Tensor:
     )
 
 
+def by_rows(output: Tensor, rows: int) -> Tensor:
+    """An output with the leading dimension that `squeeze()` takes from a batch of one; DataError without rows."""
+    if rows == 1 and (output.dim() == 0 or len(output) != 1):
+        return output.unsqueeze(0)
+    if output.dim() == 0:
+        raise DataError(
+            f"the model puts out one number for a batch of {rows}; let it put out scores for each sample, in eval() at "
+            "least: the loss is not what GDSolver reads"
+        )
+    return output
+
+
 @dataclass(frozen=True)
 class View:
     """One way to read an output as positions: `axis` holds the scores of a position, None where it has but one."""

@@ -15,7 +15,7 @@ from shared.snapshot import FloatArray
 from trainer.errors import CaptureError, DataError
 from trainer.snapshots.batches import Batch
 from trainer.snapshots.blocks import Linear, applied_at, linear_layers, put_out
-from trainer.snapshots.heads import output_tensor, weights_of
+from trainer.snapshots.heads import by_rows, output_tensor, weights_of
 from trainer.snapshots.live import device_of
 from trainer.snapshots.positions import BATCH, Choose, Reader
 from trainer.snapshots.reservoir import Rows
@@ -78,7 +78,7 @@ class _Parts:
 
 
 def forward(model: nn.Module, batch: Batch) -> Tensor:
-    """The model's output tensor; CaptureError if it cannot be run on the batch."""
+    """The model's output tensor, with a leading dimension for rows; CaptureError if it cannot be run on the batch."""
     try:
         output = model(*batch.args, **batch.kwargs)
     except Exception as error:  # the user's own code may raise anything
@@ -86,7 +86,7 @@ def forward(model: nn.Module, batch: Batch) -> Tensor:
             f"the model cannot be run on the batches as they were observed ({type(error).__name__}: {error}); observe "
             "what the model itself is given, or say how a batch splits with `split`"
         ) from error
-    return output_tensor(output)
+    return by_rows(output_tensor(output), batch.samples)
 
 
 def scout(model: nn.Module, batch: Batch) -> tuple[list[Call], Tensor]:
