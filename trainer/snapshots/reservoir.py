@@ -58,6 +58,9 @@ class _Generation:
             return
         leaves, form = take_apart(read())
         whole = Cluster(tuple(leaves), form, count, lot, None if numbers is None else _as_array(numbers))
+        if whole.nbytes > whole.count * self._most_bytes:
+            size = whole.nbytes / whole.count / MIB
+            raise DataError(f"one sample takes {size:.3g} MiB, and keep_mb has no room for it; use a larger keep_mb")
         self._add(whole.copy() if wanted >= whole.count else whole.take(self._choice(whole.count, wanted)))
         self.fit(self._most_bytes)
 
@@ -172,7 +175,12 @@ class Reservoir:
         """A sample of data that is in memory as a whole; DataError where its parts are not equally long."""
         args = inputs if isinstance(inputs, tuple) else (inputs,)
         names = ["inputs" if len(args) == 1 else f"inputs[{index}]" for index in range(len(args))]
-        for name, part in (*zip(names, args, strict=True), *([] if weights is None else [("weights", weights)])):
+        named = [("targets", targets), *zip(names, args, strict=True)]
+        for name, part in (*named, *([] if weights is None else [("weights", weights)])):
+            if not isinstance(part, Tensor) or part.dim() == 0:
+                raise DataError(
+                    f"data has {name} that are a {type(part).__name__}; give tensors, a row for each sample"
+                )
             if len(part) != len(targets):
                 raise DataError(f"data has {len(part):,} {name} and {len(targets):,} targets; give one for each sample")
         made = cls(keep=keep, keep_mb=keep_mb, seed=seed)

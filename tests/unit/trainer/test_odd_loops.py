@@ -283,6 +283,40 @@ def test_small_types_may_have_a_value_that_the_loss_leaves_out(ignored: int) -> 
     assert pool.snapshots[0].samples == 150
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("rows", [[0], [150], list(range(100)), [3, 199]])
+@pytest.mark.parametrize("layer", ["0", "2", "auto"])
+def test_a_sample_that_is_not_finite_is_left_out(
+    value: float, rows: list[int], layer: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Jobs are about the others; it is said once."""
+    inputs, targets = classes(200)
+    inputs[rows, 1] = value
+    pool = FakePool()
+    tunneller = tunnelled(network(), pool, layer=layer, keep=1000)
+    for _ in range(2):
+        for _ in tunneller.watch([(inputs[:120], targets[:120]), (inputs[120:], targets[120:])]):
+            pass
+        tunneller.step(STALLED)
+    tunneller.step(STALLED)
+    tunneller.close()
+    assert pool.snapshots[0].samples == 200 - len(rows)
+    assert caplog.text.count("hold NaN or infinity; jobs do without such samples") == 1
+
+
+def test_nan_is_named_where_nothing_else_is_there(caplog: pytest.LogCaptureFixture) -> None:
+    """Of the data, or of the model."""
+    inputs, targets = classes(200)
+    tunnelled(network(), FakePool(), data=(inputs * float("nan"), targets))
+    assert "the samples hold NaN or infinity" in caplog.text
+    caplog.clear()
+    network_of_nan = Made(lambda net, x: net.a(x).where(x[:, :1] < 2.5, torch.tensor(torch.nan)), a=nn.Linear(6, 4))
+    for odd in (0, 199):  # among the few samples that are looked at first, and among the others alone
+        calm = inputs.clamp(-2, 2)
+        calm[odd, 0] = 3.0
+        assert "puts out NaN" in tunnelled(network_of_nan, FakePool(), data=(calm, targets), keep=500).plan
+
+
 def test_a_model_may_be_a_single_layer() -> None:
     """Its parameters have no prefix."""
     inputs, targets = classes()

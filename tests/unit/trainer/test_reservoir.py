@@ -70,6 +70,56 @@ def test_it_keeps_to_its_limits() -> None:
     assert reservoir.seen == 192
 
 
+def test_a_sample_that_has_no_room_names_keep_mb() -> None:
+    """In the first batch, or of data in memory."""
+    batch = (torch.zeros(4, 1000), torch.arange(4))
+    with pytest.raises(DataError, match=r"one sample takes .* MiB, .* a larger keep_mb"):
+        Reservoir(keep_mb=0.003).observe(batch)
+    with pytest.raises(DataError, match=r"one sample takes .* MiB, .* a larger keep_mb"):
+        Reservoir.of_tensors(*batch, keep_mb=0.003)
+    reservoir = Reservoir(keep_mb=0.0039)
+    reservoir.observe(batch)
+    assert reservoir.size == 1
+
+
+@pytest.mark.parametrize(
+    ("inputs", "targets", "told"),
+    [
+        (np.zeros((3, 2)), torch.zeros(3), "data has inputs that are a ndarray"),
+        ((torch.zeros(3, 2), [1, 2, 3]), torch.zeros(3), r"data has inputs\[1\] that are a list"),
+        (torch.zeros(3, 2), torch.tensor(1.0), "data has targets"),
+    ],
+)
+def test_data_that_is_no_tensors_is_named(inputs: Any, targets: Any, told: str) -> None:
+    """With the cure."""
+    with pytest.raises(DataError, match=f"{told}.*give tensors"):
+        Reservoir.of_tensors(inputs, targets)
+
+
+def test_arrays_are_taken_as_they_are() -> None:
+    """Read-only ones, reversed ones, ones of another byte order, lists of them: no warning, and no memory is shared."""
+    plain = np.arange(12.0, dtype=np.float32).reshape(6, 2)
+    closed = plain.copy()
+    closed.flags.writeable = False
+    targets = np.arange(6)
+    shut = targets.copy()
+    shut.flags.writeable = False
+    cases: list[tuple[Any, Any]] = [
+        ((closed, shut), plain),
+        ((closed, shut, np.broadcast_to(np.float32(1.0), 6)), plain),
+        ((plain[::-1], targets[::-1]), plain),
+        ((plain.astype(">f4"), targets.astype(">i8")), plain),
+        ((plain, list(targets)), plain),
+        ((plain, [np.array(target) for target in targets]), plain),
+    ]
+    for batch, expected in cases:
+        reservoir = Reservoir()
+        reservoir.observe(batch)
+        seen = only(reservoir)
+        order = seen.targets.argsort()
+        assert torch.equal(seen.args[0][order], torch.from_numpy(expected))
+
+
 def test_the_same_seed_keeps_the_same_samples_and_no_global_state_is_touched() -> None:
     """The choice has a generator of its own."""
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[union-attr]
