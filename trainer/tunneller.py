@@ -6,6 +6,7 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -216,33 +217,40 @@ class Tunneller:
         self._lost: Sequence[Ticket] = ()
         self._first_after, self._last_radius = asked.first_after, asked.radius
         self._reservoir = reservoir_of(data, split, keep=asked.keep, keep_mb=asked.keep_mb, seed=asked.seed)
-        self._journal = Journal(self._optimizer, on_event)
-        self._line = Line(asked.time_s, adaptive=not sync)  # with `sync` nothing may depend on the clock
-        self._inspector = Inspector(
-            self._model,
-            movable,
-            self._reservoir,
-            self._template,
-            self._journal,
-            self._radius,
-            self._turns,
-            self._line,
-            auto=self._auto,
-        )
-        self._last_stall = time.monotonic()
-        speak_up()
-        self._pool = self._own_pool() if client == LOCAL and self._ranks.leads else None
-        pool = SolverClient() if client == LOCAL else client  # where another rank leads, a client that is never asked
-        pool = self._pool.client if self._pool else pool
-        self._worker = BackgroundWorker(pool, self._template, self._journal, self._line)
-        self._adopter = Adopter(
-            court, self._turns, self._radius, self._journal, self._worker, monitor, exact=self._template.on_weights
-        )
-        self.plan = "no samples were seen yet"
-        if self._ranks.leads:
-            if data is not None:
-                self._check()
-            self._worker.look_at_pool()
+        with ExitStack() as undo:  # a tunneller that is not made leaves no thread, hook or pool behind
+            self._journal = Journal(self._optimizer, on_event)
+            undo.callback(self._journal.close)
+            self._line = Line(asked.time_s, adaptive=not sync)  # with `sync` nothing may depend on the clock
+            self._inspector = Inspector(
+                self._model,
+                movable,
+                self._reservoir,
+                self._template,
+                self._journal,
+                self._radius,
+                self._turns,
+                self._line,
+                auto=self._auto,
+            )
+            self._last_stall = time.monotonic()
+            speak_up()
+            self._pool = self._own_pool() if client == LOCAL and self._ranks.leads else None
+            if self._pool is not None:
+                undo.callback(self._pool.close)
+            # Where another rank leads, a client that is never asked.
+            pool = SolverClient() if client == LOCAL else client
+            pool = self._pool.client if self._pool else pool
+            self._worker = BackgroundWorker(pool, self._template, self._journal, self._line)
+            undo.callback(self._worker.close, timeout=5.0)
+            self._adopter = Adopter(
+                court, self._turns, self._radius, self._journal, self._worker, monitor, exact=self._template.on_weights
+            )
+            self.plan = "no samples were seen yet"
+            if self._ranks.leads:
+                if data is not None:
+                    self._check()
+                self._worker.look_at_pool()
+            undo.pop_all()
 
     def _own_pool(self) -> OwnPool:
         workers = free_cores(torch.get_num_threads() if device_of(self._model).type == "cpu" else 1)
@@ -460,21 +468,32 @@ class Tunneller:
 
         Jobs that were out then are asked after at the next `step()` that has samples; their answers are judged as all.
         """
-        if state.get("format") != STATE:
+        given = state.get("format") if isinstance(state, Mapping) else f"of a {type(state).__name__}"
+        if given != STATE:
+            raise ValueError(f"state has format {given!r}; use what Tunneller.state_dict() gave ({STATE})")
+        try:
+            self._take_up(state)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"state has format {state.get('format')!r}; use what Tunneller.state_dict() gave ({STATE})"
-            )
-        self._template = self._worker.template = self._template.renamed(state["run"])
-        self._detector.load_state_dict(state["detector"])
+                f"state is not whole ({type(error).__name__}: {error}); use what Tunneller.state_dict() gave ({STATE})"
+            ) from error
+
+    def _take_up(self, state: Mapping[str, Any]) -> None:
+        scales, failures, distrusted = (dict(state[name]) for name in ("radii", "failures", "distrusted"))
+        stalls, step, gd_step = (int(state[name]) for name in ("stalls", "step", "gd_step"))
+        lost = [Ticket.from_state(ticket) for ticket in state.get("jobs", [])]
+        events, age_s = [Event(**event) for event in state.get("events", [])], float(state.get("age_s", 0.0))
+        template = self._template.renamed(state["run"])
         if "reservoir" in state:  # older releases wrote none
             self._reservoir.load_state_dict(state["reservoir"])
-        self._radius.scales = dict(state["radii"])
+        self._detector.load_state_dict(state["detector"])
         self._worker.portfolio.load_state_dict(state["portfolio"])
-        self._turns.failures, self._turns.distrusted = dict(state["failures"]), dict(state["distrusted"])
-        self._stalls = int(state["stalls"])
-        self._lost = [Ticket.from_state(ticket) for ticket in state.get("jobs", [])]
-        self._journal.step, self._journal.gd_step = int(state["step"]), int(state["gd_step"])
-        self._journal.resume([Event(**event) for event in state.get("events", [])], float(state.get("age_s", 0.0)))
+        self._template = self._worker.template = template
+        self._radius.scales = scales
+        self._turns.failures, self._turns.distrusted = failures, distrusted
+        self._stalls, self._lost = stalls, lost
+        self._journal.step, self._journal.gd_step = step, gd_step
+        self._journal.resume(events, age_s)
 
     # --- from stall to verdict ----------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """Settings that make no sense are told at once, by name and with the cure; those that make some are taken as meant."""
 
 import inspect
+import threading
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from shared.errors import SpecError
 from tests.unit.trainer.fakes import FakePool
 from tests.unit.trainer.models import classes
 from trainer import Tunneller
@@ -145,3 +147,57 @@ def test_a_stall_that_is_dropped_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     (failed,) = [event for event in tunnel.history if event.kind == "failed"]
     assert (failed.stall, failed.detail) == (1, "RuntimeError: a bug")
     assert "a bug" in str(tunnel.summary())
+
+
+BROKEN: dict[str, dict[str, Any]] = {
+    "a loader": {"data": [(INPUTS, TARGETS)]},
+    "too few targets": {"data": (INPUTS, TARGETS[:3])},
+    "classes that are not there": {"data": (INPUTS, TARGETS + 9)},
+    "a constraint": {"constraints": ["acc >= 0.9"]},
+    "a client": {"client": 3},
+    "an objective that does not fit": {"data": (INPUTS, TARGETS), "objective": "mse"},
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_tunneller_that_is_not_made_leaves_nothing_behind(name: str) -> None:
+    """No thread, and no hook on the optimizer, whenever the constructor raises."""
+    net = nn.Linear(6, 4)
+    optimizer, threads = torch.optim.SGD(net.parameters(), lr=0.1), set(threading.enumerate())
+    given = {"validate": lambda: 0.0, "mode": "min", "client": FakePool().client()} | BROKEN[name]
+    with pytest.raises((ValueError, DataError, SpecError)):
+        Tunneller(net, optimizer=optimizer, **given)
+    assert set(threading.enumerate()) <= threads
+    assert not optimizer._optimizer_step_post_hooks
+
+
+def a_state() -> dict[str, Any]:
+    with tunneller() as made:
+        return made.state_dict()
+
+
+STATE = a_state()
+NO_STATES: dict[str, Any] = {
+    "nothing": None,
+    "text": "state",
+    "an empty one": {},
+    "one of another kind": {"format": "other"},
+    **{f"without {name}": {key: STATE[key] for key in STATE if key != name} for name in ("run", "detector", "radii")},
+    **{f"without {name}": {key: STATE[key] for key in STATE if key != name} for name in ("portfolio", "failures")},
+    **{f"without {name}": {key: STATE[key] for key in STATE if key != name} for name in ("stalls", "step", "gd_step")},
+    "an odd detector": STATE | {"detector": {"best": "x"}},
+    "an odd reservoir": STATE | {"reservoir": {"random": {"bit_generator": "other"}}},
+    "odd jobs": STATE | {"jobs": [{"job": "a"}]},
+    "odd events": STATE | {"events": [3]},
+    "odd radii": STATE | {"radii": 3},
+}
+
+
+@pytest.mark.parametrize("name", NO_STATES)
+def test_what_is_no_state_is_refused_with_the_cure(name: str) -> None:
+    """A ValueError that says what would be one, and nothing was taken from it."""
+    tunnel = tunneller()
+    before = tunnel.state_dict()
+    with pytest.raises(ValueError, match=r"use what Tunneller\.state_dict\(\) gave"):
+        tunnel.load_state_dict(NO_STATES[name])
+    assert {**tunnel.state_dict(), "age_s": 0} == {**before, "age_s": 0}
