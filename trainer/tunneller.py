@@ -6,6 +6,7 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +25,7 @@ from trainer.adoption.ranks import Weights
 from trainer.adoption.requirements import Required, parse
 from trainer.adoption.suspicions import Suspicion
 from trainer.adoption.validation import Score, ScoreTrust, Validator, direction, read_score
-from trainer.errors import CaptureError, DataError, TrainerError
+from trainer.errors import CaptureError, TrainerError
 from trainer.events import Event, Summary
 from trainer.explain import Explanation, explain
 from trainer.journal import Journal, OnEvent
@@ -36,7 +37,9 @@ from trainer.pool.job_template import FREE, JobTemplate
 from trainer.pool.line import Line
 from trainer.pool.messages import Stall, grouped
 from trainer.pool.own import LOCAL, Local, OwnPool, free_cores
+from trainer.settings import Settings
 from trainer.snapshots.capture import Plan
+from trainer.snapshots.chain import described
 from trainer.snapshots.eligibility import eligible, unwrap, unwrap_optimizer
 from trainer.snapshots.live import device_of
 from trainer.snapshots.reservoir import Numbers, Split
@@ -145,74 +148,110 @@ class Tunneller:
         on_event: OnEvent | None = None,
     ) -> None:
         self._model, self._optimizer = unwrap(model), unwrap_optimizer(optimizer)
-        mode = mode or direction(monitor)
+        asked = Settings(
+            validate=validate,
+            client=client,
+            monitor=monitor,
+            mode=mode,
+            split=split,
+            screen=screen,
+            on_event=on_event,
+            tail=tail,
+            task=task,
+            objective=objective,
+            ignore_index=ignore_index,
+            class_weight=class_weight,
+            radius=radius,
+            tail_radius=tail_radius,
+            require=require,
+            constraints=constraints,
+            patience=patience,
+            min_delta=min_delta,
+            delta_mode=delta_mode,
+            cooldown=cooldown,
+            first_after=first_after,
+            time_s=time_s,
+            samples=samples,
+            keep=keep,
+            keep_mb=keep_mb,
+            capture_s=capture_s,
+            fanout=fanout,
+            sync=sync,
+            run=run,
+            seed=seed,
+        )
+        mode = asked.mode or direction(monitor)
         if mode is None:
             raise ValueError("mode is missing; use 'min' if lower scores are better, 'max' if higher ones are")
-        if isinstance(client, str) and client != LOCAL:
-            raise ValueError(f"client is {client!r}; use SolverClient({client!r}), or {LOCAL!r} for a pool of its own")
-        if not callable(validate):
-            raise ValueError(f"validate is {validate!r:.80}; use a function without arguments that scores the model")
-        if capture_s is not None and not capture_s > 0:
-            raise ValueError(f"capture_s is {capture_s}; use more than 0 seconds, or None for 0.5 % of the time")
-        self._monitor, self._sync, self._capture_s = monitor, sync, capture_s
-        self._detector = StallDetector(patience, min_delta, cooldown, mode, delta_mode)
-        self._radius, self._turns = AdaptiveRadius(radius), Turns()
+        self._monitor, self._sync, self._capture_s = monitor, sync, asked.capture_s
+        self._detector = StallDetector(asked.patience, asked.min_delta, asked.cooldown, mode, delta_mode)
+        self._radius, self._turns = AdaptiveRadius(asked.radius), Turns()
         self._weights = Weights(self._model, self._optimizer)
         self._ranks, self._screen = self._weights.ranks, screen
         self._validator = Validator(self._model, validate, monitor, parse(require), self._ranks)
         self._trust = ScoreTrust()
-        court = Court(self._weights, self._validator, Threshold(mode, min_delta, delta_mode), screen)
+        court = Court(self._weights, self._validator, Threshold(mode, asked.min_delta, delta_mode), screen)
         movable = partial(eligible, self._model, self._optimizer)
         self._layers = candidates(self._model, movable(), layer)
         self._auto, self._by_default = layer == AUTO, layer is None
+        plan = Plan(
+            task=task,
+            tail=names_of(self._model, asked.tail),
+            samples=asked.samples,
+            ignore_index=asked.ignore_index,
+            class_weight=None if asked.class_weight is None else tuple(asked.class_weight),
+        )
+        if plan.tail is not None:
+            described(self._model, self._layers[0], plan.tail)  # a tail that no job can hold had better be named now
         self._template = JobTemplate(
-            plan=Plan(
-                task=task,
-                tail=names_of(self._model, tail),
-                samples=samples,
-                ignore_index=ignore_index,
-                class_weight=None if class_weight is None else tuple(float(weight) for weight in class_weight),
-            ),
+            plan=plan,
             objective=Objective(objective) if isinstance(objective, str) else objective,
             constraints=read_constraints(constraints),
-            tail_radius=tail_radius,
+            tail_radius=asked.tail_radius,
             whole=radius is None and tail_radius is None,
-            time_s=time_s,
-            fanout=fanout,
-            run=run or f"run-{uuid.uuid4().hex[:12]}",
-            seed=seed,
+            time_s=asked.time_s,
+            fanout=asked.fanout,
+            run=asked.run or f"run-{uuid.uuid4().hex[:12]}",
+            seed=asked.seed,
         )
         self._stalls, self._closed, self._checked, self._resting = 0, False, False, False
         self._lost: Sequence[Ticket] = ()
-        self._first_after, self._last_radius = first_after, radius
-        self._reservoir = reservoir_of(data, split, keep=keep, keep_mb=keep_mb, seed=seed)
-        self._journal = Journal(self._optimizer, on_event)
-        self._line = Line(time_s, adaptive=not sync)  # with `sync` nothing may depend on the clock
-        self._inspector = Inspector(
-            self._model,
-            movable,
-            self._reservoir,
-            self._template,
-            self._journal,
-            self._radius,
-            self._turns,
-            self._line,
-            auto=self._auto,
-        )
-        self._last_stall = time.monotonic()
-        speak_up()
-        self._pool = self._own_pool() if client == LOCAL and self._ranks.leads else None
-        pool = SolverClient() if client == LOCAL else client  # where another rank leads, a client that is never asked
-        pool = self._pool.client if self._pool else pool
-        self._worker = BackgroundWorker(pool, self._template, self._journal, self._line)
-        self._adopter = Adopter(
-            court, self._turns, self._radius, self._journal, self._worker, monitor, exact=self._template.on_weights
-        )
-        self.plan = "no samples were seen yet"
-        if self._ranks.leads:
-            if data is not None:
-                self._check()
-            self._worker.look_at_pool()
+        self._first_after, self._last_radius = asked.first_after, asked.radius
+        self._reservoir = reservoir_of(data, split, keep=asked.keep, keep_mb=asked.keep_mb, seed=asked.seed)
+        with ExitStack() as undo:  # a tunneller that is not made leaves no thread, hook or pool behind
+            self._journal = Journal(self._optimizer, on_event)
+            undo.callback(self._journal.close)
+            self._line = Line(asked.time_s, adaptive=not sync)  # with `sync` nothing may depend on the clock
+            self._inspector = Inspector(
+                self._model,
+                movable,
+                self._reservoir,
+                self._template,
+                self._journal,
+                self._radius,
+                self._turns,
+                self._line,
+                auto=self._auto,
+            )
+            self._last_stall = time.monotonic()
+            speak_up()
+            self._pool = self._own_pool() if client == LOCAL and self._ranks.leads else None
+            if self._pool is not None:
+                undo.callback(self._pool.close)
+            # Where another rank leads, a client that is never asked.
+            pool = SolverClient() if client == LOCAL else client
+            pool = self._pool.client if self._pool else pool
+            self._worker = BackgroundWorker(pool, self._template, self._journal, self._line)
+            undo.callback(self._worker.close, timeout=5.0)
+            self._adopter = Adopter(
+                court, self._turns, self._radius, self._journal, self._worker, monitor, exact=self._template.on_weights
+            )
+            self.plan = "no samples were seen yet"
+            if self._ranks.leads:
+                if data is not None:
+                    self._check()
+                self._worker.look_at_pool()
+            undo.pop_all()
 
     def _own_pool(self) -> OwnPool:
         workers = free_cores(torch.get_num_threads() if device_of(self._model).type == "cpu" else 1)
@@ -247,7 +286,8 @@ class Tunneller:
     def observe(self, *batch: Any, index: Numbers | None = None) -> None:
         """Keep a bounded sample of one batch: `observe(inputs, targets)`, or the batch as the loader yields it.
 
-        `index` [n]: each sample's number in your data set, by which `suspects` names it.
+        `index` [n]: each sample's number in your data set, by which `suspects` names it; where there is a `split`, a
+        number for each sample that it gives.
         """
         self._observe(batch[0] if len(batch) == 1 else batch, index)
 
@@ -257,10 +297,12 @@ class Tunneller:
         begun = time.perf_counter()
         try:
             self._reservoir.observe(batch, index)
-        except DataError as error:
+        except Exception as error:  # whatever the loader yields by then: training goes on
             if not self._checked:
                 raise
-            self._worker.warn(f"a batch was left out: {error}")
+            told = str(error) if isinstance(error, TrainerError) else f"{type(error).__name__}: {error}"
+            self._worker.warn(f"a batch was left out: {told}")
+            logger.debug("a batch was left out", exc_info=error)
         self._journal.observe_s += time.perf_counter() - begun
         if not self._checked and self._reservoir.size:
             self._check()
@@ -427,21 +469,32 @@ class Tunneller:
 
         Jobs that were out then are asked after at the next `step()` that has samples; their answers are judged as all.
         """
-        if state.get("format") != STATE:
+        given = state.get("format") if isinstance(state, Mapping) else f"of a {type(state).__name__}"
+        if given != STATE:
+            raise ValueError(f"state has format {given!r}; use what Tunneller.state_dict() gave ({STATE})")
+        try:
+            self._take_up(state)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"state has format {state.get('format')!r}; use what Tunneller.state_dict() gave ({STATE})"
-            )
-        self._template = self._worker.template = self._template.renamed(state["run"])
-        self._detector.load_state_dict(state["detector"])
+                f"state is not whole ({type(error).__name__}: {error}); use what Tunneller.state_dict() gave ({STATE})"
+            ) from error
+
+    def _take_up(self, state: Mapping[str, Any]) -> None:
+        scales, failures, distrusted = (dict(state[name]) for name in ("radii", "failures", "distrusted"))
+        stalls, step, gd_step = (int(state[name]) for name in ("stalls", "step", "gd_step"))
+        lost = [Ticket.from_state(ticket) for ticket in state.get("jobs", [])]
+        events, age_s = [Event(**event) for event in state.get("events", [])], float(state.get("age_s", 0.0))
+        template = self._template.renamed(state["run"])
         if "reservoir" in state:  # older releases wrote none
             self._reservoir.load_state_dict(state["reservoir"])
-        self._radius.scales = dict(state["radii"])
+        self._detector.load_state_dict(state["detector"])
         self._worker.portfolio.load_state_dict(state["portfolio"])
-        self._turns.failures, self._turns.distrusted = dict(state["failures"]), dict(state["distrusted"])
-        self._stalls = int(state["stalls"])
-        self._lost = [Ticket.from_state(ticket) for ticket in state.get("jobs", [])]
-        self._journal.step, self._journal.gd_step = int(state["step"]), int(state["gd_step"])
-        self._journal.resume([Event(**event) for event in state.get("events", [])], float(state.get("age_s", 0.0)))
+        self._template = self._worker.template = template
+        self._radius.scales = scales
+        self._turns.failures, self._turns.distrusted = failures, distrusted
+        self._stalls, self._lost = stalls, lost
+        self._journal.step, self._journal.gd_step = step, gd_step
+        self._journal.resume(events, age_s)
 
     # --- from stall to verdict ----------------------------------------------------------------------------------------
 

@@ -26,18 +26,27 @@ TURNED = ("neg", "negative", "minus", "not", "non", "no", "inv", "inverse", "inv
 """A name with one of these, or that begins with a 1, may mean the opposite of its other parts."""
 
 
-def read_score(score: object, monitor: str | None) -> float:
-    """One number from what a validation returned: the number, or entry `monitor` of a dict.
+def read_score(score: object, monitor: str | None, told: str = "the score given to `step`") -> float:
+    """One number from what a validation returned: the number, or entry `monitor` of a dict; `told` says who gave it.
 
-    Raises ValueError if there is no such entry, or several and no `monitor`.
+    Raises ValueError if there is no such entry, or several and no `monitor`, or what is there is no number.
     """
     if not isinstance(score, Mapping):
-        return float(score)  # type: ignore[arg-type]
+        return _as_number(score, told)
     if monitor is None and len(score) == 1:
-        return float(next(iter(score.values())))
+        return _as_number(next(iter(score.values())), told)
     if monitor is None or monitor not in score:
         raise ValueError(f"monitor is {monitor!r}; choose one of the scores {sorted(map(str, score))}")
-    return float(score[monitor])
+    return _as_number(score[monitor], told)
+
+
+def _as_number(value: object, told: str) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except Exception:  # what it raises is the value's own matter
+        raise ValueError(
+            f"{told} is {value!r:.80}; return one number, or a dict of numbers with `monitor` naming the main one"
+        ) from None
 
 
 def direction(monitor: str | None) -> Mode | None:
@@ -90,11 +99,13 @@ class Validator:
         """Judge the model as it is."""
         self.calls += 1
         scores = self._run(self._validate, "validate")
-        return Judgement(read_score(scores, self._monitor), broken(self._requirements, scores))
+        return Judgement(
+            read_score(scores, self._monitor, "what `validate` returns"), broken(self._requirements, scores)
+        )
 
     def quick(self, score: Callable[[], object], word: Word) -> float:
         """Score the model by another function, guarded and timed alike; other ranks know it by the word."""
-        return read_score(self._run(score, word), self._monitor)
+        return read_score(self._run(score, word), self._monitor, f"what `{word}` returns")
 
     def follow(self, score: Callable[[], object] | None = None) -> None:
         """Call it because rank zero does; what it gives is rank zero's matter."""

@@ -159,7 +159,7 @@ class BackgroundWorker:
             try:
                 self._obey(command)
             except Exception as error:  # a bug, a client that was closed: nobody may be left waiting for this thread
-                self._drop_all(f"{type(error).__name__}: {error}")
+                self._drop_all(f"{type(error).__name__}: {error}", command)
 
     def _next(self) -> "Command | None":
         """The next command; None when there is none but jobs are out."""
@@ -344,9 +344,17 @@ class BackgroundWorker:
         self._pending.clear()
         self._land()
 
-    def _drop_all(self, reason: str) -> None:
+    def _drop_all(self, reason: str, command: "Command | None") -> None:
+        """Give up what is out, and what the command that failed would have sent or found."""
         for pending in tuple(self._pending):
             self._give_up(pending, reason)
+        if isinstance(command, Stall):
+            self._failed(command, reason)
+        if isinstance(command, _FindAgain):
+            failed = {event.job for event in self.journal.events if event.kind == "failed"}
+            for ticket in command.tickets:
+                if ticket.job not in failed:
+                    self.forget(ticket, reason)
         self.warn(reason)
         self._land()
 

@@ -1,11 +1,12 @@
 """Reads any batch as what the model and the loss take, and takes batches apart into rows and together again."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from trainer.errors import DataError
@@ -52,9 +53,9 @@ def read_batch(batch: Any, split: Split | None = None) -> Batch:
 
     Forms: (inputs, targets), (inputs, targets, weights), inputs being a tensor or several, and a mapping with one
     entry named like labels (the others are keyword arguments, or the one positional argument if it is called `x`,
-    `inputs` and the like).
+    `inputs` and the like). Weights are floating-point numbers: whole ones may be indices. Whole targets come as int64.
     """
-    found = _by_form(batch) if split is None else _by_split(split(batch))
+    found = _by_form(batch) if split is None else _by_split(split, batch)
     for leaf in _tensors(found.tree()):
         if leaf.layout != torch.strided or leaf.is_nested or leaf.is_quantized or leaf.is_meta:
             kind = "nested" if leaf.is_nested else "quantized" if leaf.is_quantized else str(leaf.layout)
@@ -66,17 +67,30 @@ def read_batch(batch: Any, split: Split | None = None) -> Batch:
             )
     if not any(leaf.dim() > 0 for leaf in _tensors([list(found.args), dict(found.kwargs)])):
         raise DataError(f"this batch holds no input tensor; {CURE}")
-    return found
+    if found.targets.is_floating_point():
+        return found
+    return replace(found, targets=found.targets.long())  # in small types -100 is another number: 156 as uint8
 
 
-def _by_split(parts: Any) -> Batch:
+def _by_split(split: Split, batch: Any) -> Batch:
+    try:
+        parts = split(batch)
+    except Exception as error:  # the user's own code may raise anything
+        raise DataError(
+            f"`split` fails on this batch, a {type(batch).__name__}{_size(batch)} ({type(error).__name__}: {error}); "
+            "let it take every batch of the loop"
+        ) from error
     if isinstance(parts, Batch):
-        return parts
+        weights = None if parts.weights is None else _weights(parts.weights, meant=True)
+        return replace(parts, args=_several(parts.args), targets=_targets(parts.targets), weights=weights)
     if not isinstance(parts, tuple | list) or len(parts) not in (3, 4) or not isinstance(parts[1], Mapping):
         raise DataError("`split` has to give a Batch, (args, kwargs, targets) or (args, kwargs, targets, weights)")
-    args, kwargs, targets, *weights = parts
-    args = tuple(args) if isinstance(args, tuple | list) else (args,)
-    return Batch(args, dict(kwargs), _targets(targets), _weights(weights[0] if weights else None))
+    args, kwargs, targets, *rest = parts
+    return Batch(_several(args), dict(kwargs), _targets(targets), _weights(*rest, meant=True))
+
+
+def _several(args: Any) -> tuple[Any, ...]:
+    return tuple(args) if isinstance(args, tuple | list) else (args,)
 
 
 def _by_form(batch: Any) -> Batch:
@@ -85,10 +99,10 @@ def _by_form(batch: Any) -> Batch:
     if isinstance(batch, tuple | list) and len(batch) in (2, 3):
         inputs, targets, *weights = batch
         if isinstance(inputs, Mapping):
-            return Batch((), _arrays(dict(inputs)), _targets(targets), _weights(weights[0] if weights else None))
+            return Batch((), _arrays(dict(inputs)), _targets(targets), _weights(*weights))
         several = isinstance(inputs, tuple | list) and all(isinstance(part, Tensor | np.ndarray) for part in inputs)
         args = tuple(inputs) if several else (inputs,)
-        return Batch(tuple(_arrays(list(args))), {}, _targets(targets), _weights(weights[0] if weights else None))
+        return Batch(tuple(_arrays(list(args))), {}, _targets(targets), _weights(*weights))
     raise DataError(f"this batch is a {type(batch).__name__}{_size(batch)}; {CURE}")
 
 
@@ -105,23 +119,57 @@ def _by_labels(batch: dict[str, Any]) -> Batch:
 
 
 def _targets(values: Any) -> Tensor:
-    try:
-        targets = torch.as_tensor(values)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"the targets are a {type(values).__name__}, not a tensor; {CURE}") from error
+    targets = _tensor(values, "targets")
     if targets.dim() == 0:
         raise DataError(f"the targets of a batch are one number; {CURE}")
+    if targets.is_complex():
+        raise DataError(f"the targets of a batch are complex numbers; {CURE}, with targets of real numbers")
     return targets
 
 
-def _weights(values: Any) -> Tensor | None:
-    return None if values is None else torch.as_tensor(values)
+def _weights(values: Any = None, *, meant: bool = False) -> Tensor | None:
+    """Sample weights; where no `split` says that they are meant as such, whole numbers may be indices."""
+    if values is None:
+        return None
+    weights = _tensor(values, "weights")
+    if weights.dim() == 0 or weights.is_complex():
+        raise DataError(f"the weights of a batch are one number, or complex ones; give one for each sample, or {CURE}")
+    if not meant and not weights.is_floating_point():
+        raise DataError(
+            f"the third part of this batch, its weights, is {str(weights.dtype).removeprefix('torch.')}: are these "
+            f"indices? Then {CURE}; weights have to be floating-point numbers"
+        )
+    return weights
+
+
+def _tensor(values: Any, name: str) -> Tensor:
+    """Targets or weights as a tensor; DataError for what is no array of numbers."""
+    try:
+        return _of_array(np.asarray(values)) if _of_arrays(values) else torch.as_tensor(values)
+    except Exception as error:  # whatever the loader yields is asked for its numbers
+        raise DataError(f"the {name} are a {type(values).__name__}, not a tensor; {CURE}") from error
+
+
+def _of_arrays(values: Any) -> bool:
+    """Whether numpy reads these values: an array, a pandas column, a list of arrays."""
+    first = values[0] if isinstance(values, tuple | list) and values else values
+    on_host = hasattr(first, "__array__") and not hasattr(first, "__cuda_array_interface__")
+    return on_host and not isinstance(first, Tensor)
+
+
+def _of_array(array: NDArray[Any]) -> Tensor:
+    """A tensor of an array's memory, or of a copy where torch does not take that as it is."""
+    plain = array.flags.writeable and array.dtype.isnative and all(step >= 0 for step in array.strides)
+    return torch.from_numpy(array if plain else array.astype(array.dtype.newbyteorder("=")))
 
 
 def _arrays(tree: Any) -> Any:
     """The same with numpy arrays as tensors."""
     if isinstance(tree, np.ndarray):
-        return torch.from_numpy(tree)
+        try:
+            return _of_array(tree)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"an array of this batch is of {tree.dtype}, which torch does not have; {CURE}") from error
     if isinstance(tree, Mapping):
         return {name: _arrays(value) for name, value in tree.items()}
     return type(tree)(map(_arrays, tree)) if type(tree) in (tuple, list) else tree

@@ -3,26 +3,29 @@
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from shared.errors import SnapshotError
-from shared.snapshot import FloatArray, IntArray
+from shared.snapshot import FloatArray, IntArray, Task
 from trainer.errors import CaptureError, DataError
 from trainer.snapshots.assembly import as_snapshot, choose, subset
+from trainer.snapshots.batches import take_apart
 from trainer.snapshots.blocks import Block, Owners, owners_of
 from trainer.snapshots.captured import Captured, Origin
 from trainer.snapshots.folding import fold, recorded_for, unlink, with_offsets
 from trainer.snapshots.heads import wire_targets
 from trainer.snapshots.live import live
 from trainer.snapshots.parcel import Parcel
-from trainer.snapshots.positions import at_random
+from trainer.snapshots.positions import BATCH, at_random
 from trainer.snapshots.reservoir import Rows
 from trainer.snapshots.scene import FEWEST_ROWS, Plan, Scene, read_scene, unfit
 from trainer.snapshots.trial import Trial, try_out
-from trainer.snapshots.verify import Examiner, explains
+from trainer.snapshots.verify import Examiner, explains, not_finite
 from trainer.snapshots.watch import Recording, Watcher
 
 __all__ = ["Captured", "Look", "Parcel", "Plan", "Trial", "look", "try_out"]
@@ -35,6 +38,9 @@ MOST_ENTRIES = 16_000_000
 """Of any recorded matrix: positions x units."""
 EXAMINING = 0.6
 """The share of the budget after which no further layer is examined."""
+NOT_FINITE = "the samples hold NaN or infinity, and so does what the model puts out; leave such samples out in `split`"
+OF_CLASSES: tuple[Task, ...] = ("classification", "binary")
+"""Tasks whose targets are one class each."""
 RESTLESS = (
     "the model puts out other values each time, even in evaluation mode: there is dropout or noise that never stops, "
     "or a state that goes from batch to batch; have it stop in eval()"
@@ -45,13 +51,14 @@ RESTLESS = (
 class Look:
     """What a look at the model gave: the layers that can be tunnelled, as they are called, and why others cannot.
 
-    `seconds` it took in all; `samples` are the positions that were seen.
+    `seconds` it took in all; `samples` are the positions that were seen; `left_out` are rows that hold NaN or infinity.
     """
 
     seconds: float
     samples: int
     captured: Mapping[str, Captured]
     refused: Mapping[str, str]
+    left_out: int = 0
 
 
 def look(
@@ -104,10 +111,11 @@ def look(
             return Look(time.perf_counter() - begun, len(examiner.base.row), {}, refused)
         dear = sum(examiner.costs[name] for name in blocks)
         seen = _record(watcher, rows, list(blocks.values()), scene, plan, examiner.base, left(), dear, generator)
+        broken = _broken(seen, rows)
+        seen = _without(seen, broken)
         captured = _captured(inner, blocks, seen, rows, scene, plan, refused, generator)
-    return Look(
-        time.perf_counter() - begun, len(seen.row), {name: captured[name] for name in fit if name in captured}, refused
-    )
+    found = {name: captured[name] for name in fit if name in captured}
+    return Look(time.perf_counter() - begun, len(seen.row), found, refused, len(broken))
 
 
 def called(model: nn.Module, rows: Rows, plan: Plan, layers: Collection[str]) -> tuple[str, ...]:
@@ -135,6 +143,16 @@ def _examiner(
     some = rows.take(range(min(len(rows), FEWEST_ROWS, max(FEWEST_ROWS // 8, enough)))).together()
     share = FEW_POSITIONS / max(1.0, scene.per_row * len(some))
     inputs, outputs = scene.worth_seeing(layers)
+
+    def passed(some: Rows) -> Recording:
+        return watcher.run(some, at_random(share, generator), inputs=inputs, outputs=outputs)
+
+    base = passed(some)
+    if len(broken := _broken(base, some)):
+        some = some.take(np.setdiff1d(np.arange(len(some)), broken))
+        if not len(some):
+            raise CaptureError(NOT_FINITE)
+        base = passed(some)
     return Examiner(
         model=model,
         watcher=watcher,
@@ -143,7 +161,7 @@ def _examiner(
         precision=scene.precision,
         tolerance=scene.tolerance,
         rows=some,
-        base=watcher.run(some, at_random(share, generator), inputs=inputs, outputs=outputs),
+        base=base,
         radius_of=radius_of,
         generator=generator,
         owners=owners,
@@ -189,6 +207,37 @@ def _record(
     )
 
 
+def _broken(seen: Recording, rows: Rows) -> NDArray[np.int64]:
+    """The rows that hold NaN or infinity, and of which the model makes some: not those where it makes it by itself."""
+    odd = np.unique(seen.row[~np.isfinite(seen.output).all(axis=1)])
+    found = [np.empty(0, np.int64)]
+    for numbers, batch in rows.take(odd).batches(BATCH, torch.device("cpu")) if len(odd) else ():
+        leaves, _ = take_apart(replace(batch, targets=torch.empty(0), weights=None))
+        finite = [torch.isfinite(leaf).reshape(len(leaf), -1).all(dim=1) for leaf in leaves if len(leaf)]
+        found.append(odd[numbers[~torch.stack(finite).all(dim=0).numpy()]])
+    return np.concatenate(found)
+
+
+def _without(seen: Recording, broken: NDArray[np.int64]) -> Recording:
+    """What was seen of all other rows."""
+    if not len(broken):
+        return seen
+    kept = ~np.isin(seen.row, broken)
+    if not kept.any():
+        raise CaptureError(NOT_FINITE)
+    at = torch.from_numpy(np.flatnonzero(kept))
+    return replace(
+        seen,
+        row=seen.row[kept],
+        place=seen.place[kept],
+        taken_in={name: values[kept] for name, values in seen.taken_in.items()},
+        put_out={name: values[kept] for name, values in seen.put_out.items()},
+        output=seen.output[kept],
+        targets=seen.targets[at],
+        weights=None if seen.weights is None else seen.weights[at],
+    )
+
+
 def _captured(
     model: nn.Module,
     blocks: Mapping[str, Block],
@@ -202,14 +251,14 @@ def _captured(
     """The layers whose chain explains all that was seen; the others are added to `refused`."""
     view = scene.reader.view
     targets = wire_targets(view, seen.targets, scene.classes)
-    weights = _weights(seen, targets, plan)
+    weights = _weights(seen, targets, plan, view.task)
     found = {}
     for name, block in blocks.items():
         layers = with_offsets(fold(model, block), block, seen)
         if not explains(block, layers, seen, scene.tolerance):
-            refused[name] = (
-                f"what follows layer {name!r} was understood on a few samples, but not on all; choose a later layer"
-            )
+            understood = f"what follows layer {name!r} was understood on a few samples, but not on all"
+            finite = bool(np.isfinite(seen.output).all())
+            refused[name] = f"{understood}; choose a later layer" if finite else not_finite(name)
             continue
         try:
             whole = as_snapshot(
@@ -238,10 +287,15 @@ def _captured(
     return found
 
 
-def _weights(seen: Recording, targets: FloatArray | IntArray, plan: Plan) -> FloatArray | None:
+def _weights(seen: Recording, targets: FloatArray | IntArray, plan: Plan, task: Task) -> FloatArray | None:
     """Sample weights times class weights [P], or None where all weigh the same; DataError for what is no weight."""
     weights = None if seen.weights is None else seen.weights.numpy()
-    if plan.class_weight is not None and targets.dtype == np.int64 and targets.ndim == 1:
+    if plan.class_weight is not None:
+        if task not in OF_CLASSES:
+            raise DataError(
+                f"class_weight goes with classes, and these targets are read as task={task!r}; leave it out, and give "
+                "weights of samples with each batch instead"
+            )
         by_class = np.asarray(plan.class_weight, np.float32)
         if int(targets.max(initial=0)) >= len(by_class):
             raise DataError(

@@ -69,7 +69,10 @@ def described(model: nn.Module, name: str, tail: Sequence[str | nn.Module]) -> B
         if path in linear:
             layers.append(Layer(path))
         elif isinstance(part, str):
-            raise CaptureError(f"the tail given for layer {name!r} names {part!r}, which is no linear layer")
+            raise CaptureError(
+                f"the tail given for layer {name!r} names {part!r}, which is no linear layer; use one of: "
+                f"{', '.join(linear)}"
+            )
         elif (activation := seen_as(part)) is not None:
             layers[-1] = replace(layers[-1], activation=activation)
         elif not isinstance(part, TRANSPARENT):

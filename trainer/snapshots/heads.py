@@ -34,6 +34,18 @@ def output_tensor(output: Any) -> Tensor:
     )
 
 
+def by_rows(output: Tensor, rows: int) -> Tensor:
+    """An output with the leading dimension that `squeeze()` takes from a batch of one; DataError without rows."""
+    if rows == 1 and (output.dim() == 0 or len(output) != 1):
+        return output.unsqueeze(0)
+    if output.dim() == 0:
+        raise DataError(
+            f"the model puts out one number for a batch of {rows}; let it put out scores for each sample, in eval() at "
+            "least: the loss is not what GDSolver reads"
+        )
+    return output
+
+
 @dataclass(frozen=True)
 class View:
     """One way to read an output as positions: `axis` holds the scores of a position, None where it has but one."""
@@ -59,12 +71,12 @@ def weights_of(weights: Tensor | None, positions: int) -> Tensor | None:
     """Each position's weight [P] from one a sample [n] or one a position [n, ...]; DataError for other shapes."""
     if weights is None or weights.numel() == positions:
         return None if weights is None else weights.reshape(-1)
-    if positions % weights.shape[0] or weights.numel() != weights.shape[0]:
+    if weights.dim() == 0 or not len(weights) or weights.numel() != len(weights) or positions % len(weights):
         raise DataError(
             f"the weights have shape {list(weights.shape)} for {positions} positions; give one a sample, or one a "
             "position"
         )
-    return weights.reshape(-1).repeat_interleave(positions // weights.shape[0])
+    return weights.reshape(-1).repeat_interleave(positions // len(weights))
 
 
 def views(output: Tensor, targets: Tensor, task: Task | None, ignore_index: int) -> list[View]:

@@ -21,7 +21,6 @@ DEFAULT_BATCH = 256
 """Of data that is in memory as a whole."""
 PENDING_BYTES = 8 * MIB
 """Chosen rows that are still on a device are fetched when they are so large: a fetch makes the device wait."""
-SEQUENCES = (tuple, list)
 CLUSTER = 16
 """Rows that are chosen together at least (where a batch has so many): copying them one by one would cost more."""
 
@@ -59,6 +58,9 @@ class _Generation:
             return
         leaves, form = take_apart(read())
         whole = Cluster(tuple(leaves), form, count, lot, None if numbers is None else _as_array(numbers))
+        if whole.nbytes > whole.count * self._most_bytes:
+            size = whole.nbytes / whole.count / MIB
+            raise DataError(f"one sample takes {size:.3g} MiB, and keep_mb has no room for it; use a larger keep_mb")
         self._add(whole.copy() if wanted >= whole.count else whole.take(self._choice(whole.count, wanted)))
         self.fit(self._most_bytes)
 
@@ -108,21 +110,34 @@ class _Generation:
 
 def _as_array(numbers: Numbers) -> NDArray[np.int64]:
     found = numbers.detach().cpu().numpy() if isinstance(numbers, Tensor) else np.asarray(numbers)
-    if found.ndim != 1 or found.dtype.kind not in "iu":
-        raise DataError(f"index is {found.dtype} {list(found.shape)}; give a whole number for each sample of the batch")
     return found.astype(np.int64)
 
 
-def _count(batch: Any) -> int:
-    """How many samples a raw batch seems to have, by its first tensor; 0 where that is not plain."""
-    if isinstance(batch, Tensor):
-        return batch.shape[0] if batch.ndim else 0
-    # what is likely comes first: every batch of the loop is asked
-    parts = batch if isinstance(batch, SEQUENCES) else batch.values() if isinstance(batch, Mapping) else ()
-    for part in parts:
-        if count := _count(part):
-            return count
-    return 0
+def _check_numbers(numbers: Numbers, count: int, *, split: bool) -> None:
+    """Raise DataError unless these are a whole number for each of so many samples, which `split` may have chosen."""
+    try:
+        found = numbers if isinstance(numbers, Tensor) else np.asarray(numbers)
+    except ValueError as error:
+        raise DataError("index is a list of lists; give a whole number for each sample of the batch") from error
+    dtype = str(found.dtype).removeprefix("torch.")
+    if found.ndim != 1 or not dtype.startswith(("int", "uint")):
+        raise DataError(f"index is {dtype} {list(found.shape)}; give a whole number for each sample of the batch")
+    if len(found) != count and split:
+        raise DataError(
+            f"index has {len(found)} numbers, and `split` gives {count} samples of this batch; give one for each of "
+            "these, in their order: leave out the numbers of what `split` leaves out"
+        )
+    if len(found) != count:
+        raise DataError(f"index has {len(found)} numbers for a batch of {count}; give one for each sample")
+
+
+def _plain_count(batch: Any) -> int | None:
+    """How many samples a pair or a triple of tensors has; None for other forms, which have to be read to be counted."""
+    if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
+        return None
+    if not all(isinstance(part, Tensor) and part.ndim for part in batch):
+        return None
+    return int(batch[0].shape[0])
 
 
 class Reservoir:
@@ -160,7 +175,12 @@ class Reservoir:
         """A sample of data that is in memory as a whole; DataError where its parts are not equally long."""
         args = inputs if isinstance(inputs, tuple) else (inputs,)
         names = ["inputs" if len(args) == 1 else f"inputs[{index}]" for index in range(len(args))]
-        for name, part in (*zip(names, args, strict=True), *([] if weights is None else [("weights", weights)])):
+        named = [("targets", targets), *zip(names, args, strict=True)]
+        for name, part in (*named, *([] if weights is None else [("weights", weights)])):
+            if not isinstance(part, Tensor) or part.dim() == 0:
+                raise DataError(
+                    f"data has {name} that are a {type(part).__name__}; give tensors, a row for each sample"
+                )
             if len(part) != len(targets):
                 raise DataError(f"data has {len(part):,} {name} and {len(targets):,} targets; give one for each sample")
         made = cls(keep=keep, keep_mb=keep_mb, seed=seed)
@@ -199,14 +219,22 @@ class Reservoir:
     def observe(self, batch: Any, numbers: Numbers | None = None) -> None:
         """Keep some of a batch; DataError, with the cure, if it cannot be split.
 
-        `numbers` are by what the caller knows each sample.
+        `numbers` are by what the caller knows each sample that is read of it: after `split`, where there is one.
         """
-        count = _count(batch) or read_batch(batch, self._split).samples
-        if numbers is not None and len(numbers) != count:
-            raise DataError(f"index has {len(numbers)} numbers for a batch of {count}; give one for each sample")
+        count, read = self._counted(batch)
+        if numbers is not None:
+            _check_numbers(numbers, count, split=self._split is not None)
         self.seen += count
         self._largest = max(self._largest, count)
-        self._now.offer(count, lambda: read_batch(batch, self._split), numbers)
+        self._now.offer(count, read, numbers)
+
+    def _counted(self, batch: Any) -> tuple[int, Callable[[], Batch]]:
+        """How many samples a batch has, and how to read it: plain pairs need not be read to be counted."""
+        plain = _plain_count(batch) if self._split is None else None
+        if plain is not None:
+            return plain, lambda: read_batch(batch)
+        found = read_batch(batch, self._split)
+        return found.samples, lambda: found
 
     def begin(self) -> None:
         """An epoch begins; the rows of the last one stay until this one has given as many."""

@@ -93,10 +93,7 @@ class Examiner:
         moved = self._pass(move)
         parts = [part for seen in (self.base, moved) for part in (seen.put_out[name], seen.output)]
         if not all(np.isfinite(part).all() for part in parts):
-            raise CaptureError(
-                f"layer {name!r} or the model puts out NaN or infinity for some of the samples; leave those out in "
-                "`split`, or scale what the model puts out"
-            )
+            raise CaptureError(not_finite(name))
         if self.precision.differ(self.base.taken_in[name], moved.taken_in[name]):
             raise CaptureError(refused(name, "what it takes in depends on what it puts out"))
         sight = Sight(self.model, self.calls, self.task, self.precision, [self.base, moved], self.far)
@@ -221,6 +218,14 @@ def _both_sides(values: FloatArray) -> bool:
 def _finite(seen: Recording) -> bool:
     parts = [seen.output, *seen.taken_in.values(), *seen.put_out.values()]
     return all(np.isfinite(part).all() for part in parts)
+
+
+def not_finite(name: str) -> str:
+    """Why a layer is refused where there is NaN or infinity."""
+    return (
+        f"layer {name!r} or the model puts out NaN or infinity for some of the samples; leave those out in `split`, or "
+        "scale what the model puts out"
+    )
 
 
 def keep_offsets(layers: Sequence[Folded], base: Sequence[Folded]) -> list[Folded]:

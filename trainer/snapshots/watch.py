@@ -15,7 +15,7 @@ from shared.snapshot import FloatArray
 from trainer.errors import CaptureError, DataError
 from trainer.snapshots.batches import Batch
 from trainer.snapshots.blocks import Linear, applied_at, linear_layers, put_out
-from trainer.snapshots.heads import output_tensor, weights_of
+from trainer.snapshots.heads import by_rows, output_tensor, weights_of
 from trainer.snapshots.live import device_of
 from trainer.snapshots.positions import BATCH, Choose, Reader
 from trainer.snapshots.reservoir import Rows
@@ -74,11 +74,11 @@ class _Parts:
     put_out: dict[str, list[FloatArray]] = field(default_factory=dict)
     output: list[FloatArray] = field(default_factory=list)
     targets: list[Tensor] = field(default_factory=list)
-    weights: list[Tensor] = field(default_factory=list)
+    weights: list[Tensor | None] = field(default_factory=list)
 
 
 def forward(model: nn.Module, batch: Batch) -> Tensor:
-    """The model's output tensor; CaptureError if it cannot be run on the batch."""
+    """The model's output tensor, with a leading dimension for rows; CaptureError if it cannot be run on the batch."""
     try:
         output = model(*batch.args, **batch.kwargs)
     except Exception as error:  # the user's own code may raise anything
@@ -86,7 +86,7 @@ def forward(model: nn.Module, batch: Batch) -> Tensor:
             f"the model cannot be run on the batches as they were observed ({type(error).__name__}: {error}); observe "
             "what the model itself is given, or say how a batch splits with `split`"
         ) from error
-    return output_tensor(output)
+    return by_rows(output_tensor(output), batch.samples)
 
 
 def scout(model: nn.Module, batch: Batch) -> tuple[list[Call], Tensor]:
@@ -181,8 +181,7 @@ class Watcher:
         parts.place.append(chosen % per_row)
         parts.targets.append(view.targets(targets, positions)[at.to(targets.device)].cpu())
         weights = weights_of(data.weights, positions)
-        if weights is not None:
-            parts.weights.append(weights[at.to(weights.device)].float().cpu())
+        parts.weights.append(None if weights is None else weights[at.to(weights.device)].float().cpu())
 
     @contextmanager
     def _recording(
@@ -228,7 +227,15 @@ def _joined(parts: _Parts, rows: int, seconds: float) -> Recording:
         put_out={name: np.concatenate(part) for name, part in parts.put_out.items() if len(part) == count},
         output=np.concatenate(parts.output),
         targets=torch.cat(parts.targets),
-        weights=torch.cat(parts.weights) if parts.weights else None,
+        weights=_weights(parts),
         rows=rows,
         seconds=seconds,
     )
+
+
+def _weights(parts: _Parts) -> Tensor | None:
+    """Those of all positions: 1 where a batch brings none but others do."""
+    if all(weights is None for weights in parts.weights):
+        return None
+    pairs = zip(parts.weights, parts.row, strict=True)
+    return torch.cat([torch.ones(len(row)) if weights is None else weights for weights, row in pairs])

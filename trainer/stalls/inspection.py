@@ -18,6 +18,7 @@ from trainer.snapshots.eligibility import Eligibility
 from trainer.snapshots.memory import Memory
 from trainer.snapshots.reservoir import Reservoir
 from trainer.snapshots.view import LayerView
+from trainer.speaking import logger
 from trainer.stalls.policy import choose
 from trainer.stalls.radius import AdaptiveRadius
 from trainer.stalls.survey import relative_gradients, survey
@@ -56,6 +57,7 @@ class Inspector:
     line: Line
     auto: bool
     _memory: Memory = field(default_factory=Memory)
+    _said: set[str] = field(default_factory=set)
 
     def plan(self, layers: Sequence[str]) -> str:
         """One line on what will be tunnelled, from a pass over a few samples.
@@ -149,6 +151,9 @@ class Inspector:
         )
         known.update({name: captured.block for name, captured in seen.captured.items()})
         self.journal.capture_s += seen.seconds
+        if seen.left_out and "left out" not in self._said:
+            self._said.add("left out")
+            logger.warning("%d of the kept samples hold NaN or infinity; jobs do without such samples", seen.left_out)
         return seen
 
     def _choose(self, seen: Look, *, last: bool) -> LayerView:

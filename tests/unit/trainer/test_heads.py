@@ -12,7 +12,8 @@ from shared.objectives import Objective, outputs
 from shared.snapshot import Task
 from tests.unit.trainer.models import Made, kept, seen
 from trainer.errors import TrainerError
-from trainer.snapshots.capture import Captured, Plan
+from trainer.snapshots.capture import Captured, Plan, look
+from trainer.snapshots.reservoir import Reservoir
 
 
 def head(width: int, shape: str = "last") -> nn.Module:
@@ -165,3 +166,47 @@ def test_the_objective_of_a_single_logit_counts_errors() -> None:
     with torch.no_grad():
         wrong = int(((model(inputs)[:, 0] > 0).long() != ZERO_ONE).sum())
     assert Objective("zero_one").value(found.whole, found.whole.weight, found.whole.bias) == wrong
+
+
+def squeezed(width: int) -> nn.Module:
+    """A network whose output loses every dimension of size 1, as written for a batch of many."""
+    torch.manual_seed(0)
+    return Made(
+        lambda net, x: net.last(torch.relu(net.first(x))).squeeze(), first=nn.Linear(6, 5), last=nn.Linear(5, width)
+    )
+
+
+@pytest.mark.parametrize(
+    ("width", "targets", "task"),
+    [
+        (1, torch.rand(N), "regression"),
+        (1, ZERO_ONE, "binary"),
+        (4, INTEGERS, "classification"),
+        (4, torch.rand(N, 4), "regression"),
+        (4, (torch.rand(N, 4) > 0.5).long(), "multilabel"),
+    ],
+)
+@pytest.mark.parametrize("sizes", [(1,), (1, N - 1), (N - 1, 1), (1,) * 20])
+def test_a_batch_of_one_may_lose_its_dimensions(
+    width: int, targets: Tensor, task: Task, sizes: tuple[int, ...]
+) -> None:
+    """Whether it comes first or last: a model that ends in `squeeze()` is read as with any other batch."""
+    count, net = sum(sizes), squeezed(width)
+    inputs, reservoir = torch.randn(N, 6, generator=torch.manual_seed(0)), Reservoir()
+    for batch in zip(inputs[:count].split(sizes), targets[:count].split(sizes), strict=True):
+        reservoir.observe(batch)
+    rows = reservoir.rows(count, np.random.default_rng(0))
+    options: dict[str, Any] = {"radius_of": lambda _, mean: 0.25 * mean, "budget_s": 30.0}
+    seen_all = look(net, rows, Plan(task=task), layers=["last"], generator=np.random.default_rng(0), **options)
+    found = seen_all.captured["last"].whole
+    assert (found.task, found.samples) == (task, count)
+    with torch.no_grad():
+        made = torch.stack([net(row).reshape(width) for row in inputs[:count]]).double()
+    assert outputs(found, found.weight, found.bias).sum() == pytest.approx(float(made.sum()), rel=1e-4, abs=1e-4)
+
+
+def test_a_model_that_puts_out_its_loss_is_named() -> None:
+    """One number for many samples are no scores."""
+    model = Made(lambda net, x: net.last(x).mean(), last=nn.Linear(6, 3))
+    with pytest.raises(TrainerError, match="one number for a batch of 16; let it put out scores"):
+        seen(model, torch.randn(N, 6), INTEGERS)

@@ -54,6 +54,18 @@ def tunnelled(model: nn.Module, pool: FakePool, **options: Any) -> Tunneller:
     return Tunneller(model, client=pool.client(), **settings)
 
 
+class Raising(tuple[Any, ...]):
+    """A batch whose parts cannot be had."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        raise OSError("the file is gone")
+
+    def __getitem__(self, part: Any) -> Any:
+        raise OSError("the file is gone")
+
+
 def kinds(tunneller: Tunneller) -> list[str]:
     return [event.kind for event in tunneller.history]
 
@@ -194,6 +206,115 @@ def test_empty_and_odd_batches_are_no_trouble() -> None:
     tunneller.close()
     with pytest.raises(DataError, match="sparse"):
         tunnelled(network(), FakePool()).observe(inputs[:4].to_sparse(), targets[:4])
+
+
+INPUTS, TARGETS = classes(20)
+LATER: dict[str, Any] = {
+    "file names": (INPUTS, TARGETS, ["a.png"] * 20),
+    "metadata": (INPUTS, TARGETS, {"path": ["a"] * 20}),
+    "one number": (INPUTS, TARGETS, 0.7),
+    "indices": (INPUTS, TARGETS, torch.arange(20)),
+    "words": (np.array(["a"] * 20), TARGETS),
+    "what split does not know": {"images": INPUTS},
+    "a batch that raises": Raising(),
+}
+
+
+@pytest.mark.parametrize("name", LATER)
+@pytest.mark.parametrize("split", [None, lambda batch: ((batch[0],), {}, batch[1], *batch[2:])])
+def test_a_later_batch_ends_no_loop(name: str, split: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever it is: it is left out with one warning, and jobs see the others."""
+    pool, odd = FakePool(), LATER[name]
+    tunneller = tunnelled(network(), pool, split=split)
+    assert list(tunneller.watch([(INPUTS, TARGETS), odd, odd])) == [(INPUTS, TARGETS), odd, odd]
+    tunneller.step(STALLED)
+    tunneller.step(STALLED)
+    tunneller.close()
+    assert "answered" in kinds(tunneller)
+    assert caplog.text.count("a batch was left out") == (pool.snapshots[0].samples == 20)
+
+
+def test_batches_without_weights_count_as_ever_beside_others() -> None:
+    """Some batches bring weights, some none: a sample without one weighs 1."""
+    pool, model = FakePool(), network()
+    tunneller = tunnelled(model, pool, layer="0")
+    tunneller.observe(INPUTS, TARGETS)
+    tunneller.observe(INPUTS + 1, TARGETS, torch.full((20,), 3.0))
+    tunneller.step(STALLED)
+    tunneller.step(STALLED)
+    sent = pool.snapshots[0]
+    assert sent.sample_weight is not None
+    heavy = [row.tobytes() in {row.tobytes() for row in (INPUTS + 1).numpy()} for row in sent.inputs]
+    assert sent.sample_weight.tolist() == [3.0 if one else 1.0 for one in heavy]
+    assert sum(heavy) == 20
+
+
+WHOLE = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64")
+
+
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("kind", ["watch", "data", "split", "array"])
+def test_classes_are_what_they_are_in_any_type(name: str, kind: str) -> None:
+    """-100 is no class in a type without a sign, although 156 and 2**16 - 100 have its bits there."""
+    dtype, inputs = getattr(torch, name), torch.randn(200, 6, generator=torch.manual_seed(0))
+    classes_there = [156, 3] if name != "int8" else [127, 3]
+    targets = torch.tensor(classes_there * 100).to(dtype)
+    model, pool = nn.Linear(6, 200), FakePool()
+    given = {"data": (inputs, targets)} if kind == "data" else {}
+    given |= {"split": lambda batch: ((batch[0],), {}, batch[1])} if kind == "split" else {}
+    tunneller = tunnelled(model, pool, **given)
+    if kind != "data":
+        tunneller.observe(inputs.numpy(), targets.numpy()) if kind == "array" else tunneller.observe(inputs, targets)
+    tunneller.step(STALLED)
+    tunneller.step(STALLED)
+    assert pool.snapshots[0].samples == 200
+    assert set(pool.snapshots[0].targets.tolist()) == set(classes_there)
+
+
+@pytest.mark.parametrize("ignored", [255, 3])
+def test_small_types_may_have_a_value_that_the_loss_leaves_out(ignored: int) -> None:
+    """As in maps of classes, where 255 is the border."""
+    targets = torch.tensor([ignored, 0, 1, 2] * 50, dtype=torch.uint8)
+    pool = FakePool()
+    tunneller = tunnelled(network(), pool, data=(classes(200)[0], targets), ignore_index=ignored)
+    tunneller.step(STALLED)
+    tunneller.step(STALLED)
+    assert set(pool.snapshots[0].targets.tolist()) == {0, 1, 2}
+    assert pool.snapshots[0].samples == 150
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("rows", [[0], [150], list(range(100)), [3, 199]])
+@pytest.mark.parametrize("layer", ["0", "2", "auto"])
+def test_a_sample_that_is_not_finite_is_left_out(
+    value: float, rows: list[int], layer: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Jobs are about the others; it is said once."""
+    inputs, targets = classes(200)
+    inputs[rows, 1] = value
+    pool = FakePool()
+    tunneller = tunnelled(network(), pool, layer=layer, keep=1000)
+    for _ in range(2):
+        for _ in tunneller.watch([(inputs[:120], targets[:120]), (inputs[120:], targets[120:])]):
+            pass
+        tunneller.step(STALLED)
+    tunneller.step(STALLED)
+    tunneller.close()
+    assert pool.snapshots[0].samples == 200 - len(rows)
+    assert caplog.text.count("hold NaN or infinity; jobs do without such samples") == 1
+
+
+def test_nan_is_named_where_nothing_else_is_there(caplog: pytest.LogCaptureFixture) -> None:
+    """Of the data, or of the model."""
+    inputs, targets = classes(200)
+    tunnelled(network(), FakePool(), data=(inputs * float("nan"), targets))
+    assert "the samples hold NaN or infinity" in caplog.text
+    caplog.clear()
+    network_of_nan = Made(lambda net, x: net.a(x).where(x[:, :1] < 2.5, torch.tensor(torch.nan)), a=nn.Linear(6, 4))
+    for odd in (0, 199):  # among the few samples that are looked at first, and among the others alone
+        calm = inputs.clamp(-2, 2)
+        calm[odd, 0] = 3.0
+        assert "puts out NaN" in tunnelled(network_of_nan, FakePool(), data=(calm, targets), keep=500).plan
 
 
 def test_a_model_may_be_a_single_layer() -> None:

@@ -70,6 +70,56 @@ def test_it_keeps_to_its_limits() -> None:
     assert reservoir.seen == 192
 
 
+def test_a_sample_that_has_no_room_names_keep_mb() -> None:
+    """In the first batch, or of data in memory."""
+    batch = (torch.zeros(4, 1000), torch.arange(4))
+    with pytest.raises(DataError, match=r"one sample takes .* MiB, .* a larger keep_mb"):
+        Reservoir(keep_mb=0.003).observe(batch)
+    with pytest.raises(DataError, match=r"one sample takes .* MiB, .* a larger keep_mb"):
+        Reservoir.of_tensors(*batch, keep_mb=0.003)
+    reservoir = Reservoir(keep_mb=0.0039)
+    reservoir.observe(batch)
+    assert reservoir.size == 1
+
+
+@pytest.mark.parametrize(
+    ("inputs", "targets", "told"),
+    [
+        (np.zeros((3, 2)), torch.zeros(3), "data has inputs that are a ndarray"),
+        ((torch.zeros(3, 2), [1, 2, 3]), torch.zeros(3), r"data has inputs\[1\] that are a list"),
+        (torch.zeros(3, 2), torch.tensor(1.0), "data has targets"),
+    ],
+)
+def test_data_that_is_no_tensors_is_named(inputs: Any, targets: Any, told: str) -> None:
+    """With the cure."""
+    with pytest.raises(DataError, match=f"{told}.*give tensors"):
+        Reservoir.of_tensors(inputs, targets)
+
+
+def test_arrays_are_taken_as_they_are() -> None:
+    """Read-only ones, reversed ones, ones of another byte order, lists of them: no warning, and no memory is shared."""
+    plain = np.arange(12.0, dtype=np.float32).reshape(6, 2)
+    closed = plain.copy()
+    closed.flags.writeable = False
+    targets = np.arange(6)
+    shut = targets.copy()
+    shut.flags.writeable = False
+    cases: list[tuple[Any, Any]] = [
+        ((closed, shut), plain),
+        ((closed, shut, np.broadcast_to(np.float32(1.0), 6)), plain),
+        ((plain[::-1], targets[::-1]), plain),
+        ((plain.astype(">f4"), targets.astype(">i8")), plain),
+        ((plain, list(targets)), plain),
+        ((plain, [np.array(target) for target in targets]), plain),
+    ]
+    for batch, expected in cases:
+        reservoir = Reservoir()
+        reservoir.observe(batch)
+        seen = only(reservoir)
+        order = seen.targets.argsort()
+        assert torch.equal(seen.args[0][order], torch.from_numpy(expected))
+
+
 def test_the_same_seed_keeps_the_same_samples_and_no_global_state_is_touched() -> None:
     """The choice has a generator of its own."""
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[union-attr]
@@ -198,6 +248,114 @@ def test_what_cannot_be_split_is_refused_with_the_cure(batch: Any) -> None:
     with pytest.raises(DataError, match="split=lambda batch"):
         Reservoir().observe(batch)
     assert issubclass(DataError, TrainerError)
+
+
+@pytest.mark.parametrize(
+    ("third", "told"),
+    [
+        (["a.png"] * 3, "the weights are a list"),
+        ({"path": ["a"] * 3}, "the weights are a dict"),
+        (np.array(["a"] * 3), "the weights are a ndarray"),
+        (0.7, "one number"),
+        (torch.tensor(0.7), "one number"),
+        (torch.arange(3), "are these indices"),
+        ([0, 1, 2], "are these indices"),
+        (torch.ones(3, dtype=torch.bool), "but is bool"),
+        (torch.ones(3, dtype=torch.complex64), "complex"),
+    ],
+)
+def test_a_third_part_that_is_no_weights_is_refused_with_the_cure(third: Any, told: str) -> None:
+    """File names, metadata, the loss scale, the sample's index: none of them is taken for weights."""
+    inputs, targets = numbered(3)
+    for batch in ((inputs, targets, third), [{"x": inputs}, targets, third]):
+        with pytest.raises(DataError, match=rf"(?s){told}.*split=lambda batch"):
+            Reservoir().observe(batch)
+
+
+def test_whole_weights_are_taken_where_split_says_that_they_are_weights() -> None:
+    """And a Batch of arrays and lists is as good as one of tensors."""
+    inputs, targets = numbered(3)
+    for split in (
+        lambda _: ((inputs,), {}, targets, torch.arange(3)),
+        lambda _: Batch((inputs,), {}, targets.tolist(), np.arange(3)),
+        lambda _: Batch(inputs, {}, targets.numpy(), torch.arange(3)),  # type: ignore[arg-type]
+    ):
+        reservoir = Reservoir(split=split)
+        reservoir.observe("odd")
+        seen = only(reservoir)
+        assert seen.weights is not None
+        assert torch.equal(seen.weights, seen.targets)
+
+
+def raising(error: Exception) -> Any:
+    def split(batch: Any) -> Any:
+        raise error
+
+    return split
+
+
+@pytest.mark.parametrize(
+    ("batch", "split", "told"),
+    [
+        ("odd", raising(KeyError("mask")), "`split` fails on this batch, a str .*KeyError: 'mask'"),
+        ((1, 2), raising(ZeroDivisionError()), "`split` fails on this batch, a tuple of 2"),
+        ("odd", lambda _: Batch((torch.zeros(3, 1),), {}, "text"), "the targets are a str"),  # type: ignore[arg-type]
+        ("odd", lambda _: Batch((torch.zeros(3, 1),), {}, torch.zeros(3), "text"), "the weights"),  # type: ignore[arg-type]
+        ("odd", lambda _: ((torch.zeros(3, 1),), {}, torch.zeros(3), torch.tensor(1.0)), "one number"),
+        ((np.array(["a", "b"]), torch.zeros(2)), None, "array of this batch is of <U1"),
+        ((torch.zeros(2, 1), torch.zeros(2, dtype=torch.complex64)), None, "complex"),
+    ],
+)
+def test_whatever_is_wrong_with_a_batch_is_the_trainers_own_error(batch: Any, split: Any, told: str) -> None:
+    """Nothing raw comes out of reading a batch."""
+    with pytest.raises(DataError, match=told):
+        Reservoir(split=split).observe(batch)
+
+
+INPUTS, TARGETS = numbered(60)
+
+
+def time_major(batch: Any) -> Any:
+    return (batch[0].transpose(0, 1),), {}, batch[1]
+
+
+def labelled(batch: Any) -> Any:
+    return (batch[0][batch[1] % 2 == 0],), {}, batch[1][batch[1] % 2 == 0]
+
+
+COUNTED: dict[str, tuple[Any, Any, int]] = {
+    "a mapping that begins with something else": (
+        {"class_weights": torch.ones(4), "x": INPUTS, "y": TARGETS},
+        lambda batch: ((batch["x"],), {}, batch["y"]),
+        60,
+    ),
+    "the samples along the second dimension": ((INPUTS.expand(60, 7).T[..., None], TARGETS), time_major, 60),
+    "rows that are left out": ((INPUTS, TARGETS), labelled, 30),
+    "the targets first": ((TARGETS[None], INPUTS), lambda batch: ((batch[1],), {}, batch[0][0]), 60),
+    "arrays": ((INPUTS.numpy(), TARGETS.numpy()), None, 60),
+    "a mapping": ({"x": INPUTS, "y": TARGETS}, None, 60),
+    "several inputs": (((INPUTS, INPUTS), TARGETS), None, 60),
+    "a pair": ((INPUTS, TARGETS), None, 60),
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_samples_are_counted_as_they_are_read(name: str) -> None:
+    """Whatever comes first in the batch: all that is read is there to draw from, and numbers go with it."""
+    batch, split, count = COUNTED[name]
+    reservoir = Reservoir(split=split)
+    reservoir.observe(batch, 100 + torch.arange(60)[:count] * (60 // count))
+    assert (reservoir.seen, reservoir.size) == (count, count)
+    rows = reservoir.rows(100, np.random.default_rng(0))
+    assert all(rows.number(row) == 100 + int(rows.sample(row).targets) for row in range(count))
+    with pytest.raises(DataError, match=f"index has {count + 1} numbers"):
+        reservoir.observe(batch, torch.arange(count + 1))
+
+
+def test_numbers_of_samples_that_split_leaves_out_are_asked_for() -> None:
+    """They would name other rows; the cure is said."""
+    with pytest.raises(DataError, match=r"60 numbers, and `split` gives 30 samples .* leave out the numbers"):
+        Reservoir(split=labelled).observe((INPUTS, TARGETS), torch.arange(60))
 
 
 def test_rows_of_different_lengths_are_grouped() -> None:

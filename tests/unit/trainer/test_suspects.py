@@ -122,7 +122,15 @@ def test_a_loop_may_number_its_samples() -> None:
 
 
 @pytest.mark.parametrize(
-    ("index", "told"), [([1, 2], "2 numbers for a batch of 80"), (torch.rand(80), "whole number for each sample")]
+    ("index", "told"),
+    [
+        ([1, 2], "2 numbers for a batch of 80"),
+        (torch.rand(80), "whole number for each sample"),
+        (torch.rand(80).bfloat16(), "whole number for each sample"),
+        (3, "whole number for each sample"),
+        (["a"] * 80, "whole number for each sample"),
+        ([[1], [2, 3]], "whole number for each sample"),
+    ],
 )
 def test_numbers_that_name_nothing_are_told(index: Any, told: str) -> None:
     """One whole number for each sample of the batch."""
