@@ -260,7 +260,7 @@ def test_what_cannot_be_split_is_refused_with_the_cure(batch: Any) -> None:
         (torch.tensor(0.7), "one number"),
         (torch.arange(3), "are these indices"),
         ([0, 1, 2], "are these indices"),
-        (torch.ones(3, dtype=torch.bool), "but is bool"),
+        (torch.ones(3, dtype=torch.bool), "its weights, is bool"),
         (torch.ones(3, dtype=torch.complex64), "complex"),
     ],
 )
