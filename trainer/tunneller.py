@@ -5,8 +5,9 @@ import itertools
 import math
 import time
 import uuid
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -252,6 +253,7 @@ class Tunneller:
                     self._check()
                 self._worker.look_at_pool()
             undo.pop_all()
+        weakref.finalize(self, _abandoned, self._worker, self._journal).atexit = False
 
     def _own_pool(self) -> OwnPool:
         workers = free_cores(torch.get_num_threads() if device_of(self._model).type == "cpu" else 1)
@@ -602,3 +604,10 @@ class Tunneller:
             adopted |= self._adopt_arrived(None if adopted else score)
             if not in_time or self._worker.idle.is_set():
                 return adopted
+
+
+def _abandoned(worker: BackgroundWorker, journal: Journal) -> None:
+    """End the thread and the hook on the optimizer of a tunneller that nobody closed and nobody holds any more."""
+    journal.close()
+    with suppress(RuntimeError):  # the garbage collector may run on that thread, which cannot wait for itself
+        worker.close(timeout=0.0)

@@ -1,8 +1,6 @@
 """What the callbacks have in common: how a tunneller is made from their arguments, and how it ends."""
 
-import weakref
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +8,6 @@ from torch import nn
 
 from trainer.adoption.validation import Score
 from trainer.errors import CaptureError
-from trainer.pool.background import BackgroundWorker
 from trainer.pool.client import SolverClient
 from trainer.pool.own import Local
 from trainer.tunneller import Tunneller
@@ -35,12 +32,10 @@ class Settings:
     def tunneller(
         self, model: nn.Module, optimizer: object, validate: Callable[[], Score], **defaults: Any
     ) -> Tunneller:
-        """A tunneller of this model; options go before `defaults`. Its thread ends with it, if nobody closes it."""
+        """A tunneller of this model; options go before `defaults`."""
         made = self.client() if callable(self.client) else self.client or SolverClient()
         options = {**defaults, **self.options}
-        tunneller = Tunneller(model, optimizer=optimizer, validate=validate, client=made, **options)
-        weakref.finalize(tunneller, _end_thread, tunneller._worker).atexit = False
-        return tunneller
+        return Tunneller(model, optimizer=optimizer, validate=validate, client=made, **options)
 
     def close(self, tunneller: Tunneller, *, polish: bool = True) -> float | None:
         """Tunnel once more and end; the score of what was adopted by that, None if nothing was."""
@@ -56,11 +51,6 @@ def copyable(client: Pool) -> None:
             "a SolverClient cannot be copied or pickled; give the callback a function that makes one, as in "
             "client=SolverClient"
         )
-
-
-def _end_thread(worker: BackgroundWorker) -> None:
-    with suppress(RuntimeError):  # the garbage collector may run on that thread, which cannot wait for itself
-        worker.close(timeout=0.0)
 
 
 def let_go(tunneller: Tunneller | None) -> None:

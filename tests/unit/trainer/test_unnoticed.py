@@ -1,7 +1,9 @@
 """Looks, trials and validations leave no trace: whatever a model keeps, registers or writes into, it is as before."""
 
 import copy
+import gc
 import itertools
+import threading
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from typing import Any
@@ -358,3 +360,17 @@ def test_no_answer_is_left_without_a_verdict_where_validate_raises() -> None:
     answered = [event.kind for event in found.history if event.kind in ("answered", "rejected", "adopted", "refused")]
     found.close()
     assert answered.count("answered") == len(answered) - answered.count("answered") > 0
+
+
+def test_a_tunneller_that_nobody_closes_ends_with_whoever_held_it() -> None:
+    """Neither its thread nor its hook on the optimizer stays."""
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    threads = set(threading.enumerate())
+    found = tunneller(model, optimizer, data=(X, Y))
+    (thread,) = set(threading.enumerate()) - threads
+    del found
+    gc.collect()
+    thread.join(timeout=10.0)
+    assert not thread.is_alive()
+    assert not optimizer._optimizer_step_post_hooks  # type: ignore[attr-defined]
