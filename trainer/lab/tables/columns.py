@@ -89,15 +89,20 @@ def word(cell: str, decimal: Mark) -> str:
     number = read_number(cell, decimal)
     if number is None or number.mark or number.numeral == "nan" or cell.startswith("("):
         return cell
-    return _canonical(number.numeral)
+    return _canonical(number.numeral) or cell
 
 
-def _canonical(numeral: str) -> str:
-    """One spelling for all numerals of the same number, exact to a thousand digits."""
-    value = Decimal(numeral).normalize(Context(prec=1000))
-    if not value:
-        return "0"
-    return format(value, "f") if abs(value.adjusted()) < 1000 else str(value)
+def _canonical(numeral: str) -> str | None:
+    """One spelling for all numerals of the same number, exact to the last digit; None for one beyond float64.
+
+    That is how identifiers of hexadecimal digits look that have one `e` among them.
+    """
+    size, _, exponent = numeral.partition("e")
+    if not float(size):
+        return "0" if len(exponent) < 4 else None
+    if not 0 < abs(float(numeral)) < math.inf:
+        return None
+    return format(Decimal(numeral).normalize(Context(prec=len(numeral))), "f")
 
 
 def refuse_totals(columns: Iterable[Column]) -> None:
