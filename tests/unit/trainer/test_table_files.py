@@ -112,3 +112,48 @@ def test_what_is_no_table_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "table.csv").write_bytes(content)
     with pytest.raises(TaskError, match=r"table\.csv"):
         read(f"csv:{tmp_path}/table.csv")
+
+
+# --- quotes -----------------------------------------------------------------------------------------------------------
+
+
+def in_line(number: int, line: str, rows: int = 200) -> list[str]:
+    """A table of the columns a, b and y with a line of its own; the header is line 1."""
+    lines = ["a,b,y", *(f"{i},{i % 7},{2 * i}" for i in range(rows))]
+    lines[number - 1] = line
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("lines", "begun"),
+    [
+        (in_line(32, '5,"pipe,10'), 32),
+        (in_line(201, '5,"pipe,10'), 201),
+        (in_line(2, '"5,pipe,10'), 2),
+        (in_line(1, 'a,"b,y'), 1),
+        (in_line(1, '"a,b,y'), 1),
+        (in_line(32, '5,"two\nlines",10\n5,"pipe,10'), 34),
+        (in_line(32, '5,"pipe,10\n6,"tube,12'), 32),
+        (in_line(32, '5,"pipe,10\n6,7,8\n6,"",8'), 32),
+        (in_line(32, '5,"pipe,10', rows=40_000), 32),
+        ([*in_line(32, '5,"pipe,10')[:150], '5,pipe",10'], 32),
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_quote_that_is_not_closed_is_named(tmp_path: Path, lines: list[str], begun: int, end: str) -> None:
+    """It would swallow all rows up to the next one, or the end; the line where it began is told, and the cure."""
+    (tmp_path / "table.csv").write_bytes((end.join("\n".join(lines).split("\n")) + end).encode())
+    named = rf"table\.csv: a quote that begins in line {begun} is not closed; double it, or remove it"
+    with pytest.raises(TaskError, match=named):
+        read(f"csv:{tmp_path}/table.csv")
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ['"two\nlines"', '"two\nlines" ', ' "two\r\nlines"', '"a ""word"" in\n\nquotes"', '5" pipe', '""', '"5"" pipe"'],
+)
+def test_a_quoted_cell_may_hold_lines_and_quotes(tmp_path: Path, cell: str) -> None:
+    """So may one that is not quoted hold a quote."""
+    lines = ["a,b,y", *(f"{i},{cell if i % 2 else 'x'},{2 * i}" for i in range(60))]
+    (tmp_path / "table.csv").write_bytes("\n".join(lines).encode())
+    assert read(f"csv:{tmp_path}/table.csv").train.inputs.shape[1] == 3
