@@ -59,7 +59,25 @@ def test_cells_that_stand_for_no_number(cell: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "cell", ["$", "%", "1_000", "0x10", "12,34", "1,23,4", "1.2.3", "--5", "5 kg", "€5%", "(5", "e5"]
+    "cell",
+    [
+        "$",
+        "%",
+        "1_000",
+        "0x10",
+        "12,34",
+        "1,23,4",
+        "1.2.3",
+        "--5",
+        "5 kg",
+        "€5%",
+        "(5",
+        "e5",
+        "0,125",
+        "-0,125",
+        "00,125",
+        "012,345",
+    ],
 )
 def test_cells_that_are_no_numbers(cell: str) -> None:
     """Units of their own, wrong groups, and what only a programming language would take."""

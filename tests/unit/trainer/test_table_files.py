@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.unit.trainer.tables import TRAIN, TRUTH, A, B, Y, changed, fit_error, load, read, write
 from trainer.errors import TaskError
@@ -32,6 +33,35 @@ def test_thousands_do_not_prove_a_decimal_mark(tmp_path: Path) -> None:
     assert fit_error(load(tmp_path, american)) < 1e-4
     german = [[cell.translate({44: ".", 46: ","}) for cell in row] for row in american]
     assert fit_error(read(write(tmp_path, german, separator=";"))) < 1e-4
+
+
+def test_a_zero_before_three_digits_proves_a_decimal_mark(tmp_path: Path) -> None:
+    """No group of thousands begins with 0: `0,125` is an eighth, and `0.125` beside decimal commas."""
+    small = [[f"{a / 1000:.3f}" if abs(a) < 1000 else "1", str(i), str(i)] for i, a in enumerate(A)]
+    assert all(row[0].startswith(("0.", "-0.")) for row in small)
+    small[0][0], small[1][0] = "1", "0"
+    commas = [[row[0].replace(".", ","), *row[1:]] for row in small]
+    inputs = load(tmp_path, small).train.inputs
+    assert torch.equal(load(tmp_path, commas).train.inputs, inputs)
+    beside = [[row[0], f"{row[1]},5", row[2]] for row in small]
+    assert torch.equal(load(tmp_path, beside).train.inputs[:, 0], inputs[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("cells", "marks"),
+    [
+        (["0,125", "1", "1,250"], ","),
+        (["0.125", "1", "1.250"], "."),
+        (["-0,125 €", "1,250 €"], ","),
+        (["0,125", "1.250"], "."),
+        (["0.125", "1.234.567"], ","),
+        (["1,250", "1"], "."),
+    ],
+)
+def test_the_mark_behind_a_zero_counts_where_no_other_is(cells: list[str], marks: Mark) -> None:
+    """As the column's own, and as that of columns that say nothing; a zero does not outvote other marks."""
+    columns = {"a": Column("a", cells, [*range(len(cells))]), "b": Column("b", ["1,234", "2"], [1, 2])}
+    assert decimal_marks(columns, None) == {"a": marks, "b": marks}
 
 
 def test_each_column_may_have_its_own_mark(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """Decides what each column holds, numbers, times or words, and names the cell that speaks against what most say."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Context, Decimal
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +25,16 @@ PROBE = 1000
 """About so many cells of a column are searched for a proof of its decimal mark."""
 TOTALS = frozenset({"total", "totals", "grand total", "subtotal", "sum", "average", "mean", "gesamt", "summe"})
 OTHER_MARK: dict[Mark, Mark] = {".": ",", ",": "."}
+AFTER_ZERO = re.compile(r"[^0-9.,]*0[0-9]{0,2}[.,][0-9]{3}(?:[^0-9.,].*)?")
+"""A number that would be thousands, but for the zero that it begins with."""
 
 
 def decimal_marks(columns: Mapping[str, Column], told: Mark | None) -> dict[str, Mark]:
     """The decimal mark of each column: the one told, or the one that its cells, else those of the table, prove.
 
     `1,5` proves a comma, `1.5` and `1,234.5` a point; `12` and `1,234` prove nothing. A column has a mark of its own
-    if more than half of its cells with any mark prove it. Raises TaskError where a few cells prove a comma, and
-    nothing proves anything else.
+    if more than half of its cells with any mark prove it, or if no other stands in it and one cell is like `0,125`.
+    Raises TaskError where a few cells prove a comma, and nothing proves anything else.
     """
     if told is not None:
         return dict.fromkeys(columns, told)
@@ -116,18 +120,36 @@ def refuse_totals(columns: Iterable[Column]) -> None:
 # --- what most cells say ----------------------------------------------------------------------------------------------
 
 
-def _proofs(column: Column) -> dict[str, list[int]]:
-    """The places of cells that are a number with one decimal mark alone, by that mark; and of all that have any."""
-    found: dict[str, list[int]] = {".": [], ",": [], "marked": []}
+class _Proofs(NamedTuple):
+    """What a column's cells say of its decimal mark."""
+
+    sure: dict[Mark, list[int]]
+    """The places of cells that are a number with one mark alone, by that mark."""
+    after_zero: Mark | None
+    """The mark behind a zero, as in `0,125`, where the column has no other one."""
+    marked: int
+    """How many cells that are numbers have a mark."""
+
+
+def _proofs(column: Column) -> _Proofs:
+    """What a column's cells say of its decimal mark."""
+    sure: dict[Mark, list[int]] = {".": [], ",": []}
+    zeros: set[Mark] = set()
+    there: set[str] = set()
+    marked = 0
     for place in _probed(column):
         cell = column.cells[place]
         if "." in cell or "," in cell:
             fitting = [mark for mark in OTHER_MARK if (number := read_number(cell, mark)) and number is not MISSING]
-            if fitting:
-                found["marked"].append(place)
+            marked += bool(fitting)
+            there |= {mark for mark in OTHER_MARK if fitting and mark in cell}
             if len(fitting) == 1:
-                found[fitting[0]].append(place)
-    return found
+                if AFTER_ZERO.fullmatch(cell):
+                    zeros.add(fitting[0])
+                else:
+                    sure[fitting[0]].append(place)
+    alone = next(iter(zeros)) if zeros and zeros == there else None
+    return _Proofs(sure, None if alone and sure[OTHER_MARK[alone]] else alone, marked)
 
 
 def _probed(column: Column) -> range:

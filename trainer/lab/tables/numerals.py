@@ -42,8 +42,9 @@ MISSING = Number("nan")
 def read_number(text: str, decimal: Mark) -> Number | None:
     """Read a cell: MISSING if it stands for no value, None if it is no number.
 
-    Digits may be grouped in threes by blanks, apostrophes, or whichever of comma and point is not the decimal mark. A
-    sign, exponent, currency or percent sign are understood, and parentheses for minus.
+    Digits may be grouped in threes by blanks, apostrophes, or whichever of comma and point is not the decimal mark; the
+    first group does not begin with 0. A sign, exponent, currency or percent sign are understood, and parentheses for
+    minus.
     """
     if decimal == "." and PLAIN.fullmatch(text):
         return Number(text)
@@ -68,7 +69,7 @@ def _pattern(decimal: Mark) -> re.Pattern[str]:
     sign, currency = rf"[+\-{MINUS}]", f"[{re.escape(CURRENCIES)}]"
     return re.compile(
         rf"(?P<open>\()? (?P<sign>{sign})? (?:(?P<before>{currency})\s*)? (?P<inner>{sign})?"
-        rf"(?P<whole>[0-9]{{1,3}}(?P<gap>[{group}'\u2019\u0020\u00a0\u2009\u202f])[0-9]{{3}}(?:(?P=gap)[0-9]{{3}})*|[0-9]+)?"
+        rf"(?P<whole>[1-9][0-9]{{0,2}}(?P<gap>[{group}'\u2019\u0020\u00a0\u2009\u202f])[0-9]{{3}}(?:(?P=gap)[0-9]{{3}})*|[0-9]+)?"
         rf"(?:{re.escape(decimal)}(?P<part>[0-9]*))? (?P<exponent>[eE]{sign}?[0-9]+)?"
         rf"(?:\s*(?P<after>%|{currency}))? (?P<close>\))?".replace(" ", "")
     )
