@@ -39,17 +39,21 @@ def decimal_marks(columns: Mapping[str, Column], told: Mark | None) -> dict[str,
     if told is not None:
         return dict.fromkeys(columns, told)
     proofs = {name: _proofs(column) for name, column in columns.items()}
-    points = sum(len(proof["."]) for proof in proofs.values())
-    commas = sum(len(proof[","]) for proof in proofs.values())
-    marked = sum(len(proof["marked"]) for proof in proofs.values())
+    points = sum(len(proof.sure["."]) for proof in proofs.values())
+    commas = sum(len(proof.sure[","]) for proof in proofs.values())
+    marked = sum(proof.marked for proof in proofs.values())
     if points == 0 < commas < MOST_ODD * marked:
-        name = next(name for name, proof in proofs.items() if proof[","])
-        raise _unclear(columns[name], proofs[name][","][0])
-    whole: Mark = "," if commas > points else "."
+        name = next(name for name, proof in proofs.items() if proof.sure[","])
+        raise _unclear(columns[name], proofs[name].sure[","][0])
+    zeros = [proof.after_zero for proof in proofs.values() if proof.after_zero]
+    whole: Mark = "," if (commas, zeros.count(",")) > (points, zeros.count(".")) else "."
     found: dict[str, Mark] = {}
     for name, proof in proofs.items():
-        own: Mark = "," if len(proof[","]) > len(proof["."]) else "."
-        found[name] = own if 2 * len(proof[own]) > len(proof["marked"]) else whole
+        own: Mark = "," if len(proof.sure[","]) > len(proof.sure["."]) else "."
+        if 2 * len(proof.sure[own]) > proof.marked:
+            found[name] = own
+        else:
+            found[name] = proof.after_zero or whole
     return found
 
 
@@ -173,9 +177,9 @@ def _times(column: Column) -> Numbers | None:
     try:
         values, fit = read_times(column.cells)
     except AmbiguousError:
+        cure = f", or use {_drop(column)}" if column.optional else ""
         raise column.error(
-            "has dates that can be read with the day or the month first; write them as 2026-11-26, or use "
-            f"{_drop(column)}"
+            f"has dates that can be read with the day or the month first; write them as 2026-11-26{cure}"
         ) from None
     odd, known = int((~fit).sum()), int(np.isfinite(values).sum())
     if not known or odd > MOST_ODD * (odd + known):
@@ -213,9 +217,11 @@ def _unit(number: Number) -> str | None:
 
 def _odd(column: Column, place: int, but: str, hint: str = "") -> TaskError:
     """The one clear error: column, line, value and cure."""
+    cure = ""
+    if column.optional:
+        cure = f", leave the column out with {_drop(column)}, or take it as words with --words {_quoted(column.name)}"
     return column.error(
-        f"line {column.lines[place]} holds {column.cells[place]!r}, but {but}; clean the cell{hint}, leave the column "
-        f"out with {_drop(column)}, or take it as words with --words {_quoted(column.name)}"
+        f"line {column.lines[place]} holds {column.cells[place]!r}, but {but}; clean the cell{hint}{cure}"
     )
 
 

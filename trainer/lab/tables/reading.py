@@ -45,11 +45,15 @@ class Reading:
 
 @dataclass(frozen=True)
 class Column:
-    """A column's name, its cells as text without outer blanks, and for each the line of the file that it is in."""
+    """A column's name, its cells as text without outer blanks, and for each the line of the file that it is in.
+
+    One that is not `optional` can be neither left out nor taken as words: the target, or the weights.
+    """
 
     name: str
     cells: list[str]
     lines: list[int]
+    optional: bool = True
 
     def error(self, message: str) -> TaskError:
         """An error that names this column."""

@@ -41,13 +41,14 @@ def table(
     (`fraction` of them). Rows without a target are refused. Raises TaskError, which names the option, file, column or
     cell and the cure.
     """
+    _check_roles(target, reading)
     columns = read_table(path, reading)
     _check(path, columns, target, kind)
     assert target is not None
     refuse_totals(columns.values())
     decimals = decimal_marks(columns, reading.decimal)
-    labels = columns.pop(target)
-    weights = columns.pop(reading.weights) if reading.weights else None
+    labels = replace(columns.pop(target), optional=False)
+    weights = replace(columns.pop(reading.weights), optional=False) if reading.weights else None
     if not columns:
         raise TaskError(f"{path.name} has no column besides the target", field=str(path))
     regression = kind == "regression"
@@ -77,6 +78,17 @@ def table_task(name: str, rows: Parts, features: NDArray[np.float32], width: int
         defaults=NUMBERS if regression else CLASSES,
         tunnel=Tunnel("mse", time_s=2.0, samples=5000) if regression else Tunnel("ramp"),
     )
+
+
+def _check_roles(target: str | None, reading: Reading) -> None:
+    """Raise TaskError for a column that two options name: it can be one thing only."""
+    named = {"--target": (target,), "--weights": (reading.weights,), "--drop": reading.drop, "--words": reading.words}
+    first: dict[str | None, str] = {}
+    for option, names in named.items():
+        for name in names:
+            other = first.setdefault(name, option)
+            if name is not None and other != option:
+                raise TaskError(f"{name!r} is named by {other}, too; leave it out of one of them", field=option)
 
 
 def _check(path: Path, columns: dict[str, Column], target: str | None, kind: Kind | None) -> None:
