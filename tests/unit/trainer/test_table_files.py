@@ -7,6 +7,8 @@ import torch
 
 from tests.unit.trainer.tables import TRAIN, TRUTH, A, B, Y, changed, fit_error, load, read, write
 from trainer.errors import TaskError
+from trainer.lab.tables.columns import decimal_marks
+from trainer.lab.tables.reading import Column, Mark
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
@@ -111,6 +113,9 @@ def test_separator_and_encoding_can_be_told(tmp_path: Path) -> None:
         ({"separator": "::"}, "--separator: '::' is not one character"),
         ({"encoding": "klingon"}, "--encoding: 'klingon' is no encoding"),
         ({"encoding": "ascii"}, r"--encoding: table\.csv is not ascii"),
+        ({"encoding": "punycode"}, r"--encoding: table\.csv is not punycode.*utf-8"),
+        ({"encoding": "undefined"}, r"--encoding: table\.csv is not undefined.*utf-8"),
+        ({"encoding": "idna"}, r"--encoding: table\.csv is not idna.*utf-8"),
         ({"separator": ";"}, r"--target: table\.csv has no column 'y'.*--separator"),
     ],
 )

@@ -104,8 +104,10 @@ def _decoded(path: Path, encoding: str | None) -> str:
             return data.decode(encoding).removeprefix("\ufeff")
         except LookupError as error:
             raise TaskError(f"{encoding!r} is no encoding; try utf-8, latin-1 or utf-16", field="--encoding") from error
-        except UnicodeDecodeError as error:
-            raise TaskError(f"{path.name} is not {encoding}: {error.reason}", field="--encoding") from error
+        except UnicodeError as error:
+            why = error.reason if isinstance(error, UnicodeDecodeError) else error
+            cure = "try utf-8, latin-1 or utf-16, or leave the option out"
+            raise TaskError(f"{path.name} is not {encoding}: {why}; {cure}", field="--encoding") from error
     for guess in _evident(data):
         try:
             return data.decode(guess).removeprefix("\ufeff")
