@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from trainer.lab.tables.reading import Mark
 
-NO_VALUE = frozenset({"", "?", "na", "n/a", "#n/a", "<na>", "nan", "nat", "null"})
+NO_VALUE = frozenset({"", "?", "na", "n/a", "#n/a", "<na>", "nan", "+nan", "-nan", "nat", "null"})
 """In any column, in lower case, no value."""
 NO_NUMBER = NO_VALUE | {
     *("none", "nil", "missing", "-", "--", "---", "\u2013", "\u2014", ".", "..", ":", "\u221e", "+\u221e", "-\u221e"),
-    *(f"{sign}{word}" for sign in ("", "+", "-") for word in ("inf", "infinity", "nan")),
+    *(f"{sign}{word}" for sign in ("", "+", "-") for word in ("inf", "infinity")),
     *("#div/0!", "#value!", "#num!", "#ref!", "#null!", "#name?", "1.#inf", "-1.#inf", "1.#qnan", "-1.#ind"),
 }
 """In a column of numbers, no value, infinities among them; in one of words these may be words like any other."""

@@ -1,5 +1,6 @@
 """The user's own CSV table as a task: the column to predict, the others as inputs, nothing guessed in silence."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,9 +116,12 @@ def _classes(column: Column, decimal: Mark) -> tuple[Tensor, int]:
     labels = [word(cell, decimal) for cell in column.cells]
     _refuse_gaps(column, np.array([label == "" for label in labels]))
     classes = sorted(set(labels), key=_in_order)
-    if not 2 <= len(classes) <= MOST_WORDS:
-        cure = "use --kind regression for numbers" if len(classes) > MOST_WORDS else "there is nothing to tell apart"
-        raise column.error(f"holds {len(classes)} different classes; {cure}")
+    if len(classes) < 2:
+        raise column.error(f"holds {len(classes)} different classes; there is nothing to tell apart")
+    if len(classes) > MOST_WORDS:
+        words = any(_in_order(label)[0] for label in classes)
+        cure = "choose another --target, or join rare ones" if words else "use --kind regression for numbers"
+        raise column.error(f"holds {len(classes)} different classes; at most {MOST_WORDS} can be learned, so {cure}")
     place = {label: index for index, label in enumerate(classes)}
     return torch.tensor([place[label] for label in labels]), len(classes)
 
@@ -164,7 +168,11 @@ def _weighed(parts: Parts) -> Parts:
 def _standardised(parts: Parts) -> Parts:
     """The same parts with targets of mean 0 and spread 1 over the training part, in float32 from then on."""
     train = parts["train"].targets
-    mean, spread = train.mean(), train.std()
-    if not spread > 0:
+    # So that squares neither vanish nor overflow; a power of two, by which nothing is rounded.
+    scale = 2.0 ** math.frexp(train.abs().max().item())[1]
+    mean, spread = (train / scale).mean(), (train / scale).std()
+    if not (train.min() < train.max() and spread > 0):
         raise TaskError("the target is the same in all training rows; there is nothing to predict", field="--target")
-    return {name: replace(part, targets=((part.targets - mean) / spread).float()) for name, part in parts.items()}
+    return {
+        name: replace(part, targets=((part.targets / scale - mean) / spread).float()) for name, part in parts.items()
+    }
