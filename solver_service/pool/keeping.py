@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from solver_service.pool.opening import DataDir, RedisUrl, opened, refuse
+from solver_service.pool.opening import DataDir, RedisUrl, clear_words, opened, refuse
 
 
+@clear_words()
 def backup(
     file: Annotated[Path, typer.Argument(help="The file to write; it holds data and belongs to this user alone.")],
     redis_url: RedisUrl = None,
@@ -41,6 +42,7 @@ def backup(
     )
 
 
+@clear_words()
 def restore(
     file: Annotated[Path, typer.Argument(help="A file that `backup` has written.")],
     force: Annotated[

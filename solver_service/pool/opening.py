@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from pydantic import ValidationError
 
+from shared.plain import plain
 from solver_service.errors import ServiceError
 from solver_service.pool.running import redis_url_of
 from solver_service.settings import Settings
@@ -25,6 +26,17 @@ DataDir = Annotated[
 
 
 UNNAMED = "name the pool's Redis with --redis-url, or with --data-dir the folder that `gdsolver-pool up` told of"
+
+
+@contextlib.contextmanager
+def clear_words() -> Iterator[None]:
+    """Around a command: what goes wrong ends it with one clear line."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # whoever reads the output has seen enough
+    except (ServiceError, OSError, ValueError) as error:
+        refuse(str(error))
 
 
 @contextlib.contextmanager
@@ -50,5 +62,5 @@ def opened(redis_url: str | None, data_dir: Path | None) -> Iterator["Store"]:
 
 def refuse(message: str) -> NoReturn:
     """End the command with one line that says why."""
-    typer.echo(f"gdsolver-pool: {message}", err=True)
+    typer.echo(plain(f"gdsolver-pool: {message}", keep="\n"), err=True)
     raise typer.Exit(1)

@@ -11,9 +11,11 @@ import typer
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
+from shared.plain import plain
 from solver_service.errors import StoreUnavailableError
-from solver_service.pool.opening import DataDir, RedisUrl, opened, refuse
+from solver_service.pool.opening import DataDir, RedisUrl, clear_words, opened, refuse
 from solver_service.pool.running import mark_keys
 from solver_service.rules.owners import KEYLESS_OWNER, Scope, create_key
 
@@ -32,6 +34,7 @@ keys = typer.Typer(
 
 
 @keys.command()
+@clear_words()
 def add(
     name: Annotated[str, typer.Argument(help="What to call the key; whoever holds it never needs to know.")],
     scope: Annotated[
@@ -71,6 +74,7 @@ def add(
 
 
 @keys.command("list")
+@clear_words()
 def show(redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
     """List the keys, without what they open with.
 
@@ -82,11 +86,13 @@ def show(redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
         for key in store.apikeys.all():
             made = datetime.fromtimestamp(key.created, UTC).strftime("%Y-%m-%d %H:%M UTC")
             weight = f"{weights.get(key.owner, 1.0):g}"
-            table.add_row(key.id, key.name, _listed(key.scopes), key.owner, weight, made)
-    Console().print(table)
+            cells = (key.id, key.name, _listed(key.scopes), key.owner, weight, made)
+            table.add_row(*(Text(plain(cell)) for cell in cells))
+    Console(markup=False).print(table)
 
 
-@keys.command()
+@keys.command(context_settings={"ignore_unknown_options": True})  # -1 is a number, if a wrong one
+@clear_words()
 def weight(
     name: Annotated[
         str, typer.Argument(metavar="NAME-ID-OR-OWNER", help="A key, the owner that keys share, or `local`.")
@@ -107,10 +113,11 @@ def weight(
             refuse(f"{turns:g} is no weight: {error}")
         sharing = [key.name for key in store.apikeys.all() if key.owner == owner and name not in (key.name, key.id)]
     also = f" (also that of {', '.join(sharing)}, which shares its jobs)" if sharing else ""
-    typer.echo(f"weight of {name} is {turns:g}{also}")
+    typer.echo(plain(f"weight of {name} is {turns:g}{also}"))
 
 
 @keys.command()
+@clear_words()
 def revoke(
     name: Annotated[str, typer.Argument(metavar="NAME-OR-ID")],
     purge: Annotated[bool, typer.Option("--purge", help="Cancel its jobs, and delete all that it has made.")] = False,
@@ -125,7 +132,7 @@ def revoke(
         key = store.apikeys.revoke(name)
         if key is None:
             refuse(f"no key has the name or id {name!r}")
-        typer.echo(f"revoked {key.id} ({key.name})")
+        typer.echo(plain(f"revoked {key.id} ({key.name})"))
         if purge:
             sharing = [other.name for other in store.apikeys.all() if other.owner == key.owner]
             if sharing:
@@ -134,6 +141,7 @@ def revoke(
 
 
 @keys.command()
+@clear_words()
 def cancel(
     name: Annotated[str, typer.Argument(metavar="NAME-OR-ID")], redis_url: RedisUrl = None, data_dir: DataDir = None
 ) -> None:
@@ -149,6 +157,7 @@ def cancel(
 
 
 @keys.command("purge")
+@clear_words()
 def purge_key(
     name: Annotated[
         str, typer.Argument(metavar="NAME-ID-OR-OWNER", help="A key, the owner that a revoked key had, or `local`.")
@@ -191,10 +200,13 @@ def _purge(store: "Store", owner: str) -> None:
         refuse(f"{found.still_running} jobs are still being ended: run `gdsolver-pool keys purge {owner}` again")
 
 
+@clear_words()
 def status(
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,
-    once: Annotated[bool, typer.Option("--once", help="Print it once, and end.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Print it once, and end; always so where no terminal shows it.")
+    ] = False,
     json: Annotated[Path | None, typer.Option(help="Write it to this file as well, once.")] = None,
 ) -> None:
     """Show workers, queue, running jobs and last results, until Ctrl-C.
@@ -205,18 +217,27 @@ def status(
 
     with opened(redis_url, data_dir) as store:
         pool = look(store)
-        if once or json is not None:
-            Console().print(render(pool))
+        console = Console(markup=False)
+        if once or json is not None or not console.is_terminal:
             if json is not None:
-                json.write_text(pool.model_dump_json(indent=2) + "\n")
+                _write(json, pool.model_dump_json(indent=2) + "\n")
+            console.print(render(pool))
             return
-        with contextlib.suppress(KeyboardInterrupt), Live(render(pool), auto_refresh=False) as live:
+        with contextlib.suppress(KeyboardInterrupt), Live(render(pool), console=console, auto_refresh=False) as live:
             while True:
                 time.sleep(REFRESH_S)
                 with contextlib.suppress(StoreUnavailableError):  # what was seen last stays until Redis is back
                     live.update(render(look(store)), refresh=True)
 
 
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(text)
+    except OSError as error:
+        refuse(f"--json: {file} cannot be written: {error.strerror}")
+
+
+@clear_words()
 def pause(redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
     """Let no further job begin: those at work end, submissions wait in the queue until `resume`.
 
@@ -229,6 +250,7 @@ def pause(redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
     typer.echo("paused: no further job begins until `gdsolver-pool resume`")
 
 
+@clear_words()
 def drain(
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,
@@ -251,6 +273,7 @@ def drain(
         typer.echo("drained: nothing is queued or running")
 
 
+@clear_words()
 def resume(redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
     """Run the pool as usual again, after `pause` or `drain`.
 

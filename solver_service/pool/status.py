@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shared.contracts import WorkerInfo
+from shared.plain import plain
 from solver_service.rules.jobs import Job
 from solver_service.store import Store
 
@@ -109,16 +110,20 @@ def render(pool: PoolStatus) -> RenderableType:
 def _workers(pool: PoolStatus) -> Table:
     table = Table("worker", "host", "slots", "at work", "solved", title=f"{len(pool.workers)} workers")
     for worker in pool.workers:
-        table.add_row(worker.name, worker.host, str(worker.slots), str(len(worker.jobs)), str(worker.solved))
+        _add(table, worker.name, worker.host, str(worker.slots), str(len(worker.jobs)), str(worker.solved))
     return table
 
 
 def _jobs(title: str, lines: list[JobLine]) -> Table:
     table = Table("job", "run", "state", "objective", "start", "value", "gap", "seconds", "attempt", title=title)
     for job in lines:
-        # Runs are named by clients: as plain text, so that no markup or control sequence reaches the terminal.
-        run = Text("".join(letter if letter.isprintable() else "?" for letter in job.run or NONE))
         state = f"{job.state} {job.status}".strip()
         figures = [NONE if value is None else f"{value:.4g}" for value in (job.start, job.value, job.gap)]
-        table.add_row(job.id[:12], run, state, job.objective, *figures, f"{job.seconds:.1f}", str(job.attempt))
+        run = job.run or NONE
+        _add(table, job.id[:12], run, state, job.objective, *figures, f"{job.seconds:.1f}", str(job.attempt))
     return table
+
+
+def _add(table: Table, *cells: str) -> None:
+    """Runs are named by clients, workers by whoever starts them: no markup or control sequence reaches the terminal."""
+    table.add_row(*(Text(plain(cell)) for cell in cells))

@@ -1,12 +1,16 @@
 """Several API keys on one gateway: scopes, owners who never meet, revocation, guesses, and each key's limits."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
+from shared.plain import plain
 from solver_service.cli import app
 from solver_service.rules.owners import Scope, create_key
 from solver_service.settings import Settings
@@ -291,8 +295,6 @@ def test_a_keys_weight_is_set_and_shown(gateway: Gateway, redis_url: str) -> Non
 
 def test_status_shows_the_pool(gateway: Gateway, redis_url: str, tmp_path: object) -> None:
     """`status --json` prints one look at the pool and writes it: workers, queue, running jobs, last results."""
-    from pathlib import Path
-
     with gateway.client() as client:
         ended = str(post(client, {"snapshot": upload(client), "run": "a\x1b[31m[b]"})["id"])
         finish(gateway, ended)
@@ -308,3 +310,72 @@ def test_status_shows_the_pool(gateway: Gateway, redis_url: str, tmp_path: objec
     assert [job["id"] for job in found["last"]] == [ended]
     assert waiting not in done.stdout
     assert found["finished"]["succeeded"] == 1
+
+
+NAMES = ["run[fold 1]", "[/b]exp", "[bold]x", "a\x1b[31m\u202e\rb"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_shown_as_they_are_and_nothing_of_them_is_obeyed(gateway: Gateway, redis_url: str, name: str) -> None:
+    """Of keys, runs and workers, whoever gave them: brackets are no markup, and no control character comes through."""
+    run, where, wide = CliRunner(), ["--redis-url", redis_url], {"COLUMNS": "250"}
+    gateway.store.redis.flushall()
+    key, token = create_key(name, SUBMITTER, now=gateway.store.jobs.now())
+    gateway.store.apikeys.add(key)
+    gateway.store.apikeys.add(create_key("other", SUBMITTER, now=0, owner=key.owner)[0])
+    gateway.store.workers.beat(name, host=name, pid=1, slots=2)
+    with gateway.client(headers={"authorization": f"Bearer {token}"}) as client:
+        finish(gateway, str(post(client, {"snapshot": upload(client), "run": name})["id"]))
+    shown = [(["keys", "list"], 1), (["status", "--once"], 3), (["keys", "weight", "other", "2"], 1)]
+    for words, times in [*shown, (["keys", "revoke", key.id], 1)]:
+        said = run.invoke(app, [*words, *where], env=wide)
+        assert said.exit_code == 0, said.output
+        assert said.output.count(plain(name)) == times
+        assert all(letter.isprintable() or letter == "\n" for letter in said.output)
+
+
+@pytest.mark.parametrize("place", ["folder", "missing", "file", "long"])
+def test_a_status_that_cannot_be_written_is_one_line(
+    gateway: Gateway, redis_url: str, tmp_path: Path, place: str
+) -> None:
+    """It names the option and the file."""
+    (tmp_path / "x").write_text("")
+    places = {"folder": ".", "missing": "no/status.json", "file": "x/status.json", "long": "x" * 300}
+    done = CliRunner().invoke(app, ["status", "--json", str(tmp_path / places[place]), "--redis-url", redis_url])
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"gdsolver-pool: --json: {tmp_path}")
+    assert done.output.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["status"], ["status", "--once"], ["keys", "list"]])
+def test_an_output_that_takes_nothing_is_one_line(gateway: Gateway, redis_url: str, words: list[str]) -> None:
+    """A full disk behind the output is no traceback; a reader who has seen enough is no error at all."""
+    command = [sys.executable, "-m", "solver_service", *words, "--redis-url", redis_url]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == "gdsolver-pool: [Errno 28] No space left on device\n"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as piped:
+        assert piped.stdout is not None
+        assert piped.stderr is not None
+        piped.stdout.close()
+        assert piped.stderr.read() == ""
+        piped.wait(60)
+
+
+def test_status_ends_by_itself_where_no_terminal_shows_it(gateway: Gateway, redis_url: str) -> None:
+    """`gdsolver-pool status | head -2` is answered once."""
+    command = [sys.executable, "-m", "solver_service", "status", "--redis-url", redis_url]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 0
+    assert "queued: " in done.stdout
+
+
+@pytest.mark.parametrize("turns", ["-1", "-0.5", "-inf", "0"])
+def test_a_weight_below_zero_is_no_weight(gateway: Gateway, redis_url: str, turns: str) -> None:
+    """It is a number that is refused, and not an option that nobody knows."""
+    refused = CliRunner().invoke(app, ["keys", "weight", "local", turns, "--redis-url", redis_url])
+    assert refused.exit_code == 1
+    assert (
+        refused.output == f"gdsolver-pool: {float(turns):g} is no weight: a weight is above 0, and at most a million\n"
+    )

@@ -34,6 +34,7 @@ from trainer.errors import PoolRefusedError, PoolUnavailableError, ResultUnavail
 from trainer.pool.transport import Channel
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+LAST_PORT = 65535
 BINARY = "application/octet-stream"
 AnswerType = TypeVar("AnswerType", bound=Answer)
 
@@ -58,9 +59,11 @@ class SolverClient:
     ) -> None:
         if url is None:
             url = os.environ.get("GDSOLVER_GATEWAY") or DEFAULT_URL
-        api_key = api_key or os.environ.get("GDSOLVER_API_KEY") or None
+        key = (api_key or os.environ.get("GDSOLVER_API_KEY") or "").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise ValueError("the API key (api_key, --api-key or GDSOLVER_API_KEY) has to be printable ASCII")
         self._channel = Channel(
-            url, api_key=api_key, timeout=timeout, retries=retries, transport=transport, sleep=sleep
+            _readable(url), api_key=key or None, timeout=timeout, retries=retries, transport=transport, sleep=sleep
         )
 
     @property
@@ -242,6 +245,18 @@ def read_events(lines: Iterable[str]) -> Iterator[JobEvent]:
             with contextlib.suppress(KeyError, ValueError):
                 yield JobEvent(id=fields.get("id"), kind=fields["event"], data=json.loads(fields["data"]))
             fields = {}
+
+
+def _readable(url: str) -> str:
+    """A URL without blanks around it, if it can be read; ValueError otherwise, with an example."""
+    url = url.strip()
+    try:
+        readable = (httpx.URL(url).port or 0) <= LAST_PORT
+    except (httpx.InvalidURL, ValueError):
+        readable = False
+    if not readable:
+        raise ValueError(f"the gateway's URL is {url!a:.200}; use one like http://gateway:8000")
+    return url
 
 
 def _bytes(snapshot: Snapshot | bytes) -> bytes:

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
+from shared.plain import plain
 from shared.snapshot import Snapshot
 from tests.unit.trainer.fakes import FakePool, least_squares
 from trainer.lab import cli
@@ -95,6 +96,8 @@ def test_every_command_s_help_has_an_example(command: str) -> None:
         (["watch", "job-9", *GATEWAY], "ID: none of the newest 0 jobs begins or ends with 'job-9'"),
         (["cancel", "01a20ac72ceb75967d3b0c8e21f4d9aa", *GATEWAY], "no such thing"),
         (["train", "digits", "--method", "adam", "--resume"], "--resume: name the folder of the run"),
+        (["jobs", "--gateway", "http://[::1"], "http://gateway:8000"),
+        (["jobs", "--api-key", "a\nb", *GATEWAY], "--api-key"),
     ],
 )
 def test_mistakes_are_one_clear_line(pool: FakePool, arguments: list[str], named: str) -> None:
@@ -216,6 +219,114 @@ def test_the_end_of_an_id_will_do_and_last_is_the_newest(pool: FakePool, snapsho
     call("cancel", "b-1", *GATEWAY)
     call("cancel", "last", *GATEWAY)
     assert pool.cancelled == ["job-1", "job-2"]
+
+
+NAMES = ["run[fold 1]", "[/b]exp", "[bold]x", "a\x1b[31m\u202e\rb"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_shown_as_they_are_and_nothing_of_them_is_obeyed(
+    pool: FakePool, snapshot_file: Path, name: str
+) -> None:
+    """Brackets are no markup, and control characters do not reach the terminal."""
+    call("submit", snapshot_file, *GATEWAY)
+    record = pool.client().job("job-1").model_dump(mode="json")
+    listed = json.dumps({"jobs": [record | {"run": name}]})
+    ready = [httpx.Response(200), httpx.Response(200, json={"jobs": []})]
+    pool.script = [*ready, httpx.Response(200, text=listed)]
+    code, said = call("jobs", *GATEWAY)
+    assert code == 0
+    assert plain(name) in said
+    assert all(letter.isprintable() or letter == "\n" for letter in said)
+
+    told = [("state", {"state": "running", "attempt": 1, "worker": name}), ("log", {"message": name, "t_s": 0.1})]
+    told += [("log", {"message": f"{name}\tx\n", "source": "solver"}), ("state", {"state": "failed"})]
+    stream = "".join(f"event: {kind}\ndata: {json.dumps(data)}\n\n" for kind, data in told)
+    failed = json.dumps(record | {"state": "failed", "result": None, "error": {"code": "internal", "detail": name}})
+    pool.script = [*ready, httpx.Response(200, json={"jobs": [record]}), httpx.Response(200, text=stream)]
+    pool.script += [httpx.Response(200, text=failed)]
+    code, said = call("watch", "job-1", "--log", *GATEWAY)
+    assert code == 1
+    assert said.count(plain(name)) == 4
+    assert all(letter.isprintable() or letter in "\n\t" for letter in said)
+
+
+@pytest.mark.parametrize("name", NAMES[:3])
+def test_a_table_s_name_is_shown_as_it_is(tmp_path: Path, name: str) -> None:
+    """In the title of its results, and where these were written."""
+    file = tmp_path / f"{name.replace('/', '')}.csv"
+    file.write_text("\n".join(["a,y", *(f"{i},{3 * i}" for i in range(60))]))
+    table = [f"csv:{file}", "--target", "y", "--kind", "regression", "--method", "sgd", "--epochs", "1"]
+    code, said = call("train", *table, "--out", tmp_path / "[/out]")
+    assert code == 0, said
+    assert file.name in said
+    assert "[/out]" in said
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_refusal_s_words_are_shown_as_they_are(pool: FakePool, name: str) -> None:
+    """They may be anybody's who answers at that address."""
+    problem = {"type": "x", "title": "x", "status": 401, "code": "unauthorized", "detail": name}
+    pool.script = [httpx.Response(200), httpx.Response(401, json=problem)]
+    code, said = call("jobs", *GATEWAY)
+    assert code == 1
+    assert plain(name) in said
+    assert len(said.strip().splitlines()) == 1
+    assert all(letter.isprintable() or letter == "\n" for letter in said)
+
+
+@pytest.mark.parametrize("place", ["folder", "under a file", "long"])
+@pytest.mark.parametrize(
+    ("option", "command"),
+    [
+        ("--result", ["submit", "FILE"]),
+        ("--json", ["submit", "FILE"]),
+        ("--result", ["watch", "last"]),
+        ("--json", ["watch", "last"]),
+        ("--json", ["cancel", "last"]),
+        ("--json", ["jobs"]),
+        ("--json", ["train", "digits", "--epochs", "1"]),
+        ("--log", ["train", "digits", "--epochs", "1"]),
+        ("--json", ["explain", "models:net", "--inputs", "3", "--outputs", "2"]),
+        ("--out", ["train", "digits", "--epochs", "1"]),
+        ("--out", ["demo"]),
+    ],
+)
+def test_what_cannot_be_written_is_told_before_the_work(
+    pool: FakePool, snapshot_file: Path, tmp_path: Path, models: None, option: str, command: list[str], place: str
+) -> None:
+    """A folder in the place of a file, or a file in that of a folder: the option is named, and nothing was asked."""
+    (tmp_path / "file").write_text("")
+    places = {"folder": tmp_path, "under a file": tmp_path / "file" / "x" / "y", "long": tmp_path / ("x" * 300)}
+    wrong = tmp_path / "file" if option == "--out" and place == "folder" else places[place]
+    words = [str(snapshot_file) if word == "FILE" else word for word in command]
+    pooled = [] if command[0] in ("explain", "demo") else GATEWAY
+    code, said = call(*words, option, wrong, *pooled)
+    assert code == 2
+    assert said.startswith(f"gdsolver: {option}: ")
+    assert len(said.strip().splitlines()) == 1
+    assert pool.requests == []
+
+
+def test_a_result_may_go_into_a_folder_that_is_not_there_yet(
+    pool: FakePool, snapshot_file: Path, tmp_path: Path
+) -> None:
+    """As JSON may."""
+    better, told = tmp_path / "new" / "better.safetensors", tmp_path / "other" / "job.json"
+    code, said = call("submit", snapshot_file, "--result", better, "--json", told, *GATEWAY)
+    assert code == 0, said
+    assert better.stat().st_size > 0
+    assert told.exists()
+
+
+@pytest.mark.parametrize("option", ["--run", "--state"])
+def test_bytes_that_are_no_text_are_named_with_their_option(pool: FakePool, option: str) -> None:
+    """The terminal's encoding is not the one that was meant."""
+    code, said = call("jobs", option, "a\udcff", *GATEWAY)
+    assert code == 2
+    assert option in said
+    assert "UTF-8" in said
+    assert pool.requests == []
 
 
 def test_the_version_is_told() -> None:

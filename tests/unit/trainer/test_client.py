@@ -222,3 +222,48 @@ def test_the_key_is_sent_as_a_bearer_token() -> None:
     pool = FakePool()
     pool.client(api_key="secret").stats()
     assert pool.requests[0].headers["Authorization"] == "Bearer secret"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://[::1",
+        "http://gate\nway:8000",
+        "http://gateway:8000\x1b/x",
+        "http://gateway:80000000",
+        "http://gate\udcffway",
+        "http://" + "x" * 70_000,
+        " ",
+    ],
+)
+def test_a_url_that_cannot_be_read_is_named_like_a_wrong_one(url: str) -> None:
+    """Whatever reads it, the error has the example, in one line."""
+    with pytest.raises(ValueError, match=r"the gateway's URL is .*http://gateway:8000") as raised:
+        SolverClient(url)
+    assert str(raised.value).isprintable()
+
+
+@pytest.mark.parametrize("key", ["s3cret\nmore", "s3cret\x00", "s3cr\u00e9t", "s3cret\udcff", "s3\rcret"])
+@pytest.mark.parametrize("told", ["argument", "variable"])
+def test_a_key_that_is_none_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch, key: str, told: str) -> None:
+    """The error names where a key comes from, and holds nothing of it."""
+    argument = key
+    if told == "variable":
+        monkeypatch.setattr("os.environ", {"GDSOLVER_API_KEY": key})
+        argument = ""
+    with pytest.raises(ValueError, match=r"--api-key.*GDSOLVER_API_KEY.*ASCII") as raised:
+        SolverClient("http://pool", argument)
+    assert "s3" not in str(raised.value)
+    assert raised.value.__cause__ is None
+    assert raised.value.__context__ is None
+
+
+def test_blanks_around_url_and_key_do_not_count() -> None:
+    """As a file's last line end leaves them, or a copy from a page."""
+    pool = FakePool()
+    client = SolverClient(" http://pool.test/\n", "\tsecret\r\n", transport=pool)
+    client.stats()
+    assert client.url == "http://pool.test"
+    assert pool.requests[0].headers["Authorization"] == "Bearer secret"
+    SolverClient("http://pool.test", "\n", transport=pool).stats()
+    assert "Authorization" not in pool.requests[1].headers

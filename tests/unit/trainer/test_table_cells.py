@@ -59,7 +59,25 @@ def test_cells_that_stand_for_no_number(cell: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "cell", ["$", "%", "1_000", "0x10", "12,34", "1,23,4", "1.2.3", "--5", "5 kg", "€5%", "(5", "e5"]
+    "cell",
+    [
+        "$",
+        "%",
+        "1_000",
+        "0x10",
+        "12,34",
+        "1,23,4",
+        "1.2.3",
+        "--5",
+        "5 kg",
+        "€5%",
+        "(5",
+        "e5",
+        "0,125",
+        "-0,125",
+        "00,125",
+        "012,345",
+    ],
 )
 def test_cells_that_are_no_numbers(cell: str) -> None:
     """Units of their own, wrong groups, and what only a programming language would take."""
@@ -74,7 +92,10 @@ def test_every_float_survives_its_spelling(value: float, decimal: Mark) -> None:
     assert number.value == value
 
 
-@given(st.text(max_size=12), st.sampled_from([".", ","]))
+LOOKS_LIKE_A_NUMBER = st.from_regex(r"[-+(]?[0-9]{0,12}[.,]?[0-9]{0,3}([eE][-+]?[0-9]{1,25})?[%)]?", fullmatch=True)
+
+
+@given(st.text(max_size=12) | LOOKS_LIKE_A_NUMBER, st.sampled_from([".", ","]))
 def test_no_text_is_too_odd(text: str, decimal: Mark) -> None:
     """Whatever a cell holds, it is a number, missing, or a word, and never an exception."""
     number = read_number(text.strip(), decimal)
@@ -88,6 +109,27 @@ def test_numbers_have_one_spelling_as_words() -> None:
     assert {word(cell, ".") for cell in ("0", "-0", "0.00")} == {"0"}
     assert word("12345678901234567890123456789012345", ".") != word("12345678901234567890123456789012346", ".")
     assert [word(cell, ".") for cell in ("red", "-", "none", "5%", "n/a")] == ["red", "-", "none", "5%", ""]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["12e45678912", "1e99999999999999999999", "1e-99999999999999999999", "0e99999999999999999999", "7e-400", "1e400"],
+)
+def test_identifiers_that_read_like_numbers_out_of_range_stay_as_they_are(cell: str) -> None:
+    """Hexadecimal ids have an `e` among their digits; none of them is folded into another, or an error."""
+    assert word(cell, ".") == cell
+
+
+def test_long_numbers_are_one_word_to_their_last_digit() -> None:
+    """However many digits there are, another one at the end makes another word."""
+    assert word(f"0.{'1' * 1500}2", ".") != word(f"0.{'1' * 1500}3", ".")
+
+
+def test_a_column_of_hexadecimal_ids_is_one_of_words(tmp_path: Path) -> None:
+    """As a column to learn from and as classes."""
+    rows = [["12e45678912" if i % 2 else f"ab{i % 3}", *row[1:]] for i, row in enumerate(TRUTH)]
+    assert load(tmp_path, rows).train.inputs.shape[1] == 5
+    assert load(tmp_path, rows, target="a", kind="classification").outputs == 4
 
 
 # --- one odd cell -----------------------------------------------------------------------------------------------------

@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.unit.trainer.tables import TRAIN, TRUTH, A, B, Y, changed, fit_error, load, read, write
 from trainer.errors import TaskError
+from trainer.lab.tables.columns import decimal_marks
+from trainer.lab.tables.reading import Column, Mark
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
@@ -32,6 +35,35 @@ def test_thousands_do_not_prove_a_decimal_mark(tmp_path: Path) -> None:
     assert fit_error(load(tmp_path, american)) < 1e-4
     german = [[cell.translate({44: ".", 46: ","}) for cell in row] for row in american]
     assert fit_error(read(write(tmp_path, german, separator=";"))) < 1e-4
+
+
+def test_a_zero_before_three_digits_proves_a_decimal_mark(tmp_path: Path) -> None:
+    """No group of thousands begins with 0: `0,125` is an eighth, and `0.125` beside decimal commas."""
+    small = [[f"{a / 1000:.3f}" if abs(a) < 1000 else "1", str(i), str(i)] for i, a in enumerate(A)]
+    assert all(row[0].startswith(("0.", "-0.")) for row in small)
+    small[0][0], small[1][0] = "1", "0"
+    commas = [[row[0].replace(".", ","), *row[1:]] for row in small]
+    inputs = load(tmp_path, small).train.inputs
+    assert torch.equal(load(tmp_path, commas).train.inputs, inputs)
+    beside = [[row[0], f"{row[1]},5", row[2]] for row in small]
+    assert torch.equal(load(tmp_path, beside).train.inputs[:, 0], inputs[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("cells", "marks"),
+    [
+        (["0,125", "1", "1,250"], ","),
+        (["0.125", "1", "1.250"], "."),
+        (["-0,125 €", "1,250 €"], ","),
+        (["0,125", "1.250"], "."),
+        (["0.125", "1.234.567"], ","),
+        (["1,250", "1"], "."),
+    ],
+)
+def test_the_mark_behind_a_zero_counts_where_no_other_is(cells: list[str], marks: Mark) -> None:
+    """As the column's own, and as that of columns that say nothing; a zero does not outvote other marks."""
+    columns = {"a": Column("a", cells, [*range(len(cells))]), "b": Column("b", ["1,234", "2"], [1, 2])}
+    assert decimal_marks(columns, None) == {"a": marks, "b": marks}
 
 
 def test_each_column_may_have_its_own_mark(tmp_path: Path) -> None:
@@ -81,6 +113,9 @@ def test_separator_and_encoding_can_be_told(tmp_path: Path) -> None:
         ({"separator": "::"}, "--separator: '::' is not one character"),
         ({"encoding": "klingon"}, "--encoding: 'klingon' is no encoding"),
         ({"encoding": "ascii"}, r"--encoding: table\.csv is not ascii"),
+        ({"encoding": "punycode"}, r"--encoding: table\.csv is not punycode.*utf-8"),
+        ({"encoding": "undefined"}, r"--encoding: table\.csv is not undefined.*utf-8"),
+        ({"encoding": "idna"}, r"--encoding: table\.csv is not idna.*utf-8"),
         ({"separator": ";"}, r"--target: table\.csv has no column 'y'.*--separator"),
     ],
 )
@@ -112,3 +147,48 @@ def test_what_is_no_table_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "table.csv").write_bytes(content)
     with pytest.raises(TaskError, match=r"table\.csv"):
         read(f"csv:{tmp_path}/table.csv")
+
+
+# --- quotes -----------------------------------------------------------------------------------------------------------
+
+
+def in_line(number: int, line: str, rows: int = 200) -> list[str]:
+    """A table of the columns a, b and y with a line of its own; the header is line 1."""
+    lines = ["a,b,y", *(f"{i},{i % 7},{2 * i}" for i in range(rows))]
+    lines[number - 1] = line
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("lines", "begun"),
+    [
+        (in_line(32, '5,"pipe,10'), 32),
+        (in_line(201, '5,"pipe,10'), 201),
+        (in_line(2, '"5,pipe,10'), 2),
+        (in_line(1, 'a,"b,y'), 1),
+        (in_line(1, '"a,b,y'), 1),
+        (in_line(32, '5,"two\nlines",10\n5,"pipe,10'), 34),
+        (in_line(32, '5,"pipe,10\n6,"tube,12'), 32),
+        (in_line(32, '5,"pipe,10\n6,7,8\n6,"",8'), 32),
+        (in_line(32, '5,"pipe,10', rows=40_000), 32),
+        ([*in_line(32, '5,"pipe,10')[:150], '5,pipe",10'], 32),
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_quote_that_is_not_closed_is_named(tmp_path: Path, lines: list[str], begun: int, end: str) -> None:
+    """It would swallow all rows up to the next one, or the end; the line where it began is told, and the cure."""
+    (tmp_path / "table.csv").write_bytes((end.join("\n".join(lines).split("\n")) + end).encode())
+    named = rf"table\.csv: a quote that begins in line {begun} is not closed; double it, or remove it"
+    with pytest.raises(TaskError, match=named):
+        read(f"csv:{tmp_path}/table.csv")
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ['"two\nlines"', '"two\nlines" ', ' "two\r\nlines"', '"a ""word"" in\n\nquotes"', '5" pipe', '""', '"5"" pipe"'],
+)
+def test_a_quoted_cell_may_hold_lines_and_quotes(tmp_path: Path, cell: str) -> None:
+    """So may one that is not quoted hold a quote."""
+    lines = ["a,b,y", *(f"{i},{cell if i % 2 else 'x'},{2 * i}" for i in range(60))]
+    (tmp_path / "table.csv").write_bytes("\n".join(lines).encode())
+    assert read(f"csv:{tmp_path}/table.csv").train.inputs.shape[1] == 3

@@ -64,6 +64,64 @@ def test_table_mistakes_name_the_column(
         read(f"csv:{tmp_path}/table.csv", **({"kind": "classification"} | changes))
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"weights": "y"}, "--weights: 'y' is named by --target, too"),
+        ({"drop": ("y",)}, "--drop: 'y' is named by --target, too"),
+        ({"words": ("y",)}, "--words: 'y' is named by --target, too"),
+        ({"drop": ("b", "w"), "weights": "w"}, "--drop: 'w' is named by --weights, too"),
+        ({"words": ("w",), "weights": "w"}, "--words: 'w' is named by --weights, too"),
+        ({"drop": ("a", "b"), "words": ("b",)}, "--words: 'b' is named by --drop, too"),
+    ],
+)
+def test_a_column_is_one_thing_only(tmp_path: Path, options: dict[str, Any], named: str) -> None:
+    """Target, weights, left out, or words: an option that says another thing of a column names both."""
+    name = write(tmp_path, [[*row, "1"] for row in TRUTH], header="a,b,y,w")
+    with pytest.raises(TaskError, match=named):
+        read(name, **options)
+
+
+@pytest.mark.parametrize("odd", ["5 kg", "2026-01-40", "01/02/2026"])
+@pytest.mark.parametrize("role", ["target", "weights"])
+def test_no_cure_is_named_that_a_target_or_weights_cannot_take(tmp_path: Path, odd: str, role: str) -> None:
+    """They can be neither left out nor taken as words, so nobody is told to."""
+    cell = {"2026-01-40": "2026-01-{:02d}", "01/02/2026": "{0:02d}/{0:02d}/2026"}.get(odd, "{}")
+    rows = [["1", str(i), odd if i == 3 else cell.format(1 + i % 12)] for i in range(60)]
+    columns = {"target": "y"} if role == "target" else {"target": "b", "weights": "y"}
+    with pytest.raises(TaskError, match=r"column 'y': .*(clean the cell|write them as)") as raised:
+        read(write(tmp_path, rows, header="a,b,y"), **columns)
+    assert "--drop" not in str(raised.value)
+    assert "--words" not in str(raised.value)
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e-300, 1e-310, 1.0, 1e30])
+def test_targets_of_any_size_are_standardised(tmp_path: Path, size: float) -> None:
+    """Their squares neither vanish nor overflow; a constant is one at any size."""
+    rows = [[*row[:2], repr((i % 9) * size)] for i, row in enumerate(TRUTH)]
+    targets = load(tmp_path, rows).train.targets
+    assert targets.mean().item() == pytest.approx(0, abs=1e-6)
+    assert targets.std().item() == pytest.approx(1, abs=1e-6)
+    with pytest.raises(TaskError, match="--target: the target is the same in all training rows"):
+        load(tmp_path, [[*row[:2], repr(0.1 * size)] for row in TRUTH])
+
+
+@pytest.mark.parametrize("word", ["nan", "-nan", "+NaN", "-NAN"])
+def test_a_nan_is_no_class(tmp_path: Path, word: str) -> None:
+    """With a sign or without it stands for no value: as a class it would have no place among numbers."""
+    rows = [[*row[:2], ("3", "1", word, "2")[i % 4]] for i, row in enumerate(TRUTH)]
+    with pytest.raises(TaskError, match="column 'y': 30 rows have no value here, the first in line 4"):
+        load(tmp_path, rows, kind="classification")
+
+
+@pytest.mark.parametrize(("label", "cure"), [("{i}.5", "use --kind regression"), ("n{i}x", "choose another --target")])
+def test_too_many_classes_are_told_apart_from_numbers(tmp_path: Path, label: str, cure: str) -> None:
+    """What is said of a hundred words is not what is said of a hundred numbers."""
+    rows = [[*row[:2], label.format(i=i)] for i, row in enumerate(TRUTH)]
+    with pytest.raises(TaskError, match=f"column 'y': holds 120 different classes; .*{cure}"):
+        load(tmp_path, rows, kind="classification")
+
+
 # --- inputs -----------------------------------------------------------------------------------------------------------
 
 

@@ -6,8 +6,10 @@ from typing import Any
 
 import pydantic
 from rich.console import Console
+from rich.text import Text
 
 from shared.contracts import JobEvent, JobSpec, JobStatus, State
+from shared.plain import plain
 from shared.snapshot import Snapshot
 from trainer.errors import ResultUnavailableError, TaskError
 from trainer.pool.client import SolverClient
@@ -53,25 +55,26 @@ def follow(
 
     With `log` the solver's own log is shown as well.
     """
-    with err.status(f"{job_id}: waiting"):
+    with err.status(Text(plain(f"{job_id}: waiting"))):
         for event in client.events(job_id):
             if event.data.get("source") == SOLVER:
                 if log:
-                    err.out(str(event.data["message"]), end="", highlight=False)
+                    err.out(plain(str(event.data["message"]), keep="\n\t"), end="", highlight=False)
             elif line := _told(event):
-                err.print(line)
+                err.print(plain(line))
     job = client.wait(job_id)
     if job.result is None:
         why = f": {job.error.detail}" if job.error else ""
         raise ResultUnavailableError(f"job {job_id} {job.state}{why}")
     report = job.result.objective
-    out.print(
+    said = (
         f"{job.state}, {job.result.status}: {report.name} {report.start:.6g} -> {report.final:.6g}, "
         f"bound {report.bound:.6g}, {job.result.timings.total_s:.2f} s"
     )
+    out.print(plain(said))
     if result is not None:
         result.write_bytes(client.result(job_id).data)
-        out.print(f"written: {result}")
+        out.print(plain(f"written: {result}"))
     return job
 
 
@@ -113,7 +116,7 @@ def row(job: JobStatus) -> list[str]:
     """A job as a row of the listing."""
     goal = job.result.objective if job.result else None
     figures = [f"{value:.6g}" for value in (goal.start, goal.final, goal.bound)] if goal else ["", "", ""]
-    return [job.id, str(job.state), job.run or "", job.spec.objective, *figures]
+    return [plain(cell) for cell in (job.id, str(job.state), job.run or "", job.spec.objective, *figures)]
 
 
 def read_bytes(path: Path) -> bytes:

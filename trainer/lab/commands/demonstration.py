@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from trainer.lab.commands.options import Workers
-from trainer.lab.commands.surroundings import clear_words, err, make_folder, out, pool_client
+from trainer.lab.commands.surroundings import clear_words, err, make_folder, out, pool_client, say
 
 
 def demo(
@@ -40,4 +40,4 @@ def demo(
                 said.append(verdict(scene, found))
                 out.print(f"{said[-1]}\n")
         names = " and ".join(str(out_dir / scene.experiment.request.name / "metric.png") for scene in SCENES)
-        out.print(f"plots: {names}; beside them report.json and timeline.png")
+        say(f"plots: {names}; beside them report.json and timeline.png")

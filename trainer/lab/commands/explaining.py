@@ -5,8 +5,9 @@ from typing import Annotated
 import typer
 from rich.table import Column, Table
 
+from shared.plain import plain
 from trainer.lab.commands.options import Json
-from trainer.lab.commands.surroundings import clear_words, out, write
+from trainer.lab.commands.surroundings import clear_words, out, writable, write
 
 
 def explain(
@@ -30,6 +31,7 @@ def explain(
       gdsolver explain package.module:factory
     """
     with clear_words():
+        writable(json=json_file)
         # Loaded here: torch takes seconds, and the other commands do without it.
         from trainer.lab.layers import survey  # noqa: PLC0415
 
@@ -37,7 +39,8 @@ def explain(
         table = Table("layer", "kind", "units", "inputs", "tunnel?", Column("why not", overflow="fold"))
         for layer in layers:
             sizes = (str(size) if size else "" for size in (layer.units, layer.inputs))
-            table.add_row(layer.name or "(model)", layer.kind, *sizes, "no" if layer.why else "yes", layer.why or "")
+            cells = (layer.name or "(model)", layer.kind, *sizes, "no" if layer.why else "yes", layer.why or "")
+            table.add_row(*map(plain, cells))
         out.print(table)
         can = sum(layer.why is None for layer in layers)
         out.print(f"{can} of {len(layers)} layers can be tunnelled")

@@ -1,15 +1,17 @@
 """The commands that speak to a solver pool by hand: submit, jobs, watch, cancel."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Column, Table
 
-from trainer.errors import TaskError
 from trainer.lab.commands.by_hand import follow, job_spec, read_bytes, row, whole_id
-from trainer.lab.commands.options import ApiKey, Gateway, JobId, Json, Local, Run, Workers
-from trainer.lab.commands.surroundings import clear_words, err, existing_pool, out, pool_client, write
+from trainer.lab.commands.options import ApiKey, Gateway, JobId, Json, Local, Run, Workers, in_utf8
+from trainer.lab.commands.surroundings import clear_words, err, existing_pool, out, pool_client, say, writable, write
+from trainer.pool.client import SolverClient
 
 
 def submit(
@@ -47,14 +49,14 @@ def submit(
       gdsolver submit stall.safetensors --objective ramp --radius 0.1 --time 10 --result better.safetensors --local
     """
     with clear_words():
+        writable(result=result, json=json_file)
         data = read_bytes(file)
         numbers = {"radius": radius, "l2": l2, "delta": delta, "quantile": quantile, "trim": trim}
         wanted = job_spec(data, spec, objective=objective, time_s=time_s, run=run, **numbers)
-        _check_folder_of(result)
         with pool_client(gateway, api_key, local=local, workers=workers, folder=Path("runs"), needed=True) as client:
             assert client is not None
             job = client.solve(data, wanted)
-            out.print(job.id)
+            say(job.id)
             if wait or local or result:
                 job = follow(client, job.id, result, out=out, err=err)
             write(json_file, job.model_dump(mode="json"))
@@ -64,7 +66,8 @@ def jobs(
     *,
     run: Run = None,
     state: Annotated[
-        str | None, typer.Option("--state", help="queued, running, succeeded, failed, cancelled or expired.")
+        str | None,
+        typer.Option("--state", callback=in_utf8, help="queued, running, succeeded, failed, cancelled or expired."),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Most jobs to show.")] = 20,
     gateway: Gateway = None,
@@ -77,7 +80,7 @@ def jobs(
     Example:
       gdsolver jobs --state running --gateway http://gateway:8000
     """
-    with clear_words(), existing_pool(gateway, api_key) as client:
+    with clear_words(), _pool(gateway, api_key, json=json_file) as client:
         found = client.jobs(run=run, state=state, limit=limit)
         listing = Table(
             Column("id", no_wrap=True, min_width=32), "state", "run", "objective", "start", "final", "bound"
@@ -103,8 +106,7 @@ def watch(
     Example:
       gdsolver watch last --log --result better.safetensors --gateway http://gateway:8000
     """
-    with clear_words(), existing_pool(gateway, api_key) as client:
-        _check_folder_of(result)
+    with clear_words(), _pool(gateway, api_key, result=result, json=json_file) as client:
         job = follow(client, whole_id(client, job_id), result, out=out, err=err, log=log)
         write(json_file, job.model_dump(mode="json"))
 
@@ -122,14 +124,17 @@ def cancel(
     Example:
       gdsolver cancel last --gateway http://gateway:8000
     """
-    with clear_words(), existing_pool(gateway, api_key) as client:
+    with clear_words(), _pool(gateway, api_key, json=json_file) as client:
         whole = whole_id(client, job_id)
         client.cancel(whole)
         job = client.job(whole)
-        out.print(f"{whole} is {job.state}" if job.state.terminal else f"{whole} is being cancelled")
+        say(f"{whole} is {job.state}" if job.state.terminal else f"{whole} is being cancelled")
         write(json_file, job.model_dump(mode="json"))
 
 
-def _check_folder_of(file: Path | None) -> None:
-    if file is not None and not file.parent.is_dir():
-        raise TaskError(f"there is no folder {file.parent}", field="--result")
+@contextmanager
+def _pool(gateway: str | None, api_key: str | None, **written: Path | None) -> Iterator[SolverClient]:
+    """A client of a pool that is there already, after a look at where the answer is to be written."""
+    writable(**written)
+    with existing_pool(gateway, api_key) as client:
+        yield client

@@ -27,6 +27,13 @@ class DecimalMark(StrEnum):
     COMMA = ","
 
 
+def in_utf8(text: str | None) -> str | None:
+    """An option's text as it is; typer.BadParameter, which names the option, for bytes that are none."""
+    if text is not None and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise typer.BadParameter(f"{text!a} holds bytes that are no text; write it in UTF-8")
+    return text
+
+
 TaskName = Annotated[
     str,
     typer.Argument(
@@ -114,7 +121,7 @@ DataDir = Annotated[
         help="Folder with mnist/, cifar-10-batches-bin/, adult/, uci/ and so on in their official files.",
     ),
 ]
-Run = Annotated[str | None, typer.Option("--run", help="The run that jobs belong to.")]
+Run = Annotated[str | None, typer.Option("--run", callback=in_utf8, help="The run that jobs belong to.")]
 
 
 def widths(text: str | None) -> tuple[int, ...] | None:

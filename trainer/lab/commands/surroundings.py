@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +12,19 @@ import typer
 from rich.console import Console
 
 from shared.errors import ContractError
+from shared.plain import plain
 from trainer.errors import PoolRefusedError, PoolUnavailableError, TaskError, TrainerError
 from trainer.pool.client import DEFAULT_URL, SolverClient
 from trainer.pool.embedded import embedded_pool
 
 # A pipe or file has no width of its own: wide enough for the table.
-out = Console(soft_wrap=True, highlight=False, emoji=False, width=None if sys.stdout.isatty() else 120)
-err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
+out = Console(soft_wrap=True, markup=False, highlight=False, emoji=False, width=None if sys.stdout.isatty() else 120)
+err = Console(stderr=True, soft_wrap=True, markup=False, highlight=False, emoji=False)
+
+
+def say(words: str) -> None:
+    """Print a line of words, of which some may be names that others gave."""
+    out.print(plain(words))
 
 
 @contextlib.contextmanager
@@ -40,7 +47,7 @@ def clear_words() -> Iterator[None]:
 
 
 def _exit(code: int, message: str) -> typer.Exit:
-    err.print(f"gdsolver: {message}", markup=False)
+    err.print(plain(f"gdsolver: {message}", keep="\n"))
     return typer.Exit(code)
 
 
@@ -59,7 +66,7 @@ def pool_client(
                 with contextlib.suppress(PoolUnavailableError):
                     client.jobs(limit=1)  # a key that opens nothing is told now, and not after a training
             else:
-                err.print(f"gdsolver: the pool at {gateway} is not ready now", markup=False)
+                err.print(plain(f"gdsolver: the pool at {gateway} is not ready now"))
             yield client
     elif needed:
         raise TaskError("name a pool's address, or start one of your own with --local", field="--gateway")
@@ -83,9 +90,33 @@ def write(path: Path | None, content: dict[str, Any]) -> None:
         write_json(path, content)
 
 
-def make_folder(folder: Path) -> None:
+def writable(**options: Path | None) -> None:
+    """Raise TaskError, before the work and not after it, for the first option that names no file that can be written.
+
+    Folders that lack are made. An option is named as its keyword: `json` is --json.
+    """
+    for option, path in options.items():
+        if path is not None:
+            field = f"--{option}"
+            make_folder(path.parent, field)
+            try:
+                if path.is_dir():
+                    raise TaskError(f"{path} is a folder; name a file", field=field)
+                _check_access(path if path.exists() else path.parent, path, field)
+            except OSError as error:
+                raise TaskError(f"{path} cannot be written: {error.strerror}", field=field) from error
+
+
+def make_folder(folder: Path, field: str = "--out") -> None:
     """Make the folder for what is to be written, before the work and not after it; TaskError if it cannot be made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise TaskError(f"{folder} cannot be made: {error.strerror}", field="--out") from error
+        raise TaskError(f"{folder} cannot be made: {error.strerror}", field=field) from error
+    _check_access(folder, folder, field)
+
+
+def _check_access(there: Path, wanted: Path, field: str) -> None:
+    """Raise TaskError if this user may not write what is there already, for what is wanted."""
+    if not os.access(there, os.W_OK):
+        raise TaskError(f"{wanted} cannot be written: permission denied; name another place", field=field)

@@ -8,10 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
+from shared.plain import plain
 from trainer.errors import TaskError
 from trainer.lab.commands import options as given
 from trainer.lab.commands.options import shared_options
-from trainer.lab.commands.surroundings import clear_words, err, make_folder, out, pool_client
+from trainer.lab.commands.surroundings import clear_words, err, make_folder, out, pool_client, say, writable
 
 COMPARED, OF_SMALL = "sgd,sgd-lrs,adam,adam-lrs,lbfgs,restart,hybrid", "hybrid-lbfgs"
 """What is compared unless methods are named, and what joins in where a network is small."""
@@ -113,6 +114,9 @@ def _experiment(
     from trainer.lab.report import summarise, table  # noqa: PLC0415
 
     with clear_words():
+        writable(json=options.json_file, log=options.log)
+        if options.out_dir is not None:
+            make_folder(options.out_dir)
         if resume and options.out_dir is None:
             raise TaskError("name the folder of the run that is to go on with --out", field="--resume")
         names = methods or COMPARED.split(",")
@@ -140,11 +144,11 @@ def _experiment(
         told = {"command": command, "task": task, "methods": names, "seeds": list(seeds), **_told(options)}
         written = lab.write_down(runs, told, folder, options.json_file)
         ran = ", ".join(map(str, sorted({run.seed for run in runs})))
-        out.print(table(summarise(runs), f"{name}: {runs[0].metric}, seeds {ran}"))
+        out.print(table(summarise(runs), plain(f"{name}: {runs[0].metric}, seeds {ran}")))
         if command == "train":
-            out.print(f"weights sha256 {runs[-1].weights_sha256}")
-        out.print(f"written: {', '.join(map(str, written))}")
-        lab.conclude(runs, out.print)
+            say(f"weights sha256 {runs[-1].weights_sha256}")
+        say(f"written: {', '.join(map(str, written))}")
+        lab.conclude(runs, say)
         if runs[-1].interrupted:
             raise typer.Exit(130)
 

@@ -1,9 +1,11 @@
 """Decides what each column holds, numbers, times or words, and names the cell that speaks against what most say."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Context, Decimal
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,29 +25,35 @@ PROBE = 1000
 """About so many cells of a column are searched for a proof of its decimal mark."""
 TOTALS = frozenset({"total", "totals", "grand total", "subtotal", "sum", "average", "mean", "gesamt", "summe"})
 OTHER_MARK: dict[Mark, Mark] = {".": ",", ",": "."}
+AFTER_ZERO = re.compile(r"[^0-9.,]*0[0-9]{0,2}[.,][0-9]{3}(?:[^0-9.,].*)?")
+"""A number that would be thousands, but for the zero that it begins with."""
 
 
 def decimal_marks(columns: Mapping[str, Column], told: Mark | None) -> dict[str, Mark]:
     """The decimal mark of each column: the one told, or the one that its cells, else those of the table, prove.
 
     `1,5` proves a comma, `1.5` and `1,234.5` a point; `12` and `1,234` prove nothing. A column has a mark of its own
-    if more than half of its cells with any mark prove it. Raises TaskError where a few cells prove a comma, and
-    nothing proves anything else.
+    if more than half of its cells with any mark prove it, or if no other stands in it and one cell is like `0,125`.
+    Raises TaskError where a few cells prove a comma, and nothing proves anything else.
     """
     if told is not None:
         return dict.fromkeys(columns, told)
     proofs = {name: _proofs(column) for name, column in columns.items()}
-    points = sum(len(proof["."]) for proof in proofs.values())
-    commas = sum(len(proof[","]) for proof in proofs.values())
-    marked = sum(len(proof["marked"]) for proof in proofs.values())
+    points = sum(len(proof.sure["."]) for proof in proofs.values())
+    commas = sum(len(proof.sure[","]) for proof in proofs.values())
+    marked = sum(proof.marked for proof in proofs.values())
     if points == 0 < commas < MOST_ODD * marked:
-        name = next(name for name, proof in proofs.items() if proof[","])
-        raise _unclear(columns[name], proofs[name][","][0])
-    whole: Mark = "," if commas > points else "."
+        name = next(name for name, proof in proofs.items() if proof.sure[","])
+        raise _unclear(columns[name], proofs[name].sure[","][0])
+    zeros = [proof.after_zero for proof in proofs.values() if proof.after_zero]
+    whole: Mark = "," if (commas, zeros.count(",")) > (points, zeros.count(".")) else "."
     found: dict[str, Mark] = {}
     for name, proof in proofs.items():
-        own: Mark = "," if len(proof[","]) > len(proof["."]) else "."
-        found[name] = own if 2 * len(proof[own]) > len(proof["marked"]) else whole
+        own: Mark = "," if len(proof.sure[","]) > len(proof.sure["."]) else "."
+        if 2 * len(proof.sure[own]) > proof.marked:
+            found[name] = own
+        else:
+            found[name] = proof.after_zero or whole
     return found
 
 
@@ -89,15 +97,20 @@ def word(cell: str, decimal: Mark) -> str:
     number = read_number(cell, decimal)
     if number is None or number.mark or number.numeral == "nan" or cell.startswith("("):
         return cell
-    return _canonical(number.numeral)
+    return _canonical(number.numeral) or cell
 
 
-def _canonical(numeral: str) -> str:
-    """One spelling for all numerals of the same number, exact to a thousand digits."""
-    value = Decimal(numeral).normalize(Context(prec=1000))
-    if not value:
-        return "0"
-    return format(value, "f") if abs(value.adjusted()) < 1000 else str(value)
+def _canonical(numeral: str) -> str | None:
+    """One spelling for all numerals of the same number, exact to the last digit; None for one beyond float64.
+
+    That is how identifiers of hexadecimal digits look that have one `e` among them.
+    """
+    size, _, exponent = numeral.partition("e")
+    if not float(size):
+        return "0" if len(exponent) < 4 else None
+    if not 0 < abs(float(numeral)) < math.inf:
+        return None
+    return format(Decimal(numeral).normalize(Context(prec=len(numeral))), "f")
 
 
 def refuse_totals(columns: Iterable[Column]) -> None:
@@ -111,18 +124,36 @@ def refuse_totals(columns: Iterable[Column]) -> None:
 # --- what most cells say ----------------------------------------------------------------------------------------------
 
 
-def _proofs(column: Column) -> dict[str, list[int]]:
-    """The places of cells that are a number with one decimal mark alone, by that mark; and of all that have any."""
-    found: dict[str, list[int]] = {".": [], ",": [], "marked": []}
+class _Proofs(NamedTuple):
+    """What a column's cells say of its decimal mark."""
+
+    sure: dict[Mark, list[int]]
+    """The places of cells that are a number with one mark alone, by that mark."""
+    after_zero: Mark | None
+    """The mark behind a zero, as in `0,125`, where the column has no other one."""
+    marked: int
+    """How many cells that are numbers have a mark."""
+
+
+def _proofs(column: Column) -> _Proofs:
+    """What a column's cells say of its decimal mark."""
+    sure: dict[Mark, list[int]] = {".": [], ",": []}
+    zeros: set[Mark] = set()
+    there: set[str] = set()
+    marked = 0
     for place in _probed(column):
         cell = column.cells[place]
         if "." in cell or "," in cell:
             fitting = [mark for mark in OTHER_MARK if (number := read_number(cell, mark)) and number is not MISSING]
-            if fitting:
-                found["marked"].append(place)
+            marked += bool(fitting)
+            there |= {mark for mark in OTHER_MARK if fitting and mark in cell}
             if len(fitting) == 1:
-                found[fitting[0]].append(place)
-    return found
+                if AFTER_ZERO.fullmatch(cell):
+                    zeros.add(fitting[0])
+                else:
+                    sure[fitting[0]].append(place)
+    alone = next(iter(zeros)) if zeros and zeros == there else None
+    return _Proofs(sure, None if alone and sure[OTHER_MARK[alone]] else alone, marked)
 
 
 def _probed(column: Column) -> range:
@@ -146,9 +177,9 @@ def _times(column: Column) -> Numbers | None:
     try:
         values, fit = read_times(column.cells)
     except AmbiguousError:
+        cure = f", or use {_drop(column)}" if column.optional else ""
         raise column.error(
-            "has dates that can be read with the day or the month first; write them as 2026-11-26, or use "
-            f"{_drop(column)}"
+            f"has dates that can be read with the day or the month first; write them as 2026-11-26{cure}"
         ) from None
     odd, known = int((~fit).sum()), int(np.isfinite(values).sum())
     if not known or odd > MOST_ODD * (odd + known):
@@ -186,9 +217,11 @@ def _unit(number: Number) -> str | None:
 
 def _odd(column: Column, place: int, but: str, hint: str = "") -> TaskError:
     """The one clear error: column, line, value and cure."""
+    cure = ""
+    if column.optional:
+        cure = f", leave the column out with {_drop(column)}, or take it as words with --words {_quoted(column.name)}"
     return column.error(
-        f"line {column.lines[place]} holds {column.cells[place]!r}, but {but}; clean the cell{hint}, leave the column "
-        f"out with {_drop(column)}, or take it as words with --words {_quoted(column.name)}"
+        f"line {column.lines[place]} holds {column.cells[place]!r}, but {but}; clean the cell{hint}{cure}"
     )
 
 

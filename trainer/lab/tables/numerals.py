@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from trainer.lab.tables.reading import Mark
 
-NO_VALUE = frozenset({"", "?", "na", "n/a", "#n/a", "<na>", "nan", "nat", "null"})
+NO_VALUE = frozenset({"", "?", "na", "n/a", "#n/a", "<na>", "nan", "+nan", "-nan", "nat", "null"})
 """In any column, in lower case, no value."""
 NO_NUMBER = NO_VALUE | {
     *("none", "nil", "missing", "-", "--", "---", "\u2013", "\u2014", ".", "..", ":", "\u221e", "+\u221e", "-\u221e"),
-    *(f"{sign}{word}" for sign in ("", "+", "-") for word in ("inf", "infinity", "nan")),
+    *(f"{sign}{word}" for sign in ("", "+", "-") for word in ("inf", "infinity")),
     *("#div/0!", "#value!", "#num!", "#ref!", "#null!", "#name?", "1.#inf", "-1.#inf", "1.#qnan", "-1.#ind"),
 }
 """In a column of numbers, no value, infinities among them; in one of words these may be words like any other."""
@@ -42,8 +42,9 @@ MISSING = Number("nan")
 def read_number(text: str, decimal: Mark) -> Number | None:
     """Read a cell: MISSING if it stands for no value, None if it is no number.
 
-    Digits may be grouped in threes by blanks, apostrophes, or whichever of comma and point is not the decimal mark. A
-    sign, exponent, currency or percent sign are understood, and parentheses for minus.
+    Digits may be grouped in threes by blanks, apostrophes, or whichever of comma and point is not the decimal mark; the
+    first group does not begin with 0. A sign, exponent, currency or percent sign are understood, and parentheses for
+    minus.
     """
     if decimal == "." and PLAIN.fullmatch(text):
         return Number(text)
@@ -68,7 +69,7 @@ def _pattern(decimal: Mark) -> re.Pattern[str]:
     sign, currency = rf"[+\-{MINUS}]", f"[{re.escape(CURRENCIES)}]"
     return re.compile(
         rf"(?P<open>\()? (?P<sign>{sign})? (?:(?P<before>{currency})\s*)? (?P<inner>{sign})?"
-        rf"(?P<whole>[0-9]{{1,3}}(?P<gap>[{group}'\u2019\u0020\u00a0\u2009\u202f])[0-9]{{3}}(?:(?P=gap)[0-9]{{3}})*|[0-9]+)?"
+        rf"(?P<whole>[1-9][0-9]{{0,2}}(?P<gap>[{group}'\u2019\u0020\u00a0\u2009\u202f])[0-9]{{3}}(?:(?P=gap)[0-9]{{3}})*|[0-9]+)?"
         rf"(?:{re.escape(decimal)}(?P<part>[0-9]*))? (?P<exponent>[eE]{sign}?[0-9]+)?"
         rf"(?:\s*(?P<after>%|{currency}))? (?P<close>\))?".replace(" ", "")
     )

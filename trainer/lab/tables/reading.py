@@ -1,15 +1,15 @@
 """Reads a text file with a header line into columns of text: encoding and separator as told, or as is evident."""
 
 import codecs
-import csv
-import io
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 from trainer.errors import TaskError
+from trainer.lab.tables.rows import TOLD, UnreadableError, read_rows
 
 Mark = Literal[".", ","]
 """What stands before the decimals."""
@@ -18,8 +18,6 @@ SEPARATORS = (",", ";", "\t", "|")
 NAMES = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "pipe": "|", "space": " "}
 PROBE = 200
 """Lines by which the separator is found."""
-TOLD = "sep="
-"""A first line that begins so tells Excel the separator."""
 BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # begins like that of UTF-16: tried before it
@@ -47,11 +45,15 @@ class Reading:
 
 @dataclass(frozen=True)
 class Column:
-    """A column's name, its cells as text without outer blanks, and for each the line of the file that it is in."""
+    """A column's name, its cells as text without outer blanks, and for each the line of the file that it is in.
+
+    One that is not `optional` can be neither left out nor taken as words: the target, or the weights.
+    """
 
     name: str
     cells: list[str]
     lines: list[int]
+    optional: bool = True
 
     def error(self, message: str) -> TaskError:
         """An error that names this column."""
@@ -65,7 +67,10 @@ def read_table(path: Path, reading: Reading) -> dict[str, Column]:
     """
     text = _decoded(path, reading.encoding)
     separator = _separator(text, reading.separator)
-    rows = list(_rows(text, separator))
+    try:
+        rows = list(read_rows(text, separator))
+    except UnreadableError as error:
+        raise TaskError(str(error), field=f"csv:{path}") from error
     if len(rows) < 2:
         raise TaskError("needs a header line and rows below it", field=f"csv:{path}")
     (_, header), *body = rows
@@ -99,8 +104,10 @@ def _decoded(path: Path, encoding: str | None) -> str:
             return data.decode(encoding).removeprefix("\ufeff")
         except LookupError as error:
             raise TaskError(f"{encoding!r} is no encoding; try utf-8, latin-1 or utf-16", field="--encoding") from error
-        except UnicodeDecodeError as error:
-            raise TaskError(f"{path.name} is not {encoding}: {error.reason}", field="--encoding") from error
+        except UnicodeError as error:
+            why = error.reason if isinstance(error, UnicodeDecodeError) else error
+            cure = "try utf-8, latin-1 or utf-16, or leave the option out"
+            raise TaskError(f"{path.name} is not {encoding}: {why}; {cure}", field="--encoding") from error
     for guess in _evident(data):
         try:
             return data.decode(guess).removeprefix("\ufeff")
@@ -136,25 +143,14 @@ def _separator(text: str, told: str | None) -> str:
 
 def _regularity(text: str, separator: str) -> tuple[bool, int]:
     """Whether a separator divides all probed lines alike, into more than one field, and into how many the header."""
-    try:
-        rows = [cells for _, cells in islice(_rows(text, separator), PROBE)]
-    except TaskError:
-        return False, 0
-    width = len(rows[0]) if rows else 0
-    return width > 1 and all(len(row) == width for row in rows), width
-
-
-def _rows(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """Every row that is not empty, its cells stripped, with the number of its (last) line."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
-    try:
-        for row in reader:
-            cells = [cell.strip() for cell in row]
-            told = bool(cells) and reader.line_num == 1 and cells[0].lower().startswith(TOLD)
-            if any(cells) and not told:
-                yield reader.line_num, cells
-    except csv.Error as error:
-        raise TaskError(f"line {reader.line_num} cannot be read: {error}", field="csv") from error
+    widths: list[int] = []
+    alike = False
+    with suppress(UnreadableError):
+        for _, cells in islice(read_rows(text, separator), PROBE):
+            widths.append(len(cells))
+        alike = len(set(widths)) == 1 and widths[0] > 1
+    first, _, _ = text.partition("\n")
+    return alike, widths[0] if widths else first.count(separator) + 1
 
 
 def _names(header: list[str], body: list[tuple[int, list[str]]], drop: tuple[str, ...], path: Path) -> list[str]:

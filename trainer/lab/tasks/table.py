@@ -1,5 +1,6 @@
 """The user's own CSV table as a task: the column to predict, the others as inputs, nothing guessed in silence."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,13 +42,14 @@ def table(
     (`fraction` of them). Rows without a target are refused. Raises TaskError, which names the option, file, column or
     cell and the cure.
     """
+    _check_roles(target, reading)
     columns = read_table(path, reading)
     _check(path, columns, target, kind)
     assert target is not None
     refuse_totals(columns.values())
     decimals = decimal_marks(columns, reading.decimal)
-    labels = columns.pop(target)
-    weights = columns.pop(reading.weights) if reading.weights else None
+    labels = replace(columns.pop(target), optional=False)
+    weights = replace(columns.pop(reading.weights), optional=False) if reading.weights else None
     if not columns:
         raise TaskError(f"{path.name} has no column besides the target", field=str(path))
     regression = kind == "regression"
@@ -79,6 +81,17 @@ def table_task(name: str, rows: Parts, features: NDArray[np.float32], width: int
     )
 
 
+def _check_roles(target: str | None, reading: Reading) -> None:
+    """Raise TaskError for a column that two options name: it can be one thing only."""
+    named = {"--target": (target,), "--weights": (reading.weights,), "--drop": reading.drop, "--words": reading.words}
+    first: dict[str | None, str] = {}
+    for option, names in named.items():
+        for name in names:
+            other = first.setdefault(name, option)
+            if name is not None and other != option:
+                raise TaskError(f"{name!r} is named by {other}, too; leave it out of one of them", field=option)
+
+
 def _check(path: Path, columns: dict[str, Column], target: str | None, kind: Kind | None) -> None:
     """Raise TaskError unless the target is a column and its kind is told."""
     if target is None:
@@ -103,9 +116,12 @@ def _classes(column: Column, decimal: Mark) -> tuple[Tensor, int]:
     labels = [word(cell, decimal) for cell in column.cells]
     _refuse_gaps(column, np.array([label == "" for label in labels]))
     classes = sorted(set(labels), key=_in_order)
-    if not 2 <= len(classes) <= MOST_WORDS:
-        cure = "use --kind regression for numbers" if len(classes) > MOST_WORDS else "there is nothing to tell apart"
-        raise column.error(f"holds {len(classes)} different classes; {cure}")
+    if len(classes) < 2:
+        raise column.error(f"holds {len(classes)} different classes; there is nothing to tell apart")
+    if len(classes) > MOST_WORDS:
+        words = any(_in_order(label)[0] for label in classes)
+        cure = "choose another --target, or join rare ones" if words else "use --kind regression for numbers"
+        raise column.error(f"holds {len(classes)} different classes; at most {MOST_WORDS} can be learned, so {cure}")
     place = {label: index for index, label in enumerate(classes)}
     return torch.tensor([place[label] for label in labels]), len(classes)
 
@@ -152,7 +168,11 @@ def _weighed(parts: Parts) -> Parts:
 def _standardised(parts: Parts) -> Parts:
     """The same parts with targets of mean 0 and spread 1 over the training part, in float32 from then on."""
     train = parts["train"].targets
-    mean, spread = train.mean(), train.std()
-    if not spread > 0:
+    # So that squares neither vanish nor overflow; a power of two, by which nothing is rounded.
+    scale = 2.0 ** math.frexp(train.abs().max().item())[1]
+    mean, spread = (train / scale).mean(), (train / scale).std()
+    if not (train.min() < train.max() and spread > 0):
         raise TaskError("the target is the same in all training rows; there is nothing to predict", field="--target")
-    return {name: replace(part, targets=((part.targets - mean) / spread).float()) for name, part in parts.items()}
+    return {
+        name: replace(part, targets=((part.targets / scale - mean) / spread).float()) for name, part in parts.items()
+    }
