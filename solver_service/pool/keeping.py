@@ -23,6 +23,8 @@ def backup(
     from solver_service.backup.take import take  # noqa: PLC0415 (needs Redis' client)
 
     part = file.with_name(f"{file.name}.part")
+    if file.exists() and not file.is_file():
+        refuse(f"{file} is a folder or a device; name a file for the backup")
     try:
         with opened(redis_url, data_dir) as store:
             with suppress(FileNotFoundError):

@@ -279,5 +279,7 @@ def test_the_commands_say_what_they_did(redis_url: str, other: Store, tmp_path: 
     assert (said.exit_code, "not empty" in said.output) == (1, True)
     said = CliRunner().invoke(app, ["restore", str(tmp_path / "none"), *there])
     assert (said.exit_code, said.output.count("\n")) == (1, 1)
+    said = CliRunner().invoke(app, ["backup", str(tmp_path), "--redis-url", redis_url])
+    assert (said.exit_code, "name a file for the backup" in said.output) == (1, True)
     structlog.reset_defaults()
     assert isinstance(_found(other, other.jobs.recent(1)[0]).spec, JobSpec)

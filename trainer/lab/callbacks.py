@@ -89,7 +89,7 @@ class ProgressBar(Callback):
     def __init__(self, console: Console, runs: int = 1) -> None:
         columns = (
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),

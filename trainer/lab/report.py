@@ -106,10 +106,14 @@ def document(runs: Sequence[Run], command: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON, replacing the file in one step; infinities and NaN become null."""
+    """Write JSON, replacing the file in one step (a device is written into); infinities and NaN become null."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
+    if path.exists() and not path.is_file():
+        path.write_text(text)
+        return
     partial = path.with_name(f"{path.name}.part")
-    partial.write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
+    partial.write_text(text)
     partial.replace(path)
 
 

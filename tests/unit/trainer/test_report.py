@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from rich.console import Console
 from trainer.events import Event, Summary
 from trainer.lab.experiment import conclude, write_down
 from trainer.lab.plots import job_spans
-from trainer.lab.report import document, summarise, table
+from trainer.lab.report import document, summarise, table, write_json
 from trainer.lab.runs import Epoch, Run
 
 SUMMARY = Summary(1, 1, 1, 1, 0, 0, False, 120, 3.5, 0.1)
@@ -95,3 +97,15 @@ def test_the_last_line_says_that_the_pool_was_lost() -> None:
     assert "no tunnel was adopted" in said[1]
     assert said[-1] == "the pool was lost"
     assert document(RUNS, {})["pool_lost"] is False
+
+
+def test_json_goes_into_a_device_and_not_in_its_place(tmp_path: Path) -> None:
+    """`--json /dev/stdout`, or a pipe that somebody reads: what is there stays what it is."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_text)
+        write_json(pipe, {"a": 1})
+        assert json.loads(read.result(timeout=10)) == {"a": 1}
+    assert pipe.is_fifo()
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
