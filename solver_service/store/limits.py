@@ -100,7 +100,7 @@ class Limits:
             return
         try:
             self._admit(owner, asked)
-        except LimitReachedError:
+        except (LimitReachedError, redis.ResponseError):  # or Redis has no room to count it
             if not token or not self.redis.exists(keys.idempotency(owner, token)):
                 raise
 

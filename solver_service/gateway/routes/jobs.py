@@ -11,7 +11,7 @@ from solver_service.gateway.auth import Author, Reader
 from solver_service.gateway.body import read_body
 from solver_service.gateway.documents import SPEC_EXAMPLE, Responses, problems
 from solver_service.gateway.download import sending
-from solver_service.gateway.intake import MAX_SPEC_BYTES, cancel, require_small, store_snapshot, submit
+from solver_service.gateway.intake import MAX_SPEC_BYTES, cancel, require_small, submit
 from solver_service.gateway.problems import ProblemError
 from solver_service.gateway.routes.submission import (
     Submission,
@@ -65,14 +65,12 @@ def _submit(submission: Submission, waiter: Waiter, text: bytes, snapshot: bytes
     spec = read_contract(JobSpec, text, field="spec")
     if len(text) > MAX_SPEC_BYTES:
         require_small(spec)
-    if snapshot is not None:
-        if spec.snapshot is not None:
-            raise SpecError("leave it out: the snapshot comes as the form's file", field="spec.snapshot")
-        info, _ = store_snapshot(services, owner, snapshot)
-        spec = spec.model_copy(update={"snapshot": info.id})
+    if snapshot is not None and spec.snapshot is not None:
+        raise SpecError("leave it out: the snapshot comes as the form's file", field="spec.snapshot")
     # Who waits from before the job's first moment need not look at it once more.
     before = partial(submission.room.expect, waiter=waiter)
-    return submit(services, owner, spec, token=submission.token, key=submission.key, before=before)
+    token, key = submission.token, submission.key
+    return submit(services, owner, spec, file=snapshot, token=token, key=key, before=before)
 
 
 async def _answer(
