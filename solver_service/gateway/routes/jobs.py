@@ -1,8 +1,10 @@
 """/v1/jobs and /v1/solve: submit, ask, wait, fetch, cancel."""
 
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Annotated
 
+import structlog
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from shared.contracts import MAX_WAIT_S, Feedback, JobList, JobSpec, JobStatus, State
@@ -25,6 +27,8 @@ from solver_service.gateway.routes.submission import (
 from solver_service.gateway.services import Injected, Services
 from solver_service.gateway.waiting import Room, Waiter
 from solver_service.rules.jobs import Job, judge
+
+log = structlog.get_logger()
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
@@ -132,7 +136,7 @@ def listing(
             found, following = found[:number], job.id
             break
     # Written here, in a thread of its own: FastAPI would do it on the event loop, and keep everybody waiting.
-    page = JobList(jobs=[job.status() for job in found], cursor=following)
+    page = JobList(jobs=list(_shown(found)), cursor=following)
     return Response(page.model_dump_json(), media_type="application/json")
 
 
@@ -182,6 +186,15 @@ def feedback(job_id: JobId, verdict: Feedback, services: Injected, owner: Author
     if after is None:
         raise ProblemError(409, ErrorCode.NOT_FINISHED, f"the job is {job.state.value}: there is nothing to judge yet")
     return after.status()
+
+
+def _shown(found: Iterable[Job]) -> Iterator[JobStatus]:
+    """Public records; one that cannot be told keeps no other one from it."""
+    for job in found:
+        try:
+            yield job.status()
+        except (ValueError, OverflowError):
+            log.exception("a job cannot be shown", job=job.id)
 
 
 def owned(services: Services, owner: str, job_id: str) -> Job:
