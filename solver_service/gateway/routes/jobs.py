@@ -6,6 +6,7 @@ from typing import Annotated
 
 import structlog
 from fastapi import APIRouter, Path, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
 
 from shared.contracts import MAX_WAIT_S, Feedback, JobList, JobSpec, JobStatus, State
 from shared.errors import ErrorCode, SpecError
@@ -16,6 +17,7 @@ from solver_service.gateway.download import sending
 from solver_service.gateway.intake import MAX_SPEC_BYTES, cancel, require_small, submit
 from solver_service.gateway.problems import ProblemError
 from solver_service.gateway.routes.submission import (
+    InvalidSpecError,
     Submission,
     Submitted,
     expect,
@@ -41,6 +43,12 @@ _SPEC_BODY = {
     "requestBody": {
         "required": True,
         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/JobSpec"}, "example": SPEC_EXAMPLE}},
+    }
+}
+_FEEDBACK_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Feedback"}}},
     }
 }
 _CANCELLING: Responses = {202: {"model": JobStatus, "description": "The solver is being interrupted."}}
@@ -178,9 +186,24 @@ def delete(job_id: JobId, response: Response, services: Injected, owner: Author)
     return job.status()
 
 
-@router.post("/jobs/{job_id}/feedback", responses=problems(404, 408, 409))
-def feedback(job_id: JobId, verdict: Feedback, services: Injected, owner: Author) -> JobStatus:
+@router.post(
+    "/jobs/{job_id}/feedback",
+    response_model=JobStatus,
+    openapi_extra=_FEEDBACK_BODY,
+    responses=problems(404, 408, 409, 413),
+)
+async def feedback(job_id: JobId, request: Request, services: Injected, owner: Author) -> JobStatus | Response:
     """Tell what became of the weights."""
+    expect(request, "application/json")
+    text = await read_body(request)
+    try:
+        return await run_in_threadpool(_judge, services, owner, job_id, text)
+    except InvalidSpecError as error:
+        return error.response()
+
+
+def _judge(services: Services, owner: str, job_id: str, text: bytes) -> JobStatus:
+    verdict = read_contract(Feedback, text, field="body")
     job = owned(services, owner, job_id)
     after = services.store.jobs.update(job_id, lambda current: judge(current, verdict))
     if after is None:
