@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import SnapshotError
-from shared.snapshot import ITEM_BYTES, MAX_HEADER_BYTES, Snapshot, assemble, decode, read_header
+from shared.snapshot import ITEM_BYTES, MAX_HEADER_BYTES, Snapshot, assemble, decode, naming, read_header
 
 PIECE_BYTES = 1024 * 1024
 """So much of the samples' numbers is in memory at a time."""
@@ -31,11 +31,12 @@ def outline(read: Read, size: int) -> Snapshot:
     arrays: dict[str, NDArray[Any]] = {}
     for name, entry in header.items():
         begin, dtype, shape = len(head) + begins[name], entry["dtype"], entry["shape"]
-        if name.rpartition(".")[2] in ("inputs", "offset"):
-            largest = _largest(read, begin, dtype, math.prod(shape), name)
-            arrays[name] = np.broadcast_to(np.float32(largest), shape)
-        else:
-            arrays[name] = decode(read(begin, begin + math.prod(shape) * ITEM_BYTES[dtype]), dtype, shape)
+        with naming(name):
+            if name.rpartition(".")[2] in ("inputs", "offset"):
+                largest = _largest(read, begin, dtype, math.prod(shape), name)
+                arrays[name] = np.broadcast_to(np.float32(largest), shape)
+            else:
+                arrays[name] = decode(read(begin, begin + math.prod(shape) * ITEM_BYTES[dtype]), dtype, shape)
     return assemble(metadata, arrays)
 
 

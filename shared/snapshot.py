@@ -3,7 +3,8 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
 
@@ -19,6 +20,10 @@ FORMAT = "gdsolver.snapshot/1"
 MAX_ELEMENTS = 64 * 1024 * 1024
 MAX_HEADER_BYTES = 1024 * 1024
 MAX_TAIL_LAYERS = 32
+MAX_RANK = 2
+"""No tensor has more axes."""
+MAX_DEPTH = 50
+"""So deep may JSON be nested: whoever reads it has room for that, however deep in calls of their own."""
 
 _deserialize: Callable[[bytes], list[tuple[str, dict[str, Any]]]] = safetensors.deserialize
 
@@ -40,6 +45,7 @@ _DTYPES = {
     "bias_radius": ("F32",),
 }
 ITEM_BYTES = {"F16": 2, "BF16": 2, "F32": 4, "I64": 8}
+_ENTRY_FIELDS = {"dtype", "shape", "data_offsets"}
 _METADATA_FIELDS = {"format", "task", "activation", "tail", "note"}
 
 
@@ -137,7 +143,10 @@ class Snapshot:
             raw = dict(_deserialize(data))
         except safetensors.SafetensorError as error:
             raise SnapshotError(f"not a complete safetensors file: {error}") from error
-        arrays = {name: decode(raw[name]["data"], entry["dtype"], entry["shape"]) for name, entry in header.items()}
+        arrays: dict[str, NDArray[Any]] = {}
+        for name, entry in header.items():
+            with naming(name):
+                arrays[name] = decode(raw[name]["data"], entry["dtype"], entry["shape"])
         return assemble(metadata, arrays)
 
     @classmethod
@@ -162,6 +171,7 @@ class Snapshot:
 
 def assemble(metadata: Mapping[str, Any], arrays: dict[str, NDArray[Any]]) -> Snapshot:
     """Build a snapshot from what its header says and its tensors by wire name; SnapshotError if one is missing."""
+    _require_shallow(metadata["note"], "note")
     for name in ("inputs", "targets", "weight"):
         if name not in arrays:
             raise SnapshotError("this tensor is required", field=name)
@@ -188,40 +198,94 @@ def snapshot_id(data: bytes) -> str:
 
 
 def read_header(data: bytes) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """Read and check the safetensors header alone: (tensor entries, snapshot metadata)."""
+    """Read and check the safetensors header alone: (tensor entries, snapshot metadata).
+
+    It takes nothing that the safetensors library refuses, which reads the same file in a worker.
+    """
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > min(len(data) - 8, MAX_HEADER_BYTES):
         raise SnapshotError("not a safetensors file: the header is missing, cut off or over 1 MiB")
-    try:
-        header = json.loads(data[8 : 8 + length].decode())
-    except (ValueError, RecursionError) as error:
-        raise SnapshotError("not a safetensors file: the header is not JSON") from error
-    if not isinstance(header, dict):
-        raise SnapshotError("not a safetensors file: the header is not an object")
+    header = _read_strictly(data[8 : 8 + length])
     metadata = _read_metadata(header.pop("__metadata__", None))
     total = 0
     for name, entry in header.items():
-        allowed = _allowed_dtypes(name, len(metadata["tail"]))
-        if not isinstance(entry, dict) or entry.get("dtype") not in allowed:
-            found = entry.get("dtype") if isinstance(entry, dict) else entry
-            raise SnapshotError(f"dtype {found!r:.40}, expected {' or '.join(allowed)}", field=name)
-        shape = entry.get("shape")
-        if not isinstance(shape, list) or not all(isinstance(n, int) and 0 < n < 2**40 for n in shape):
-            raise SnapshotError(f"shape {shape!r:.80}: expected a list of positive sizes", field=name)
-        elements = math.prod(shape)
-        total += elements
+        total += _check_entry(name, entry, _allowed_dtypes(name, len(metadata["tail"])))
         if total > MAX_ELEMENTS:
             raise SnapshotError(
-                f"shape {shape}: more than {MAX_ELEMENTS:,} elements in all; send fewer samples or project the inputs",
+                f"shape {entry['shape']}: more than {MAX_ELEMENTS:,} elements in all; send fewer samples or project "
+                "the inputs",
                 field=name,
                 code=ErrorCode.TOO_LARGE,
             )
     return header, metadata
 
 
+def _read_strictly(text: bytes) -> dict[str, Any]:
+    """Read a header as strictly as safetensors does: no name twice, no NaN, nothing below 0, not even -0."""
+    try:
+        header = json.loads(text.decode(), object_pairs_hook=_once_each, parse_constant=_refused, parse_int=_natural)
+    except (ValueError, RecursionError) as error:
+        detail = f"it has {error}" if isinstance(error, _NotStrictError) else "it is not JSON"
+        raise SnapshotError(f"not a safetensors file: the header cannot be read, {detail}") from error
+    if not isinstance(header, dict):
+        raise SnapshotError("not a safetensors file: the header is not an object")
+    _require_shallow(header, "snapshot")
+    return header
+
+
+class _NotStrictError(ValueError):
+    """A header that is JSON to some readers only."""
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _NotStrictError("a name twice")
+    return found
+
+
+def _refused(word: str) -> None:
+    raise _NotStrictError(f"{word} in it")
+
+
+def _natural(digits: str) -> int:
+    if digits.startswith("-"):
+        raise _NotStrictError("a negative number in it")
+    return int(digits)
+
+
+def _check_entry(name: str, entry: object, allowed: tuple[str, ...]) -> int:
+    """Check what a header says of one tensor; how many elements that has."""
+    if not isinstance(entry, dict) or entry.get("dtype") not in allowed:
+        found = entry.get("dtype") if isinstance(entry, dict) else entry
+        raise SnapshotError(f"dtype {found!r:.40}, expected {' or '.join(allowed)}", field=name)
+    if unknown := entry.keys() - _ENTRY_FIELDS:
+        known = ", ".join(sorted(_ENTRY_FIELDS))
+        raise SnapshotError(f"unknown fields {sorted(unknown)!r:.120}; known are {known}", field=name)
+    shape = entry.get("shape")
+    whole = isinstance(shape, list) and all(type(n) is int and 0 < n < 2**40 for n in shape)
+    if not isinstance(shape, list) or not whole or not 0 < len(shape) <= MAX_RANK:
+        raise SnapshotError(f"shape {shape!r:.80}: expected a list of one or two positive sizes", field=name)
+    return math.prod(shape)
+
+
+def _require_shallow(value: object, field_name: str) -> None:
+    if _is_deeper(value, MAX_DEPTH):
+        raise SnapshotError(f"nested more than {MAX_DEPTH} deep; send less of it", field=field_name[:80])
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    """Whether lists and objects are nested in so many levels of others."""
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return any(levels == 0 or _is_deeper(part, levels - 1) for part in parts)
+
+
 def _read_metadata(found: object) -> dict[str, Any]:
     """Check `__metadata__["snapshot"]`: JSON with format, task, activation, tail and note."""
     field_name = '__metadata__["snapshot"]'
+    for name, value in found.items() if isinstance(found, dict) else ():
+        if not isinstance(value, str) or not _is_utf8(name + value):
+            raise SnapshotError("expected text that UTF-8 can hold", field=f"__metadata__[{name[:60]!a}]")
     text = found.get("snapshot") if isinstance(found, dict) else None
     if not isinstance(text, str):
         raise SnapshotError("missing; it holds the snapshot's JSON description", field=field_name)
@@ -231,6 +295,8 @@ def _read_metadata(found: object) -> dict[str, Any]:
         raise SnapshotError("not JSON", field=field_name) from error
     if not isinstance(metadata, dict):
         raise SnapshotError("expected a JSON object", field=field_name)
+    for name, part in metadata.items():
+        _require_shallow(part, name)
     if metadata.get("format") != FORMAT:
         raise SnapshotError(f"format {metadata.get('format')!r:.60}, expected {FORMAT!r}", field=field_name)
     if unknown := metadata.keys() - _METADATA_FIELDS:
@@ -245,6 +311,15 @@ def _read_metadata(found: object) -> dict[str, Any]:
     return full
 
 
+def _is_utf8(text: str) -> bool:
+    """False for half a surrogate pair, which JSON can hold as an escape."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _allowed_dtypes(name: str, tail_layers: int) -> tuple[str, ...]:
     if name in _DTYPES:
         return _DTYPES[name]
@@ -256,6 +331,17 @@ def _allowed_dtypes(name: str, tail_layers: int) -> tuple[str, ...]:
     raise SnapshotError(
         f"unknown tensor; known are {', '.join(_DTYPES)} and tail.I.weight, tail.I.bias, tail.I.offset", field=name[:80]
     )
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Name the tensor of which something is wrong that only numpy notices, or nobody yet."""
+    try:
+        yield
+    except SnapshotError:
+        raise
+    except (TypeError, ValueError, OverflowError) as error:
+        raise SnapshotError(f"cannot be read as its dtype and shape say: {error}", field=name) from error
 
 
 def decode(data: bytes | bytearray, dtype: str, shape: list[int]) -> NDArray[Any]:

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
+from typing import TypeVar
 
 import structlog
 
@@ -15,6 +16,8 @@ from solver_service.store import Store, keys
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
+
 
 def sweep(store: Store, *, silent: Collection[str] = (), forgotten: Collection[str] = ()) -> None:
     """Do one round; safe to run at any time, because every change is a compare-and-set.
@@ -22,10 +25,35 @@ def sweep(store: Store, *, silent: Collection[str] = (), forgotten: Collection[s
     Running jobs that were `silent` for a lease's whole life are taken from their workers; queued ones that nobody has
     claimed for long are sent again, if somebody could.
     """
+    _apart(store, "lost jobs", lambda: _take_from_workers(store, silent), None)
+    _apart(store, "overdue jobs", lambda: _expire(store), None)
+    _apart(store, "lost messages", lambda: _send_again(store, forgotten), None)
+
+
+def _apart(store: Store, part: str, do: Callable[[], T], otherwise: T) -> T:
+    """Do one part of a round: short of Redis being away, nothing that is wrong with it stops the others."""
+    try:
+        return do()
+    except StoreFullError as error:
+        log.warning("reaper goes on: Redis is full", part=part, reason=str(error))
+    except Exception as error:
+        if isinstance(error, StoreUnavailableError):
+            store.ping()  # raises if Redis is away; if not, it refuses something that this part needs
+        log.exception("reaper failed", part=part)
+    return otherwise
+
+
+def _take_from_workers(store: Store, silent: Collection[str]) -> None:
+    _each(store, store.jobs.in_state(keys.RUNNING, State.RUNNING, list(silent)), partial(give_up, store))
+
+
+def _expire(store: Store) -> None:
     now = store.jobs.now()
-    _each(store.jobs.in_state(keys.RUNNING, State.RUNNING, list(silent)), partial(give_up, store))
-    _each(store.jobs.overdue(), lambda job: store.jobs.update(job.id, partial(jobs.expire, now=now)))
-    # As many as there are free workers: those would take these jobs now, if their messages had not been lost.
+    _each(store, store.jobs.overdue(), lambda job: store.jobs.update(job.id, partial(jobs.expire, now=now)))
+
+
+def _send_again(store: Store, forgotten: Collection[str]) -> None:
+    """As many as there are free workers: those would take these jobs now, if their messages had not been lost."""
     free = sum(worker.slots for worker in store.workers.alive()) - store.jobs.busy() if forgotten else 0
     if free > 0:
         missing = free - store.jobs.wakeups()
@@ -34,15 +62,10 @@ def sweep(store: Store, *, silent: Collection[str] = (), forgotten: Collection[s
             store.jobs.send_again(job, wake=number < missing)
 
 
-def _each(found: Iterable[jobs.Job], do: Callable[[jobs.Job], object]) -> None:
+def _each(store: Store, found: Iterable[jobs.Job], do: Callable[[jobs.Job], object]) -> None:
     """Do something for every job; one that it cannot be done for keeps no other one from it."""
     for job in found:
-        try:
-            do(job)
-        except StoreUnavailableError:
-            raise
-        except Exception:
-            log.exception("reaper failed", job=job.id)
+        _apart(store, job.id, partial(do, job), None)
 
 
 def give_up(store: Store, job: jobs.Job) -> None:
@@ -106,11 +129,14 @@ class Reaper:
             self.forget()
             return
         if not self._took_back:
-            for job_id in self._store.jobs.take_back():
+            back: list[str] = _apart(self._store, "records set aside", self._store.jobs.take_back, [])
+            for job_id in back:
                 log.warning("record taken back: it can be read again", job=job_id)
             self._took_back = True
         # Read first, and timed after: a Redis that was paused meanwhile shows as a gap.
-        leases, sent = self._store.jobs.leases(), self._store.jobs.sent()
+        nothing: dict[str, float] = {}
+        leases = _apart(self._store, "leases", self._store.jobs.leases, nothing)
+        sent = _apart(self._store, "queue", self._store.jobs.sent, nothing)
         now = self._clock()
         sweep(self._store, silent=self._leases.look(now, leases), forgotten=self._queue.look(now, sent))
 

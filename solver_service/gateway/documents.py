@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from shared.batches import BatchSpec
-from shared.contracts import JobSpec, Problem
+from shared.contracts import Feedback, JobSpec, Problem
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -61,7 +61,7 @@ def complete(app: FastAPI) -> None:
     def openapi() -> dict[str, object]:
         document = generate()
         schemas = document["components"]["schemas"]
-        for model in (JobSpec, BatchSpec, Problem):
+        for model in (JobSpec, BatchSpec, Feedback, Problem):
             mode = "serialization" if model is Problem else "validation"
             schema = model.model_json_schema(ref_template="#/components/schemas/{model}", mode=mode)  # type: ignore[arg-type]
             for name, part in {**schema.pop("$defs", {}), model.__name__: schema}.items():

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -27,10 +28,21 @@ LOADED_BYTES = 16
 
 def store_snapshot(services: Services, owner: str, data: bytes) -> tuple[SnapshotInfo, bool]:
     """Check and store a snapshot: (what it is, whether it is new)."""
-    found = snapshot_id(data)
+    return _store(services, owner, snapshot_id(data), data)
+
+
+def _store(services: Services, owner: str, found: str, data: bytes) -> tuple[SnapshotInfo, bool]:
     snapshot = services.store.snapshots.outline_of(found, data)
     new = services.store.blobs.put_snapshot(owner, found, data)
     return SnapshotInfo(id=found, bytes=len(data), shapes=snapshot.shapes()), new
+
+
+@dataclass(frozen=True)
+class Brought:
+    """The snapshot of a submission: its id, and its bytes where these came with it."""
+
+    id: str
+    data: bytes | None = None
 
 
 def submit(
@@ -38,52 +50,69 @@ def submit(
     owner: str,
     spec: JobSpec,
     *,
+    file: bytes | None = None,
     token: str | None,
     key: str = "",
     before: Callable[[str], None] = lambda _: None,
 ) -> jobs.Job:
     """Check a spec against its snapshot and queue the job, once per idempotency key.
 
-    `before` hears the id of a new job while nobody else knows of it.
+    A repeated submission finds its job before anything else is asked, of the pool or of the snapshot. The snapshot may
+    come as a `file` beside the spec. `before` hears the id of a new job while nobody else knows of it.
     """
-    _require_open(services, token)
-    reference = _reference(services, owner, spec.snapshot)
-    _check(services, owner, spec, reference)
-    store = services.store
-    made = jobs.create(spec, snapshot=reference, owner=owner, now=store.jobs.now(), key=key, request=_request())
-    once = None if token is None else (token, jobs.spec_digest(spec, reference))
-    before(made.id)
-    job, _ = store.jobs.add(made, idempotency=once)
+    _check_token(token)
+    brought, store = _brought(spec.snapshot, file), services.store
+    once = None if token is None else (token, jobs.spec_digest(spec, brought.id))
+    job = None if once is None else store.jobs.made_before(owner, *once)
+    if job is None:
+        _require_open(services)
+        _keep(services, owner, brought)
+        _check(services, owner, spec, brought.id)
+        made = jobs.create(spec, snapshot=brought.id, owner=owner, now=store.jobs.now(), key=key, request=_request())
+        before(made.id)
+        job, _ = store.jobs.add(made, idempotency=once)
     _supersede_older(services, job.owner, [job.spec], job.id)
     return job
 
 
-def submit_batch(services: Services, owner: str, batch: BatchSpec, *, token: str | None, key: str = "") -> Batch:
-    """Check all specs against their snapshot, and queue all jobs or none, once per idempotency key."""
-    _require_open(services, token)
-    reference = _reference(services, owner, batch.snapshot)
+def submit_batch(
+    services: Services, owner: str, batch: BatchSpec, *, file: bytes | None = None, token: str | None, key: str = ""
+) -> Batch:
+    """Check all specs against their snapshot, and queue all jobs or none, once per idempotency key, as `submit`."""
+    _check_token(token)
+    brought, store = _brought(batch.snapshot, file), services.store
+    once = None if token is None else (token, batches.batch_digest(batch, brought.id))
+    found = None if once is None else store.batches.made_before(owner, *once)
+    if found is None:
+        _require_open(services)
+        _keep(services, owner, brought)
+        _check_all(services, owner, batch, brought.id)
+        store.limits.admit_rest(owner, len(batch.specs), token=token)
+        names = {"snapshot": brought.id, "owner": owner, "key": key, "request": _request()}
+        made, members = batches.create(batch.specs, now=store.jobs.now(), **names)
+        found = store.batches.add(made, members, idempotency=once)
+    _supersede_older(services, owner, batch.specs, found.jobs[0])
+    return found
+
+
+def _check_token(token: str | None) -> None:
+    if token is not None and not 0 < len(token) <= MAX_KEY_LENGTH:
+        raise SpecError(f"expected 1 to {MAX_KEY_LENGTH} characters", field="Idempotency-Key")
+
+
+def _require_open(services: Services) -> None:
+    if services.store.operation.mode() is Mode.DRAINING:
+        detail = "this pool finishes what it has and accepts nothing more; try again later, or another pool"
+        raise ProblemError(503, ErrorCode.DRAINING, detail, retry_after_s=DRAINING_RETRY_S)
+
+
+def _check_all(services: Services, owner: str, batch: BatchSpec, reference: str) -> None:
     for number, spec in enumerate(batch.specs):
         with _named(f"specs[{number}]"):
             if spec.snapshot is not None:
                 raise SpecError("leave it out: a batch has one snapshot for all its specs", field="snapshot")
             require_small(spec)
             _check(services, owner, spec, reference)
-    store = services.store
-    store.limits.admit_rest(owner, len(batch.specs), token=token)
-    names = {"snapshot": reference, "owner": owner, "key": key, "request": _request()}
-    made, members = batches.create(batch.specs, now=store.jobs.now(), **names)
-    once = None if token is None else (token, batches.batch_digest(batch, reference))
-    found = store.batches.add(made, members, idempotency=once)
-    _supersede_older(services, owner, batch.specs, found.jobs[0])
-    return found
-
-
-def _require_open(services: Services, token: str | None) -> None:
-    if token is not None and not 0 < len(token) <= MAX_KEY_LENGTH:
-        raise SpecError(f"expected 1 to {MAX_KEY_LENGTH} characters", field="Idempotency-Key")
-    if services.store.operation.mode() is Mode.DRAINING:
-        detail = "this pool finishes what it has and accepts nothing more; try again later, or another pool"
-        raise ProblemError(503, ErrorCode.DRAINING, detail, retry_after_s=DRAINING_RETRY_S)
 
 
 def _check(services: Services, owner: str, spec: JobSpec, reference: str) -> None:
@@ -130,13 +159,21 @@ def cancel(services: Services, job_id: str) -> jobs.Job | None:
     return services.store.jobs.update(job_id, partial(jobs.cancel, now=now))
 
 
-def _reference(services: Services, owner: str, snapshot: str | InlineSnapshot | None) -> str:
-    """The id of the snapshot that a submission names or brings; one that comes inline is stored."""
-    if snapshot is None:
+def _brought(snapshot: str | InlineSnapshot | None, file: bytes | None) -> Brought:
+    """The snapshot that a submission names or brings, which is not stored yet."""
+    if file is None and isinstance(snapshot, InlineSnapshot):
+        file = snapshot.decode().to_bytes()
+    if file is not None:
+        return Brought(snapshot_id(file), file)
+    if not isinstance(snapshot, str):
         raise SpecError("missing: name a snapshot's id, or send a small one inline", field="snapshot")
-    if isinstance(snapshot, InlineSnapshot):
-        return store_snapshot(services, owner, snapshot.decode().to_bytes())[0].id
-    return snapshot
+    return Brought(snapshot)
+
+
+def _keep(services: Services, owner: str, brought: Brought) -> None:
+    """Check and store a snapshot that came with its submission."""
+    if brought.data is not None:
+        _store(services, owner, brought.id, brought.data)
 
 
 def _find_snapshot(services: Services, owner: str, spec: JobSpec, reference: str) -> Snapshot:

@@ -7,6 +7,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
@@ -14,6 +15,7 @@ from shared.contracts import FieldError, Problem
 from shared.errors import ContractError, ErrorCode
 from solver_service.errors import StoreFullError, StoreRefusedError, StoreUnavailableError
 from solver_service.gateway.observed import PROBLEM
+from solver_service.gateway.places import KEY, LONGEST, likely, place
 from solver_service.store.jobs import IdempotencyMismatchError, QueueFullError
 from solver_service.store.limits import LimitReachedError
 
@@ -163,11 +165,10 @@ def install(app: FastAPI) -> None:
         return problem_response(500, ErrorCode.INTERNAL, "the gateway failed; its log says why")
 
 
-def validation_response(errors: Sequence[Any]) -> JSONResponse:
-    """Answer pydantic's errors: fields and expectations, never the values that were sent."""
-    fields = [
-        FieldError(field=_printable(_path(error["loc"])), detail=_printable(_said(error))) for error in errors[:20]
-    ]
+def validation_response(errors: Sequence[Any], kind: type[BaseModel] | None = None) -> JSONResponse:
+    """Answer pydantic's errors, of a body of this kind: fields and expectations, never the values that were sent."""
+    found = errors if kind is None else likely(kind, errors)
+    fields = [FieldError(field=_printable(_path(error, kind)), detail=_printable(_said(error))) for error in found[:20]]
     detail = "; ".join(f"{item.field}: {item.detail}" for item in fields[:3])
     return problem_response(
         422, ErrorCode.INVALID_SPEC, detail, field=fields[0].field if fields else None, errors=fields
@@ -180,12 +181,14 @@ def _said(error: Any) -> str:
         return "expected a batch's id: `batch_` and 32 digits from 0-9 and a-f"
     if error["type"] == "string_pattern_mismatch" and error["loc"][-1] in ("job_id", "cursor"):
         return "expected a job's id: 32 digits from 0-9 and a-f"
-    return str(error["msg"])
+    return f"its name: {error['msg']}" if error["loc"][-1:] == (KEY,) else str(error["msg"])
 
 
-def _path(location: Sequence[str | int]) -> str:
-    location = [part for part in location if part != "body"]
+def _path(error: Any, kind: type[BaseModel] | None) -> str:
+    if kind is None:
+        location = [part for part in error["loc"] if part not in ("body", "query", "path", "header")]
+    else:
+        location = list(place(kind, error))
     if len(location) > 1 and location[0] == "specs":  # of a batch: which one it is comes first
         location = [f"specs[{location[1]}]", *location[2:]]
-    parts = [str(part)[:80] for part in location if part not in ("body", "query", "path", "header")]
-    return ".".join(parts) or "body"
+    return ".".join(str(part)[:LONGEST] for part in location if part != "") or "body"

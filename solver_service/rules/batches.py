@@ -11,6 +11,7 @@ from shared.contracts import JobSpec, State
 from shared.objectives import ObjectiveName
 from solver_service.rules import jobs
 from solver_service.rules.jobs import Job, new_id, utc
+from solver_service.rules.numbers import Moment
 
 PREFIX = "batch_"
 NUMBERS: dict[str, tuple[str, ...]] = {
@@ -35,7 +36,7 @@ class Batch(BaseModel):
     id: str
     owner: str
     snapshot: str
-    created: float
+    created: Moment
     jobs: tuple[str, ...]
 
 

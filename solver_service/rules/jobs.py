@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from shared.contracts import Feedback, JobError, JobResult, JobSpec, JobStatus, Progress, State, WorkerInfo
 from shared.errors import ErrorCode
-from solver_service.rules.numbers import finite
+from solver_service.rules.numbers import Moment, finite
 
 MAX_LOST = 3
 """A job whose worker was lost this often is given up."""
@@ -29,11 +29,11 @@ class Job(BaseModel):
     owner: str
     spec: JobSpec
     snapshot: str
-    created: float
+    created: Moment
     state: State = State.QUEUED
-    queued_at: float
-    started: float | None = None
-    finished: float | None = None
+    queued_at: Moment
+    started: Moment | None = None
+    finished: Moment | None = None
     attempt: int = 0
     lost: int = 0
     worker: str | None = None

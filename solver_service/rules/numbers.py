@@ -2,11 +2,15 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Annotated
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 MOST = 2.0**53
 """No single amount adds more to a counter: a float64 overflows only after 10^292 of them."""
+
+Moment = Annotated[float, Field(ge=0, lt=253_402_300_800, allow_inf_nan=False)]
+"""Seconds since 1970 for which the calendar has a date, up to the year 9999: any other time is none."""
 
 
 def finite(value: object) -> bool:

@@ -8,7 +8,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+from solver_service.rules.numbers import Moment
 
 KEYLESS_OWNER = "local"
 _TOKEN = re.compile(r"gds_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
@@ -37,8 +39,8 @@ class ApiKey(BaseModel):
     name: str
     scopes: frozenset[Scope]
     owner: str
-    digest: str
-    created: float
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+    created: Moment
 
     def opens_with(self, token: str) -> bool:
         """Whether this is the token's key, in a time that does not depend on where they differ."""

@@ -1,12 +1,17 @@
 """API keys in Redis, by id; asked for at every request, so that a revoked key is refused at once."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import redis
+import structlog
+from pydantic import ValidationError
 
 from solver_service.rules.owners import ApiKey
 from solver_service.store import keys
-from solver_service.store.connection import translated
+from solver_service.store.connection import payload, translated
+
+log = structlog.get_logger()
 
 
 class KeyNameTakenError(ValueError):
@@ -31,15 +36,16 @@ class ApiKeyStore:
 
     @translated
     def find(self, key_id: str) -> ApiKey | None:
-        """Read one key."""
-        data = self.redis.hget(keys.API_KEYS, key_id)
-        return None if data is None else ApiKey.model_validate_json(data)
+        """Read one key; one that cannot be read opens nothing, and is as good as none."""
+        data = payload(self.redis.hget(keys.API_KEYS, key_id))
+        return None if data is None else _read(key_id, data)
 
     @translated
     def all(self) -> list[ApiKey]:
-        """Read all keys, oldest first."""
-        found = [ApiKey.model_validate_json(data) for data in self.redis.hvals(keys.API_KEYS)]
-        return sorted(found, key=lambda key: key.created)
+        """Read all keys that can be read, oldest first."""
+        stored: dict[Any, Any] = self.redis.hgetall(keys.API_KEYS)
+        found = [_read(bytes(name).decode(errors="replace"), data) for name, data in stored.items()]
+        return sorted((key for key in found if key is not None), key=lambda key: key.created)
 
     @translated
     def revoke(self, name_or_id: str) -> ApiKey | None:
@@ -54,3 +60,11 @@ class ApiKeyStore:
     def in_use(self) -> bool:
         """Whether a key was ever stored here."""
         return bool(self.redis.exists(keys.API_KEYS_IN_USE))
+
+
+def _read(key_id: str, data: bytes) -> ApiKey | None:
+    try:
+        return ApiKey.model_validate_json(data)
+    except ValidationError:
+        log.error("an API key cannot be read: it opens nothing", key=key_id)
+        return None

@@ -14,16 +14,17 @@ log = structlog.get_logger()
 
 # Nothing that is written before may fail: so the first command is one that Redis refuses when it is out of memory, and
 # after it no command ends the script. A counter that cannot be added to (it holds no number, or would overflow) begins
-# anew. What was accepted earlier has to go on in a full Redis, too: a first write that needs no memory lets all pass.
+# anew. A value of another type than text, which MGET does not see, is as good as none. What was accepted earlier has to
+# go on in a full Redis, too: a first write that needs no memory lets all pass.
 _COMMIT = """
-if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return {'stale'} end
+if (redis.call('MGET', KEYS[1])[1] or '') ~= ARGV[1] then return {'stale'} end
 if KEYS[2] ~= '' and redis.call('ZCARD', KEYS[2]) >= tonumber(ARGV[3]) then return {'full'} end
 if ARGV[6] == 'owed' then redis.call('DEL', '') end
 if KEYS[3] ~= '' then redis.call('SET', KEYS[3], ARGV[4], 'EX', ARGV[5]) end
 local done, call = {'done'}, redis.call
 for _, command in ipairs(cjson.decode(ARGV[2])) do
   local reply = call(unpack(command))
-  if type(reply) == 'table' and reply.err and command[1] == 'HINCRBYFLOAT' then
+  if type(reply) == 'table' and reply.err and (command[1] == 'HINCRBYFLOAT' or command[1] == 'HINCRBY') then
     reply = redis.pcall('HSET', command[2], command[3], command[4])
   end
   if type(reply) == 'table' and reply.err then table.insert(done, command[2] .. ': ' .. reply.err) end

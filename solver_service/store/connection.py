@@ -47,8 +47,17 @@ def translated(call: Callable[P, T]) -> Callable[P, T]:
 
 
 def names(items: Iterable[Any]) -> list[str]:
-    """Redis' members as text (its client types them as nearly anything)."""
-    return [item.decode() for item in items]
+    """Redis' members as text (its client types them as nearly anything); what is no text names nothing."""
+    return [item.decode() for item in items if is_text(item)]
+
+
+def is_text(item: Any) -> bool:
+    """Whether a member is UTF-8, as all are that a pool has written."""
+    try:
+        bytes(item).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def payload(value: Any) -> bytes | None:

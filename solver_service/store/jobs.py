@@ -60,20 +60,29 @@ class JobStore(JobReader):
             raise QueueFullError(f"{self.max_queued} jobs are queued") from None
         return job, True
 
+    @translated
+    def made_before(self, owner: str, token: str, digest: str) -> Job | None:
+        """The job that (key, body digest) already made, if there is one; raises IdempotencyMismatchError as `add`."""
+        return self._known(owner, token, digest, payload(self.redis.get(keys.idempotency(owner, token))))
+
+    def _known(self, owner: str, token: str, digest: str, found: bytes | None) -> Job | None:
+        made, made_by = made_with(found)
+        existing = self.get(made) if made else None
+        if made_by != digest and (existing is not None or (made and self.redis.exists(keys.batch(owner, made)))):
+            raise IdempotencyMismatchError(token)
+        return existing
+
     def _add_once(self, job: Job, token: str, digest: str) -> tuple[Job, bool]:
-        name = keys.idempotency(job.owner, token)
+        """Most often nothing is known under the key, since who submits has looked: so that is what is tried first."""
+        name, found = keys.idempotency(job.owner, token), None
         while True:
-            found = payload(self.redis.get(name))
-            made, made_by = made_with(found)
-            existing = self.get(made) if made else None
-            if made_by != digest and (existing is not None or self.redis.exists(keys.batch(job.owner, made))):
-                raise IdempotencyMismatchError(token)
-            if existing is not None:
-                return existing, False
             changes = self._as_new(job)
             changes.set(name, json.dumps({"digest": digest, "job": job.id}), ex=self.keep_record_s)
             if self.commit(changes, name, found, room=self._room):
                 return job, True
+            found = payload(self.redis.get(name))
+            if (existing := self._known(job.owner, token, digest, found)) is not None:
+                return existing, False
 
     @property
     def _room(self) -> Room:
@@ -203,6 +212,8 @@ def made_with(found: bytes | None) -> tuple[str, str]:
         return "", ""
     try:
         known = json.loads(found)
-        return str(known["job"]), str(known["digest"])
-    except (ValueError, TypeError, KeyError):
+        made, digest = str(known["job"]), str(known["digest"])
+        made.encode()  # half a surrogate pair is in no name
+        return made, digest
+    except (ValueError, TypeError, KeyError, RecursionError):
         return "", ""

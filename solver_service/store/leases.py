@@ -11,7 +11,7 @@ from solver_service.store.connection import payload, translated
 
 # Replaces the holder's sign by ours if we are the holder, or know that it is silent; in a full Redis, too.
 _HOLD = """
-local found = redis.call('GET', KEYS[1]) or ''
+local found = redis.call('MGET', KEYS[1])[1] or ''
 local mine = string.sub(found, 1, string.len(ARGV[1])) == ARGV[1]
 if found ~= '' and not mine and found ~= ARGV[2] then return found end
 redis.call('DEL', '')
@@ -33,18 +33,18 @@ class ReaperLease:
     life_s: float = 5.0
     clock: Callable[[], float] = time.monotonic
     _signs: int = 0
-    _seen: tuple[str, float] = field(default=("", 0.0))
+    _seen: tuple[bytes, float] = field(default=(b"", 0.0))
 
     @translated
     def hold(self) -> bool:
         """Take or renew the lease; False while another gateway holds it."""
         self._signs += 1
         theirs, since = self._seen
-        silent = theirs if self.clock() - since > self.life_s else ""
+        silent = theirs if self.clock() - since > self.life_s else b""
         sign, life_ms = f"{self.token}:{self._signs}", int(self.life_s * 1000)
         found = payload(self.redis.eval(_HOLD, 1, keys.REAPER, self.token, silent, sign, life_ms))
-        if found is not None and found.decode() != theirs:
-            self._seen = found.decode(), self.clock()
+        if found is not None and found != theirs:
+            self._seen = found, self.clock()
         if found is None:
-            self._seen = ("", 0.0)
+            self._seen = (b"", 0.0)
         return found is None

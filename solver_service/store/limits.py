@@ -15,14 +15,15 @@ from solver_service.store.connection import translated
 _ADMIT = """
 local unfinished = redis.call('SCARD', KEYS[2])
 if unfinished + ARGV[6] > tonumber(ARGV[2]) then return {'unfinished', tostring(unfinished)} end
-local mine = tonumber(redis.call('HGET', KEYS[3], ARGV[3]) or 0)
-local free = tonumber(ARGV[5]) - tonumber(redis.call('HGET', KEYS[3], '*') or 0)
+local mine = tonumber(redis.call('HGET', KEYS[3], ARGV[3]) or 0) or 0
+local free = tonumber(ARGV[5]) - (tonumber(redis.call('HGET', KEYS[3], '*') or 0) or 0)
 if mine > math.min(tonumber(ARGV[4]), free) then return {'bytes', ''} end
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1e6
 local most, kept = tonumber(ARGV[1]), redis.call('HMGET', KEYS[1], 'tokens', 'at')
 local tokens = most
-if kept[1] then tokens = math.min(most, kept[1] + (now - kept[2]) * most / 60) end
+local left, at = tonumber(kept[1] or ''), tonumber(kept[2] or '')
+if left and at then tokens = math.min(most, left + (now - at) * most / 60) end
 local wanted = tonumber(ARGV[7])
 if tokens < wanted then return {'rate', tostring((wanted - tokens) * 60 / most)} end
 redis.call('HSET', KEYS[1], 'tokens', tostring(tokens - wanted), 'at', string.format('%.6f', now))
@@ -100,7 +101,7 @@ class Limits:
             return
         try:
             self._admit(owner, asked)
-        except LimitReachedError:
+        except (LimitReachedError, redis.ResponseError):  # or Redis has no room to count it
             if not token or not self.redis.exists(keys.idempotency(owner, token)):
                 raise
 

@@ -16,31 +16,49 @@ RETRY_AFTER_S = 60
 RECORD_BYTES = 4096
 """What a job takes besides its record: events, places in lists, the result's summary."""
 
+# A sum that is no number begins anew, with 0.
+SUMS = """
+local function sum(sums, owner)
+  local known = redis.call('HGET', sums, owner)
+  if known and (#known > 17 or not string.match(known, '^%-?%d+$')) then
+    redis.call('HDEL', sums, owner)
+    known = false
+  end
+  return known or '0'
+end
+local function add(sums, owner, amount)
+  sum(sums, owner)
+  redis.call('HINCRBY', sums, owner, amount)
+  sum(sums, '*')
+  redis.call('HINCRBY', sums, '*', amount)
+end
+local function told(sizes, name)
+  local size, owner = string.match(redis.call('HGET', sizes, name) or '', '^(%d+) (.*)$')
+  if size and #size <= 15 then return size, owner end
+end
+"""
+
 # Blobs end by Redis' own clock, without a word: what has ended since is taken off the sums first. The first write is
 # one that Redis refuses when it is out of memory, so that a refused script has changed nothing.
-_USED = """
+_USED = f"""{SUMS}
 local now = redis.call('TIME')[1]
 for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 1000)) do
-  local size, owner = string.match(redis.call('HGET', KEYS[2], name) or '0 *', '^(%d+) (.*)$')
-  redis.call('HINCRBY', KEYS[3], owner, -size)
-  redis.call('HINCRBY', KEYS[3], '*', -size)
+  local size, owner = told(KEYS[2], name)
+  if size then add(KEYS[3], owner, -size) end
   redis.call('HDEL', KEYS[2], name)
   redis.call('ZREM', KEYS[1], name)
 end
-return {redis.call('HGET', KEYS[3], ARGV[1]) or '0', redis.call('HGET', KEYS[3], '*') or '0'}
+return {{sum(KEYS[3], ARGV[1]), sum(KEYS[3], '*')}}
 """
 
-_DROP = """
+_DROP = f"""{SUMS}
 local dropped = 0
 for index = 4, #KEYS do
-  local size, owner = string.match(redis.call('HGET', KEYS[2], KEYS[index]) or '', '^(%d+) (.*)$')
+  local size, owner = told(KEYS[2], KEYS[index])
   dropped = dropped + redis.call('DEL', KEYS[index])
-  if size then
-    redis.call('HDEL', KEYS[2], KEYS[index])
-    redis.call('ZREM', KEYS[1], KEYS[index])
-    redis.call('HINCRBY', KEYS[3], owner, -size)
-    redis.call('HINCRBY', KEYS[3], '*', -size)
-  end
+  redis.call('HDEL', KEYS[2], KEYS[index])
+  redis.call('ZREM', KEYS[1], KEYS[index])
+  if size then add(KEYS[3], owner, -size) end
 end
 return dropped
 """

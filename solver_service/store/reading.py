@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any, get_args
 
 import redis
+import structlog
 
 from shared.contracts import Priority, State
 from solver_service.queue import TURNS_QUEUE
@@ -14,8 +15,10 @@ from solver_service.rules.numbers import finite
 from solver_service.store import keys
 from solver_service.store.clock import Clock
 from solver_service.store.commit import Commit
-from solver_service.store.connection import names, payload, translated
+from solver_service.store.connection import is_text, names, payload, translated
 from solver_service.store.records import Records
+
+log = structlog.get_logger()
 
 PAGE = 100
 MAX_PAGES_A_CALL = 10
@@ -62,7 +65,8 @@ class JobReader:
         index = keys.jobs(owner, run)
         for _ in range(MAX_PAGES_A_CALL):
             end = f"({cursor}" if cursor else "+"
-            ids = names(self.redis.zrevrangebylex(index, end, "-", start=0, num=PAGE))
+            members = list(self.redis.zrevrangebylex(index, end, "-", start=0, num=PAGE))
+            ids = self._ids(index, members)
             for job_id, job in zip(ids, self.get_many(ids), strict=True):
                 cursor = job_id
                 if job is None:
@@ -71,7 +75,7 @@ class JobReader:
                     found.append(job)
                     if len(found) == limit:
                         return found, cursor
-            if len(ids) < PAGE:
+            if len(members) < PAGE:
                 return found, None
         return found, cursor
 
@@ -97,7 +101,16 @@ class JobReader:
 
     def _signs(self, index: str, last: int) -> dict[str, float]:
         found: Any = self.redis.zrange(index, 0, last, withscores=True)
-        return {job_id.decode(): sign for job_id, sign in found}
+        self._ids(index, [member for member, _ in found])
+        return {member.decode(): sign for member, sign in found if is_text(member)}
+
+    def _ids(self, index: str, members: list[Any]) -> list[str]:
+        """The members of a sorted set as ids; what is no text is nobody's, and is taken out of it."""
+        foreign = [member for member in members if not is_text(member)]
+        if foreign:
+            self.redis.zrem(index, *foreign)
+            log.error("members that are no ids were taken out of an index", index=index, members=len(foreign))
+        return names(members)
 
     @translated
     def overdue(self) -> list[Job]:
@@ -117,9 +130,9 @@ class JobReader:
     @translated
     def counts(self) -> dict[str, int]:
         """Jobs by state; terminal ones since the store began."""
-        finished = self.redis.hgetall(keys.FINISHED)
+        finished: Any = self.redis.hgetall(keys.FINISHED)
         counts = {state.value: 0 for state in State}
-        counts |= dict(zip(names(finished.keys()), map(int, finished.values()), strict=True))
+        counts |= {name: int(amount) for name, amount in _amounts(finished.items())}
         counts[State.QUEUED.value] = self.redis.zcard(keys.QUEUED)
         counts[State.RUNNING.value] = self.redis.zcard(keys.RUNNING)
         return counts
@@ -144,7 +157,7 @@ class JobReader:
     def counters(self) -> dict[str, float]:
         """Everything that `solver_service.rules.metrics` counts, since the store began; finite numbers alone."""
         found: Any = self.redis.hgetall(keys.COUNTERS)
-        return {name: amount for name, amount in _amounts(found.items()) if finite(amount)}
+        return dict(_amounts(found.items()))
 
     @translated
     def now(self) -> float:
@@ -166,13 +179,16 @@ class JobReader:
         return found
 
     def _indexed(self, index: str, state: State, end: float | str) -> list[Job]:
-        ids = names(self.redis.zrangebyscore(index, "-inf", end, start=0, num=MOST_AT_ONCE))
-        return self.in_state(index, state, ids)
+        members = list(self.redis.zrangebyscore(index, "-inf", end, start=0, num=MOST_AT_ONCE))
+        return self.in_state(index, state, self._ids(index, members))
 
 
 def _amounts(found: Iterable[tuple[bytes, bytes]]) -> Iterable[tuple[str, float]]:
-    for name, amount in found:
+    """What is counted, by name: finite numbers alone."""
+    for name, told in found:
         try:
-            yield name.decode(), float(amount)
+            amount = float(told)
         except ValueError:
             continue  # no number: the next one to be added begins it anew
+        if finite(amount) and is_text(name):
+            yield name.decode(), amount

@@ -54,8 +54,8 @@ class Records:
 
     @translated
     def raw(self, job_id: str) -> bytes | None:
-        """A record's bytes as they are."""
-        return payload(self.redis.get(keys.job(job_id)))
+        """A record's bytes as they are; what is there in another type than a record's is none."""
+        return payload(self.redis.mget([keys.job(job_id)])[0])
 
     def read(self, job_id: str, data: bytes | None) -> Job | None:
         """Read a record that was found under this id; one that cannot be read is set aside, and there is none."""
@@ -76,7 +76,7 @@ class Records:
     def readable_again(self) -> list[Job]:
         """Records that were set aside and that this release can read: those of a newer one, after a rollback."""
         found: dict[Any, Any] = self.redis.hgetall(keys.QUARANTINE)
-        return [job for name, data in found.items() if (job := decode(data)) is not None and job.id == name.decode()]
+        return [job for name, data in found.items() if (job := decode(data)) is not None and job.id.encode() == name]
 
     def _set_aside(self, job_id: str, data: bytes) -> None:
         """Move a record out of every index, together with what it was; does nothing if it has changed meanwhile."""
@@ -109,4 +109,9 @@ def _legible(data: bytes) -> dict[str, str]:
         parts = {"owner": found.get("owner"), "run": run, "state": found.get("state")}
     except (ValueError, AttributeError, RecursionError):
         return {}
-    return {name: part for name, part in parts.items() if isinstance(part, str)}
+    return {name: part for name, part in parts.items() if isinstance(part, str) and _is_utf8(part)}
+
+
+def _is_utf8(text: str) -> bool:
+    """False for half a surrogate pair, which is in no name that Redis has."""
+    return text.encode(errors="replace").decode() == text

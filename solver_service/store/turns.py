@@ -16,7 +16,7 @@ from redis.commands.core import Script
 
 from solver_service.rules.jobs import Job
 from solver_service.store import keys
-from solver_service.store.connection import payload, translated
+from solver_service.store.connection import is_text, payload, translated
 
 RANKS = {"high": 0, "normal": 1, "low": 2}
 RANK_MS = 1e13
@@ -28,7 +28,7 @@ ID_LENGTH = 32
 _PICK = """
 redis.call('DEL', '')
 local function taken(id)
-  return {id, redis.call('GET', ARGV[3] .. id)}
+  return {id, redis.call('MGET', ARGV[3] .. id)[1]}
 end
 local function charge(owner, pass)
   local weight = tonumber(redis.call('HGET', KEYS[4], owner) or '1') or 1
@@ -45,7 +45,7 @@ end
 local known = redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES')
 for at = 1, #known, 2 do
   local owner, pass = known[at], tonumber(known[at + 1])
-  local job = redis.call('ZPOPMIN', ARGV[1] .. owner)
+  local job = redis.pcall('ZPOPMIN', ARGV[1] .. owner)
   if job[1] then
     now = math.max(now, pass)
     redis.call('SET', KEYS[3], string.format('%.17g', now))
@@ -84,7 +84,7 @@ class Turns:
         """
         names = [keys.HANDED_ON, keys.PASSES, keys.PASS, keys.WEIGHTS]
         found = self._script(keys=names, args=[keys.turns(""), ID_LENGTH, keys.job("")])
-        return None if found is None else Turn(bytes(found[0]).decode(), payload(found[1]))
+        return None if found is None else Turn(bytes(found[0]).decode(errors="replace"), payload(found[1]))
 
     def pick(self) -> str | None:
         """Take the job whose turn it is, and return its id alone."""
@@ -102,7 +102,7 @@ class Turns:
     def weights(self) -> dict[str, float]:
         """The weights that owners were given; all others have 1, and so has one whose weight is none."""
         found: Any = self.redis.hgetall(keys.WEIGHTS)
-        return {owner.decode(): _weight(told) for owner, told in found.items()}
+        return {owner.decode(): _weight(told) for owner, told in found.items() if is_text(owner)}
 
 
 def _weight(told: bytes) -> float:

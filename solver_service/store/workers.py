@@ -3,13 +3,14 @@
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import redis
 from pydantic import ValidationError
 
 from shared.contracts import WorkerInfo
 from solver_service.store import keys
-from solver_service.store.connection import names, payload, translated
+from solver_service.store.connection import is_text, names, payload, translated
 
 FRESH_BEATS = 3
 """A worker that missed this many heartbeats counts as gone."""
@@ -47,7 +48,10 @@ class WorkerStore:
     @translated
     def alive(self) -> list[WorkerInfo]:
         """Workers with a fresh heartbeat, by id; `jobs` is left for the caller to fill."""
-        known = names(self.redis.zrange(keys.WORKERS, 0, -1))
+        members: list[Any] = list(self.redis.zrange(keys.WORKERS, 0, -1))
+        if foreign := [member for member in members if not is_text(member)]:
+            self.redis.zrem(keys.WORKERS, *foreign)
+        known = names(members)
         if not known:
             return []
         beats = self.redis.mget([keys.worker(worker_id) for worker_id in known])
@@ -73,5 +77,5 @@ def _read(beat: bytes | None, *, solved: bytes | None) -> WorkerInfo | None:
     """What a heartbeat says; one that cannot be read is none, and stops nobody else's."""
     try:
         return None if beat is None else WorkerInfo.model_validate({**json.loads(beat), "solved": int(solved or 0)})
-    except (ValueError, TypeError, ValidationError):
+    except (ValueError, TypeError, RecursionError, ValidationError):
         return None

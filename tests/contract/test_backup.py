@@ -5,12 +5,13 @@ import io
 import itertools
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 import structlog
+import structlog.testing
 from typer.testing import CliRunner
 
 from shared.contracts import JobSpec, State
@@ -253,6 +254,49 @@ def test_what_goes_while_it_is_read_is_left_out() -> None:
     writer.close()
     assert check(file) == 2
     assert [entry.read() for entry in entries(file)] == [b"ab", b"c", b""]
+
+
+OTHER = "f" * 32
+
+
+@pytest.mark.parametrize("name", [
+    keys.job(OTHER), keys.snapshot("local", SNAPSHOT), keys.batch("local", "batch_x"), keys.idempotency("local", "k"),
+    keys.WEIGHTS, keys.COUNTERS, keys.FINISHED, keys.QUARANTINE, keys.RECENT, keys.BLOB_SIZES,
+])  # fmt: skip
+def test_what_has_another_type_is_left_out_and_named(
+    store: Store, other: Store, filled: dict[str, jobs.Job], name: str
+) -> None:
+    """Nothing that somebody else has written under a pool's names keeps all the rest from being backed up."""
+    store.redis.delete(name)
+    store.redis.zadd(name, {OTHER: 0})
+    file = io.BytesIO()
+    with structlog.testing.capture_logs() as logs:
+        kept = take(store, file)
+    assert [line["name"] for line in logs if line["event"].startswith("left out of the backup")] in ([name], [name] * 2)
+    assert (kept.jobs, kept.unfinished, kept.snapshots, kept.left_out) == (6, 4, 1, 1)
+    restore(other, file)
+    assert all(other.jobs.get(job.id) is not None for job in filled.values())
+
+
+@pytest.mark.parametrize("name", [keys.log, keys.log_places, keys.events, keys.result, keys.incumbent])
+def test_a_job_is_kept_without_what_belongs_to_it_in_another_type(
+    store: Store, other: Store, filled: dict[str, jobs.Job], name: Callable[[str], str]
+) -> None:
+    """The record, and all else that can be read, is there again."""
+    for job in filled.values():
+        store.redis.delete(name(job.id))
+        store.redis.zadd(name(job.id), {"x": 0})
+    restore(other, backed_up(store))
+    assert all(other.jobs.get(job.id) is not None for job in filled.values())
+
+
+def test_names_that_are_no_text_are_passed_over(store: Store, other: Store, filled: dict[str, jobs.Job]) -> None:
+    """Among keys and within hashes."""
+    for pattern in ("job:%s", "snapshot:local:%s", "batch:local:%s", "idempotency:local:%s"):
+        store.redis.set(b"gds:" + pattern.encode() % b"\xff", b"\xff")
+    store.redis.hset(keys.API_KEYS, b"\xff", b"\xff")
+    assert restore(other, backed_up(store)).jobs == 6
+    assert all(other.jobs.get(job.id) is not None for job in filled.values())
 
 
 def test_a_file_names_nothing_that_a_pool_does_not_keep(other: Store) -> None:

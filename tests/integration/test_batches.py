@@ -100,6 +100,11 @@ def test_the_snapshot_comes_named_inline_or_as_a_file(client: TestClient) -> Non
         ({"constraints": [{"type": "grid", "value": 0.5, "indices": [99]}]}, "specs[3].constraints.0.indices"),
         ({"limits": {"time_s": 1e9}}, "specs[3].limits.time_s"),
         ({"radius": None}, "specs[3].radius"),
+        ({"supersede": True}, "specs[3].supersede"),
+        ({"tail_radius": -1}, "specs[3].tail_radius"),
+        ({"tail_radius": [0.1, -1]}, "specs[3].tail_radius.1"),
+        ({"solver": {"params": {"x": "x"}}}, "specs[3].solver.params.x"),
+        ({"tags": {"": "x"}}, "specs[3].tags"),
     ],
 )
 def test_one_wrong_spec_refuses_all(gateway: Gateway, client: TestClient, wrong: dict[str, Any], field: str) -> None:

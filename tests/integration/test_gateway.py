@@ -207,7 +207,7 @@ def test_feedback_is_kept(gateway: Gateway, client: TestClient) -> None:
         ({"limits": {"time_s": 601}}, "limits.time_s"),
         ({"limits": {"time_s": 10, "patience": 1}}, "limits.patience"),
         ({"radios": 1}, "radios"),
-        ({"supersede": True}, "body"),
+        ({"supersede": True}, "supersede"),
         ({"snapshot": None}, "snapshot"),
         ({"tail_radius": 0.5}, "tail_radius"),
         ({"constraints": [{"type": "nonnegative", "value": 1}]}, "constraints.0.value"),
@@ -217,6 +217,35 @@ def test_feedback_is_kept(gateway: Gateway, client: TestClient) -> None:
         ({"solver": {"params": {"limits/time": 5}}}, "solver.params.limits/time"),
         ({"solver": {"params": {"visual/vbcfilename": 5}}}, "solver.params.visual/vbcfilename"),
         ({"tags": {"a": "\ud800"}}, "tags.a"),
+        ({"tags": {"": "x"}}, "tags"),
+        ({"tags": {"x" * 201: "x"}}, f"tags.{'x' * 80}"),
+        ({"tags": {"a": ""}}, "tags.a"),
+        ({"tags": {"a": 1}}, "tags.a"),
+        ({"tags": [1]}, "tags"),
+        ({"tail_radius": -1}, "tail_radius"),
+        ({"tail_radius": "x"}, "tail_radius"),
+        ({"tail_radius": {}}, "tail_radius"),
+        ({"tail_radius": [0.1, -1]}, "tail_radius.1"),
+        ({"tail_radius": [0.1, "x"]}, "tail_radius.1"),
+        ({"tail_radius": [0.1] * 33}, "tail_radius"),
+        ({"solver": {"params": {"heuristics/rins/freq": "x"}}}, "solver.params.heuristics/rins/freq"),
+        ({"solver": {"params": {"heuristics/rins/freq": None}}}, "solver.params.heuristics/rins/freq"),
+        ({"solver": {"params": {"heuristics/rins/freq": float("inf")}}}, "solver.params.heuristics/rins/freq"),
+        ({"solver": {"params": {"bool": []}}}, "solver.params.bool"),
+        ({"solver": []}, "solver"),
+        ({"snapshot": "0"}, "snapshot"),
+        ({"snapshot": 3}, "snapshot"),
+        ({"snapshot": []}, "snapshot"),
+        ({"snapshot": {}}, "snapshot.task"),
+        ({"snapshot": {"task": "classification"}}, "snapshot.tensors"),
+        ({"snapshot": {"task": "x", "tensors": {}}}, "snapshot.task"),
+        ({"snapshot": {"task": "binary", "tensors": []}}, "snapshot.tensors"),
+        ({"snapshot": {"task": "binary", "tensors": {}, "tail": [1]}}, "snapshot.tail.0"),
+        ({"snapshot": {"task": "binary", "tensors": {}, "more": 1}}, "snapshot.more"),
+        ({"constraints": [{"type": "levels", "levels": [0, "x"]}]}, "constraints.0.levels.1"),
+        ({"constraints": [3]}, "constraints.0"),
+        ({"limits": {"nodes": "x"}}, "limits.nodes"),
+        ({"run": 3}, "run"),
     ],
 )
 def test_a_wrong_spec_names_the_field(client: TestClient, spec: dict[str, object], field: str) -> None:
@@ -243,6 +272,28 @@ def test_a_snapshot_over_its_own_memory_limit_is_refused_with_the_estimate(gatew
 def test_a_body_that_is_no_spec_is_refused(client: TestClient, body: bytes) -> None:
     """Broken JSON and JSON of another kind give 422."""
     assert client.post("/v1/jobs", content=body, headers={"content-type": "application/json"}).status_code == 422
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"\xff", b"[" * 20_000, b"9" * 9999, b"[]", b"null", b'{"accepted": 1e999}']
+)
+def test_a_body_that_is_no_verdict_is_refused_as_one_that_is_no_spec(client: TestClient, body: bytes) -> None:
+    """With the same status, and a field that says where."""
+    headers = {"content-type": JSON}
+    answers = [
+        client.post(path, content=body, headers=headers) for path in (f"/v1/jobs/{'0' * 32}/feedback", "/v1/jobs")
+    ]
+    assert [answer.status_code for answer in answers] == [422, 422]
+    assert all(answer.json()["field"] for answer in answers), [answer.text for answer in answers]
+
+
+def test_a_wrong_verdict_names_the_field(client: TestClient) -> None:
+    """As specs do."""
+    url = f"/v1/jobs/{'0' * 32}/feedback"
+    assert_problem(client.post(url, json={"accepted": True, "before": "x"}), 422, "invalid_spec", "before")
+    assert_problem(client.post(url, json={"accepted": True, "more": 1}), 422, "invalid_spec", "more")
+    assert_problem(client.post(url, json={}), 422, "invalid_spec", "accepted")
+    assert_problem(client.post(url, content=b"accepted"), 415, "unsupported_media_type", "Content-Type")
 
 
 def test_other_refusals(client: TestClient) -> None:

@@ -13,7 +13,7 @@ from solver_service.gateway.auth import Author, Reader
 from solver_service.gateway.body import read_body
 from solver_service.gateway.documents import BATCH_EXAMPLE, Responses, problems
 from solver_service.gateway.guard import media_type
-from solver_service.gateway.intake import MAX_SPEC_BYTES, cancel, store_snapshot, submit_batch
+from solver_service.gateway.intake import MAX_SPEC_BYTES, cancel, submit_batch
 from solver_service.gateway.problems import ProblemError
 from solver_service.gateway.routes.submission import (
     Submission,
@@ -74,12 +74,9 @@ async def create(request: Request, response: Response, submission: Submitted) ->
 def _submit(submission: Submission, text: bytes, snapshot: bytes | None) -> Batch:
     services, owner = submission.services, submission.owner
     batch = read_contract(BatchSpec, text, field="batch")
-    if snapshot is not None:
-        if batch.snapshot is not None:
-            raise SpecError("leave it out: the snapshot comes as the form's file", field="batch.snapshot")
-        info, _ = store_snapshot(services, owner, snapshot)
-        batch = batch.model_copy(update={"snapshot": info.id})
-    return submit_batch(services, owner, batch, token=submission.token, key=submission.key)
+    if snapshot is not None and batch.snapshot is not None:
+        raise SpecError("leave it out: the snapshot comes as the form's file", field="batch.snapshot")
+    return submit_batch(services, owner, batch, file=snapshot, token=submission.token, key=submission.key)
 
 
 @router.get("/{batch_id}", responses=problems(404))

@@ -1,9 +1,12 @@
 """/v1/jobs and /v1/solve: submit, ask, wait, fetch, cancel."""
 
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Annotated
 
+import structlog
 from fastapi import APIRouter, Path, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
 
 from shared.contracts import MAX_WAIT_S, Feedback, JobList, JobSpec, JobStatus, State
 from shared.errors import ErrorCode, SpecError
@@ -11,9 +14,10 @@ from solver_service.gateway.auth import Author, Reader
 from solver_service.gateway.body import read_body
 from solver_service.gateway.documents import SPEC_EXAMPLE, Responses, problems
 from solver_service.gateway.download import sending
-from solver_service.gateway.intake import MAX_SPEC_BYTES, cancel, require_small, store_snapshot, submit
+from solver_service.gateway.intake import MAX_SPEC_BYTES, cancel, require_small, submit
 from solver_service.gateway.problems import ProblemError
 from solver_service.gateway.routes.submission import (
+    InvalidSpecError,
     Submission,
     Submitted,
     expect,
@@ -26,6 +30,8 @@ from solver_service.gateway.services import Injected, Services
 from solver_service.gateway.waiting import Room, Waiter
 from solver_service.rules.jobs import Job, judge
 
+log = structlog.get_logger()
+
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
 JobId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
@@ -37,6 +43,12 @@ _SPEC_BODY = {
     "requestBody": {
         "required": True,
         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/JobSpec"}, "example": SPEC_EXAMPLE}},
+    }
+}
+_FEEDBACK_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Feedback"}}},
     }
 }
 _CANCELLING: Responses = {202: {"model": JobStatus, "description": "The solver is being interrupted."}}
@@ -65,14 +77,12 @@ def _submit(submission: Submission, waiter: Waiter, text: bytes, snapshot: bytes
     spec = read_contract(JobSpec, text, field="spec")
     if len(text) > MAX_SPEC_BYTES:
         require_small(spec)
-    if snapshot is not None:
-        if spec.snapshot is not None:
-            raise SpecError("leave it out: the snapshot comes as the form's file", field="spec.snapshot")
-        info, _ = store_snapshot(services, owner, snapshot)
-        spec = spec.model_copy(update={"snapshot": info.id})
+    if snapshot is not None and spec.snapshot is not None:
+        raise SpecError("leave it out: the snapshot comes as the form's file", field="spec.snapshot")
     # Who waits from before the job's first moment need not look at it once more.
     before = partial(submission.room.expect, waiter=waiter)
-    return submit(services, owner, spec, token=submission.token, key=submission.key, before=before)
+    token, key = submission.token, submission.key
+    return submit(services, owner, spec, file=snapshot, token=token, key=key, before=before)
 
 
 async def _answer(
@@ -134,7 +144,7 @@ def listing(
             found, following = found[:number], job.id
             break
     # Written here, in a thread of its own: FastAPI would do it on the event loop, and keep everybody waiting.
-    page = JobList(jobs=[job.status() for job in found], cursor=following)
+    page = JobList(jobs=list(_shown(found)), cursor=following)
     return Response(page.model_dump_json(), media_type="application/json")
 
 
@@ -176,14 +186,38 @@ def delete(job_id: JobId, response: Response, services: Injected, owner: Author)
     return job.status()
 
 
-@router.post("/jobs/{job_id}/feedback", responses=problems(404, 408, 409))
-def feedback(job_id: JobId, verdict: Feedback, services: Injected, owner: Author) -> JobStatus:
+@router.post(
+    "/jobs/{job_id}/feedback",
+    response_model=JobStatus,
+    openapi_extra=_FEEDBACK_BODY,
+    responses=problems(404, 408, 409, 413),
+)
+async def feedback(job_id: JobId, request: Request, services: Injected, owner: Author) -> JobStatus | Response:
     """Tell what became of the weights."""
+    expect(request, "application/json")
+    text = await read_body(request)
+    try:
+        return await run_in_threadpool(_judge, services, owner, job_id, text)
+    except InvalidSpecError as error:
+        return error.response()
+
+
+def _judge(services: Services, owner: str, job_id: str, text: bytes) -> JobStatus:
+    verdict = read_contract(Feedback, text, field="body")
     job = owned(services, owner, job_id)
     after = services.store.jobs.update(job_id, lambda current: judge(current, verdict))
     if after is None:
         raise ProblemError(409, ErrorCode.NOT_FINISHED, f"the job is {job.state.value}: there is nothing to judge yet")
     return after.status()
+
+
+def _shown(found: Iterable[Job]) -> Iterator[JobStatus]:
+    """Public records; one that cannot be told keeps no other one from it."""
+    for job in found:
+        try:
+            yield job.status()
+        except (ValueError, OverflowError):
+            log.exception("a job cannot be shown", job=job.id)
 
 
 def owned(services: Services, owner: str, job_id: str) -> Job:

@@ -33,9 +33,14 @@ BARE = {"include_url": False, "include_input": False, "include_context": False}
 class InvalidSpecError(Exception):
     """The spec is not of the contract's form; it says where."""
 
-    def __init__(self, found: list[Any]) -> None:
+    def __init__(self, kind: type[Contract], found: list[Any]) -> None:
         super().__init__(found)
+        self.kind = kind
         self.found = found
+
+    def response(self) -> Response:
+        """The answer to it."""
+        return validation_response(self.found, self.kind)
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class Submission:
             async with self.services.turns.turn(self.owner, JSON_TIMES * len(text) + len(snapshot or b"")):
                 return await run_in_threadpool(submit, text, snapshot)  # all of it: a spec may be long
         except InvalidSpecError as error:
-            return validation_response(error.found)
+            return error.response()
 
 
 async def _submission(
@@ -80,7 +85,7 @@ def read_contract(kind: type[Body], text: bytes, *, field: str) -> Body:
     try:
         return _parsed(kind, text)
     except ValidationError as error:
-        raise InvalidSpecError(error.errors(**BARE)) from None
+        raise InvalidSpecError(kind, error.errors(**BARE)) from None
     except (ValueError, RecursionError) as error:
         raise SpecError(f"not JSON: {type(error).__name__}", field=field) from error
 

@@ -32,12 +32,9 @@ class BatchStore:
         body.
         """
         name, known = keys.batch(batch.owner, batch.id), None
+        if idempotency is not None:
+            name = keys.idempotency(batch.owner, idempotency[0])
         while True:
-            if idempotency is not None:
-                name = keys.idempotency(batch.owner, idempotency[0])
-                known = payload(self.redis.get(name))
-                if (existing := self._made_before(batch.owner, known, idempotency[1])) is not None:
-                    return existing
             changes = self.jobs.commit.changes()
             data, keep_s = batch.model_dump_json(), self.jobs.keep_record_s + LONGEST_LIFE_S
             # First: Redis refuses it when it is out of memory.
@@ -55,13 +52,23 @@ class BatchStore:
             except NoRoomError:
                 detail = f"{self.jobs.max_queued} jobs may be queued, and there is no room for {len(made)} more"
                 raise QueueFullError(detail) from None
+            known = payload(self.redis.get(name))
+            if idempotency is not None and (existing := self._known(batch.owner, known, idempotency[1])) is not None:
+                return existing
+
+    @translated
+    def made_before(self, owner: str, token: str, digest: str) -> Batch | None:
+        """The batch that (key, body digest) already made, if there is one; raises IdempotencyMismatchError as `add`."""
+        return self._known(owner, payload(self.redis.get(keys.idempotency(owner, token))), digest)
 
     def _room(self, jobs: int) -> Room:
         return Room(keys.QUEUED, self.jobs.max_queued - jobs + 1)
 
-    def _made_before(self, owner: str, known: bytes | None, digest: str) -> Batch | None:
+    def _known(self, owner: str, known: bytes | None, digest: str) -> Batch | None:
         made, made_by = made_with(known)
         existing = self.find(owner, made)
+        if existing is not None and not any(self.members(existing)):
+            existing = None  # all of its jobs have expired
         if (existing is not None or (made and self.jobs.get(made) is not None)) and made_by != digest:
             raise IdempotencyMismatchError(made)
         return existing

@@ -13,6 +13,7 @@ from solver_service.store import keys
 from solver_service.store.commit import Ahead
 from solver_service.store.connection import translated
 from solver_service.store.events import MOST_EVENTS
+from solver_service.store.quota import SUMS
 
 MOST_BYTES = 256 * 1024
 """A log that grows longer loses its middle."""
@@ -22,7 +23,7 @@ LEFT_OUT = b"[... lines are left out here: a log keeps its begin and its end ...
 
 # The first write is one that Redis refuses when it is out of memory, so that a refused script has changed nothing.
 # Events name places in the text as it was written, from its first byte on: `gds:log-places` says where they are now.
-_APPEND = """
+_APPEND = f"""{SUMS}
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
 local size = redis.call('APPEND', KEYS[2], ARGV[3])
 local total = redis.call('HINCRBY', KEYS[3], 'total', #ARGV[3])
@@ -39,13 +40,12 @@ if size > tonumber(ARGV[6]) then
 end
 redis.call('EXPIRE', KEYS[2], ARGV[5])
 redis.call('EXPIRE', KEYS[3], ARGV[5])
-local counted = string.match(redis.call('HGET', KEYS[5], KEYS[2]) or '', '^%d+') or 0
+local counted = told(KEYS[5], KEYS[2]) or 0
 redis.call('ZADD', KEYS[6], redis.call('TIME')[1] + ARGV[5], KEYS[2])
 redis.call('HSET', KEYS[5], KEYS[2], size .. ' ' .. ARGV[4])
-redis.call('HINCRBY', KEYS[7], ARGV[4], size - counted)
-redis.call('HINCRBY', KEYS[7], '*', size - counted)
-local told = cjson.encode({attempt = tonumber(ARGV[2]), begin = total - #ARGV[3], ['end'] = total})
-redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[10], '*', 'kind', 'log', 'data', told)
+add(KEYS[7], ARGV[4], size - counted)
+local event = cjson.encode({{attempt = tonumber(ARGV[2]), begin = total - #ARGV[3], ['end'] = total}})
+redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[10], '*', 'kind', 'log', 'data', event)
 redis.call('EXPIRE', KEYS[4], ARGV[5])
 redis.call('PUBLISH', ARGV[11], ARGV[1])
 return 1

@@ -1,6 +1,10 @@
 """Outlines: what is said of a snapshot without its samples' numbers, against the whole one."""
 
+import json
+import struct
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +16,7 @@ from shared.contracts import JobSpec
 from shared.errors import ContractError, SnapshotError
 from shared.magnitudes import Reach
 from shared.outline import nbytes, outline
-from shared.snapshot import Snapshot
+from shared.snapshot import FORMAT, Snapshot
 from tests.conftest import small_snapshot
 from tests.unit.shared.test_snapshot import encode, parts
 
@@ -36,6 +40,108 @@ def test_an_outline_is_refused_exactly_where_the_snapshot_is(data: st.DataObject
         except SnapshotError:
             answers.append("refused")
     assert answers[0] == answers[1]
+
+
+WHOLE = small_snapshot().to_bytes()
+HEAD_BYTES = int.from_bytes(WHOLE[:8], "little")
+HEADER = json.loads(WHOLE[8 : 8 + HEAD_BYTES])
+WORDS = st.text(max_size=5) | st.sampled_from(["snapshot", "dtype", "shape", "\ud800", "\udc00x"])
+NUMBERS = st.integers(-3, 3) | st.sampled_from([2**40, 2**64, 10**400, 30, 3]) | st.floats()
+ANY = st.recursive(
+    st.none() | st.booleans() | NUMBERS | WORDS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(WORDS, inner, max_size=4),
+    max_leaves=8,
+)
+SHAPES = st.lists(st.sampled_from([True, 1, 3, 30, 90, 0, -1, 1.0, "3"]), max_size=3) | st.just([1] * 100)
+
+
+def with_header(text: str) -> bytes:
+    """The same tensors under another header, in which surrogates may be bytes of their own."""
+    head = text.encode(errors="surrogatepass")
+    return struct.pack("<Q", len(head)) + head + WHOLE[8 + HEAD_BYTES :]
+
+
+def refused(read: Callable[[bytes], Snapshot], file: bytes) -> SnapshotError | None:
+    try:
+        read(file)
+    except SnapshotError as error:
+        return error
+    return None
+
+
+def agreed(file: bytes) -> bool:
+    """Whether both readers take a file, which they have to agree on; a refusal names what is at fault."""
+    answers = [refused(read, file) for read in (outline_of, Snapshot.from_bytes)]
+    assert (answers[0] is None) == (answers[1] is None), answers
+    assert all(answer is None or (answer.field and answer.detail) for answer in answers)
+    return answers[0] is None
+
+
+@given(st.data())
+@settings(max_examples=600, deadline=None)
+def test_whatever_a_header_says_both_readers_agree(data: st.DataObject) -> None:
+    """Any JSON in any field of a header, as text that Python writes: taken by both or refused by both, by name."""
+    header: dict[str, Any] = json.loads(json.dumps(HEADER))
+    name = data.draw(st.sampled_from([*header, "extra"]))
+    place = data.draw(st.sampled_from(["whole", "dtype", "shape", "data_offsets", "snapshot", "pt", "format"]))
+    value = data.draw(SHAPES if place == "shape" and data.draw(st.booleans()) else ANY)
+    if place == "whole":
+        header[name] = value
+    else:
+        header.setdefault(name, {})[place] = value
+    agreed(with_header(json.dumps(header, ensure_ascii=data.draw(st.booleans()))))
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_whatever_the_description_says_both_readers_agree(data: st.DataObject) -> None:
+    """The same for each field of the snapshot's own JSON."""
+    name = data.draw(st.sampled_from(["format", "task", "activation", "tail", "note", "more"]))
+    told = {"format": FORMAT, "task": "classification", name: data.draw(ANY)}
+    header = {**HEADER, "__metadata__": {"snapshot": json.dumps(told)}}
+    agreed(with_header(json.dumps(header)))
+
+
+def swapped(before: str, after: str) -> str:
+    text = json.dumps(HEADER)
+    assert before in text
+    return text.replace(before, after, 1)
+
+
+@pytest.mark.parametrize(("text", "field"), [
+    (swapped('"shape": [3]', '"shape": [true, 3]'), "bias"),
+    (swapped('"shape": [3]', f'"shape": {[1] * 99 + [3]}'), "bias"),
+    (swapped('"shape": [3]', '"shape": []'), "bias"),
+    (swapped('"shape": [3]', '"shape": ' + "[" * 500 + "]" * 500), "snapshot"),
+    (swapped('"shape": [3]', '"extra": ' + "[" * 40 + "]" * 40 + ', "shape": [3]'), "bias"),
+    (swapped('"shape": [3]', '"extra": 1e999, "shape": [3]'), "bias"),
+    (swapped('"shape": [3]', '"shape": [9], "shape": [3]'), "snapshot"),
+    (swapped("[0, ", "[-0, "), "snapshot"),
+    (swapped('{"snapshot"', '{"pt": 1, "snapshot"'), "__metadata__['pt']"),
+    (swapped('{"snapshot"', '{"pt": null, "snapshot"'), "__metadata__['pt']"),
+    (swapped('{"snapshot"', '{"pt": NaN, "snapshot"'), "snapshot"),
+    (swapped('{"snapshot"', '{"pt": "\\ud800", "snapshot"'), "__metadata__['pt']"),
+    (swapped('{"snapshot"', '{"\\ud800": "pt", "snapshot"'), "__metadata__['\\ud800']"),
+    (json.dumps(HEADER)[:-1] + ', "__metadata__": {}}', "snapshot"),
+])  # fmt: skip
+def test_a_header_that_only_one_reader_would_take_is_refused(text: str, field: str) -> None:
+    """Before it is stored: a worker's library is stricter than Python's JSON, and numpy has its own limits."""
+    assert not agreed(with_header(text))
+    error = refused(outline_of, with_header(text))
+    assert error is not None
+    assert error.field == field
+
+
+@pytest.mark.parametrize("field", ["note", "activation", "format", "task", "tail"])
+def test_a_description_that_is_too_deep_is_refused(field: str) -> None:
+    """A reader that is deep in calls of its own could not read it, or not even say what is wrong."""
+    deep: Any = "x"
+    for _ in range(700):
+        deep = {"in": deep} if field == "note" else [deep]
+    told = {"format": FORMAT, "task": "classification", field: {"in": deep} if field == "note" else deep}
+    error = refused(outline_of, with_header(json.dumps({**HEADER, "__metadata__": {"snapshot": json.dumps(told)}})))
+    assert error is not None
+    assert error.field == field
 
 
 @pytest.mark.parametrize("dtype", ["F16", "F32"])
