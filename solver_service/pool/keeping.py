@@ -42,6 +42,8 @@ def backup(
         f"{kept.jobs} jobs ({kept.unfinished} of them unfinished), {kept.snapshots} snapshots and "
         f"{kept.api_keys} keys: {file.stat().st_size:,} bytes in {file}"
     )
+    if kept.left_out:
+        typer.echo(f"{kept.left_out} records are not as a pool writes them and were left out: their names are above")
 
 
 @clear_words()
