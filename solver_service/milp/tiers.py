@@ -22,7 +22,7 @@ from solver_service.milp.core.problem import MEANS, Mask, radii
 from solver_service.milp.core.solution import TOLERANCE, Solution
 from solver_service.milp.core.units import MOST_PRICE
 
-APART = 2.0**30
+APART = 2.0**18
 """Weights that are farther apart than this are solved by tiers."""
 FIRST, RISE = 2.0**8, 2.0**8
 """How far above the value weights are cut, and how much farther when heavy samples were lost at that."""

@@ -325,3 +325,19 @@ def test_scores_whose_float32_neighbours_are_far_apart_are_not_worse_than_no_sco
     )
     report = solve(snapshot, job("log_loss", radius=1.0)).result.objective
     assert report.final < np.log(3) - 1e-3
+
+
+@pytest.mark.parametrize("light", [1e-7, 1e-8])
+def test_light_samples_beside_heavy_ones_are_not_taken_for_nothing(light):
+    """A solver's tolerance is a millionth: what weighs less is solved for by itself, before `optimal` is said."""
+    snapshot = Snapshot(
+        task="binary",
+        inputs=np.array([[1.0], [2.0], [-1.5]], dtype=np.float32),
+        targets=np.array([1, 0, 0]),
+        sample_weight=np.array([light, 0.5, 2 * light], dtype=np.float32),
+        weight=np.array([[0.8]], dtype=np.float32),
+        bias=np.array([0.5], dtype=np.float32),
+    )
+    for objective in ("zero_one", "ramp"):
+        report = solve(snapshot, job(objective, radius=3.0, margin=0.01)).result.objective
+        assert report.final <= light * 1.001  # one of the two light ones has to be given up, the lighter
