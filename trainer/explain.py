@@ -23,6 +23,9 @@ class LayerReport:
     why: str | None
 
 
+UNSEEN = "?: not known before the first batch"
+
+
 @dataclass(frozen=True)
 class Explanation:
     """All layers of a model; as text it is a table."""
@@ -34,7 +37,9 @@ class Explanation:
         rows = [HEADINGS, *(_row(layer) for layer in self.layers)]
         widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return "\n".join([*lines, *(f"{layer.name}: {layer.why}" for layer in self.layers if layer.why)])
+        lines += [f"{layer.name}: {layer.why}" for layer in self.layers if layer.why]
+        unseen = any(layer.dead is None and layer.why is None for layer in self.layers)
+        return "\n".join([*lines, *([UNSEEN] if unseen else [])])
 
 
 def explain(eligible: Mapping[str, Eligibility], look: Look | None, distrusted: Mapping[str, str]) -> Explanation:

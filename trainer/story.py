@@ -10,7 +10,7 @@ from shared.objectives import REGRESSION
 from trainer.events import Event
 
 NOTHING_BETTER = "the solver found nothing better in the box"
-MOVED_ON = "the model has moved on: none is better on the kept samples"
+MOVED_ON = "none is better on the kept samples than the model as it is by now"
 NO_GAIN = "no gain on validation"
 ANOTHER = "another answer to the same stall did better on the kept samples"
 UNLIKE = "the live model does not do what the job promised"

@@ -56,6 +56,8 @@ from trainer.watching import Watched
 
 CAPTURE_SHARE = 0.005
 """Of the time since the last stall, for the pass over the samples; as much again for the trial of what it leads to."""
+LAST_CAPTURE_SHARE = 0.1
+"""Of what is left for a last tunnel, for its pass."""
 LEAST_CAPTURE_S = 0.02
 POLISHES = 3
 """Jobs of the last tunnel, at least, each with a new seed: tries go on until one is adopted or the time is up."""
@@ -351,6 +353,10 @@ class Tunneller:
         adopted = self._adopt_all(math.inf, score) if self._sync else self._adopt_arrived(score)
         stalled = self._detector.update(score) or self._journal.step == self._first_after
         stalled = stalled or (self._template.fanout == FREE and self._detector.stalled)
+        if stalled and self._stalls == 0 and self._detector.backwards:
+            other = "max" if self._detector.mode == "min" else "min"
+            told = f"the score went from {self._detector.best:.6g} to {score:.6g}, which mode={self._detector.mode!r}"
+            self._worker.warn(f"{told} calls worse: is mode={other!r} meant?")
         if stalled and not adopted and not self._closed and self._worker.idle.is_set():
             self._launch(self._layers)
             if self._sync:
@@ -507,6 +513,8 @@ class Tunneller:
         """
         self._stalls += 1
         budget_s = self._budget()
+        if last and self._capture_s is None:  # nothing else waits by then
+            budget_s = max(budget_s, LAST_CAPTURE_SHARE * left_s)
         self._last_stall = time.monotonic()
         try:
             found = self._inspector.inspect(layers, self._stalls, budget_s=budget_s, last=last)

@@ -114,7 +114,10 @@ class Adopter:
         if decision.after is None:
             logger.info("stall %d: answer %s (%s)", stall.number, kind, told)
             return
-        logger.info("stall %d: answer %s, %s -> %s (%s)", stall.number, kind, decision.before, decision.after, told)
+        scores = (
+            f"{decision.before:.6g} -> {decision.after:.6g}" if decision.before is not None else f"{decision.after:.6g}"
+        )
+        logger.info("stall %d: answer %s, %s (%s)", stall.number, kind, scores, told)
         self._deaf = self._deaf + 1 if decision.deaf else 0
         if self._deaf == DEAF:
             logger.warning(

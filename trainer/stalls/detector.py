@@ -7,6 +7,8 @@ from typing import Literal
 Mode = Literal["min", "max"]
 DeltaMode = Literal["abs", "rel"]
 """Whether a least gain counts in the metric's units, or as a share of its value."""
+DECLINES = 3
+"""So many scores, each worse than all before it, and none better than the first: the mode may be the wrong one."""
 
 
 def improvement(before: float, after: float, mode: Mode) -> float:
@@ -56,9 +58,17 @@ class StallDetector:
         """Whether the score has not improved since the last stall."""
         self._waited = 0
         self._cooling = 0
+        self._first = self._worst = math.nan
+        self._declines = 0
+
+    @property
+    def backwards(self) -> bool:
+        """Whether the first score is still the best and others went ever farther the other way: is the mode right?"""
+        return self.best == self._first and self._declines >= DECLINES
 
     def update(self, score: float) -> bool:
         """Take one more score; return True when it completes a stall."""
+        self._note(score)
         gained = improvement(self.best, score, self.mode)
         if gained > 0 and gained >= least_gain(self.min_delta, self.delta_mode, self.best):
             self.best, self._waited, self.stalled = score, 0, False
@@ -72,6 +82,12 @@ class StallDetector:
             return False
         self._waited, self._cooling, self.stalled = 0, self.cooldown, True
         return True
+
+    def _note(self, score: float) -> None:
+        if math.isnan(self._first):
+            self._first = self._worst = score
+        elif improvement(score, self._worst, self.mode) > 0:
+            self._worst, self._declines = score, self._declines + 1
 
     def rest(self) -> None:
         """Start waiting afresh, for example after the weights were changed from outside; the best score stays."""

@@ -10,8 +10,18 @@ from rich.table import Column, Table
 
 from trainer.lab.commands.by_hand import follow, job_spec, read_bytes, row, whole_id
 from trainer.lab.commands.options import ApiKey, Gateway, JobId, Json, Local, Run, Workers, in_utf8
-from trainer.lab.commands.surroundings import clear_words, err, existing_pool, out, pool_client, say, writable, write
-from trainer.pool.client import SolverClient
+from trainer.lab.commands.surroundings import (
+    DEFAULT_URL,
+    clear_words,
+    err,
+    existing_pool,
+    out,
+    pool_client,
+    say,
+    writable,
+    write,
+)
+from trainer.pool.client import DEFAULT_URL, SolverClient
 
 
 def submit(
@@ -53,7 +63,14 @@ def submit(
         data = read_bytes(file)
         numbers = {"radius": radius, "l2": l2, "delta": delta, "quantile": quantile, "trim": trim}
         wanted = job_spec(data, spec, objective=objective, time_s=time_s, run=run, **numbers)
-        with pool_client(gateway, api_key, local=local, workers=workers, folder=Path("runs"), needed=True) as client:
+        with pool_client(
+            gateway or (None if local else DEFAULT_URL),
+            api_key,
+            local=local,
+            workers=workers,
+            folder=Path("runs"),
+            needed=True,
+        ) as client:
             assert client is not None
             job = client.solve(data, wanted)
             say(job.id)
