@@ -11,7 +11,6 @@ from rich.table import Column, Table
 from trainer.lab.commands.by_hand import follow, job_spec, read_bytes, row, whole_id
 from trainer.lab.commands.options import ApiKey, Gateway, JobId, Json, Local, Run, Workers, in_utf8
 from trainer.lab.commands.surroundings import (
-    DEFAULT_URL,
     clear_words,
     err,
     existing_pool,
