@@ -4,14 +4,23 @@ import random
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import is_dataclass
+from types import FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-MOST_ELEMENTS = 1_000_000
-"""Of all tensors and containers together whose contents are remembered."""
+from trainer.snapshots.tensors import Room, remembered
+
+MOST_ENTRIES = 20_000
+"""Of all containers together that are looked into: what is larger is a table, and no state."""
+PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.device, torch.Size})
+"""Values that nobody can change."""
+FOREIGN = (type, FunctionType, MethodType, ModuleType)
+"""Objects that are no state of a model."""
+DEPTH = 6
 Undo = Callable[[], object]
 OWN = frozenset(vars(nn.Module()))
 """What every module has; parameters, buffers and modes are looked after elsewhere."""
@@ -21,9 +30,10 @@ OWN = frozenset(vars(nn.Module()))
 def attributes_kept(model: nn.Module) -> Iterator[None]:
     """Put the attributes of all modules back, and the contents of those that are tensors, containers or generators.
 
-    A recurrent network may carry its state from batch to batch in an attribute: a pass in between must not show.
+    A recurrent network may carry its state from batch to batch in an attribute: a pass in between must not show. What
+    modules that are not registered and plain objects of the model's own keep counts, too, a few steps deep.
     """
-    memory = _Memory()
+    memory = _Memory(model)
     before = [(vars(module), _own(module)) for module in model.modules()]
     undo = [step for _, own in before for value in own.values() for step in memory.steps(value)]
     try:
@@ -44,49 +54,60 @@ def _own(module: nn.Module) -> dict[str, Any]:
 
 
 class _Memory:
-    """Remembers contents, as many elements as there is room for."""
+    """Remembers contents, each object once, as much as there is room for."""
 
-    def __init__(self) -> None:
-        self._room = MOST_ELEMENTS
+    def __init__(self, model: nn.Module) -> None:
+        self._room, self._entries = Room(), MOST_ENTRIES
+        registered = (*model.modules(), *model.parameters(), *model.buffers())
+        homes = {type(module).__module__ for module in model.modules()}
+        self._homes = {home for home in homes if home.partition(".")[0] != "torch"}
+        self._seen = {id(one): one for one in registered}  # held, so that no other object gets its id
 
     def steps(self, value: Any) -> list[Undo]:
         """What puts the contents of a value back; nothing of an object that cannot be looked into."""
         found = list[Undo]()
         with suppress(Exception):
-            found.extend(self.remember(value))
+            self._look(value, found, DEPTH)
         return found
 
-    def remember(self, value: Any, *, deeper: bool = True) -> Iterator[Undo]:
-        """Yield what puts the contents of a value back; of a container also those of its entries."""
+    def _look(self, value: Any, found: list[Undo], depth: int) -> None:
+        if type(value) in PLAIN or id(value) in self._seen or isinstance(value, FOREIGN):
+            return
+        self._seen[id(value)] = value
         if isinstance(value, Tensor):
-            plain = type(value) is Tensor and value.layout == torch.strided and not value.is_meta
-            if plain and self._fits(value.numel()):
-                yield _of_tensor(value)
+            if (undo := remembered(value, self._room)) is not None:
+                found.append(undo)
         elif isinstance(value, np.ndarray):
-            if self._fits(value.size):
-                yield _of_array(value)
-        elif isinstance(value, list | deque | dict | set):
+            if self._room.takes(value.size):
+                found.append(_of_array(value))
+        elif isinstance(value, list | deque | dict | set | bytearray):
             if self._fits(len(value)):
-                yield _of_container(value)
-                entries = list(value.values() if isinstance(value, dict) else value) if deeper else []
-                for entry in entries:
-                    yield from self.remember(entry, deeper=False)
-        elif isinstance(value, tuple) and deeper:
-            for entry in value:
-                yield from self.remember(entry, deeper=False)
-        else:
-            yield from _of_generator(value)
+                found.append(_of_container(value))
+                self._look_at_all(_entries(value), found, depth)
+        elif isinstance(value, tuple):
+            self._look_at_all(value if self._fits(len(value)) else (), found, depth)
+        elif undone := list(_of_generator(value)):
+            found += undone
+        elif self._is_state(value) and self._fits(len(vars(value))):
+            found.append(_of_object(value))
+            self._look_at_all(list(vars(value).values()), found, depth)
 
-    def _fits(self, elements: int) -> bool:
-        if elements > self._room:
+    def _is_state(self, value: Any) -> bool:
+        """Whether an object is part of the model, by its kind or its class's home: not a logger, not a Trainer."""
+        kept = isinstance(value, nn.Module | SimpleNamespace) or is_dataclass(value)
+        return kept or (type(value).__module__ in self._homes and hasattr(value, "__dict__"))
+
+    def _look_at_all(self, values: Any, found: list[Undo], depth: int) -> None:
+        if depth:
+            for value in values:
+                if type(value) not in PLAIN:
+                    self._look(value, found, depth - 1)
+
+    def _fits(self, entries: int) -> bool:
+        if entries > self._entries:
             return False
-        self._room -= elements
+        self._entries -= entries
         return True
-
-
-def _of_tensor(value: Tensor) -> Undo:
-    content = value.detach().clone()
-    return lambda: None if torch.equal(value, content) else value.data.copy_(content)
 
 
 def _of_array(value: np.ndarray[Any, Any]) -> Undo:
@@ -94,9 +115,22 @@ def _of_array(value: np.ndarray[Any, Any]) -> Undo:
     return lambda: np.copyto(value, content) if value.flags.writeable else None
 
 
+def _of_object(value: Any) -> Undo:
+    """The attributes of an object, as references."""
+    content = dict(vars(value))
+
+    def undo() -> None:
+        present = vars(value)
+        for name in [name for name in present if name not in content]:
+            del present[name]
+        present.update(content)
+
+    return undo
+
+
 def _of_container(value: Any) -> Undo:
     """By the base class's own methods: subclasses may forbid theirs, or do more in them."""
-    base: Any = next(kind for kind in (OrderedDict, dict, list, set, deque) if isinstance(value, kind))
+    base: Any = next(kind for kind in (OrderedDict, dict, list, set, deque, bytearray) if isinstance(value, kind))
     entries = _entries(value)
 
     def undo() -> None:
@@ -118,7 +152,8 @@ def _of_container(value: Any) -> Undo:
 def _entries(value: Any) -> list[Any]:
     """All that a container holds; of a mapping each key before its entry."""
     if isinstance(value, dict):
-        return [part for pair in dict.items(value) for part in pair]
+        items = OrderedDict.items(value) if isinstance(value, OrderedDict) else dict.items(value)
+        return [part for pair in items for part in pair]
     return list(value)
 
 

@@ -4,14 +4,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from weakref import WeakSet
 
-import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from trainer.errors import CaptureError
+from trainer.snapshots import tensors
+from trainer.snapshots.tensors import Room, remembered
 
-MOST_ELEMENTS = 1_000_000
-"""Of all buffers together, and of all parameters: what is larger and is written into in a pass stays as written."""
 QUIET: WeakSet[nn.Module] = WeakSet()
 """Models that have been run without writing into their parameters."""
 
@@ -19,13 +18,10 @@ QUIET: WeakSet[nn.Module] = WeakSet()
 @contextmanager
 def registered_kept(model: nn.Module) -> Iterator[None]:
     """Put small buffers back, since some modules count or cache in them on every pass, and take out what is new."""
-    modules, kept, room = list(model.modules()), [], MOST_ELEMENTS
+    modules, room = list(model.modules()), Room()
     names = [(module, _registries(module), set(module._non_persistent_buffers_set)) for module in modules]
-    for module in modules:
-        for value in module._buffers.values():
-            if value is not None and value.numel() <= room:
-                room -= value.numel()
-                kept.append((value, value.detach().clone()))
+    buffers = [value for module in modules for value in module._buffers.values() if value is not None]
+    undo = [step for value in buffers if (step := remembered(value, room)) is not None]
     try:
         yield
     finally:
@@ -35,9 +31,8 @@ def registered_kept(model: nn.Module) -> Iterator[None]:
                 registry.update(entries)
             module._non_persistent_buffers_set.clear()
             module._non_persistent_buffers_set.update(fleeting)
-        for value, content in kept:
-            if not torch.equal(value, content):
-                value.data.copy_(content)
+        for step in undo:
+            step()
 
 
 @contextmanager
@@ -64,7 +59,7 @@ def parameters_kept(model: nn.Module) -> Iterator[None]:
 
 def _small(named: Sequence[tuple[str, nn.Parameter]]) -> bool:
     lazy = any(is_lazy(parameter) for _, parameter in named)
-    return not lazy and sum(parameter.numel() for _, parameter in named) <= MOST_ELEMENTS
+    return not lazy and sum(parameter.numel() for _, parameter in named) <= tensors.MOST_ELEMENTS
 
 
 def _live(module: nn.Module) -> tuple[dict[str, object], ...]:

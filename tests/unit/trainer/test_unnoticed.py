@@ -2,10 +2,12 @@
 
 import copy
 import gc
-import itertools
 import threading
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from tests.unit.trainer.fakes import FakePool, least_squares, unchanged
 from trainer import Tunneller
 from trainer.adoption.validation import direction
+from trainer.snapshots.attributes import MOST_ENTRIES, attributes_kept
 
 functional = nn.functional
 torch.manual_seed(0)
@@ -101,6 +104,101 @@ def test_what_a_module_keeps_is_as_before(name: str) -> None:
     assert model.fresh == fresh
 
 
+@dataclass
+class Noted:
+    """State in an object of the model's own."""
+
+    mean: Tensor
+    deeper: dict[str, Any]
+
+
+class Stateful(nn.Module):
+    """Carries a running mean from batch to batch, in one of many places, and takes it off in training."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self.head, self.where = nn.Linear(6, 4), where
+        self.noted = Noted(torch.zeros(6), {"a": {"mean": [torch.zeros(6)]}})
+        self.outside = [nn.BatchNorm1d(6)]
+        self.unregistered = {"mean": nn.Parameter(torch.zeros(6), requires_grad=False)}
+        self.old = SimpleNamespace(mean=torch.zeros(6))
+        self.register_buffer("adjacency", torch.eye(6).to_sparse())
+        self.order = OrderedDict(a=1, b=2)
+        self.order.move_to_end("a")
+
+    def forward(self, x: Tensor) -> Tensor:
+        now = x.detach().mean(0)
+        self.order[str(len(self.order))] = 1
+        match self.where:
+            case "object":
+                self.noted.mean = 0.9 * self.noted.mean + 0.1 * now
+                shift = self.noted.mean
+            case "deep":
+                shift = self.noted.deeper["a"]["mean"][0].mul_(0.9).add_(0.1 * now)
+            case "module":
+                self.outside[0].train(self.training)
+                return self.head(self.outside[0](x))
+            case "parameter":
+                with torch.no_grad():
+                    shift = self.unregistered["mean"].mul_(0.9).add_(0.1 * now)
+            case _:
+                self.old.mean = 0.9 * self.old.mean + 0.1 * now
+                shift = self.old.mean
+        return self.head(x - shift if self.training else x)
+
+
+@pytest.mark.parametrize("where", ["object", "deep", "module", "parameter", "namespace"])
+def test_state_is_put_back_wherever_a_model_keeps_it(where: str) -> None:
+    """With jobs out all the time and validations beside the loop's own, a run ends with the same bits as without."""
+
+    def run(tunnelled: bool) -> Stateful:
+        torch.manual_seed(1)
+        model = Stateful(where)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+
+        def validate() -> float:
+            return functional.cross_entropy(model(X), Y).item()
+
+        options = {"client": FakePool(held=True).client(), "validate": validate, "sync": False}
+        found = tunneller(model, optimizer, **options) if tunnelled else None
+        for _ in range(4):
+            if found:
+                found.observe(X, Y)
+            optimizer.zero_grad()
+            functional.cross_entropy(model(X), Y).backward()
+            optimizer.step()
+            score = validate()
+            if found:
+                found.step(score)
+        if found:
+            found.close()
+        return model
+
+    plain, other = run(False), run(True)
+    assert torch.equal(plain.head.weight, other.head.weight)
+    assert list(plain.order) == list(other.order)
+
+
+def test_large_tables_are_not_gone_through() -> None:
+    """A vocabulary is no state, and each pass would take as long as it has words."""
+    model, entries = nn.Linear(2, 2), count()
+    model.words = [Counting(entries) for _ in range(MOST_ENTRIES + 1)]
+    with attributes_kept(model):
+        pass
+    assert next(entries) == 0
+
+
+class Counting:
+    """Counts how often somebody asks what it holds."""
+
+    def __init__(self, entries: Iterator[int]) -> None:
+        object.__setattr__(self, "entries", entries)
+
+    def __getattribute__(self, name: str) -> Any:
+        next(object.__getattribute__(self, "entries"))
+        return object.__getattribute__(self, name)
+
+
 class Centred(nn.Module):
     """Registers what it needs on its first pass: a buffer that was None, a new one, a parameter, a module."""
 
@@ -181,7 +279,7 @@ def test_parameters_that_a_pass_writes_into_are_as_before(how: str) -> None:
 
 def test_large_parameters_that_a_pass_writes_into_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are not copied: nothing is tunnelled, and the plan says why."""
-    monkeypatch.setattr("trainer.snapshots.registered.MOST_ELEMENTS", 10)
+    monkeypatch.setattr("trainer.snapshots.tensors.MOST_ELEMENTS", 10)
     with tunneller(Scaling("own")) as found:
         found.observe(WORDS, Y)
         assert "writes into its own parameter head.weight" in (found.plan or "")
@@ -217,7 +315,7 @@ def test_validations_beside_the_loops_own_leave_no_trace(answer: Callable[..., A
         torch.manual_seed(0)
         model = Noting()
         optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-        rising = itertools.count()
+        rising = count()
 
         def validate() -> float:
             model.score()
@@ -249,7 +347,7 @@ def network() -> nn.Sequential:
 
 def test_a_graph_that_waits_for_its_backward_pass_outlives_a_rejection() -> None:
     """`step` between a forward and its backward pass: what was tried is out again, and autograd never saw it."""
-    model, rising = network(), itertools.count()
+    model, rising = network(), count()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     options = {"data": (X, Y), "client": FakePool(least_squares).client(), "radius": 0.3}
     with tunneller(model, optimizer, validate=lambda: float(next(rising)), **options) as found:
@@ -273,7 +371,7 @@ def test_a_graph_that_waits_for_its_backward_pass_outlives_a_rejection() -> None
 )
 def test_optimizers_go_on_after_an_adoption(optimizer: Callable[[Any], torch.optim.Optimizer]) -> None:
     """Fused kernels want the state of all parameters of a group, or of none."""
-    model, falling = network(), itertools.count(1000, -1)
+    model, falling = network(), count(1000, -1)
     made = optimizer(model.parameters())
     options = {"data": (X, Y), "client": FakePool(least_squares).client(), "radius": 0.3}
     with tunneller(model, made, validate=lambda: float(next(falling)), **options) as found:
@@ -341,7 +439,7 @@ def test_a_layer_that_is_called_last_and_leads_nowhere_is_passed_over() -> None:
 
 def test_no_answer_is_left_without_a_verdict_where_validate_raises() -> None:
     """The error is the loop's to deal with; the pool is told all the same."""
-    model, calls = network(), itertools.count()
+    model, calls = network(), count()
 
     def validate() -> float:
         if next(calls) > 2:
