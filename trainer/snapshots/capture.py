@@ -36,8 +36,8 @@ POOL_FACTOR = 4
 """A snapshot's samples are chosen among this many times as many."""
 MOST_ENTRIES = 16_000_000
 """Of any recorded matrix: positions x units."""
-EXAMINING = 0.6
-"""The share of the budget after which no further layer is examined."""
+EXAMINING, TRIES = 0.6, 3
+"""The share of the budget after which no further layer is examined, once one is understood or so many were not."""
 NOT_FINITE = "the samples hold NaN or infinity, and so does what the model puts out; leave such samples out in `split`"
 OF_CLASSES: tuple[Task, ...] = ("classification", "binary")
 """Tasks whose targets are one class each."""
@@ -98,7 +98,7 @@ def look(
         examiner = _examiner(inner, watcher, scene, rows, fit, radius_of, generator, owners, movable)
         blocks: dict[str, Block] = {}
         for number, name in enumerate(reversed(fit)):
-            if number and left() < (1.0 - EXAMINING) * budget_s:
+            if (blocks or number >= TRIES) and left() < (1.0 - EXAMINING) * budget_s:
                 refused[name] = f"layer {name!r} was not looked at: the budget of {budget_s:.3g} s was used up"
                 continue
             try:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 from torch import nn
@@ -26,6 +27,8 @@ from trainer.stalls.turns import Turns
 
 POOL_FACTOR = 4
 """A job's samples are chosen among this many times as many."""
+TRIES = 3
+"""So many layers that are called last are tried by default, before the one that is defined last."""
 DRY_ROWS = 256
 """Of a pass that only looks what there is."""
 
@@ -80,19 +83,26 @@ class Inspector:
     def begin(self, layers: Sequence[str], *, by_default: bool) -> tuple[tuple[str, ...], str]:
         """The layers in the order in which a forward pass calls them, and the plan; raises as `plan` does.
 
-        A module may define its layers in another order. `by_default`: of all that may move the one that is called last,
-        or the one given, where nothing can be made of that.
+        A module may define its layers in another order, and call some that lead nowhere: these come before those that
+        can be tunnelled. `by_default`: of all that may move the final one, whichever place it has.
         """
         if not (by_default or self.auto):
             return tuple(layers), self.plan(layers)
         order = self._called(self._plain() if by_default else layers)
         if not by_default:
-            order = (*(name for name in layers if name not in order), *order)
+            seen = self.look(layers, 0, most=DRY_ROWS).captured
+            last = [name for name in order if name in seen]
+            order = (*(name for name in layers if name not in last), *last)
             return order, self.plan(order)
-        if order and order[-1] not in layers:
+        for name in islice(reversed(order), TRIES):
             with suppress(CaptureError):
-                return order[-1:], self.plan(order[-1:])
+                if name in layers or self._is_final(name):
+                    return (name,), self.plan((name,))
         return tuple(layers), self.plan(layers)
+
+    def _is_final(self, layer: str) -> bool:
+        """Whether nothing but the model's output follows a layer."""
+        return not self._choose(self.look([layer], 0, most=DRY_ROWS), last=False).hidden
 
     def _called(self, layers: Sequence[str]) -> tuple[str, ...]:
         generator = np.random.default_rng([self.template.seed, 0])

@@ -10,11 +10,14 @@ from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.unit.trainer.fakes import FakePool, least_squares, unchanged
+from shared.contracts import JobSpec
+from shared.snapshot import Snapshot
+from tests.unit.trainer.fakes import FakePool, Tensors, least_squares, unchanged
 from trainer import Tunneller
 from trainer.adoption.validation import direction
 from trainer.snapshots.attributes import MOST_ENTRIES, attributes_kept
@@ -472,3 +475,35 @@ def test_a_tunneller_that_nobody_closes_ends_with_whoever_held_it() -> None:
     thread.join(timeout=10.0)
     assert not thread.is_alive()
     assert not optimizer._optimizer_step_post_hooks  # type: ignore[attr-defined]
+
+
+class TwoHeads(nn.Module):
+    """An auxiliary head is called after the main one, on features that are cut off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.middle = nn.Linear(6, 8), nn.Linear(8, 8)
+        self.main, self.aside = nn.Linear(8, 4), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        features = self.middle(self.body(x).relu()).relu()
+        scores = self.main(features)
+        return {"logits": scores, "aside": self.aside(features.detach())}
+
+
+@pytest.mark.parametrize("layer", [None, "auto"])
+def test_a_head_aside_that_is_called_last_is_not_the_final_layer(layer: str | None) -> None:
+    """The main one is what is tunnelled by default, and what follows a hidden layer's success."""
+    falling = count(1000, -1)
+
+    def near(snapshot: Snapshot, _: JobSpec) -> Tensors:
+        return unchanged(snapshot, _) | {"weight": snapshot.weight * np.float32(1.01)}
+
+    options = {"data": (X, Y), "client": FakePool(near).client(), "radius": 0.1, "layer": layer}
+    with tunneller(TwoHeads(), validate=lambda: float(next(falling)), **options) as found:
+        for _ in range(6):
+            found.step(1.0)
+        assert found._layers[-1] == "main"
+        kinds = [event.kind for event in found.history]
+    assert "failed" not in kinds
+    assert "submitted" in kinds
