@@ -109,6 +109,14 @@ def test_mistakes_are_one_clear_line(pool: FakePool, arguments: list[str], named
     assert len(said.strip().splitlines()) == 1
 
 
+def test_jobs_by_hand_go_to_this_machines_pool(pool: FakePool, snapshot_file: Path) -> None:
+    """Without --gateway `submit` asks the same pool as `jobs`, `watch` and `cancel` do."""
+    for arguments in (["submit", snapshot_file, "--objective", "ramp", "--radius", "0.1"], ["jobs"]):
+        code, said = call(*arguments)
+        assert code == 0, said
+    assert {request.url.port for request in pool.requests} == {8000}
+
+
 def test_train_reports_and_writes(pool: FakePool, tmp_path: Path) -> None:
     """A run prints its table, the weights' hash and the adoptions, and writes JSON and plots."""
     code, said = call("train", "digits", "--epochs", "6", "--out", tmp_path, "--json", tmp_path / "r.json", *GATEWAY)

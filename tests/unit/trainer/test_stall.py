@@ -74,3 +74,12 @@ def test_a_least_gain_can_be_a_share_of_the_score() -> None:
     assert stalls([1e-6, 0.98e-6, 0.96e-6], patience=2, min_delta=0.01) == [2]
     with pytest.raises(ValueError, match="delta_mode"):
         StallDetector(delta_mode="percent")  # type: ignore[arg-type]
+
+
+def test_scores_that_go_the_other_way_from_the_first_on_are_noticed() -> None:
+    """With the wrong mode the first score stays the best, and each later one is farther from it."""
+    wrong, right = StallDetector(2, 0.0, 0, "min", "abs"), StallDetector(2, 0.0, 0, "max", "abs")
+    for score in (0.1, 0.5, 0.7, 0.9):
+        wrong.update(score)
+        right.update(score)
+    assert (wrong.backwards, right.backwards) == (True, False)

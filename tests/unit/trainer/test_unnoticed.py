@@ -507,3 +507,36 @@ def test_a_head_aside_that_is_called_last_is_not_the_final_layer(layer: str | No
         kinds = [event.kind for event in found.history]
     assert "failed" not in kinds
     assert "submitted" in kinds
+
+
+def test_a_mode_the_wrong_way_round_is_asked_about(caplog: pytest.LogCaptureFixture) -> None:
+    """An accuracy that rises while `mode` is "min": one warning at the first stall."""
+    scores = iter([0.1, 0.5, 0.7, 0.9, 0.9, 0.9])
+    with tunneller(network(), data=(X, Y), patience=3, validate=lambda: 0.1) as found:
+        for score in scores:
+            found.step(score)
+    assert "is mode='max' meant?" in caplog.text
+
+
+def test_a_last_tunnel_has_all_its_samples() -> None:
+    """Nothing waits for its pass: it is not cut short as those in the loop are."""
+    pool = FakePool()
+    with tunneller(network(), data=(X, Y), client=pool.client(), sync=False) as found:
+        budgets = list[float]()
+        inspect = found._inspector.inspect
+
+        def noted(*arguments: Any, budget_s: float, last: bool) -> Any:
+            budgets.append(budget_s)
+            return inspect(*arguments, budget_s=budget_s, last=last)
+
+        object.__setattr__(found._inspector, "inspect", noted)
+        found.close(polish=True, timeout=20.0)
+    assert min(budgets) > 0.5
+
+
+def test_what_is_not_known_yet_is_said_under_the_table() -> None:
+    """Before the first batch `explain()` has question marks, and a line on them."""
+    with tunneller(network()) as found:
+        assert str(found.explain()).endswith("?: not known before the first batch")
+        found.observe(X, Y)
+        assert "?" not in str(found.explain())
