@@ -5,6 +5,9 @@ from dataclasses import replace
 from importlib import import_module
 from typing import cast
 
+import numpy as np
+
+from shared.contracts import SolveStatus
 from solver_service.errors import SolverError
 from solver_service.milp.backends.outcome import MilpOptions, MilpSolver, OnSolution, Outcome
 from solver_service.milp.core.control import Control
@@ -13,6 +16,8 @@ from solver_service.milp.formulation.model import LinearModel
 
 MODULES = {"scip": "solver_service.milp.backends.scip", "highs": "solver_service.milp.backends.highs"}
 NAMES = {"scip": "SCIP", "highs": "HiGHS"}
+MOST_COEFFICIENT = 1e8
+"""Rows with larger coefficients prove nothing: 1e-9 of them is more than the 1e-4 by which a sample has to be right."""
 SECOND = {"scip": "highs", "highs": "scip"}
 
 
@@ -55,10 +60,24 @@ def _solve_and_tell(
     solve, name = cast(MilpSolver, import_module(MODULES[backend]).solve), NAMES[backend]
     size = f"{model.rows} rows, {model.columns} columns, {int(model.integer.sum())} of them integer"
     control.say(f"{name} begins: {size}, {options.time_s:.1f} s left")
-    outcome = solve(model, options, control, on_solution, start)
+    if _beyond_proof(model):
+        outcome = _unproven(solve(model, options, control, lambda x, _, nodes: on_solution(x, -np.inf, nodes), start))
+    else:
+        outcome = solve(model, options, control, on_solution, start)
     unheard = "" if outcome.start_accepted else "; it did not believe the start"
     control.say(f"{name} ended: {outcome.status.value}, {outcome.nodes} nodes{unheard}", bound=outcome.bound)
     return outcome
+
+
+def _beyond_proof(model: LinearModel) -> bool:
+    """Whether a solver's tolerances are no longer small beside the coefficients of rows: it may cut off anything."""
+    return bool(model.matrix.nnz) and float(np.abs(model.matrix.data).max()) > MOST_COEFFICIENT
+
+
+def _unproven(outcome: Outcome) -> Outcome:
+    """What is left of an outcome whose bound and whose claim to be complete cannot be believed."""
+    claimed = outcome.status in (SolveStatus.OPTIMAL, SolveStatus.INFEASIBLE)
+    return replace(outcome, bound=-np.inf, status=SolveStatus.GAP_REACHED if claimed else outcome.status)
 
 
 def write_mps(model: LinearModel) -> bytes:
