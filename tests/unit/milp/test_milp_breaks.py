@@ -5,6 +5,7 @@ from importlib import import_module
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from milp_cases import assert_honest, job, tiny
 
 from shared.contracts import InlineSnapshot, JobSpec, SolveStatus
@@ -12,9 +13,11 @@ from shared.errors import SpecError
 from shared.snapshot import Activation, Snapshot
 from solver_service.errors import SolverError, StoreUnavailableError
 from solver_service.milp.backends import highs
-from solver_service.milp.backends.registry import MODULES
+from solver_service.milp.backends.outcome import MilpOptions
+from solver_service.milp.backends.registry import MODULES, milp_solver
 from solver_service.milp.core.control import Control
 from solver_service.milp.core.solution import GAVE_UP
+from solver_service.milp.formulation.model import LinearModel
 from solver_service.milp.network.joint.search import JointSearch
 from solver_service.milp.solve import solve
 
@@ -159,3 +162,28 @@ def test_a_grid_is_one_that_float32_has():
     snapshot, spec = tiny(0, "ramp", n=6, d=2, h=3)[0], job("ramp", constraints=[{"type": "grid", "value": 1e300}])
     with pytest.raises(SpecError, match=r"constraints\.0\.value"):
         solve(snapshot, spec)
+
+
+@pytest.mark.parametrize("backend", ["scip", "highs"])
+@pytest.mark.parametrize(("largest", "believed"), [(1e7, True), (1e9, False)])
+def test_rows_that_no_tolerance_is_small_beside_prove_nothing(backend, largest, believed):
+    """Solutions are taken as ever; a bound and the claim to be complete are not, nor those that come on the way."""
+    model = LinearModel(
+        objective=np.array([1.0]),
+        constant=0.0,
+        lower=np.array([0.0]),
+        upper=np.array([10.0]),
+        integer=np.array([True]),
+        matrix=sp.csr_array(np.array([[largest]])),
+        row_lower=np.array([2.5 * largest]),
+        row_upper=np.array([np.inf]),
+        indicator=np.array([-1]),
+        change_columns=1,
+    )
+    heard = []
+    options = MilpOptions(time_s=10, memory_mb=500)
+    outcome = milp_solver(backend)(model, options, Control(), lambda x, bound, _: heard.append((x[0], bound)))
+    assert heard[-1][0] == pytest.approx(3.0)
+    assert (outcome.status is SolveStatus.OPTIMAL) is believed
+    assert np.isfinite(outcome.bound) == believed
+    assert believed or all(bound == -np.inf for _, bound in heard)
