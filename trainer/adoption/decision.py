@@ -13,12 +13,14 @@ from trainer.adoption.ranks import Weights
 from trainer.adoption.validation import Judgement, Validator
 from trainer.snapshots.blocks import Values
 from trainer.snapshots.capture import Captured, try_out
+from trainer.snapshots.keeping import broken
 from trainer.stalls.detector import DeltaMode, Mode, improvement, least_gain
 from trainer.story import ANOTHER, MOVED_ON
 
 Found = TypeVar("Found")
 MOST_VALIDATIONS = 2
 OTHERS = "the model has other parameters now than at the stall"
+NOT_KEPT = "once written into the model, its weights do not keep"
 
 
 @dataclass(frozen=True)
@@ -105,14 +107,19 @@ class Court:
     def _offers(self, number: int, case: Case, objective: Objective, budget_s: float) -> list[_Offer] | Decision:
         """The candidates of one answer that are better on the kept samples than the model as it is.
 
-        Where something has to be kept, the objective is not all that counts: then all of them. A decision says
-        why there are none: the live model does not do what the job promised, or is another one by now.
+        Where something has to be kept, the objective is not all that counts: then all of them. None that breaks a
+        constraint on weights as it would stand in the model. A decision says why there are none: that, or the live
+        model does not do what the job promised, or is another one by now.
         """
         current = parameters.read(self.weights.model, case.answer)
         if any(name not in current or current[name].shape != values.shape for name, values in case.answer.items()):
             return Decision(accepted=False, detail=OTHERS)
         candidates = [MergeCandidate("block", case.answer)] if case.exact else None
         candidates = candidates or list(merge_candidates(current, case.start, case.answer))
+        faults = [broken(objective, case.captured, self.weights.model, candidate.values) for candidate in candidates]
+        candidates = [candidate for candidate, fault in zip(candidates, faults, strict=True) if not fault]
+        if not candidates:
+            return Decision(accepted=False, detail=f"{NOT_KEPT} {', '.join(faults[0])}")
         values = [candidate.values for candidate in candidates]
         try:
             now, trials = try_out(self.weights.model, case.captured, objective, values, budget_s=budget_s)

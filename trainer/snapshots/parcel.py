@@ -81,7 +81,10 @@ class Parcel:
         if self.projection is not None:
             return np.asarray(own + self.projection.lift(candidate.weight))
         answer = candidate.weight.astype(np.float64)
-        return answer if scale is None else _divided(answer, self.snapshot.weight, own, scale[:, None])
+        if scale is None:
+            return answer
+        divided = _divided(answer, self.snapshot.weight, own, scale[:, None])
+        return _signed(divided, answer, self.snapshot.weight, scale[:, None])
 
     def _own_bias(self, answer: FloatArray, own: FloatArray) -> Array:
         wide = answer.astype(np.float64)
@@ -108,3 +111,9 @@ def _divided(answer: Array, sent: FloatArray, own: FloatArray, scale: Array) -> 
     """The layer's own weights for a folded answer: its change divided by the scale, none where the scale is 0."""
     change = answer - sent.astype(np.float64)
     return np.asarray(own + np.divide(change, scale, out=np.zeros_like(change), where=scale != 0.0))
+
+
+def _signed(divided: Array, answer: Array, sent: FloatArray, scale: Array) -> Array:
+    """The layer's own weights, exactly 0 where the answer is, and on no other side of it but by a negative scale."""
+    turned = np.sign(divided) != np.sign(answer) * np.sign(scale)
+    return np.where(turned & (answer != sent) & (scale != 0.0), 0.0, divided)

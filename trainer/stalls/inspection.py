@@ -3,19 +3,22 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
 from torch import nn
 
 from shared.constraint_checks import check_constraints
+from shared.errors import SpecError
 from trainer.errors import CaptureError, DataError
 from trainer.journal import Journal
 from trainer.pool.job_template import JobTemplate
 from trainer.pool.line import Line
+from trainer.snapshots.blocks import unwrap
 from trainer.snapshots.capture import Captured, Look, called, look
 from trainer.snapshots.eligibility import Eligibility
+from trainer.snapshots.keeping import unkept
 from trainer.snapshots.memory import Memory
 from trainer.snapshots.reservoir import Reservoir
 from trainer.snapshots.view import LayerView
@@ -65,9 +68,28 @@ class Inspector:
     def plan(self, layers: Sequence[str]) -> str:
         """One line on what will be tunnelled, from a pass over a few samples.
 
-        Raises CaptureError if nothing can be, DataError or SpecError if targets or objective do not fit.
+        Raises CaptureError if nothing can be, DataError or SpecError if targets, objective or constraints do not fit.
+        Of several layers, those that could not keep the constraints on weights are not tried.
         """
         seen = self.look(layers, 0, most=DRY_ROWS)
+        faults = {
+            name: fault
+            for name, captured in seen.captured.items()
+            if (
+                fault := unkept(
+                    self.template.constraints,
+                    captured,
+                    unwrap(self.model),
+                    radius=self.radius.value(name, captured.weight_size),
+                    project_above=self.template.plan.project_above,
+                )
+            )
+        }
+        if faults and len(faults) == len(seen.captured):
+            index, why = next(iter(faults.values()))
+            raise SpecError(why, field=f"constraints.{index}")
+        self.turns.distrusted.update({name: why for name, (_, why) in faults.items()})
+        seen = replace(seen, captured={name: one for name, one in seen.captured.items() if name not in faults})
         view = self._choose(seen, last=False)
         captured = seen.captured[view.name]
         goal = self.template.goal(captured.snapshot)
