@@ -12,7 +12,7 @@ from torch import nn
 from shared.contracts import Constraint
 from shared.objectives import Objective, ObjectiveName
 from shared.snapshot import TASKS, Task
-from trainer.adoption.requirements import Required
+from trainer.adoption.requirements import Required, number
 from trainer.adoption.validation import Score
 from trainer.journal import OnEvent
 from trainer.pool.client import SolverClient
@@ -22,9 +22,12 @@ from trainer.pool.own import LOCAL, Local
 from trainer.snapshots.capture import OF_CLASSES
 from trainer.snapshots.reservoir import Split
 from trainer.stalls.detector import DeltaMode, Mode
+from trainer.stalls.layers import AUTO
 
 LONGEST_NAME = 200
 """Characters of a run's name, by the pool's contract."""
+OF_GROUPS = "worst_group"
+"""The objective that a tunneller's jobs cannot have."""
 Read = Callable[[Any], Any]
 """Gives a setting as it is used; raises anything for what is none."""
 
@@ -41,22 +44,21 @@ def _number(*, least: float = -math.inf, above: float = -math.inf, most: float =
     """A number of any library; of a tensor the one that it holds. It is finite, unless `most` is not."""
 
     def read(value: Any) -> float:
-        _insist(not isinstance(value, str | bytes | bool))
-        number = float(value)
-        _insist(least <= number <= most and above < number)
-        return number
+        found = number(value)
+        _insist(least <= found <= most and above < found)
+        return found
 
     return read
 
 
-def _whole(least: int | None = None) -> Read:
+def _whole(least: float = -math.inf, most: float = math.inf) -> Read:
     """A whole number of any library, or 1e3."""
 
     def read(value: Any) -> int:
         _insist(not isinstance(value, bool))
-        number = int(value) if isinstance(value, float) and value.is_integer() else operator.index(value)
-        _insist(least is None or number >= least)
-        return number
+        found = int(value) if isinstance(value, float) and value.is_integer() else operator.index(value)
+        _insist(least <= found <= most)
+        return found
 
     return read
 
@@ -170,11 +172,15 @@ class Settings:
         ObjectiveName | Objective | None,
         Setting(
             _or_none(_either(_one_of(*get_args(ObjectiveName)), _kind(Objective))),
-            f"one of {', '.join(get_args(ObjectiveName))}, or Objective(...)",
+            f"one of {', '.join(name for name in get_args(ObjectiveName) if name != OF_GROUPS)}, or Objective(...)",
         ),
     ]
     ignore_index: Annotated[
-        int, Setting(_whole(), "a whole number that is no class; -100 where the loss leaves nothing out")
+        int,
+        Setting(
+            _whole(-(2**63), 2**63 - 1),
+            "a whole number of 64 bits that is no class; -100 where the loss leaves nothing out",
+        ),
     ]
     class_weight: Annotated[
         Sequence[float] | None,
@@ -232,3 +238,24 @@ class Settings:
 TABLE: Mapping[str, Setting] = {
     name: found.__metadata__[0] for name, found in get_type_hints(Settings, include_extras=True).items()
 }
+
+
+def refuse_tail_of(layer: str | nn.Module | None) -> None:
+    """Raise ValueError where a tail is given, but not the one layer that it follows."""
+    if layer == AUTO:
+        raise ValueError(f"tail goes with one layer, and layer is {AUTO!r}; name the layer, or leave tail out")
+
+
+def refuse_groups(objective: Objective | None, constraints: Sequence[Constraint]) -> None:
+    """Raise ValueError for what compares groups of samples: no batch says of which group a sample is."""
+    asked = ["objective is 'worst_group'"] if objective is not None and objective.name == OF_GROUPS else []
+    for place, constraint in enumerate(constraints):
+        if constraint.type == "group_rate_gap":
+            asked.append(f"constraints[{place}] is a group_rate_gap")
+        elif constraint.groups is not None:
+            asked.append(f"constraints[{place}] has groups")
+    if asked:
+        raise ValueError(
+            f"{asked[0]}, which needs each sample's group, and a tunneller's samples have none; only jobs of your own "
+            "can have groups: a snapshot with the tensor `group`"
+        )

@@ -26,7 +26,7 @@ from trainer.adoption.ranks import Weights
 from trainer.adoption.requirements import Required, parse
 from trainer.adoption.suspicions import Suspicion
 from trainer.adoption.validation import Score, ScoreTrust, Validator, direction, read_score
-from trainer.errors import CaptureError, TrainerError
+from trainer.errors import CaptureError, DataError, TrainerError
 from trainer.events import Event, Summary
 from trainer.explain import Explanation, explain
 from trainer.journal import Journal, OnEvent
@@ -38,7 +38,7 @@ from trainer.pool.job_template import FREE, JobTemplate
 from trainer.pool.line import Line
 from trainer.pool.messages import Stall, grouped
 from trainer.pool.own import LOCAL, Local, OwnPool, free_cores
-from trainer.settings import Settings
+from trainer.settings import Settings, refuse_groups, refuse_tail_of
 from trainer.snapshots.capture import Plan
 from trainer.snapshots.chain import described
 from trainer.snapshots.eligibility import eligible, unwrap, unwrap_optimizer
@@ -205,6 +205,7 @@ class Tunneller:
             class_weight=None if asked.class_weight is None else tuple(asked.class_weight),
         )
         if plan.tail is not None:
+            refuse_tail_of(layer)
             described(self._model, self._layers[0], plan.tail)  # a tail that no job can hold had better be named now
         self._template = JobTemplate(
             plan=plan,
@@ -217,10 +218,13 @@ class Tunneller:
             run=asked.run or f"run-{uuid.uuid4().hex[:12]}",
             seed=asked.seed,
         )
+        refuse_groups(self._template.objective, self._template.constraints)
         self._stalls, self._closed, self._checked, self._resting = 0, False, False, False
         self._lost: Sequence[Ticket] = ()
         self._first_after, self._last_radius = asked.first_after, asked.radius
         self._reservoir = reservoir_of(data, split, keep=asked.keep, keep_mb=asked.keep_mb, seed=asked.seed)
+        if data is not None and self._ranks.leads and not self._reservoir.size:
+            raise DataError("data holds no samples; give at least one, or leave it out and use tunneller.watch(loader)")
         with ExitStack() as undo:  # a tunneller that is not made leaves no thread, hook or pool behind
             self._journal = Journal(self._optimizer, on_event)
             undo.callback(self._journal.close)

@@ -4,8 +4,9 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, SupportsFloat
 
-Required = Sequence[str] | Mapping[str, float | str]
+Required = Sequence[str] | Mapping[str, SupportsFloat | str]
 """What a user writes: ["recall_3 >= 0.75"], or {"recall_3": 0.75}: at least that."""
 FORM = re.compile(r"\s*(?P<name>.+?)\s*(?P<sign>>=|<=)\s*(?P<value>[-+0-9.eE]+)\s*$")
 
@@ -29,6 +30,13 @@ class Requirement:
         return f"{self.name} {'>=' if self.least else '<='} {self.value:g}"
 
 
+def number(value: Any) -> float:
+    """A number of any library as a float, of a tensor the one that it holds; raises anything for what is none."""
+    if isinstance(value, str | bytes | bool):
+        raise ValueError("no number")
+    return float(value)
+
+
 def parse(given: Required) -> tuple[Requirement, ...]:
     """Read what is required; ValueError names what cannot be.
 
@@ -49,12 +57,16 @@ def _sentence(text: str, told: object) -> Requirement:
     raise ValueError(f"require is {told!r}; write it like 'recall_3 >= 0.75' or 'gap <= 0.1'")
 
 
-def _entry(name: str, value: float | str) -> Requirement:
+def _entry(name: str, value: SupportsFloat | str) -> Requirement:
     if isinstance(value, str):
         return _sentence(f"{name} {value}", {name: value})
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"require is {{{name!r}: {value!r}}}; give the least value as a number, or say '<= 0.1'")
-    return Requirement(name, float(value), least=True)
+    try:
+        least = number(value)
+    except Exception:  # what is no number may raise anything when it is read as one
+        least = math.nan
+    if not math.isfinite(least):
+        raise ValueError(f"require is {{{name!r}: {value!r:.80}}}; give the least value as a number, or say '<= 0.1'")
+    return Requirement(name, least, least=True)
 
 
 def broken(requirements: Sequence[Requirement], scores: object) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 # ruff: noqa: N802  (functions that read like the types of `Constraint` that they make)
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import index
 from typing import Any
 
@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from shared.constraint_checks import check_value
 from shared.contracts import Constraint
 
-Numbers = int | Sequence[int]
-"""One class, column or group, or several."""
+Numbers = int | Iterable[int]
+"""One class, column or group, or several: a list, an array, a tensor."""
 
 
 def MinAccuracy(value: float) -> Constraint:
@@ -25,7 +25,8 @@ def RecallFloor(
 ) -> Constraint:
     """At least this share of each of these classes is right: `RecallFloor(3, 0.9)`; of every class without them.
 
-    With `groups`, numbers of the snapshot's tensor `group`, in each of these groups by itself.
+    With `groups`, numbers of the snapshot's tensor `group`, in each of these groups by itself: only in a job of one's
+    own, as a tunneller's samples have no groups.
     """
     return _made("RecallFloor", "recall_floor", classes=classes, value=value, groups=groups)
 
@@ -36,7 +37,10 @@ def PrecisionFloor(classes: Numbers | None = None, value: float | None = None) -
 
 
 def RateGap(value: float, *, classes: Numbers | None = None) -> Constraint:
-    """The shares that are right in any two groups differ by at most this; with `classes`, of samples of these."""
+    """The shares that are right in any two groups differ by at most this; with `classes`, of samples of these.
+
+    Groups are the snapshot's tensor `group`: only in a job of one's own, as a tunneller's samples have none.
+    """
     return _made("RateGap", "group_rate_gap", value=value, classes=classes)
 
 
@@ -89,10 +93,20 @@ def _made(name: str, kind: str, **given: Any) -> Constraint:
 
 
 def _numbers(where: str, given: Any) -> list[int]:
-    """One number or several as a list."""
+    """One number or several, of any library, as a list."""
     try:
-        found = [index(number) for number in (given if isinstance(given, Sequence) else [given])]
+        return [_index(given)]
+    except TypeError:
+        several = isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping)
+    try:
+        return [_index(number) for number in (given if several else [given])]
     except TypeError:
         cure = "use a number such as 3, or several such as [2, 7]; a share goes by its name: value=0.9"
-        raise ValueError(f"{where} is {given!r}; {cure}") from None
-    return found
+        raise ValueError(f"{where} is {given!r:.80}; {cure}") from None
+
+
+def _index(value: Any) -> int:
+    """A whole number of any library; TypeError for what is none, and for a flag of a mask."""
+    if isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool"):
+        raise TypeError
+    return index(value)

@@ -99,6 +99,11 @@ def _offset(layer: Layer, folded: Folded, values: Array, seen: Recording) -> Arr
     return (seen.taken_in if kind == "taken_in" else seen.put_out)[name].astype(np.float64)
 
 
+def absorbs(block: Block) -> bool:
+    """Whether a residual path is what the chain leaves over: then it explains the model as it is, right or wrong."""
+    return any(layer.offset and (layer.source is None or layer.source[0] == OUTPUT) for layer in block.layers)
+
+
 def recorded_for(block: Block) -> tuple[set[str], set[str]]:
     """Of which layers a recording must hold the inputs and the outputs, for `with_offsets`."""
     inputs, outputs = {block.layer.name}, set[str]()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from shared.snapshot import Task
-from trainer.errors import CaptureError
+from trainer.errors import CaptureError, DataError
 from trainer.snapshots.batches import Batch
 from trainer.snapshots.blocks import Owners, linear_layers, why_not
 from trainer.snapshots.heads import View, views
@@ -76,12 +76,15 @@ def read_scene(model: nn.Module, rows: Rows, plan: Plan) -> Scene:
     """Run a few rows to see how the model is called, and how outputs and targets fit."""
     if any(is_lazy(parameter) for parameter in model.parameters()):
         raise CaptureError("the model has lazy layers that do not exist yet; run it once before")
+    if len(rows) == 0:
+        raise DataError("there are no samples to run the model on")
     device = device_of(model)
     numbers, many = next(rows.batches(FEWEST_ROWS, torch.device("cpu")))
     _, batch = next(rows.take(numbers[:SCOUTED]).batches(min(SCOUTED, rows.largest), device))
     calls, output = scout(model, batch)
     view = _best_view(views(output, many.targets, plan.task, plan.ignore_index), calls, output)
     matrix = view.matrix(output)
+    _check_class_weight(plan.class_weight, view.task, matrix.shape[1])
     causal = type(model).__name__.endswith(CAUSAL) and view.task == "classification" and batch.targets.dim() == 2
     at_once = min(rows.largest, rows_at_once(calls, output, batch.samples))
     small = min(many.samples, rows_at_once(calls, output, batch.samples, SMALL_BYTES))
@@ -94,6 +97,13 @@ def read_scene(model: nn.Module, rows: Rows, plan: Plan) -> Scene:
     precision = precision_of(calls, output)
     tolerance = tolerance_of(precision, device)
     return Scene(calls, reader, matrix.shape[1], counting / many.samples, eligible, precision, tolerance)
+
+
+def _check_class_weight(given: Sequence[float] | None, task: Task, outputs: int) -> None:
+    """Raise DataError unless there is one weight a class; other tasks have no classes, which is told elsewhere."""
+    classes = {"classification": outputs, "binary": 2}.get(task)
+    if given is not None and classes is not None and len(given) != classes:
+        raise DataError(f"class_weight has {len(given)} entries for {classes} classes; give one a class")
 
 
 def _runs(model: nn.Module, batch: Batch) -> bool:

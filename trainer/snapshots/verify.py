@@ -14,7 +14,7 @@ from shared.snapshot import FloatArray
 from trainer.errors import CaptureError
 from trainer.snapshots.blocks import Array, Block, Layer, Owners, linear_layers, named, weight_size, why_not
 from trainer.snapshots.chain import described, propose, refused
-from trainer.snapshots.folding import Folded, fold, link, recorded_for, scores, with_offsets
+from trainer.snapshots.folding import Folded, absorbs, fold, link, recorded_for, scores, with_offsets
 from trainer.snapshots.joins import NEAREST, Sight
 from trainer.snapshots.live import written
 from trainer.snapshots.positions import at_places
@@ -113,7 +113,7 @@ class Examiner:
 
     def _verify(self, block: Block, near: Mapping[str, Tensor], moved: Recording, *, given: bool) -> None:
         """Raise CaptureError unless the chain explains the model as it is, and each way in which it was moved."""
-        if not self.confirm(block):
+        if not self._stands(block):
             raise CaptureError(_unexplained(block, given=given))
         base = with_offsets(fold(self.model, block), block, self.base)
         small = self._nudged([layer.name for layer in block.layers if layer is block.layer or not layer.fixed], TENTH)
@@ -121,13 +121,23 @@ class Examiner:
         for far in self._distant(block.layer.name):
             trials.append((self._stretched(block.layer.name, far.factor), far.seen))
         for move, seen in trials:
-            with written(self.model, move):
-                there = keep_offsets(fold(self.model, block), base)
-            if not self._follows(block, base, there, seen):
+            if not self._follows(block, base, move, seen):
                 raise CaptureError(_unexplained(block, given=given))
 
     def confirm(self, block: Block) -> bool:
-        """Whether a chain that was verified before still explains the model as it is."""
+        """Whether a chain that was verified before still explains the model as it is.
+
+        Where a residual path makes up for whatever the chain gets wrong, the layer has to be moved for that to show.
+        """
+        if not self._stands(block):
+            return False
+        if not absorbs(block):
+            return True
+        move = self._nudged([block.layer.name], 1.0)
+        return self._follows(block, with_offsets(fold(self.model, block), block, self.base), move, self._pass(move))
+
+    def _stands(self, block: Block) -> bool:
+        """Whether the chain gives what the model put out, nothing moved."""
         inputs, outputs = recorded_for(block)
         if not (inputs <= self.base.taken_in.keys() and outputs <= self.base.put_out.keys()):
             return False
@@ -136,7 +146,10 @@ class Examiner:
         self.costs[block.layer.name] = (time.perf_counter() - begun) / len(self.base.row)
         return done
 
-    def _follows(self, block: Block, base: Sequence[Folded], there: Sequence[Folded], seen: Recording) -> bool:
+    def _follows(self, block: Block, base: Sequence[Folded], move: Mapping[str, Tensor], seen: Recording) -> bool:
+        """Whether the chain's outputs go where the model's went in a pass with parameters moved."""
+        with written(self.model, move):
+            there = keep_offsets(fold(self.model, block), base)
         values = self.base.taken_in[block.layer.name]
         if not explains(block, there, replace(seen, taken_in=self.base.taken_in), self.tolerance):
             return False

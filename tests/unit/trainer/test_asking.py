@@ -1,8 +1,10 @@
 """What users ask answers for: constraints by name, requirements, and what is said of slips in them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -22,6 +24,7 @@ from gdsolver import (
     Tunneller,
 )
 from shared.contracts import Constraint, JobSpec
+from shared.objectives import Objective
 from tests.unit.trainer.fakes import FakePool
 from trainer.adoption.requirements import broken, parse
 from trainer.pool.constraints import TYPES, read_constraints
@@ -65,6 +68,11 @@ def test_every_type_has_a_name() -> None:
         (lambda: RecallFloor(3), r"RecallFloor.value: missing; recall_floor needs a share"),
         (lambda: RecallFloor(0.9), r"RecallFloor.classes is 0.9; use a number such as 3.*value=0.9"),
         (lambda: RecallFloor("cat", 0.9), r"RecallFloor.classes is 'cat'; use a number"),
+        (lambda: RecallFloor({3: 1}, 0.9), r"RecallFloor.classes is \{3: 1\}; use a number"),
+        (lambda: RecallFloor(True, 0.9), r"RecallFloor.classes is True; use a number"),
+        (lambda: RecallFloor(np.array([True, False]), 0.9), r"RecallFloor.classes is array.*; use a number"),
+        (lambda: RecallFloor(torch.tensor([True, False]), 0.9), r"RecallFloor.classes is tensor.*; use a number"),
+        (lambda: RecallFloor(np.array([0.5]), 0.9), r"RecallFloor.classes is array.*; use a number"),
         (lambda: RateGap(float("nan")), r"RateGap.value is nan: .*must be finite"),
         (lambda: Monotone(2), r"Monotone.value: 2 does not fit monotone; expected 1 .* or -1"),
         (lambda: Levels([]), r"Levels.levels is \[\]: .*at least 1"),
@@ -75,6 +83,35 @@ def test_a_slip_is_told_where_it_is_made(make: Callable[[], Constraint], told: s
     """The error names the argument and what would do."""
     with pytest.raises(ValueError, match=told):
         make()
+
+
+@pytest.mark.parametrize(
+    "several", [np.array([0, 2]), torch.tensor([0, 2]), range(0, 4, 2), (0, np.int64(2))], ids=type
+)
+def test_numbers_of_any_library_are_classes(several: Iterable[int]) -> None:
+    """As a list of them."""
+    assert RecallFloor(several, 0.1) == RecallFloor([0, 2], 0.1)
+    assert RecallFloor(torch.tensor(2), 0.1) == RecallFloor(np.int64(2), 0.1) == RecallFloor(2, 0.1)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"constraints": [MinAccuracy(0.5), RateGap(0.1)]},
+        {"constraints": [MinAccuracy(0.5), {"type": "group_rate_gap", "value": 0.1}]},
+        {"constraints": [MinAccuracy(0.5), RecallFloor(0, 0.5, groups=0)]},
+        {"objective": "worst_group"},
+        {"objective": Objective("worst_group")},
+    ],
+    ids=str,
+)
+def test_what_compares_groups_is_for_jobs_of_ones_own(asked: dict[str, Any]) -> None:
+    """No batch says of which group a sample is, so that every job would be refused."""
+    model = nn.Linear(6, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    told = "^(constraints.1. .*|objective is 'worst_group'), .*needs.*only jobs of your own.*tensor `group`"
+    with pytest.raises(ValueError, match=told):
+        Tunneller(model, optimizer=optimizer, validate=lambda: 0.0, mode="min", client=FakePool().client(), **asked)
 
 
 def test_a_constraint_goes_into_a_spec() -> None:
@@ -90,9 +127,18 @@ def test_a_mapping_says_least_values() -> None:
     assert broken(parse({"recall_bird": 0.9}), {"recall_bird": 0.89}) == ("recall_bird >= 0.9",)
 
 
+@pytest.mark.parametrize("value", [np.float32(0.25), np.array(0.25), torch.tensor(0.25), Fraction(1, 4)], ids=type)
+def test_least_values_are_numbers_of_any_library(value: Any) -> None:
+    """As all other settings are."""
+    assert parse({"recall_bird": value}) == parse({"recall_bird": 0.25})
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [
+        ({"recall_bird": torch.ones(2)}, "give the least value as a number"),
+        ({"recall_bird": 10**400}, "give the least value as a number"),
+        ({"recall_bird": None}, "give the least value as a number"),
         ({"recall_bird": True}, "give the least value as a number"),
         ({"recall_bird": float("nan")}, "give the least value as a number"),
         ({"recall_bird": "0.9"}, "write it like 'recall_3 >= 0.75'"),

@@ -1,6 +1,6 @@
 """Captured layers of live models: arrays that score as the model does, the way back, and no trace left."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -244,6 +244,42 @@ def test_known_chains_only_have_to_explain_the_model_as_it_is() -> None:
     model[1] = nn.Tanh()
     again = seen(model, inputs, targets, known=known).captured["0"].block
     assert str(again.layer.activation) == "tanh"
+
+
+def residual(branch: Callable[[Made, Tensor], Tensor], **parts: nn.Module) -> Made:
+    """Layer `h` on a path beside what goes straight through: it takes in what `branch` makes of the stem."""
+
+    def forward(net: Made, x: Tensor) -> Tensor:
+        stem = torch.relu(net.i(x))
+        return net.o(stem + branch(net, stem))
+
+    torch.manual_seed(0)
+    return Made(forward, i=nn.Linear(6, 8), h=nn.Linear(8, 8), o=nn.Linear(8, 4), **parts)
+
+
+def test_a_chain_whose_residual_path_absorbs_what_it_gets_wrong_is_looked_at_anew() -> None:
+    """Batch normalisation is the identity before training: a chain without it explains any output by its offset."""
+    model = residual(lambda net, stem: torch.relu(net.b(net.h(stem))), b=nn.BatchNorm1d(8))
+    known = {name: taken.block for name, taken in seen(model, *classes()).captured.items()}
+    assert (known["h"].layer.before, known["h"].tail[-1].offset) == (None, True)
+    assert seen(model, *classes(), known=known).captured["h"].block is known["h"]
+    used(model)
+    again = seen(model, *classes(), known=known).captured["h"].block
+    assert again == seen(model, *classes()).captured["h"].block
+    assert again.layer.before == "b"
+
+
+def test_a_gate_that_opens_makes_a_chain_through_a_residual_path_be_looked_at_anew() -> None:
+    """A branch that put out 0 before training was left out of the chain."""
+    gate = nn.Linear(8, 8, bias=False)
+    nn.init.zeros_(gate.weight)
+    model = residual(lambda net, stem: (made := torch.relu(net.h(stem))) + net.g(torch.sin(made)), g=gate)
+    known = {name: taken.block for name, taken in seen(model, *classes()).captured.items()}
+    assert known["h"].tail[-1].offset
+    nn.init.normal_(gate.weight)
+    again = seen(model, *classes(), known=known)
+    assert "h" not in again.captured
+    assert "layer 'h'" in again.refused["h"]
 
 
 def test_an_empty_reservoir_is_named() -> None:

@@ -11,11 +11,12 @@ from torch import nn
 
 from shared.errors import SpecError
 from tests.unit.trainer.fakes import FakePool
-from tests.unit.trainer.models import classes
+from tests.unit.trainer.models import classes, kept, seen
 from trainer import Tunneller
 from trainer.errors import CaptureError, DataError
 from trainer.pool.background import BackgroundWorker
 from trainer.settings import TABLE
+from trainer.snapshots.capture import Plan, called
 
 INPUTS, TARGETS = classes(60)
 STALLED = 1.0
@@ -43,7 +44,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "tail": ("2", 3, [3], {"2": 1}.items()),
     "task": ("clasification", 3, ["binary"]),
     "objective": ("rampp", 3, ["ramp"]),
-    "ignore_index": NOT_WHOLE,
+    "ignore_index": (2**70, -(2**63) - 1, 1e30, *NOT_WHOLE),
     "class_weight": (1.0, "12", {0: 1.0}, [[1.0], [2.0]], [-1.0, 2.0], [0.0, 0.0], [float("nan")], ["a"], []),
     "radius": (0.0, -1.0, float("inf"), *NO_NUMBER),
     "tail_radius": (-1.0, float("inf"), *NO_NUMBER),
@@ -87,6 +88,7 @@ def test_every_setting_is_in_the_table() -> None:
         {"samples": 1e2, "keep": np.int64(50), "seed": torch.tensor(3), "patience": 1.0},
         {"class_weight": torch.ones(4)},
         {"class_weight": np.ones(4), "time_s": np.float64(5)},
+        {"require": {"accuracy": np.float32(0.1)}, "monitor": "accuracy", "validate": lambda: {"accuracy": 0.5}},
         {"keep_mb": float("inf"), "capture_s": float("inf"), "run": ""},
         {"tail": (part for part in (nn.ReLU(), "2")), "layer": "0"},
     ],
@@ -108,6 +110,42 @@ def test_a_tail_that_is_not_in_the_model_is_named_at_construction() -> None:
         tunneller(tail=["nope"], layer="0")
     with pytest.raises(CaptureError, match="names LayerNorm"):
         tunneller(tail=[nn.LayerNorm(8)], layer="0")
+
+
+def test_a_tail_without_one_layer_that_it_follows_is_named_at_construction() -> None:
+    """With "auto" no layer is the one that the tail follows, whatever jobs are about."""
+    for tail in (["2"], [nn.ReLU(), "2"], []):
+        with pytest.raises(ValueError, match="tail goes with one layer, and layer is 'auto'"):
+            tunneller(tail=tail, layer="auto")
+
+
+@pytest.mark.parametrize("layer", [None, "0", "auto"])
+def test_data_without_samples_is_named_at_construction(layer: str | None) -> None:
+    """Whatever the layer."""
+    with pytest.raises(DataError, match="data holds no samples"):
+        tunneller(data=(INPUTS[:0], TARGETS[:0]), layer=layer)
+
+
+def test_looking_without_samples_says_so() -> None:
+    """Also where it is only asked in which order layers are called."""
+    with pytest.raises(DataError, match="no samples"):
+        called(nn.Sequential(nn.Linear(6, 4)), kept(INPUTS[:0], TARGETS[:0]), Plan(), ["0"])
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_class_weights_of_another_number_are_named_at_construction(count: int) -> None:
+    """Even if the classes beyond them have no sample yet."""
+    with pytest.raises(DataError, match=f"class_weight has {count} entries for 4 classes"):
+        tunneller(data=(INPUTS, TARGETS % 2), class_weight=[1.0] * count)
+    tunneller(data=(INPUTS, TARGETS), class_weight=[1.0] * 4).close()
+
+
+def test_class_weights_of_one_logit_are_two() -> None:
+    """A weight for each label."""
+    net = nn.Linear(6, 1)
+    assert seen(net, INPUTS, TARGETS % 2, Plan(task="binary", class_weight=(1.0, 2.0))).captured
+    with pytest.raises(DataError, match="class_weight has 3 entries for 2 classes"):
+        seen(net, INPUTS, TARGETS % 2, Plan(task="binary", class_weight=(1.0, 2.0, 3.0)))
 
 
 ONE_HOT = nn.functional.one_hot(TARGETS, 4)
