@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from shared.constraints import ON_SAMPLES, gap_groups, level_values, selected
 from shared.errors import SpecError
-from shared.magnitudes import LARGEST
 from shared.objectives import sample_weights
 from shared.snapshot import Snapshot, class_targets
 
@@ -57,7 +56,7 @@ def check_value(constraint: "Constraint", field: str) -> None:
         case "max_nonzero":
             fits, wanted = value >= 0 and value == int(value), "a whole number of weights, 0 or more"
         case "grid":
-            fits, wanted = 0 < value <= LARGEST, f"a step above 0 and up to {LARGEST:.2g}"
+            fits, wanted = value > 0, "a step above 0"
         case "levels":
             fits, wanted = value == 0, "none: the list `levels` says it all"
         case _:
