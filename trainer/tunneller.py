@@ -193,7 +193,6 @@ class Tunneller:
         self._ranks, self._screen = self._weights.ranks, screen
         self._validator = Validator(self._model, validate, monitor, parse(require), self._ranks)
         self._trust = ScoreTrust()
-        court = Court(self._weights, self._validator, Threshold(mode, asked.min_delta, delta_mode), screen)
         movable = partial(eligible, self._model, self._optimizer)
         self._layers = candidates(self._model, movable(), layer)
         self._auto, self._by_default = layer == AUTO, layer is None
@@ -250,8 +249,15 @@ class Tunneller:
             pool = self._pool.client if self._pool else pool
             self._worker = BackgroundWorker(pool, self._template, self._journal, self._line)
             undo.callback(self._worker.close, timeout=5.0)
+            threshold, kept = Threshold(mode, asked.min_delta, delta_mode), self._template.constraints
             self._adopter = Adopter(
-                court, self._turns, self._radius, self._journal, self._worker, monitor, exact=self._template.on_weights
+                Court(self._weights, self._validator, threshold, screen, kept),
+                self._turns,
+                self._radius,
+                self._journal,
+                self._worker,
+                monitor,
+                exact=self._template.on_weights,
             )
             self.plan = "no samples were seen yet"
             if self._ranks.leads:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+from shared.contracts import Constraint
 from shared.objectives import Objective
 from trainer.adoption import parameters
 from trainer.adoption.candidates import MergeCandidate, merge_candidates
@@ -72,12 +73,13 @@ class _Offer:
 
 @dataclass(frozen=True, eq=False)
 class Court:
-    """Everything that decisions of one tunneller have in common."""
+    """Everything that decisions of one tunneller have in common; every answer keeps the `constraints` on weights."""
 
     weights: Weights
     validator: Validator
     threshold: Threshold
     screen: Callable[[], float] | None = None
+    constraints: Sequence[Constraint] = ()
 
     def decide(
         self,
@@ -116,7 +118,8 @@ class Court:
             return Decision(accepted=False, detail=OTHERS)
         candidates = [MergeCandidate("block", case.answer)] if case.exact else None
         candidates = candidates or list(merge_candidates(current, case.start, case.answer))
-        faults = [broken(objective, case.captured, self.weights.model, candidate.values) for candidate in candidates]
+        model, kept = self.weights.model, self.constraints
+        faults = [broken(kept, case.captured, model, candidate.values) for candidate in candidates]
         candidates = [candidate for candidate, fault in zip(candidates, faults, strict=True) if not fault]
         if not candidates:
             return Decision(accepted=False, detail=f"{NOT_KEPT} {', '.join(faults[0])}")

@@ -8,7 +8,6 @@ from shared.contracts import Constraint, JobSpec, Limits, SolverOptions
 from shared.objectives import OF_TASK, Objective, ObjectiveName
 from shared.snapshot import Snapshot
 from trainer.snapshots.capture import Parcel, Plan
-from trainer.snapshots.keeping import Goal
 
 FREE = "free"
 """As fanout: as many jobs as the pool has idle workers."""
@@ -64,9 +63,8 @@ class JobTemplate:
         return 60.0 + 6.0 * self.time_s
 
     def goal(self, snapshot: Snapshot) -> Objective:
-        """What a job on this snapshot minimises, with the constraints that weights have to keep, if there are any."""
-        goal = self.objective or Objective("mae" if snapshot.task == "regression" else "ramp")
-        return Goal.of(goal, self.constraints) if self.on_weights else goal
+        """What a job on this snapshot minimises."""
+        return self.objective or Objective("mae" if snapshot.task == "regression" else "ramp")
 
     def spec(
         self, parcel: Parcel, goal: Objective, *, stall: int, draw: int, step: int, age_s: float, share: float = 1.0

@@ -1,7 +1,6 @@
 """Constraints on weights, kept by the live model: as its parameters will stand, not as the solver sees them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -9,7 +8,6 @@ from torch import nn
 
 from shared.constraints import ON_WEIGHTS, level_values, nearest_multiple, violations
 from shared.contracts import Constraint
-from shared.objectives import Objective
 from shared.snapshot import FloatArray
 from trainer.snapshots.blocks import Values
 from trainer.snapshots.captured import Captured
@@ -20,28 +18,16 @@ MOST_MULTIPLES = 1 << 16
 """Of a grid's multiples that are looked at: float32 holds more, no type of 16 bits does."""
 
 
-@dataclass(frozen=True)
-class Goal(Objective):
-    """What a job minimises, and the constraints that an answer has to keep once it stands in the model."""
-
-    kept: tuple[Constraint, ...] = field(default=(), compare=False)
-
-    @classmethod
-    def of(cls, objective: Objective, kept: tuple[Constraint, ...]) -> "Goal":
-        """The same objective with constraints beside it."""
-        return cls(**vars(objective), kept=kept)
-
-
-def broken(objective: Objective, captured: Captured, model: nn.Module, values: Values) -> list[str]:
-    """The objective's constraints on weights that these values break once they are written into the model."""
+def broken(constraints: Sequence[Constraint], captured: Captured, model: nn.Module, values: Values) -> list[str]:
+    """The constraints on weights that these values break once they are written into the model."""
     name = captured.block.parameters()["weight"]
-    if not isinstance(objective, Goal) or name not in values:
+    if not constraints or name not in values:
         return []
     written = _held(values[name], dict(model.named_parameters())[name].dtype)
     weight = written.reshape(captured.weight.shape)
     return [
         f"constraints.{index} ({constraint.type})"
-        for index, constraint in enumerate(objective.kept)
+        for index, constraint in enumerate(constraints)
         if constraint.type in ON_WEIGHTS and not _keeps(constraint, captured, weight)
     ]
 
