@@ -81,7 +81,7 @@ class Tunneller:
     data: training samples in memory, (inputs, targets), instead of `watch` or `observe`.
     split: turns a batch of the loader into (args, kwargs, targets[, weights]), where its form does not say.
     screen: a cheap score of the same direction: the candidates for `validate` are chosen by it.
-    layer: the linear layer to tunnel, by name or as a module; the one that is called last by default.
+    layer: the linear layer to tunnel, by name or as a module; the final one by default.
         "auto": at every stall the policy chooses (dead units first, then each layer in turn), and the final layer
         follows a hidden one's success.
         A network of at most 5,000 weights goes as a whole first, unless `radius` or `tail_radius` is given.
