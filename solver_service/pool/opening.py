@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from pydantic import ValidationError
 
+from shared.output import flushed
 from shared.plain import plain
 from solver_service.errors import ServiceError
 from solver_service.pool.running import redis_url_of
@@ -32,7 +33,8 @@ UNNAMED = "name the pool's Redis with --redis-url, or with --data-dir the folder
 def clear_words() -> Iterator[None]:
     """Around a command: what goes wrong ends it with one clear line."""
     try:
-        yield
+        with flushed():
+            yield
     except BrokenPipeError:
         raise  # whoever reads the output has seen enough
     except (ServiceError, OSError, ValueError) as error:

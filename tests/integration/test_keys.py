@@ -1,6 +1,7 @@
 """Several API keys on one gateway: scopes, owners who never meet, revocation, guesses, and each key's limits."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,16 @@ from solver_service.store import Store
 from tests.conftest import small_snapshot
 from tests.integration.test_gateway import OCTETS, SPEC, Gateway, assert_problem, finish, post, upload
 
+PRINTING = """
+import typer
+from trainer.lab.commands.surroundings import clear_words, out
+
+@clear_words()
+def command(redis: str) -> None:
+    out.print("words")
+
+typer.run(command)
+"""
 SUBMITTER = frozenset({Scope.SUBMIT, Scope.READ})
 
 
@@ -347,15 +358,27 @@ def test_a_status_that_cannot_be_written_is_one_line(
     assert done.output.count("\n") == 1
 
 
-@pytest.mark.parametrize("words", [["status"], ["status", "--once"], ["keys", "list"]])
-def test_an_output_that_takes_nothing_is_one_line(gateway: Gateway, redis_url: str, words: list[str]) -> None:
+@pytest.mark.parametrize("buffered", [True, False])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("gdsolver-pool", ["-m", "solver_service", "status", "--redis-url"]),
+        ("gdsolver-pool", ["-m", "solver_service", "status", "--once", "--redis-url"]),
+        ("gdsolver-pool", ["-m", "solver_service", "keys", "list", "--redis-url"]),
+        ("gdsolver", ["-c", PRINTING]),
+    ],
+)
+def test_an_output_that_takes_nothing_is_one_line(
+    gateway: Gateway, redis_url: str, name: str, words: list[str], buffered: bool
+) -> None:
     """A full disk behind the output is no traceback; a reader who has seen enough is no error at all."""
-    command = [sys.executable, "-m", "solver_service", *words, "--redis-url", redis_url]
+    command = [sys.executable, *words, redis_url]
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    env |= {} if buffered else {"PYTHONUNBUFFERED": "1"}
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
-    assert done.returncode == 1
-    assert done.stderr == "gdsolver-pool: [Errno 28] No space left on device\n"
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as piped:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60, env=env)
+    assert (done.returncode, done.stderr) == (1, f"{name}: [Errno 28] No space left on device\n")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as piped:
         assert piped.stdout is not None
         assert piped.stderr is not None
         piped.stdout.close()

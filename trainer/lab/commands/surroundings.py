@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from shared.errors import ContractError
+from shared.output import flushed
 from shared.plain import plain
 from trainer.errors import PoolRefusedError, PoolUnavailableError, TaskError, TrainerError
 from trainer.pool.client import DEFAULT_URL, SolverClient
@@ -33,13 +34,16 @@ def clear_words() -> Iterator[None]:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="gdsolver: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
-        yield
+        with flushed():
+            yield
     except (TaskError, ContractError, ValueError) as error:
         raise _exit(2, str(error)) from error
     except PoolRefusedError as error:
         raise _exit(2 if error.status in (404, 422) else 1, str(error)) from error
     except TrainerError as error:
         raise _exit(1, str(error)) from error
+    except BrokenPipeError:
+        raise  # whoever reads the output has seen enough
     except OSError as error:
         raise _exit(1, str(error)) from error
     except KeyboardInterrupt as error:
