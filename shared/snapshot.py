@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from shared.activations import IDENTITY, Activation
 from shared.errors import ErrorCode, SnapshotError
+from shared.plain import is_utf8
 
 FORMAT = "gdsolver.snapshot/1"
 MAX_ELEMENTS = 64 * 1024 * 1024
@@ -284,7 +285,7 @@ def _read_metadata(found: object) -> dict[str, Any]:
     """Check `__metadata__["snapshot"]`: JSON with format, task, activation, tail and note."""
     field_name = '__metadata__["snapshot"]'
     for name, value in found.items() if isinstance(found, dict) else ():
-        if not isinstance(value, str) or not _is_utf8(name + value):
+        if not isinstance(value, str) or not is_utf8(name + value):
             raise SnapshotError("expected text that UTF-8 can hold", field=f"__metadata__[{name[:60]!a}]")
     text = found.get("snapshot") if isinstance(found, dict) else None
     if not isinstance(text, str):
@@ -309,15 +310,6 @@ def _read_metadata(found: object) -> dict[str, Any]:
     if not isinstance(full["note"], dict):
         raise SnapshotError("expected a JSON object", field="note")
     return full
-
-
-def _is_utf8(text: str) -> bool:
-    """False for half a surrogate pair, which JSON can hold as an escape."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _allowed_dtypes(name: str, tail_layers: int) -> tuple[str, ...]:

@@ -366,7 +366,7 @@ class Tunneller:
         if stalled and self._stalls == 0 and self._detector.backwards:
             other = "max" if self._detector.mode == "min" else "min"
             told = f"the score went from {self._detector.best:.6g} to {score:.6g}, which mode={self._detector.mode!r}"
-            self._worker.warn(f"{told} calls worse: is mode={other!r} meant?")
+            logger.warning("%s calls worse: is mode=%r meant?", told, other)
         if stalled and not adopted and not self._closed and self._worker.idle.is_set():
             self._launch(self._layers)
             if self._sync:

@@ -13,6 +13,7 @@ import redis
 import structlog
 from pydantic import ValidationError
 
+from shared.plain import is_utf8
 from solver_service.errors import ServiceError
 from solver_service.rules.jobs import Job
 from solver_service.rules.numbers import finite
@@ -109,9 +110,4 @@ def _legible(data: bytes) -> dict[str, str]:
         parts = {"owner": found.get("owner"), "run": run, "state": found.get("state")}
     except (ValueError, AttributeError, RecursionError):
         return {}
-    return {name: part for name, part in parts.items() if isinstance(part, str) and _is_utf8(part)}
-
-
-def _is_utf8(text: str) -> bool:
-    """False for half a surrogate pair, which is in no name that Redis has."""
-    return text.encode(errors="replace").decode() == text
+    return {name: part for name, part in parts.items() if isinstance(part, str) and is_utf8(part)}

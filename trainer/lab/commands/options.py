@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from shared.plain import is_utf8
 from trainer.errors import TaskError
 
 
@@ -29,7 +30,7 @@ class DecimalMark(StrEnum):
 
 def in_utf8(text: str | None) -> str | None:
     """An option's text as it is; typer.BadParameter, which names the option, for bytes that are none."""
-    if text is not None and any("\ud800" <= letter <= "\udfff" for letter in text):
+    if text is not None and not is_utf8(text):
         raise typer.BadParameter(f"{text!a} holds bytes that are no text; write it in UTF-8")
     return text
 
