@@ -10,6 +10,7 @@ READY := $(VENV)/.ready
 
 SNAPSHOTS ?= benchmarks/snapshots
 TIME ?= 60
+PROCESSES ?= 1
 # One more than there are cores: tests of servers wait for a good part of their time.
 TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')
 
@@ -59,8 +60,8 @@ bench-gaps: $(READY)  ## what is left open after a minute; SNAPSHOTS=DIR, OTHER=
 bench-headline: $(READY)  ## the hybrid against practitioners' best, at the same cost; QUICK=--quick takes minutes; needs GDSOLVER_DATA
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.headline $(QUICK)
 
-bench-paper: $(READY)  ## what hidden layers are worth: the paper's regressions, ten seeds, about 40 minutes
-	$(BIN)/python -m benchmarks.headline.paper --seeds 10
+bench-paper: $(READY)  ## the paper's regressions, ten seeds, and with GDSOLVER_DATA five tables; PROCESSES=N, two hours with 2
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.headline.paper --processes $(PROCESSES)
 
 bench-limits: $(READY)  ## 500 random jobs: do they end by their limit and their cancel, and is every number finite
 	$(BIN)/python benchmarks/limits.py --jobs 500 --json benchmarks/results/limits.json
