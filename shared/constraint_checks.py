@@ -20,8 +20,11 @@ MOST_STEPS = 2.0**24
 NO_VALUE_NEEDED = ("levels", "nonnegative")
 
 
-def check_constraints(constraints: Sequence["Constraint"], snapshot: Snapshot) -> None:
-    """Raise SpecError, naming the field and the cure, unless every constraint fits the snapshot."""
+def check_constraints(constraints: Sequence["Constraint"], snapshot: Snapshot, *, complete: bool = True) -> None:
+    """Raise SpecError, naming the field and the cure, unless every constraint fits the snapshot.
+
+    Of some of the samples, not `complete`, no class and no group is missed: others may have it.
+    """
     gridded = np.zeros(snapshot.weight.shape, dtype=bool)
     for index, constraint in enumerate(constraints):
         where = f"constraints.{index}"
@@ -30,6 +33,8 @@ def check_constraints(constraints: Sequence["Constraint"], snapshot: Snapshot) -
         if constraint.type in ON_SAMPLES:
             _check_samples(constraint, snapshot, where)
         _check_groups(constraint, snapshot, where)
+        if complete and constraint.type in ON_SAMPLES:
+            _check_present(constraint, snapshot, where)
         if constraint.levels is not None or constraint.type == "levels":
             _check_levels(constraint, f"{where}.levels")
         if constraint.type in ("grid", "levels"):
@@ -120,21 +125,12 @@ def _check_samples(constraint: "Constraint", snapshot: Snapshot, where: str) -> 
             f"{constraint.type} counts right classes, and this is a regression; use the objective 'outliers'",
             field=f"{where}.type",
         )
-    if constraint.type != "precision_floor":
-        weighty = sample_weights(snapshot) > 0
-        present = set(np.unique(class_targets(snapshot)[weighty]).tolist())
-        missing = [number for number in constraint.classes or () if number not in present]
-        if missing:
-            raise SpecError(
-                f"class {missing[0]} has no sample of positive weight in the snapshot; leave it out or send some",
-                field=f"{where}.classes",
-            )
-    if constraint.type == "group_rate_gap":
-        _check_gap(constraint, snapshot, where)
+    if constraint.type == "group_rate_gap" and snapshot.group is None:
+        raise SpecError("needs each sample's group: send the tensor `group` [N] (i64)", field=f"{where}.type")
 
 
 def _check_groups(constraint: "Constraint", snapshot: Snapshot, where: str) -> None:
-    """The list `groups` goes with recall_floor alone, and names groups that have samples."""
+    """The list `groups` goes with recall_floor alone."""
     if constraint.groups is None:
         return
     if constraint.type != "recall_floor":
@@ -147,18 +143,27 @@ def _check_groups(constraint: "Constraint", snapshot: Snapshot, where: str) -> N
     if not constraint.groups:
         raise SpecError("an empty list selects nothing; leave it out for floors per class", field=f"{where}.groups")
     _check_distinct(constraint.groups, f"{where}.groups")
-    present = set(np.unique(snapshot.group[sample_weights(snapshot) > 0]).tolist())
-    missing = [number for number in constraint.groups if number not in present]
-    if missing:
-        raise SpecError(
-            f"group {missing[0]} has no sample of positive weight in the snapshot; leave it out or send some",
-            field=f"{where}.groups",
-        )
+
+
+def _check_present(constraint: "Constraint", snapshot: Snapshot, where: str) -> None:
+    """Each class and group that is named has samples, and so has whatever is compared."""
+    weighty = sample_weights(snapshot) > 0
+    named = [("class", "classes", class_targets(snapshot), constraint.classes)]
+    named = [] if constraint.type == "precision_floor" else named
+    named += [] if snapshot.group is None else [("group", "groups", snapshot.group, constraint.groups)]
+    for what, field, of_samples, numbers in named:
+        present = set(np.unique(of_samples[weighty]).tolist())
+        missing = [number for number in numbers or () if number not in present]
+        if missing:
+            raise SpecError(
+                f"{what} {missing[0]} has no sample of positive weight in the snapshot; leave it out or send some",
+                field=f"{where}.{field}",
+            )
+    if constraint.type == "group_rate_gap":
+        _check_gap(constraint, snapshot, where)
 
 
 def _check_gap(constraint: "Constraint", snapshot: Snapshot, where: str) -> None:
-    if snapshot.group is None:
-        raise SpecError("needs each sample's group: send the tensor `group` [N] (i64)", field=f"{where}.type")
     members = gap_groups(constraint, snapshot)
     if len(members) < 2:
         raise SpecError(

@@ -172,7 +172,7 @@ class Settings:
         ObjectiveName | Objective | None,
         Setting(
             _or_none(_either(_one_of(*get_args(ObjectiveName)), _kind(Objective))),
-            f"one of {', '.join(name for name in get_args(ObjectiveName) if name != OF_GROUPS)}, or Objective(...)",
+            f"one of {', '.join(get_args(ObjectiveName))}, or Objective(...)",
         ),
     ]
     ignore_index: Annotated[
@@ -246,16 +246,11 @@ def refuse_tail_of(layer: str | nn.Module | None) -> None:
         raise ValueError(f"tail goes with one layer, and layer is {AUTO!r}; name the layer, or leave tail out")
 
 
-def refuse_groups(objective: Objective | None, constraints: Sequence[Constraint]) -> None:
-    """Raise ValueError for what compares groups of samples: no batch says of which group a sample is."""
-    asked = ["objective is 'worst_group'"] if objective is not None and objective.name == OF_GROUPS else []
+def asks_groups(objective: Objective | None, constraints: Sequence[Constraint]) -> str | None:
+    """What compares groups of samples, by its name; None if nothing does."""
+    if objective is not None and objective.name == OF_GROUPS:
+        return f"objective {OF_GROUPS!r}"
     for place, constraint in enumerate(constraints):
-        if constraint.type == "group_rate_gap":
-            asked.append(f"constraints[{place}] is a group_rate_gap")
-        elif constraint.groups is not None:
-            asked.append(f"constraints[{place}] has groups")
-    if asked:
-        raise ValueError(
-            f"{asked[0]}, which needs each sample's group, and a tunneller's samples have none; only jobs of your own "
-            "can have groups: a snapshot with the tensor `group`"
-        )
+        if constraint.type == "group_rate_gap" or constraint.groups is not None:
+            return f"constraints[{place}] ({constraint.type})"
+    return None

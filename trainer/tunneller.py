@@ -38,7 +38,7 @@ from trainer.pool.job_template import FREE, JobTemplate
 from trainer.pool.line import Line
 from trainer.pool.messages import Stall, grouped
 from trainer.pool.own import LOCAL, Local, OwnPool, free_cores
-from trainer.settings import Settings, refuse_groups, refuse_tail_of
+from trainer.settings import Settings, asks_groups, refuse_tail_of
 from trainer.snapshots.capture import Plan
 from trainer.snapshots.chain import described
 from trainer.snapshots.eligibility import eligible, unwrap, unwrap_optimizer
@@ -78,8 +78,9 @@ class Tunneller:
     validate: scores the model as it is, on data that it is not trained on; a number, or a dict with `monitor` as key.
     client: the pool; "local" starts one of its own on the cores that torch's threads leave free, until `close`.
     mode: whether lower ("min") or higher ("max") scores are better; may be left out where `monitor` says so.
-    data: training samples in memory, (inputs, targets), instead of `watch` or `observe`.
-    split: turns a batch of the loader into (args, kwargs, targets[, weights]), where its form does not say.
+    data: training samples in memory, (inputs, targets[, weights[, groups]]), instead of `watch` or `observe`.
+    split: turns a batch into (args, kwargs, targets[, weights[, groups]]), where its form does not say; `groups` are
+        whole numbers, for what compares groups of samples.
     screen: a cheap score of the same direction: the candidates for `validate` are chosen by it.
     layer: the linear layer to tunnel, by name or as a module; the final one by default.
         "auto": at every stall the policy chooses (dead units first, then each layer in turn), and the final layer
@@ -196,20 +197,22 @@ class Tunneller:
         movable = partial(eligible, self._model, self._optimizer)
         self._layers = candidates(self._model, movable(), layer)
         self._auto, self._by_default = layer == AUTO, layer is None
+        goal, kept = Objective(objective) if isinstance(objective, str) else objective, read_constraints(constraints)
         plan = Plan(
             task=task,
             tail=names_of(self._model, asked.tail),
             samples=asked.samples,
             ignore_index=asked.ignore_index,
             class_weight=None if asked.class_weight is None else tuple(asked.class_weight),
+            asks_groups=asks_groups(goal, kept),
         )
         if plan.tail is not None:
             refuse_tail_of(layer)
             described(self._model, self._layers[0], plan.tail)  # a tail that no job can hold had better be named now
         self._template = JobTemplate(
             plan=plan,
-            objective=Objective(objective) if isinstance(objective, str) else objective,
-            constraints=read_constraints(constraints),
+            objective=goal,
+            constraints=kept,
             tail_radius=asked.tail_radius,
             whole=radius is None and tail_radius is None,
             time_s=asked.time_s,
@@ -217,7 +220,6 @@ class Tunneller:
             run=asked.run or f"run-{uuid.uuid4().hex[:12]}",
             seed=asked.seed,
         )
-        refuse_groups(self._template.objective, self._template.constraints)
         self._stalls, self._closed, self._checked, self._resting = 0, False, False, False
         self._lost: Sequence[Ticket] = ()
         self._first_after, self._last_radius = asked.first_after, asked.radius
@@ -249,7 +251,7 @@ class Tunneller:
             pool = self._pool.client if self._pool else pool
             self._worker = BackgroundWorker(pool, self._template, self._journal, self._line)
             undo.callback(self._worker.close, timeout=5.0)
-            threshold, kept = Threshold(mode, asked.min_delta, delta_mode), self._template.constraints
+            threshold = Threshold(mode, asked.min_delta, delta_mode)
             self._adopter = Adopter(
                 Court(self._weights, self._validator, threshold, screen, kept),
                 self._turns,
@@ -363,7 +365,7 @@ class Tunneller:
         adopted = self._adopt_all(math.inf, score) if self._sync else self._adopt_arrived(score)
         stalled = self._detector.update(score) or self._journal.step == self._first_after
         stalled = stalled or (self._template.fanout == FREE and self._detector.stalled)
-        if stalled and self._stalls == 0 and self._detector.backwards:
+        if stalled and self._stalls == 0 and self._detector.backwards and direction(self._monitor) is None:
             other = "max" if self._detector.mode == "min" else "min"
             told = f"the score went from {self._detector.best:.6g} to {score:.6g}, which mode={self._detector.mode!r}"
             logger.warning("%s calls worse: is mode=%r meant?", told, other)

@@ -22,6 +22,7 @@ NEEDS = {
     "skorch_net": "skorch",
     "label_noise": "torch",
     "constraints": "torch",
+    "equal_rates": "torch",
     "long_tail": "torch",
 }
 MOST_LINES = 5
@@ -97,6 +98,20 @@ def test_a_floor_is_kept_after_every_adoption(pool: RunningPool, tmp_path: Path)
     assert len(recalls["as adopted"]) == said.count(": answer adopted, ")
     assert all(recall >= 0.95 for recall in recalls["as adopted"])
     assert (recalls["after"][0] >= 0.95) == bool(recalls["as adopted"])
+
+
+def test_a_gap_between_groups_is_closed(pool: RunningPool, tmp_path: Path) -> None:
+    """On made-up samples: the gap is too wide at first, and on validation never after an answer."""
+    said = run("equal_rates", pool, tmp_path)
+    assert ": answer " in said
+    gaps = {
+        when: [float(value) for value in re.findall(rf"validation {when}: .*gap ([\d.]+)", said)]
+        for when in ("before", "as adopted", "after")
+    }
+    assert gaps["before"][0] > 0.1
+    assert len(gaps["as adopted"]) == said.count(": answer adopted, ")
+    assert all(gap <= 0.05 for gap in gaps["as adopted"])
+    assert (gaps["after"][0] <= 0.05) == bool(gaps["as adopted"])
 
 
 def test_floors_of_a_long_tail_are_kept(pool: RunningPool, tmp_path: Path) -> None:

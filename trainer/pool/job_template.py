@@ -46,8 +46,7 @@ class JobTemplate:
             raise ValueError("objective is 'outliers'; give Objective('outliers', tolerance=...) in the targets' units")
         task = self.plan.task
         if task is not None and objective.name not in OF_TASK[task]:
-            usable = ", ".join(name for name in OF_TASK[task] if name != "worst_group")  # no batch says groups
-            raise ValueError(f"objective is {objective.name!r}, task {task!r}; use one of {usable}")
+            raise ValueError(f"objective is {objective.name!r}, task {task!r}; use one of {', '.join(OF_TASK[task])}")
 
     @property
     def on_weights(self) -> bool:

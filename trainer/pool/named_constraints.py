@@ -25,8 +25,7 @@ def RecallFloor(
 ) -> Constraint:
     """At least this share of each of these classes is right: `RecallFloor(3, 0.9)`; of every class without them.
 
-    With `groups`, numbers of the snapshot's tensor `group`, in each of these groups by itself: only in a job of one's
-    own, as a tunneller's samples have no groups.
+    With `groups`, in each of these groups by itself: numbers that `split` gives, or of a snapshot's tensor `group`.
     """
     return _made("RecallFloor", "recall_floor", classes=classes, value=value, groups=groups)
 
@@ -39,7 +38,7 @@ def PrecisionFloor(classes: Numbers | None = None, value: float | None = None) -
 def RateGap(value: float, *, classes: Numbers | None = None) -> Constraint:
     """The shares that are right in any two groups differ by at most this; with `classes`, of samples of these.
 
-    Groups are the snapshot's tensor `group`: only in a job of one's own, as a tunneller's samples have none.
+    Groups are what `split` gives of a batch, or a snapshot's tensor `group`.
     """
     return _made("RateGap", "group_rate_gap", value=value, classes=classes)
 

@@ -34,8 +34,17 @@ def choose(
         choice = choose_evenly(whole.samples, samples, generator)
     else:
         margin = label_margins(whole, scores.astype(np.float64))[:, 0]
-        choice = choose_by_margin(margin, whole.targets.reshape(-1).astype(np.int64), samples, generator)
+        choice = choose_by_margin(margin, _kinds(whole), samples, generator)
     return choice.positions, choice.weights
+
+
+def _kinds(whole: Snapshot) -> NDArray[np.int64]:
+    """What shall be balanced among the samples [N]: their classes, within each group where there are groups."""
+    classes = whole.targets.reshape(-1).astype(np.int64)
+    if whole.group is None:
+        return classes
+    _, groups = np.unique(whole.group, return_inverse=True)
+    return np.asarray(groups.reshape(-1) * (classes.max(initial=0) + 1) + classes, np.int64)
 
 
 def subset(whole: Snapshot, chosen: NDArray[np.int64], weights: NDArray[np.float32] | None = None) -> Snapshot:
@@ -49,6 +58,7 @@ def subset(whole: Snapshot, chosen: NDArray[np.int64], weights: NDArray[np.float
         targets=whole.targets[chosen],
         offset=None if whole.offset is None else whole.offset[chosen],
         sample_weight=both,
+        group=None if whole.group is None else whole.group[chosen],
         tail=tail,
     )
 

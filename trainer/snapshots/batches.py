@@ -13,6 +13,7 @@ from trainer.errors import DataError
 
 LABELS = ("labels", "label", "target", "targets", "y")
 INPUTS = ("x", "input", "inputs", "image", "images", "features", "data")
+GROUPS_BY = "give them by split=lambda batch: (args, kwargs, targets, None, groups), a whole number a sample"
 CURE = "say how it splits: split=lambda batch: (args, kwargs, targets)"
 
 
@@ -20,13 +21,15 @@ CURE = "say how it splits: split=lambda batch: (args, kwargs, targets)"
 class Batch:
     """One batch as the model and the loss take it: `model(*args, **kwargs)`, targets, and weights [n] or [n, ...].
 
-    The leading dimension of each tensor counts samples. Leaves that are not tensors are handed on as they are.
+    `groups` [n] or [n, ...] are whole numbers that say of which group each sample is, for what compares groups. The
+    leading dimension of each tensor counts samples. Leaves that are not tensors are handed on as they are.
     """
 
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     targets: Tensor = field(default_factory=lambda: torch.empty(0))
     weights: Tensor | None = None
+    groups: Tensor | None = None
 
     @property
     def samples(self) -> int:
@@ -35,23 +38,23 @@ class Batch:
 
     def tree(self) -> list[Any]:
         """All parts as one nested value, for taking apart."""
-        return [list(self.args), dict(self.kwargs), self.targets, self.weights]
+        return [list(self.args), dict(self.kwargs), self.targets, self.weights, self.groups]
 
     @classmethod
     def of_tree(cls, tree: Any) -> "Batch":
         """The batch of what `tree` gave."""
-        args, kwargs, targets, weights = tree
-        return cls(tuple(args), kwargs, targets, weights)
+        args, kwargs, targets, weights, groups = tree
+        return cls(tuple(args), kwargs, targets, weights, groups)
 
 
 Split = Callable[[Any], Any]
-"""The user's way to split a batch: a Batch, or (args, kwargs, targets) or (args, kwargs, targets, weights)."""
+"""The user's way to split a batch: a Batch, or (args, kwargs, targets), with weights and groups behind or not."""
 
 
 def read_batch(batch: Any, split: Split | None = None) -> Batch:
     """Read a batch by the user's `split` or by its form; DataError with the cure if that does not tell.
 
-    Forms: (inputs, targets), (inputs, targets, weights), inputs being a tensor or several, and a mapping with one
+    Forms: a Batch, (inputs, targets), (inputs, targets, weights), inputs being a tensor or several, a mapping with one
     entry named like labels (the others are keyword arguments, or the one positional argument if it is called `x`,
     `inputs` and the like). Weights are floating-point numbers: whole ones may be indices. Whole targets come as int64.
     """
@@ -80,13 +83,19 @@ def _by_split(split: Split, batch: Any) -> Batch:
             f"`split` fails on this batch, a {type(batch).__name__}{_size(batch)} ({type(error).__name__}: {error}); "
             "let it take every batch of the loop"
         ) from error
+    return _of_parts(parts)
+
+
+def _of_parts(parts: Any) -> Batch:
     if isinstance(parts, Batch):
-        weights = None if parts.weights is None else _weights(parts.weights, meant=True)
-        return replace(parts, args=_several(parts.args), targets=_targets(parts.targets), weights=weights)
-    if not isinstance(parts, tuple | list) or len(parts) not in (3, 4) or not isinstance(parts[1], Mapping):
-        raise DataError("`split` has to give a Batch, (args, kwargs, targets) or (args, kwargs, targets, weights)")
-    args, kwargs, targets, *rest = parts
-    return Batch(_several(args), dict(kwargs), _targets(targets), _weights(*rest, meant=True))
+        parts = (parts.args, parts.kwargs, parts.targets, parts.weights, parts.groups)
+    if not isinstance(parts, tuple | list) or len(parts) not in (3, 4, 5) or not isinstance(parts[1], Mapping):
+        raise DataError(
+            "`split` has to give a Batch, or (args, kwargs, targets) with weights and groups behind or not; weights "
+            "may be None"
+        )
+    args, kwargs, targets, weights, groups = (*parts, None, None)[:5]
+    return Batch(_several(args), dict(kwargs), _targets(targets), _weights(weights, meant=True), _groups(groups))
 
 
 def _several(args: Any) -> tuple[Any, ...]:
@@ -94,6 +103,8 @@ def _several(args: Any) -> tuple[Any, ...]:
 
 
 def _by_form(batch: Any) -> Batch:
+    if isinstance(batch, Batch):
+        return _of_parts(batch)
     if isinstance(batch, Mapping):
         return _by_labels(dict(batch))
     if isinstance(batch, tuple | list) and len(batch) in (2, 3):
@@ -142,8 +153,22 @@ def _weights(values: Any = None, *, meant: bool = False) -> Tensor | None:
     return weights
 
 
+def _groups(values: Any) -> Tensor | None:
+    """Each sample's group as int64; numbers like 1.0 are whole, as a column of the inputs may be."""
+    if values is None:
+        return None
+    groups = _tensor(values, "groups")
+    whole = not groups.is_complex() and (not groups.is_floating_point() or bool((groups.frac() == 0).all()))
+    if groups.dim() == 0 or not whole:
+        raise DataError(
+            f"the groups of a batch are {str(groups.dtype).removeprefix('torch.')} {list(groups.shape)}; give a whole "
+            "number for each sample that says of which group it is"
+        )
+    return groups.long()
+
+
 def _tensor(values: Any, name: str) -> Tensor:
-    """Targets or weights as a tensor; DataError for what is no array of numbers."""
+    """Targets, weights or groups as a tensor; DataError for what is no array of numbers."""
     try:
         return _of_array(np.asarray(values)) if _of_arrays(values) else torch.as_tensor(values)
     except Exception as error:  # whatever the loader yields is asked for its numbers

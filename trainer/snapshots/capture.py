@@ -14,7 +14,7 @@ from shared.errors import SnapshotError
 from shared.snapshot import FloatArray, IntArray, Task
 from trainer.errors import CaptureError, DataError
 from trainer.snapshots.assembly import as_snapshot, choose, subset
-from trainer.snapshots.batches import take_apart
+from trainer.snapshots.batches import GROUPS_BY, take_apart
 from trainer.snapshots.blocks import Block, Owners, owners_of
 from trainer.snapshots.captured import Captured, Origin
 from trainer.snapshots.folding import fold, recorded_for, unlink, with_offsets
@@ -212,7 +212,7 @@ def _broken(seen: Recording, rows: Rows) -> NDArray[np.int64]:
     odd = np.unique(seen.row[~np.isfinite(seen.output).all(axis=1)])
     found = [np.empty(0, np.int64)]
     for numbers, batch in rows.take(odd).batches(BATCH, torch.device("cpu")) if len(odd) else ():
-        leaves, _ = take_apart(replace(batch, targets=torch.empty(0), weights=None))
+        leaves, _ = take_apart(replace(batch, targets=torch.empty(0), weights=None, groups=None))
         finite = [torch.isfinite(leaf).reshape(len(leaf), -1).all(dim=1) for leaf in leaves if len(leaf)]
         found.append(odd[numbers[~torch.stack(finite).all(dim=0).numpy()]])
     return np.concatenate(found)
@@ -235,6 +235,7 @@ def _without(seen: Recording, broken: NDArray[np.int64]) -> Recording:
         output=seen.output[kept],
         targets=seen.targets[at],
         weights=None if seen.weights is None else seen.weights[at],
+        groups=None if seen.groups is None else seen.groups[at],
     )
 
 
@@ -252,6 +253,9 @@ def _captured(
     view = scene.reader.view
     targets = wire_targets(view, seen.targets, scene.classes)
     weights = _weights(seen, targets, plan, view.task)
+    groups = None if seen.groups is None else seen.groups.numpy()
+    if groups is None and plan.asks_groups is not None:
+        raise DataError(f"{plan.asks_groups} compares groups of samples, and these batches have none; {GROUPS_BY}")
     found = {}
     for name, block in blocks.items():
         layers = with_offsets(fold(model, block), block, seen)
@@ -262,7 +266,12 @@ def _captured(
             continue
         try:
             whole = as_snapshot(
-                layers, task=view.task, inputs=seen.taken_in[name], targets=targets, sample_weight=weights
+                layers,
+                task=view.task,
+                inputs=seen.taken_in[name],
+                targets=targets,
+                sample_weight=weights,
+                group=groups,
             )
         except SnapshotError as error:
             refused[name] = f"layer {name!r}: {error}"

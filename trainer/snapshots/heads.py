@@ -67,16 +67,16 @@ class View:
         return self.matrix(values)
 
 
-def weights_of(weights: Tensor | None, positions: int) -> Tensor | None:
-    """Each position's weight [P] from one a sample [n] or one a position [n, ...]; DataError for other shapes."""
-    if weights is None or weights.numel() == positions:
-        return None if weights is None else weights.reshape(-1)
-    if weights.dim() == 0 or not len(weights) or weights.numel() != len(weights) or positions % len(weights):
+def per_position(values: Tensor | None, positions: int, name: str) -> Tensor | None:
+    """Each position's weight or group [P] from one a sample [n] or one a position [n, ...]; DataError otherwise."""
+    if values is None or values.numel() == positions:
+        return None if values is None else values.reshape(-1)
+    if values.dim() == 0 or not len(values) or values.numel() != len(values) or positions % len(values):
         raise DataError(
-            f"the weights have shape {list(weights.shape)} for {positions} positions; give one a sample, or one a "
+            f"the {name} have shape {list(values.shape)} for {positions} positions; give one a sample, or one a "
             "position"
         )
-    return weights.reshape(-1).repeat_interleave(positions // len(weights))
+    return values.reshape(-1).repeat_interleave(positions // len(values))
 
 
 def views(output: Tensor, targets: Tensor, task: Task | None, ignore_index: int) -> list[View]:

@@ -167,6 +167,7 @@ class Reservoir:
         inputs: Tensor | tuple[Tensor, ...],
         targets: Tensor,
         weights: Tensor | None = None,
+        groups: Tensor | None = None,
         *,
         keep: int = 4000,
         keep_mb: float = 256.0,
@@ -176,7 +177,8 @@ class Reservoir:
         args = inputs if isinstance(inputs, tuple) else (inputs,)
         names = ["inputs" if len(args) == 1 else f"inputs[{index}]" for index in range(len(args))]
         named = [("targets", targets), *zip(names, args, strict=True)]
-        for name, part in (*named, *([] if weights is None else [("weights", weights)])):
+        more = {"weights": weights, "groups": groups}
+        for name, part in (*named, *((name, part) for name, part in more.items() if part is not None)):
             if not isinstance(part, Tensor) or part.dim() == 0:
                 raise DataError(
                     f"data has {name} that are a {type(part).__name__}; give tensors, a row for each sample"
@@ -186,8 +188,14 @@ class Reservoir:
         made = cls(keep=keep, keep_mb=keep_mb, seed=seed)
         made.begin()
         chosen = torch.from_numpy(np.sort(made._generator.permutation(len(targets))[:keep]))
-        parts = [part[chosen.to(part.device)] for part in (*args, targets, *([] if weights is None else [weights]))]
-        made.observe((tuple(parts[: len(args)]), *parts[len(args) :]), chosen)
+
+        def kept(part: Tensor) -> Tensor:
+            return part[chosen.to(part.device)]
+
+        first, wanted = tuple(map(kept, args)), kept(targets)
+        by_name = {name: kept(part) for name, part in more.items() if part is not None}
+        whole = (first, wanted, *by_name.values()) if groups is None else Batch(first, {}, wanted, **by_name)
+        made.observe(whole, chosen)
         made.seen, made._largest = len(targets), DEFAULT_BATCH
         return made
 

@@ -32,7 +32,8 @@ SCOUTED = 16
 @dataclass(frozen=True)
 class Plan:
     """What to capture: how targets are to be read, what follows the layer if that is not plain to see, how many samples
-    a job has (positions count as samples), and when and to how many directions to project.
+    a job has (positions count as samples), and when and to how many directions to project. `asks_groups` is what
+    compares groups of samples, if anything does.
 
     Without `task` it is inferred from outputs and targets, and refused where they may mean two things.
     """
@@ -44,6 +45,7 @@ class Plan:
     class_weight: tuple[float, ...] | None = None
     project_above: int = 512
     directions: int = 64
+    asks_groups: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

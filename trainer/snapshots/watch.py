@@ -15,7 +15,7 @@ from shared.snapshot import FloatArray
 from trainer.errors import CaptureError, DataError
 from trainer.snapshots.batches import Batch
 from trainer.snapshots.blocks import Linear, applied_at, linear_layers, put_out
-from trainer.snapshots.heads import by_rows, output_tensor, weights_of
+from trainer.snapshots.heads import by_rows, output_tensor, per_position
 from trainer.snapshots.live import device_of
 from trainer.snapshots.positions import BATCH, Choose, Reader
 from trainer.snapshots.reservoir import Rows
@@ -57,6 +57,7 @@ class Recording:
     output: FloatArray
     targets: Tensor
     weights: Tensor | None
+    groups: Tensor | None
     rows: int
     seconds: float
 
@@ -75,6 +76,7 @@ class _Parts:
     output: list[FloatArray] = field(default_factory=list)
     targets: list[Tensor] = field(default_factory=list)
     weights: list[Tensor | None] = field(default_factory=list)
+    groups: list[Tensor | None] = field(default_factory=list)
 
 
 def forward(model: nn.Module, batch: Batch) -> Tensor:
@@ -180,8 +182,10 @@ class Watcher:
         parts.row.append(numbers[chosen // per_row])
         parts.place.append(chosen % per_row)
         parts.targets.append(view.targets(targets, positions)[at.to(targets.device)].cpu())
-        weights = weights_of(data.weights, positions)
+        weights = per_position(data.weights, positions, "weights")
         parts.weights.append(None if weights is None else weights[at.to(weights.device)].float().cpu())
+        groups = per_position(data.groups, positions, "groups")
+        parts.groups.append(None if groups is None else groups[at.to(groups.device)].cpu())
 
     @contextmanager
     def _recording(
@@ -228,6 +232,7 @@ def _joined(parts: _Parts, rows: int, seconds: float) -> Recording:
         output=np.concatenate(parts.output),
         targets=torch.cat(parts.targets),
         weights=_weights(parts),
+        groups=_groups(parts),
         rows=rows,
         seconds=seconds,
     )
@@ -239,3 +244,11 @@ def _weights(parts: _Parts) -> Tensor | None:
         return None
     pairs = zip(parts.weights, parts.row, strict=True)
     return torch.cat([torch.ones(len(row)) if weights is None else weights for weights, row in pairs])
+
+
+def _groups(parts: _Parts) -> Tensor | None:
+    """Those of all positions; DataError where a batch brings none but others do."""
+    known = [groups for groups in parts.groups if groups is not None]
+    if known and len(known) < len(parts.groups):
+        raise DataError("some batches have groups and some have none; let `split` give groups of each")
+    return torch.cat(known) if known else None

@@ -94,7 +94,7 @@ class Inspector:
         captured = seen.captured[view.name]
         goal = self.template.goal(captured.snapshot)
         goal.check(captured.snapshot)
-        check_constraints(self.template.constraints, captured.snapshot)
+        check_constraints(self.template.constraints, captured.snapshot, complete=False)  # a few samples, or one batch
         count = view.samples(self.template.plan.samples)
         radius = "" if view.whole else f", radius {self.radius.value(view.name, captured.weight_size):.3g}"
         return (

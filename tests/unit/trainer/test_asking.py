@@ -24,7 +24,6 @@ from gdsolver import (
     Tunneller,
 )
 from shared.contracts import Constraint, JobSpec
-from shared.objectives import Objective
 from tests.unit.trainer.fakes import FakePool
 from trainer.adoption.requirements import broken, parse
 from trainer.pool.constraints import TYPES, read_constraints
@@ -92,26 +91,6 @@ def test_numbers_of_any_library_are_classes(several: Iterable[int]) -> None:
     """As a list of them."""
     assert RecallFloor(several, 0.1) == RecallFloor([0, 2], 0.1)
     assert RecallFloor(torch.tensor(2), 0.1) == RecallFloor(np.int64(2), 0.1) == RecallFloor(2, 0.1)
-
-
-@pytest.mark.parametrize(
-    "asked",
-    [
-        {"constraints": [MinAccuracy(0.5), RateGap(0.1)]},
-        {"constraints": [MinAccuracy(0.5), {"type": "group_rate_gap", "value": 0.1}]},
-        {"constraints": [MinAccuracy(0.5), RecallFloor(0, 0.5, groups=0)]},
-        {"objective": "worst_group"},
-        {"objective": Objective("worst_group")},
-    ],
-    ids=str,
-)
-def test_what_compares_groups_is_for_jobs_of_ones_own(asked: dict[str, Any]) -> None:
-    """No batch says of which group a sample is, so that every job would be refused."""
-    model = nn.Linear(6, 3)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    told = "^(constraints.1. .*|objective is 'worst_group'), .*needs.*only jobs of your own.*tensor `group`"
-    with pytest.raises(ValueError, match=told):
-        Tunneller(model, optimizer=optimizer, validate=lambda: 0.0, mode="min", client=FakePool().client(), **asked)
 
 
 def test_a_constraint_goes_into_a_spec() -> None:
