@@ -1,5 +1,8 @@
 """Everything the trainer raises on purpose, under one root, so that a training script can catch it in one place."""
 
+import signal
+from traceback import walk_tb
+
 from shared.contracts import Problem
 
 
@@ -40,6 +43,10 @@ class CaptureError(TrainerError):
     """A snapshot cannot be taken of this model, layer or data; the message says what would work."""
 
 
+class NothingCountsError(CaptureError):
+    """No target of the samples at hand is one that the loss looks at; others may be."""
+
+
 class DataError(TrainerError):
     """A batch, targets or weights are not of a form that is understood; the message says what would be."""
 
@@ -58,3 +65,9 @@ class TaskError(TrainerError):
 
 class EmbeddedPoolError(TrainerError):
     """The embedded pool did not start; the message names what it lacks, or ends with its last words."""
+
+
+def interrupts(error: BaseException) -> bool:
+    """Whether a signal's handler raised an error, as at preemption: it is meant for the loop, wherever it arrived."""
+    handlers = {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()}
+    return any(frame.f_code in handlers for frame, _ in walk_tb(error.__traceback__))

@@ -26,7 +26,7 @@ from trainer.adoption.ranks import Weights
 from trainer.adoption.requirements import Required, parse
 from trainer.adoption.suspicions import Suspicion
 from trainer.adoption.validation import Score, ScoreTrust, Validator, direction, read_score
-from trainer.errors import CaptureError, DataError, TrainerError
+from trainer.errors import CaptureError, DataError, NothingCountsError, TrainerError, interrupts
 from trainer.events import Event, Summary
 from trainer.explain import Explanation, explain
 from trainer.journal import Journal, OnEvent
@@ -191,11 +191,11 @@ class Tunneller:
         self._detector = StallDetector(asked.patience, asked.min_delta, asked.cooldown, mode, delta_mode)
         self._radius, self._turns = AdaptiveRadius(asked.radius), Turns()
         self._weights = Weights(self._model, self._optimizer)
-        self._ranks, self._screen = self._weights.ranks, screen
+        self._ranks, self._screen, self._trust = self._weights.ranks, screen, ScoreTrust()
         self._validator = Validator(self._model, validate, monitor, parse(require), self._ranks)
-        self._trust = ScoreTrust()
         movable = partial(eligible, self._model, self._optimizer)
         self._layers = candidates(self._model, movable(), layer)
+        self._ranks.agree(self._model)
         self._auto, self._by_default = layer == AUTO, layer is None
         goal, kept = Objective(objective) if isinstance(objective, str) else objective, read_constraints(constraints)
         plan = Plan(
@@ -284,6 +284,7 @@ class Tunneller:
 
     def watch(self, loader: Iterable[Any]) -> Watched:
         """The loader's batches, untouched; a bounded sample of them is kept for the next stall."""
+        self._validator.loader = loader
         return Watched(loader, self._begin, self._observe)
 
     def _begin(self) -> None:
@@ -314,7 +315,7 @@ class Tunneller:
         try:
             self._reservoir.observe(batch, index)
         except Exception as error:  # whatever the loader yields by then: training goes on
-            if not self._checked:
+            if not self._checked or interrupts(error):
                 raise
             told = str(error) if isinstance(error, TrainerError) else f"{type(error).__name__}: {error}"
             self._worker.warn(f"a batch was left out: {told}")
@@ -328,6 +329,8 @@ class Tunneller:
         self._checked = True
         try:
             self._layers, self.plan = self._inspector.begin(self._layers, by_default=self._by_default)
+        except NothingCountsError:
+            self._checked = False  # the next batch may say more
         except CaptureError as error:
             self.plan = f"nothing can be tunnelled: {error}"
             self._worker.warn(self.plan)
@@ -360,16 +363,17 @@ class Tunneller:
         self._rest_or_not()
         if self._journal.step == 1 and not self._closed:
             self._trust.compare(score, self._validator.judge().score)  # a validation that fails had better fail now
-        if self._lost and self._reservoir.size and not self._closed:
+        if again := bool(self._lost and self._reservoir.size and not self._closed):
             self._find_again()
-        adopted = self._adopt_all(math.inf, score) if self._sync else self._adopt_arrived(score)
+        asked = again and not self._sync  # what was out is looked at in the next step, however soon it is there
+        adopted = self._adopt_all(math.inf, score) if self._sync else not asked and self._adopt_arrived(score)
         stalled = self._detector.update(score) or self._journal.step == self._first_after
         stalled = stalled or (self._template.fanout == FREE and self._detector.stalled)
         if stalled and self._stalls == 0 and self._detector.backwards and direction(self._monitor) is None:
             other = "max" if self._detector.mode == "min" else "min"
             told = f"the score went from {self._detector.best:.6g} to {score:.6g}, which mode={self._detector.mode!r}"
             logger.warning("%s calls worse: is mode=%r meant?", told, other)
-        if stalled and not adopted and not self._closed and self._worker.idle.is_set():
+        if stalled and not adopted and not asked and not self._closed and self._worker.idle.is_set():
             self._launch(self._layers)
             if self._sync:
                 adopted = self._adopt_all(math.inf, score)
@@ -531,6 +535,8 @@ class Tunneller:
         try:
             found = self._inspector.inspect(layers, self._stalls, budget_s=budget_s, last=last)
         except Exception as error:  # whatever it is: training goes on
+            if interrupts(error):
+                raise
             told = str(error) if isinstance(error, TrainerError) else f"{type(error).__name__}: {error}"
             self._journal.add("failed", self._stalls, detail=f"no snapshot: {told}")
             self._worker.warn(f"no snapshot: {told}")
@@ -580,6 +586,8 @@ class Tunneller:
                 found = self._inspector.again(first.layer, first.turn, number, budget_s=self._budget())
                 stall = self._stall(found, number, first.step, first.gd_step, first.radius)
             except Exception as error:  # whatever it is: training goes on
+                if interrupts(error):
+                    raise
                 for ticket in tickets:
                     self._worker.forget(ticket, f"its layer is another one now: {error}")
                 logger.debug("not found again", exc_info=error)
@@ -604,7 +612,7 @@ class Tunneller:
             known = None if score is None or self._validator.requires else self._trust.use(score)
             decisions = self._adopter.consider(together, known, self._budget())
             before = next((decision.before for decision in decisions if decision.before is not None), None)
-            if score is not None and known is None and before is not None:
+            if score is not None and before is not None and (known is None or before != known):
                 self._trust.compare(score, before)
             if any(decision.accepted for decision in decisions):
                 adopted, score = True, None

@@ -20,5 +20,10 @@ class Watched:
     def __len__(self) -> int:
         return len(self._loader)  # type: ignore[arg-type]
 
+    def __bool__(self) -> bool:
+        return bool(self._loader)
+
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # also of a copy that has no loader yet
+            raise AttributeError(name)
         return getattr(self._loader, name)

@@ -133,9 +133,13 @@ def install(app: FastAPI) -> None:
         return validation_response(error.errors())
 
     @app.exception_handler(HTTPException)
-    def _http(_: Request, error: HTTPException) -> JSONResponse:
-        code = _CODES.get(error.status_code, ErrorCode.INVALID_SPEC)
-        return problem_response(error.status_code, code, str(error.detail), headers=error.headers)
+    def _http(request: Request, error: HTTPException) -> JSONResponse:
+        code, detail = _CODES.get(error.status_code, ErrorCode.INVALID_SPEC), str(error.detail)
+        headers = dict(error.headers or {})
+        if error.status_code == 405 and (methods := _methods(request)):
+            headers["Allow"] = ", ".join(methods)
+            detail = f"{request.method} is no method of this address; use {headers['Allow']}"
+        return problem_response(error.status_code, code, detail, headers=headers)
 
     @app.exception_handler(IdempotencyMismatchError)
     def _idempotency(_: Request, __: IdempotencyMismatchError) -> JSONResponse:
@@ -163,6 +167,12 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     def _internal(_: Request, __: Exception) -> JSONResponse:
         return problem_response(500, ErrorCode.INTERNAL, "the gateway failed; its log says why")
+
+
+def _methods(request: Request) -> list[str]:
+    """Those that are described of this address: the error itself knows of the first of its routes alone."""
+    described = request.app.openapi()["paths"].get(getattr(request.scope.get("route"), "path", ""), {})
+    return sorted(method.upper() for method in described)
 
 
 def validation_response(errors: Sequence[Any], kind: type[BaseModel] | None = None) -> JSONResponse:

@@ -302,6 +302,7 @@ def test_other_refusals(client: TestClient) -> None:
     assert_problem(client.get(f"/v1/jobs/{'0' * 32}"), 404, "not_found")
     assert_problem(client.get("/v1/nowhere"), 404, "not_found")
     assert_problem(client.put("/v1/jobs"), 405, "method_not_allowed")
+    assert "use GET, POST" in client.put("/v1/jobs").json()["detail"]
     assert_problem(client.get("/v1/jobs", params={"limit": 1000}), 422, "invalid_spec", "limit")
     assert_problem(client.get(f"/v1/jobs/{'0' * 32}", params={"wait": 61}), 422, "invalid_spec", "wait")
     assert_problem(client.post("/v1/jobs", content=b"x"), 415, "unsupported_media_type", "Content-Type")

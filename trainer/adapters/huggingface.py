@@ -5,9 +5,9 @@ from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from trainer.adapters.recording import draws_kept
 from trainer.adapters.settings import Pool, Settings, let_go, step
 from trainer.errors import CaptureError
+from trainer.snapshots.draws import draws_kept
 from trainer.tunneller import Tunneller
 
 STATE = "gdsolver"

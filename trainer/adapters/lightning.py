@@ -12,9 +12,10 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from torch import nn
 from torchmetrics import Metric
 
-from trainer.adapters.recording import Recorder, draws_kept, metrics_kept
+from trainer.adapters.recording import Recorder, metrics_kept
 from trainer.adapters.settings import Pool, Settings, let_go, step
 from trainer.errors import CaptureError
+from trainer.snapshots.draws import draws_kept
 from trainer.snapshots.live import eagerly
 from trainer.snapshots.undisturbed import undisturbed
 from trainer.speaking import logger

@@ -1,6 +1,6 @@
 """Records what a module's validation step logs, batch by batch, and leaves its metrics and loaders as they were."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -101,16 +101,3 @@ def metrics_kept(module: nn.Module, kind: type[Any]) -> Iterator[None]:
     finally:
         for metric, values in zip(metrics, kept, strict=True):
             vars(metric).update(values)
-
-
-@contextmanager
-def draws_kept(loaders: Iterable[Any]) -> Iterator[None]:
-    """Put random generators that loaders have to themselves back: a pass more must not change later passes."""
-    owners = [owner for loader in loaders for owner in (loader, getattr(loader, "sampler", None))]
-    found = [getattr(owner, "generator", None) for owner in owners]
-    states = [(source, source.get_state()) for source in found if isinstance(source, torch.Generator)]
-    try:
-        yield
-    finally:
-        for source, state in states:
-            source.set_state(state)

@@ -8,9 +8,9 @@ from skorch import NeuralNetBinaryClassifier
 from skorch.callbacks import Callback
 from skorch.dataset import get_len
 
-from trainer.adapters.recording import draws_kept
 from trainer.adapters.settings import Pool, Settings, copyable, let_go, step
 from trainer.errors import CaptureError
+from trainer.snapshots.draws import draws_kept
 from trainer.tunneller import Tunneller
 
 OURS = ("model", "optimizer", "validate", "client")

@@ -1,7 +1,7 @@
-"""Decides on answers: screened on the kept samples, judged by at most two validations, one adopted if it helps."""
+"""Decides on answers: screened on the kept samples, judged by two validations each at most, one adopted if it helps."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -12,14 +12,17 @@ from trainer.adoption import parameters
 from trainer.adoption.candidates import MergeCandidate, merge_candidates
 from trainer.adoption.ranks import Weights
 from trainer.adoption.validation import Judgement, Validator
+from trainer.errors import interrupts
 from trainer.snapshots.blocks import Values
 from trainer.snapshots.capture import Captured, try_out
+from trainer.snapshots.eligibility import Eligibility, eligible
 from trainer.snapshots.keeping import broken
 from trainer.stalls.detector import DeltaMode, Mode, improvement, least_gain
 from trainer.story import ANOTHER, MOVED_ON
 
 Found = TypeVar("Found")
 MOST_VALIDATIONS = 2
+"""For each answer, that of the model as it is included."""
 OTHERS = "the model has other parameters now than at the stall"
 NOT_KEPT = "once written into the model, its weights do not keep"
 
@@ -62,6 +65,14 @@ class Case:
     exact: bool = False
 
 
+def _immovable(case: Case, layers: Mapping[str, Eligibility]) -> Decision | None:
+    """A rejection where a layer of the answer may not move by now; it may again, and be tunnelled then."""
+    for layer in dict.fromkeys(name.rpartition(".")[0] for name in case.answer):
+        if layer in layers and (why := layers[layer].why) is not None:
+            return Decision(accepted=False, detail=f"layer {layer!r} may not move by now: {why}")
+    return None
+
+
 @dataclass(frozen=True, eq=False)
 class _Offer:
     """A merge candidate of the answer with this number, and its objective on the kept samples."""
@@ -92,18 +103,21 @@ class Court:
     ) -> list[Decision]:
         """Try the merge candidates of answers to one stall in the live model, and keep the one that helps, if any.
 
-        `known` is the score of the model as it is, where it is known. The candidate that does best on the kept samples
-        is validated first, then the next unless `sparing`; none that does worse there than the model as it is. At most
-        one answer is adopted; otherwise every bit is put back.
+        `known` is what the loop says the score of the model as it is were, if that is to be believed at first. The
+        candidate that does best on the kept samples is validated first, then, of several answers and unless `sparing`,
+        the next; none that does worse there than the model as it is. At most one answer is adopted, and only once the
+        model as it is was validated, too; otherwise every bit is put back.
         """
         offers, refused = list[_Offer](), dict[int, Decision]()
+        layers = eligible(self.weights.model, self.weights.optimizer)  # as they are by now
         for number, case in enumerate(cases):
-            found = self._offers(number, case, objective, budget_s / len(cases))
+            found = _immovable(case, layers) or self._offers(number, case, objective, budget_s / len(cases))
             if isinstance(found, Decision):
                 refused[number] = found
             else:
                 offers += found
-        verdict = self._validated(self._screened(self._ranked(offers)), known, sparing) if offers else None
+        most = MOST_VALIDATIONS * (1 if sparing else len(cases))
+        verdict = self._validated(self._screened(self._ranked(offers)), known, most) if offers else None
         return [self._told(number, refused, offers, verdict) for number in range(len(cases))]
 
     def _offers(self, number: int, case: Case, objective: Objective, budget_s: float) -> list[_Offer] | Decision:
@@ -127,6 +141,8 @@ class Court:
         try:
             now, trials = try_out(self.weights.model, case.captured, objective, values, budget_s=budget_s)
         except Exception as error:  # the model cannot be run as it was at the stall: training goes on
+            if interrupts(error):
+                raise
             return Decision(accepted=False, detail=f"{type(error).__name__}: {error}")
         honest = [
             _Offer(number, candidate, trial.value)
@@ -162,15 +178,17 @@ class Court:
             return Decision(accepted=False, detail=ANOTHER)
         return Decision(accepted=False, detail=MOVED_ON)
 
-    def _validated(self, offers: list[_Offer], known: float | None, sparing: bool) -> tuple[int, Decision]:
-        """Adopt the first that validation confirms; without a known score the first is all there is time for.
+    def _validated(self, offers: list[_Offer], known: float | None, most: int) -> tuple[int, Decision]:
+        """Adopt the first that validation confirms, in at most so many validations.
 
         With the number of the answer that the decision is about.
         """
-        before = self.validator.judge() if known is None else Judgement(known)
+        before, certain = (self.validator.judge(), True) if known is None else (Judgement(known), False)
         tried: list[tuple[Judgement, _Offer]] = []
-        for offer in offers[: 1 if sparing else MOST_VALIDATIONS - (known is None)]:
+        for offer in offers[: most - 1]:  # one is for the model as it is
             after = self._with(offer.candidate, self.validator.judge)
+            if not certain and self._helps(before, after):  # what the loop said may be of an earlier epoch
+                before, certain = self.validator.judge(), True
             if self._helps(before, after):
                 self.weights.adopt(offer.candidate.values)
                 way = offer.candidate.name

@@ -1,7 +1,9 @@
 """Reads and writes single parameters of a live model by name: all that a tunnel ever copies of it."""
 
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,11 +21,13 @@ def read(model: nn.Module, names: Iterable[str]) -> dict[str, NDArray[np.float32
 
 
 def write(model: nn.Module, values: Mapping[str, NDArray[np.float32]]) -> None:
-    """Write values into the model's own tensors, in place, in their own dtype and on their device."""
+    """Write values into the model's own tensors, in place, in their own dtype and on their device.
+
+    Unnoticed by autograd: a loop may be between its forward and its backward pass.
+    """
     own = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, value in _tensors(own, values).items():
-            own[name].copy_(value)
+    for name, value in _tensors(own, values).items():
+        own[name].data.copy_(value)
 
 
 @contextmanager
@@ -38,7 +42,7 @@ def _tensors(own: Mapping[str, Tensor], values: Mapping[str, NDArray[np.float32]
 
 
 def forget(model: nn.Module, optimizer: Optimizer, names: Iterable[str]) -> None:
-    """Drop the optimizer's state (momentum, moments) of parameters that were changed from outside."""
+    """Have the optimizer's state (momentum, moments) of parameters that were changed from outside begin anew."""
     if isinstance(optimizer, LBFGS):  # it keeps one history for all of them
         optimizer.state.clear()
         return
@@ -48,5 +52,30 @@ def forget(model: nn.Module, optimizer: Optimizer, names: Iterable[str]) -> None
         momentum = optimizer.state.get(own[name], {}).get("momentum_buffer")
         if momentum is not None and id(own[name]) in fused:  # fused SGD wants momentum of all of a group, or of none
             momentum.zero_()
-        else:
-            optimizer.state.pop(own[name], None)
+        elif own[name] in optimizer.state:
+            begun = _begun(optimizer, own[name])
+            optimizer.state.pop(own[name])
+            optimizer.state.update({} if begun is None else {own[name]: begun})
+
+
+def _begun(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Any] | None:
+    """The state that a new optimizer has for a parameter; None where there is none before the first step.
+
+    Of an optimizer that cannot be made anew, which is not one of torch's: the present state with all tensors at 0.
+    """
+    kind, group = type(optimizer), next(_groups_of(optimizer, parameter), {})
+    known = set(inspect.signature(kind.__init__).parameters) - {"params"}
+    options = {name: value for name, value in (optimizer.defaults | group).items() if name in known}
+    other = nn.Parameter(torch.empty_like(parameter), requires_grad=parameter.requires_grad)
+    try:
+        found = kind([other], **options).state
+    except Exception:  # an optimizer of somebody's own may want more than its defaults
+        if kind.__module__.startswith("torch.optim"):
+            return None
+        state = optimizer.state[parameter].items()
+        return {name: torch.zeros_like(value) if isinstance(value, Tensor) else value for name, value in state}
+    return dict(found[other]) if other in found else None
+
+
+def _groups_of(optimizer: Optimizer, parameter: nn.Parameter) -> Iterator[dict[str, Any]]:
+    return (group for group in optimizer.param_groups if any(one is parameter for one in group["params"]))

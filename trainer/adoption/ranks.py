@@ -1,13 +1,18 @@
 """One decision for all ranks: rank zero decides, the others do what it does, so that their weights stay the same bits.
 
-`validate` may itself speak to the other ranks (a mean over all of them), so whenever rank zero calls it, all do.
+`validate` may itself speak to the other ranks (a mean over all of them), so whenever rank zero calls it, all do. Each
+rank has to have a tunneller therefore, and they have to train one model: both is seen to when a tunneller is made.
 """
 
+import hashlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Literal
 
+import torch
 from torch import distributed, nn
 from torch.optim import Optimizer
 
@@ -15,6 +20,11 @@ from trainer.adoption import parameters
 from trainer.snapshots.blocks import Values
 
 Word = Literal["write", "undo", "validate", "screen", "adopt", "done"]
+MOST_WAITED_S = 120.0
+"""For the other ranks' tunnellers."""
+FEW = 64
+"""Values of each parameter that tell models apart."""
+_made = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,28 @@ class Ranks:
         """Whether this one decides."""
         return self.rank == 0
 
+    def agree(self, model: nn.Module) -> None:
+        """Wait until each rank has a tunneller; ValueError where one has none, or where their models differ."""
+        store = getattr(distributed.distributed_c10d, "_get_default_store", None) if self.count > 1 else None
+        if store is None:
+            return
+        prefix, shared = f"gdsolver/{next(_made)}", store()
+        keys = [f"{prefix}/{rank}" for rank in range(self.count)]
+        shared.set(keys[self.rank], _digest(model))
+        try:
+            shared.wait(keys, timedelta(seconds=MOST_WAITED_S))
+        except Exception as error:  # which one it is depends on the store
+            raise ValueError(
+                f"not every rank made a Tunneller within {MOST_WAITED_S:g} s, and rank zero decides for all; make one "
+                "on each rank, with the same arguments, and call its step() and close() there, too"
+            ) from error
+        if len({bytes(shared.get(key)) for key in keys}) > 1:
+            raise ValueError(
+                "the ranks' models differ, and what is adopted is written into all of them; make the Tunneller after "
+                "DistributedDataParallel has made them equal; for a model of its own on each, do without "
+                "torch.distributed"
+            )
+
     def tell(self, word: Word, what: Any = None) -> None:
         """Have the others do the same; a no-op where there are none."""
         if self.count > 1:
@@ -47,6 +79,15 @@ class Ranks:
         distributed.broadcast_object_list(said, src=0)
         found: tuple[Word, Any] = said[0]
         return found
+
+
+def _digest(model: nn.Module) -> str:
+    """What tells a model from another one: names, shapes, and a few values of each parameter."""
+    found = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        few = parameter.detach().reshape(-1)[:FEW].to("cpu", torch.float64)
+        found.update(f"{name} {tuple(parameter.shape)} {few.tolist()}".encode())
+    return found.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ from trainer.adoption.ranks import Ranks, Word
 from trainer.adoption.requirements import Requirement, broken
 from trainer.snapshots.attributes import attributes_kept
 from trainer.snapshots.blocks import unwrap
+from trainer.snapshots.draws import draws_kept, within_reach
 from trainer.snapshots.registered import registered_kept
 from trainer.snapshots.undisturbed import undisturbed
 from trainer.stalls.detector import Mode
@@ -87,6 +88,8 @@ class Validator:
         self._model, self._validate, self._monitor = model, validate, monitor
         self._ranks = ranks or Ranks(0, 1)
         self._requirements = tuple(requirements)
+        self.loader: object = None
+        """The loop's own, whose random generator validation data may share."""
         self.seconds = 0.0
         self.calls = 0
 
@@ -116,7 +119,8 @@ class Validator:
     def _unnoticed(self) -> Iterator[None]:
         """The loop's own calls alone may leave their traces: statistics of BatchNorm, counts, notes in attributes."""
         inner = unwrap(self._model)
-        with undisturbed(self._model), registered_kept(inner), attributes_kept(inner):
+        draws = draws_kept([self.loader, *within_reach(self._validate)])
+        with undisturbed(self._model), registered_kept(inner), attributes_kept(inner), draws:
             yield
 
     def _run(self, score: Callable[[], object], word: Word) -> object:
@@ -130,20 +134,21 @@ class Validator:
 
 
 class ScoreTrust:
-    """Whether `step` is given what `validate` gives: then the score of the model as it is need not be computed again.
+    """Whether `step` is given what `validate` gives: then an answer may be held against that score first.
 
-    Two scores may agree by chance, and a loop may score other data than `validate` does. So they have to have agreed
-    three times in a row, and are compared again after every third use.
+    Two scores may agree by chance, a loop may score other data than `validate` does, or hand on a score of some epochs
+    ago. So they have to have agreed three times, are compared again after every third use, and are not believed any
+    more once they differed. Nothing is adopted on a score that was believed alone.
     """
 
     ENOUGH = 3
 
     def __init__(self) -> None:
-        self._agreed, self._used = 0, 0
+        self._agreed, self._used, self._differed = 0, 0, False
 
     def use(self, score: float) -> float | None:
         """The score, if it may stand for `validate()`; else None."""
-        if self._agreed < self.ENOUGH or self._used >= self.ENOUGH:
+        if self._differed or self._agreed < self.ENOUGH or self._used >= self.ENOUGH:
             self._used = 0
             return None
         self._used += 1
@@ -152,4 +157,4 @@ class ScoreTrust:
     def compare(self, score: float, validated: float) -> None:
         """Note what both gave for the same weights."""
         same = math.isclose(score, validated, rel_tol=1e-9) or (math.isnan(score) and math.isnan(validated))
-        self._agreed = self._agreed + 1 if same else 0
+        self._agreed, self._differed = self._agreed + 1, self._differed or not same

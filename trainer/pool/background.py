@@ -7,6 +7,7 @@ thread holds one of torch's locks would hang.
 import itertools
 import logging
 import math
+import os
 import queue
 import threading
 import time
@@ -15,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from shared.contracts import JobSpec, JobStatus
 from shared.errors import ContractError
@@ -37,6 +39,7 @@ SHORTEST_POLL_S, LEAST_WAIT_S = 0.05, 0.25
 WAITED = 0.8
 """Of the time that is left for all answers, the share that jobs get: the rest is for the way there and back."""
 
+FORKED = "this process was forked from the one that made the Tunneller, and has no thread for it; make one here"
 TOO_SLOW = 408
 """The gateway's status for a body that comes too slowly."""
 
@@ -70,7 +73,7 @@ class _Cancel:
 Command = Stall | Verdict | _Abandon | _LookAtPool | _FindAgain | _Cancel | _Stop
 
 
-@dataclass
+@dataclass(eq=False)
 class BackgroundWorker:
     """Flies one stall at a time; everything that may wait or fail happens on its daemon thread."""
 
@@ -87,16 +90,27 @@ class BackgroundWorker:
     _flown: int = 0
     _warned: bool = False
     _ending: threading.Event = field(default_factory=threading.Event)
+    _forked: bool = False
 
     def __post_init__(self) -> None:
+        WORKERS.add(self)
         self.idle.set()
         self._thread = threading.Thread(target=self._run, name="gdsolver-tunneller", daemon=True)
         self._thread.start()
+
+    def fork(self) -> None:
+        """In a child of this process, which has no such thread: nothing is out, and nothing will be."""
+        self._forked, self._pending, self._commands = True, [], queue.SimpleQueue()
+        self.idle, self._ending = threading.Event(), threading.Event()
+        self.idle.set()
 
     # --- called by the training thread; none of these waits -----------------------------------------------------------
 
     def launch(self, stall: Stall) -> None:
         """Take a stall to the pool; `idle` is clear until all its answers are there or given up."""
+        if self._forked:
+            self._failed(stall, FORKED)
+            return
         self._launched = stall.number
         self.idle.clear()
         self._commands.put(stall)
@@ -121,6 +135,9 @@ class BackgroundWorker:
 
     def find_again(self, stall: Stall, tickets: Sequence[Ticket]) -> None:
         """Wait for jobs that were posted before a crash; `stall` is their question as it would be put now."""
+        if self._forked:
+            self._failed(stall, FORKED)
+            return
         self._launched = stall.number
         self.idle.clear()
         self._commands.put(_FindAgain(stall, tickets))
@@ -139,7 +156,8 @@ class BackgroundWorker:
         """Cancel what is out, send what is to be sent, and end the thread; wait at most `timeout` seconds for it."""
         self._ending.set()
         self._commands.put(_Stop())
-        self._thread.join(timeout)
+        if not self._forked:
+            self._thread.join(timeout)
 
     def warn(self, reason: str) -> None:
         """Say once that something does not work; later only to those who debug."""
@@ -362,3 +380,16 @@ class BackgroundWorker:
         """Say that nothing is out any more, unless a stall is still waiting for its flight."""
         if not self._pending and self._flown == self._launched:
             self.idle.set()
+
+
+WORKERS: WeakSet[BackgroundWorker] = WeakSet()
+"""All of this process."""
+
+
+def _fork() -> None:
+    for worker in tuple(WORKERS):
+        worker.fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_fork)

@@ -1,6 +1,7 @@
 """Puts back what modules keep in plain attributes: hidden states, counters, caches, generators of their own."""
 
 import random
+from array import array
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -36,6 +37,8 @@ def attributes_kept(model: nn.Module) -> Iterator[None]:
     memory = _Memory(model)
     before = [(vars(module), _own(module)) for module in model.modules()]
     undo = [step for _, own in before for value in own.values() for step in memory.steps(value)]
+    undo += [step for module in model.modules() for hook in _hooks(module) for step in memory.steps(hook)]
+    undo += [_of_class(kind) for kind in memory.classes]
     try:
         yield
     finally:
@@ -49,6 +52,12 @@ def attributes_kept(model: nn.Module) -> Iterator[None]:
                 step()
 
 
+def _hooks(module: nn.Module) -> Iterator[Any]:
+    """What is called around a pass, and may have a memory; the methods of others are these others' matter."""
+    for name in ("_forward_hooks", "_forward_pre_hooks"):
+        yield from vars(module).get(name, {}).values()
+
+
 def _own(module: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in vars(module).items() if name not in OWN}
 
@@ -59,8 +68,11 @@ class _Memory:
     def __init__(self, model: nn.Module) -> None:
         self._room, self._entries = Room(), MOST_ENTRIES
         registered = (*model.modules(), *model.parameters(), *model.buffers())
+        kinds = {kind for module in model.modules() for kind in type(module).__mro__}
+        self.classes = [kind for kind in kinds if kind.__module__.partition(".")[0] not in ("torch", "builtins")]
         homes = {type(module).__module__ for module in model.modules()}
-        self._homes = {home for home in homes if home.partition(".")[0] != "torch"}
+        homes |= {type(hook).__module__ for module in model.modules() for hook in _hooks(module)}
+        self._homes = {home for home in homes if home.partition(".")[0] not in ("torch", "builtins")}
         self._seen = {id(one): one for one in registered}  # held, so that no other object gets its id
 
     def steps(self, value: Any) -> list[Undo]:
@@ -80,6 +92,9 @@ class _Memory:
         elif isinstance(value, np.ndarray):
             if self._room.takes(value.size):
                 found.append(_of_array(value))
+        elif isinstance(value, array):
+            if self._room.takes(len(value)):
+                found.append(_of_numbers(value))
         elif isinstance(value, list | deque | dict | set | bytearray):
             if self._fits(len(value)):
                 found.append(_of_container(value))
@@ -113,6 +128,27 @@ class _Memory:
 def _of_array(value: np.ndarray[Any, Any]) -> Undo:
     content = value.copy()
     return lambda: np.copyto(value, content) if value.flags.writeable else None
+
+
+def _of_numbers(value: "array[Any]") -> Undo:
+    content = value[:]
+
+    def undo() -> None:
+        value[:] = content
+
+    return undo
+
+
+def _of_class(kind: type) -> Undo:
+    """Numbers and texts that a class keeps for all of its modules, such as a count of calls."""
+    content = {name: value for name, value in vars(kind).items() if type(value) in PLAIN and not name.startswith("__")}
+
+    def undo() -> None:
+        for name, value in content.items():
+            if vars(kind).get(name) is not value:
+                setattr(kind, name, value)
+
+    return undo
 
 
 def _of_object(value: Any) -> Undo:

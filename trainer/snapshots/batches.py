@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainer.errors import DataError
+from trainer.errors import DataError, interrupts
 
 LABELS = ("labels", "label", "target", "targets", "y")
 INPUTS = ("x", "input", "inputs", "image", "images", "features", "data")
@@ -79,6 +79,8 @@ def _by_split(split: Split, batch: Any) -> Batch:
     try:
         parts = split(batch)
     except Exception as error:  # the user's own code may raise anything
+        if interrupts(error):
+            raise
         raise DataError(
             f"`split` fails on this batch, a {type(batch).__name__}{_size(batch)} ({type(error).__name__}: {error}); "
             "let it take every batch of the loop"
@@ -170,6 +172,8 @@ def _groups(values: Any) -> Tensor | None:
 def _tensor(values: Any, name: str) -> Tensor:
     """Targets, weights or groups as a tensor; DataError for what is no array of numbers."""
     try:
+        if isinstance(values, Tensor):
+            return values  # on its own device, whatever the default is
         return _of_array(np.asarray(values)) if _of_arrays(values) else torch.as_tensor(values)
     except Exception as error:  # whatever the loader yields is asked for its numbers
         raise DataError(f"the {name} are a {type(values).__name__}, not a tensor; {CURE}") from error

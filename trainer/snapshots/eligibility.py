@@ -20,8 +20,8 @@ WRAPPER_NAMES = frozenset({"DeepSpeedEngine", "_FabricModule"})
 INNER_MODULES = ("module", "_original_module")
 """Where wrappers keep the model: Lightning Fabric's as the latter."""
 UNMADE = (UninitializedParameter, UninitializedBuffer)
-INNER_OPTIMIZERS = ("optimizer", "opt", "_optimizer")
-"""Where Accelerate, Lightning and Apex (`optimizer`), fastai (`opt`) and others keep the optimizer they wrap."""
+INNER_OPTIMIZERS = ("optimizer", "opt", "_optimizer", "base_optimizer")
+"""Where Accelerate, Lightning and Apex (`optimizer`), fastai (`opt`), SAM and others keep the optimizer they wrap."""
 SHARDING = frozenset({"FullyShardedDataParallel", "FSDPModule", "FlatParameter", "DTensor", "ShardedTensor"})
 """Classes of modules and parameters that hold only a part of the weights, by name: importing them may be costly."""
 ANOTHER = "choose another layer"
@@ -46,7 +46,7 @@ def unwrap(model: nn.Module) -> nn.Module:
     while True:
         names = INNER_MODULES if isinstance(model, WRAPPERS) or type(model).__name__ in WRAPPER_NAMES else ()
         # A compiled module, torch's OptimizedModule, is known by the name under which it keeps the original.
-        inner = (model._modules.get(name) for name in (*names, "_orig_mod"))
+        inner = (model._modules[name] for name in (*names, "_orig_mod") if name in model._modules)
         found = next((module for module in inner if module is not None), None)
         if found is None:
             return model

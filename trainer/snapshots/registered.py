@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from weakref import WeakSet
 
+import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
@@ -19,8 +20,13 @@ QUIET: WeakSet[nn.Module] = WeakSet()
 def registered_kept(model: nn.Module) -> Iterator[None]:
     """Put small buffers back, since some modules count or cache in them on every pass, and take out what is new."""
     modules, room = list(model.modules()), Room()
-    names = [(module, _registries(module), set(module._non_persistent_buffers_set)) for module in modules]
-    buffers = [value for module in modules for value in module._buffers.values() if value is not None]
+    # what is scripted or traced registers nothing any more
+    names = [
+        (module, _registries(module), set(module._non_persistent_buffers_set))
+        for module in modules
+        if not isinstance(module, torch.jit.ScriptModule)
+    ]
+    buffers = [value for module in modules for value in module.buffers(recurse=False) if value is not None]
     undo = [step for value in buffers if (step := remembered(value, room)) is not None]
     try:
         yield

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from shared.snapshot import Task
-from trainer.errors import CaptureError, DataError
+from trainer.errors import CaptureError, DataError, NothingCountsError
 from trainer.snapshots.batches import Batch
 from trainer.snapshots.blocks import Owners, linear_layers, why_not
 from trainer.snapshots.heads import View, views
@@ -96,6 +96,8 @@ def read_scene(model: nn.Module, rows: Rows, plan: Plan) -> Scene:
     counts = [call.name for call in calls]
     eligible = tuple(call.name for call in calls if call.positions == len(matrix) and counts.count(call.name) == 1)
     counting = float(reader.counting(reader.aligned(many.targets)).sum())
+    if not counting:
+        raise NothingCountsError(f"all targets of these samples are {plan.ignore_index}, which the loss leaves out")
     precision = precision_of(calls, output)
     tolerance = tolerance_of(precision, device)
     return Scene(calls, reader, matrix.shape[1], counting / many.samples, eligible, precision, tolerance)

@@ -139,8 +139,6 @@ class _Trials:
         for name, values in candidate.items():
             if name not in parameters or values.size != parameters[name].numel():
                 return f"the model has no parameter {name!r} of shape {list(values.shape)}"
-            if not parameters[name].requires_grad:
-                return f"{name!r} was frozen while the job was out (requires_grad is False)"
             if not np.isfinite(values).all():
                 return f"the answer's {name} holds NaN or infinity"
             found[name] = torch.from_numpy(np.array(values)).reshape(parameters[name].shape)

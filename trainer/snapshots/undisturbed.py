@@ -11,14 +11,22 @@ from torch import nn
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Put module modes, gradients, requires_grad and all global random states back as they were."""
+    """Put module modes, gradients, requires_grad, torch's switches and all global random states back as they were.
+
+    Parameters have no gradients meanwhile, so that a backward pass adds to none.
+    """
     modes = [(module, module.training) for module in model.modules()]
     gradients = [(parameter, parameter.grad, parameter.requires_grad) for parameter in model.parameters()]
     randomness = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    switches = _switches()
     on_gpu = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    for parameter, _, _ in gradients:
+        parameter.grad = None
     try:
         yield
     finally:
+        if _switches() != switches:
+            _switch(*switches)
         if model.training != modes[0][1]:
             model.train(modes[0][1])  # an eval() of one's own, that merges weights, has a train() that undoes it
         for module, mode in modes:
@@ -32,3 +40,25 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         torch.set_rng_state(randomness[2])
         if on_gpu:
             torch.cuda.set_rng_state_all(on_gpu)
+
+
+def _switches() -> tuple[bool, torch.dtype, bool, bool, bool, bool]:
+    """Those of torch that code in the middle of a validation may turn, and forget."""
+    cudnn = torch.backends.cudnn
+    return (
+        torch.is_grad_enabled(),
+        torch.get_default_dtype(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        cudnn.deterministic,
+        cudnn.benchmark,
+    )
+
+
+def _switch(
+    grad: bool, dtype: torch.dtype, deterministic: bool, warn_only: bool, cudnn_deterministic: bool, benchmark: bool
+) -> None:
+    torch.set_grad_enabled(grad)
+    torch.set_default_dtype(dtype)
+    torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn_deterministic, benchmark

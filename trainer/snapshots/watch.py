@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shared.snapshot import FloatArray
-from trainer.errors import CaptureError, DataError
+from trainer.errors import CaptureError, DataError, interrupts
 from trainer.snapshots.batches import Batch
 from trainer.snapshots.blocks import Linear, applied_at, linear_layers, put_out
 from trainer.snapshots.heads import by_rows, output_tensor, per_position
@@ -84,6 +84,8 @@ def forward(model: nn.Module, batch: Batch) -> Tensor:
     try:
         output = model(*batch.args, **batch.kwargs)
     except Exception as error:  # the user's own code may raise anything
+        if interrupts(error):
+            raise
         raise CaptureError(
             f"the model cannot be run on the batches as they were observed ({type(error).__name__}: {error}); observe "
             "what the model itself is given, or say how a batch splits with `split`"
@@ -101,7 +103,8 @@ def scout(model: nn.Module, batch: Batch) -> tuple[list[Call], Tensor]:
     leaves = [
         (name, module)
         for name, module in model.named_modules()
-        if isinstance(module, Linear) or not list(module.children())
+        if (isinstance(module, Linear) or not list(module.children()))
+        and not isinstance(module, torch.jit.ScriptModule)  # takes no hooks
     ]
     handles = [module.register_forward_hook(note(name)) for name, module in leaves]
     try:
@@ -243,7 +246,8 @@ def _weights(parts: _Parts) -> Tensor | None:
     if all(weights is None for weights in parts.weights):
         return None
     pairs = zip(parts.weights, parts.row, strict=True)
-    return torch.cat([torch.ones(len(row)) if weights is None else weights for weights, row in pairs])
+    found = [torch.ones(len(row), dtype=torch.float32) if weights is None else weights for weights, row in pairs]
+    return torch.cat(found)
 
 
 def _groups(parts: _Parts) -> Tensor | None:

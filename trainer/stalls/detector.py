@@ -22,7 +22,7 @@ def improvement(before: float, after: float, mode: Mode) -> float:
 
 def least_gain(min_delta: float, delta_mode: DeltaMode, score: float) -> float:
     """The least gain that counts at a score, in the metric's units."""
-    return min_delta * abs(score) if delta_mode == "rel" and not math.isnan(score) else min_delta
+    return min_delta * abs(score) if delta_mode == "rel" and math.isfinite(score) else min_delta
 
 
 class StallDetector:
@@ -93,10 +93,13 @@ class StallDetector:
         """Start waiting afresh, for example after the weights were changed from outside; the best score stays."""
         self._waited, self._cooling, self.stalled = 0, self.cooldown, False
 
-    def state_dict(self) -> dict[str, float]:
+    def state_dict(self) -> dict[str, float | None]:
         """What it has seen so far."""
-        return {"best": self.best, "waited": self._waited, "cooling": self._cooling}
+        best = None if math.isnan(self.best) else self.best
+        return {"best": best, "waited": self._waited, "cooling": self._cooling}
 
-    def load_state_dict(self, state: Mapping[str, float]) -> None:
+    def load_state_dict(self, state: Mapping[str, float | None]) -> None:
         """Go on from there."""
-        self.best, self._waited, self._cooling = float(state["best"]), int(state["waited"]), int(state["cooling"])
+        best, waited, cooling = (state[name] for name in ("best", "waited", "cooling"))
+        self.best = math.nan if best is None else float(best)
+        self._waited, self._cooling = int(waited or 0), int(cooling or 0)

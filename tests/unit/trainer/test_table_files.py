@@ -1,5 +1,6 @@
 """Files of tables: separators, decimal marks and encodings as told or as evident, and the ways of other programs."""
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -192,3 +193,18 @@ def test_a_quoted_cell_may_hold_lines_and_quotes(tmp_path: Path, cell: str) -> N
     lines = ["a,b,y", *(f"{i},{cell if i % 2 else 'x'},{2 * i}" for i in range(60))]
     (tmp_path / "table.csv").write_bytes("\n".join(lines).encode())
     assert read(f"csv:{tmp_path}/table.csv").train.inputs.shape[1] == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (gzip.compress(b"x,y\n1,2\n3,4\n"), "compressed by gzip"),
+        (b"PK\x03\x04" + bytes(300), "an archive, as .zip and .xlsx are"),
+        (b"PAR1" + bytes(300), "a Parquet file"),
+    ],
+)
+def test_a_file_that_is_no_text_is_named(tmp_path: Path, content: bytes, what: str) -> None:
+    """By how it begins, whatever its name."""
+    (tmp_path / "table.csv").write_bytes(content)
+    with pytest.raises(TaskError, match=f"is {what}, not text"):
+        read(f"csv:{tmp_path}/table.csv")

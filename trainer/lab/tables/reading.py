@@ -25,6 +25,14 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+NO_TEXT = {
+    b"\x1f\x8b": "compressed by gzip",
+    b"PK\x03\x04": "an archive, as .zip and .xlsx are",
+    b"\xd0\xcf\x11\xe0": "a workbook of Excel's",
+    b"PAR1": "a Parquet file",
+    b"SQLite format 3": "a database",
+}
+"""How files begin that are no tables of text."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +107,9 @@ def _decoded(path: Path, encoding: str | None) -> str:
         raise TaskError("no such file", field=f"csv:{path}") from error
     except OSError as error:
         raise TaskError(f"cannot be read: {error.strerror}", field=f"csv:{path}") from error
+    for mark, what in NO_TEXT.items():
+        if data.startswith(mark):
+            raise TaskError(f"is {what}, not text; unpack it, or save it as CSV", field=f"csv:{path}")
     if encoding is not None:
         try:
             return data.decode(encoding).removeprefix("\ufeff")

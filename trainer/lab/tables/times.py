@@ -74,7 +74,7 @@ def _clock(form: str, text: str) -> float | None:
         time = datetime.strptime(text, form)
     except ValueError:
         return None
-    return time.hour * 3600.0 + time.minute * 60.0 + time.second
+    return time.hour * 3600.0 + time.minute * 60.0 + time.second + time.microsecond / 1e6
 
 
 def _seconds(time: datetime) -> float:
@@ -84,5 +84,5 @@ def _seconds(time: datetime) -> float:
 FORMS: tuple[Parse, ...] = (
     _iso,
     *(partial(_formatted, date + clock) for date in (*DATES, *DAY_FIRST, *MONTH_FIRST) for clock in CLOCKS),
-    *(partial(_clock, form) for form in ("%H:%M", "%H:%M:%S")),
+    *(partial(_clock, clock.strip()) for clock in CLOCKS if clock),
 )
