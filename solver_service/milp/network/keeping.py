@@ -4,6 +4,7 @@ Weights are made to fit where that is a matter of rounding; a share of right sam
 have it are ever taken.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -25,7 +26,8 @@ from shared.objectives import EPSILON, class_scores, label_margins, sample_weigh
 from shared.snapshot import Snapshot, TailLayer, class_targets
 from solver_service.milp.core.moved import Moved
 from solver_service.milp.core.problem import Array, Mask, Problem, problem_of
-from solver_service.milp.rounding.snapping import grid_range, inside, snapped
+from solver_service.milp.network.impossible import impossible
+from solver_service.milp.rounding.snapping import inside, snapped
 
 ROUNDED = ("max_nonzero", "grid", "levels")
 """Constraints that weights are rounded to."""
@@ -38,7 +40,7 @@ class Keeper:
 
     def __init__(self, snapshot: Snapshot, spec: JobSpec) -> None:
         self.constraints: tuple[Constraint, ...] = tuple(spec.constraints)
-        self._snapshot = snapshot
+        self._snapshot, self._spec = snapshot, spec
         self.box = _box(snapshot, spec)
         self.low, self.high = self.box.center - self.box.radius, self.box.center + self.box.radius
 
@@ -60,16 +62,13 @@ class Keeper:
         weight = np.where(inside(self.box, signed), signed, moved.weight)
         return replace(moved, weight=snapped(self.box, weight))
 
-    def impossible(self) -> str | None:
-        """Why no weights in the box can keep the constraints on weights, where that is plain to see."""
-        floor, ceiling = self.box.floor[:, :-1], self.box.ceiling[:, :-1]
-        own, reach = self._snapshot.weight.astype(np.float64), self.box.reach[:, :-1]
-        if ((own + reach < floor) | (own - reach > ceiling)).any():
-            return "some weight cannot get to the side of 0 that constraints want it on; widen `radius`"
-        steps, low, high = grid_range(self.box)
-        if ((steps > 0) & (low > high)).any():
-            return "some weight has no multiple of its grid's step inside the box; widen `radius`"
-        return None
+    def impossible(self) -> list[str]:
+        """Notes on why no weights in the box can keep the constraints on weights, where that is plain to see."""
+
+        def box_under(some: Sequence[Constraint]) -> Problem:
+            return _box(self._snapshot, self._spec.model_copy(update={"constraints": list(some)}))
+
+        return impossible(self.constraints, box_under)
 
     def pins(self, moved: Moved) -> Mask:
         """Which block weights [h, d+1] rounding decides: all on a grid, and the zeros where few may be others."""

@@ -125,7 +125,7 @@ class Evaluator:
         assert self.prices is not None
         way = variables - self.scaling.own_variables
         width = PAID_WIDTH * (self.upper - self.lower) + 1e-300
-        root = np.sqrt(np.square(way) + np.square(width))
+        root = np.hypot(way, width)  # of a box of no width: its square would be 0, and so the slope 0 / 0
         return float(self.prices @ (root - width)), self.prices * way / root
 
     def pull_back(self, slope: Real, last: int) -> list[Array]:

@@ -110,6 +110,7 @@ class JointSearch:
         """Replace a unit, or kick where none can be, in the present valley; of large networks, a minibatch descent."""
         nowhere = not self._valley.variables.size
         if nowhere and self._minibatches is None:  # interrupted before the first descent, or none had a finite end
+            self._keep(self._descend(self._fresh(), FRESH_EFFORT))
             return
         if self._minibatches is not None and (nowhere or self._network.elements > TOO_LARGE):
             step = self._scaling.variables(self._incumbents.step)
