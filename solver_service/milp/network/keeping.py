@@ -1,36 +1,31 @@
 """What a job's constraints ask of a block behind which there is a tail: signs, zeros and grids of its weights, shares.
 
-Weights are made to fit where that is a matter of rounding; a share of right samples is measured, and only weights that
-have it are ever taken.
+Weights are made to fit where that is a matter of rounding; shares of right samples are what samples are weighed for
+(`weighing.py`), and only weights that have them are ever taken.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from shared.constraints import (
     ON_SAMPLES,
-    asked_classes,
-    called,
-    floors,
-    gap_groups,
     movement_cost,
     movement_prices,
     selected,
-    share,
     violations,
 )
 from shared.contracts import Constraint, JobSpec
-from shared.objectives import EPSILON, class_scores, label_margins, sample_weights
-from shared.snapshot import Snapshot, TailLayer, class_targets
+from shared.snapshot import Snapshot, TailLayer
 from solver_service.milp.core.moved import Moved
 from solver_service.milp.core.problem import Array, Mask, Problem, problem_of
-from solver_service.milp.rounding.snapping import grid_range, inside, snapped
+from solver_service.milp.network.impossible import impossible
+from solver_service.milp.network.weighing import Weighing
+from solver_service.milp.rounding.snapping import inside, snapped
 
 ROUNDED = ("max_nonzero", "grid", "levels")
 """Constraints that weights are rounded to."""
-RAISE, FADE = 1.6, 0.9
-"""How much more the samples of a set count that falls short of its share."""
 
 
 class Keeper:
@@ -38,8 +33,10 @@ class Keeper:
 
     def __init__(self, snapshot: Snapshot, spec: JobSpec) -> None:
         self.constraints: tuple[Constraint, ...] = tuple(spec.constraints)
-        self._snapshot = snapshot
+        self._snapshot, self._spec = snapshot, spec
         self.box = _box(snapshot, spec)
+        self.weighing: Weighing | None = Weighing(snapshot, self.constraints) if self.on_samples else None
+        """What the samples count for the shares that are asked for; None where none are."""
         self.low, self.high = self.box.center - self.box.radius, self.box.center + self.box.radius
 
     @property
@@ -60,16 +57,13 @@ class Keeper:
         weight = np.where(inside(self.box, signed), signed, moved.weight)
         return replace(moved, weight=snapped(self.box, weight))
 
-    def impossible(self) -> str | None:
-        """Why no weights in the box can keep the constraints on weights, where that is plain to see."""
-        floor, ceiling = self.box.floor[:, :-1], self.box.ceiling[:, :-1]
-        own, reach = self._snapshot.weight.astype(np.float64), self.box.reach[:, :-1]
-        if ((own + reach < floor) | (own - reach > ceiling)).any():
-            return "some weight cannot get to the side of 0 that constraints want it on; widen `radius`"
-        steps, low, high = grid_range(self.box)
-        if ((steps > 0) & (low > high)).any():
-            return "some weight has no multiple of its grid's step inside the box; widen `radius`"
-        return None
+    def impossible(self) -> list[str]:
+        """Notes on why no weights in the box can keep the constraints on weights, where that is plain to see."""
+
+        def box_under(some: Sequence[Constraint]) -> Problem:
+            return _box(self._snapshot, self._spec.model_copy(update={"constraints": list(some)}))
+
+        return impossible(self.constraints, box_under)
 
     def pins(self, moved: Moved) -> Mask:
         """Which block weights [h, d+1] rounding decides: all on a grid, and the zeros where few may be others."""
@@ -96,41 +90,6 @@ class Keeper:
         block[:, :-1] = movement_prices(self.constraints, self._snapshot.weight.shape)
         found = np.zeros(weights)
         found[: block.size] = block.ravel()
-        return found
-
-    def shortfall(self, outputs: Array) -> float:
-        """By how much outputs [N, K] miss the shares that are asked for, summed."""
-        return sum(max(0.0, lack) for lack, _ in self._lacks(outputs))
-
-    def importance(self, outputs: Array, before: Array) -> Array:
-        """Weights of samples [N], raised for those of sets that fall short at given outputs [N, K]."""
-        # What was raised before fades, so that two sets that pull against each other come to rest.
-        found = before**FADE
-        for lack, members in self._lacks(outputs):
-            if lack > 0:
-                found[members] *= RAISE
-        return np.asarray(found / found.mean())
-
-    def _lacks(self, outputs: Array) -> list[tuple[float, Mask]]:
-        """How much each set of samples lacks, and the members [N] to raise: of a gap, the group of the lowest rate."""
-        snapshot, found = self._snapshot, []
-        weights, right = sample_weights(snapshot), label_margins(snapshot, outputs)[:, 0] >= EPSILON
-        for constraint in self.constraints:
-            match constraint.type:
-                case "min_accuracy" | "recall_floor":
-                    for members in floors(constraint, snapshot):
-                        found.append((constraint.value - share(weights, members, right), members))
-                case "group_rate_gap":
-                    groups = gap_groups(constraint, snapshot)
-                    rates = [share(weights, members, right) for members in groups]
-                    found.append((max(rates) - min(rates) - constraint.value, groups[int(np.argmin(rates))]))
-                case "precision_floor":
-                    for number in asked_classes(constraint, snapshot):
-                        own = class_targets(snapshot) == number
-                        wrongly = ~own & called(class_scores(snapshot, outputs), number)
-                        true, false = weights[own & right].sum(), weights[wrongly].sum()
-                        precision = float(true / (true + false)) if false > 0 else 1.0
-                        found.append((constraint.value - precision, wrongly))
         return found
 
 

@@ -125,15 +125,15 @@ def solve_block(snapshot: Snapshot, spec: JobSpec, control: Control, start: Move
 
 def _search_and_prove(job: _Job, progress: _Progress) -> None:
     network, spec, incumbents = job.network, job.spec, job.incumbents
-    impossible = incumbents.keeper.impossible() if spec.constraints else None
+    impossible = tuple(incumbents.keeper.impossible())
     fixed = not any(box.any() for box in network.boxes)
     if fixed and incumbents.feasible:
         incumbents.raise_bound(incumbents.objective)
     elif fixed:
-        impossible = impossible or FIXED
-    if impossible is not None:
-        progress.status, progress.notes = SolveStatus.INFEASIBLE, (impossible,)
-    if fixed or impossible is not None:
+        impossible = impossible or (FIXED,)
+    if impossible:
+        progress.status, progress.notes = SolveStatus.INFEASIBLE, impossible
+    if fixed or impossible:
         return
     obstacle = _obstacle(job)
     if obstacle is not None:
@@ -183,15 +183,20 @@ def _search_alone(job: _Job, progress: _Progress, note: str, status: SolveStatus
     """Heuristics with all the time there is; they end before it when they gain nothing any more."""
     budget = job.budget()
     _search_jointly(job, budget, JOINT_PATIENCE * (PATIENCE_ALONE + job.network.size))
-    idle = not (budget.over or job.proven)
+    idle = job.incumbents.feasible and not (budget.over or job.proven)
     progress.notes = (note, NO_GAIN) if idle else (note,)
-    progress.status = SolveStatus.TIME_LIMIT if budget.over and status is SolveStatus.GAP_REACHED else status
+    if status is SolveStatus.GAP_REACHED and not idle:
+        # Without weights that keep the constraints the search ends by a limit alone: there is no gap to have reached.
+        spent = not (budget.over or job.incumbents.feasible)
+        status = SolveStatus.NODE_LIMIT if spent else SolveStatus.TIME_LIMIT if budget.over else status
+    progress.status = status
 
 
 def _search_jointly(job: _Job, budget: Budget, patience: int) -> None:
     """Rounds of the joint search, and of linear programs where the objective has them, until they gain nothing.
 
-    `patience` rounds may gain nothing, or as many as a gain once took to come. What pays for its work goes on.
+    `patience` rounds may gain nothing, or as many as a gain once took to come. What pays for its work goes on. Until
+    something keeps all constraints only the budget ends it.
     """
     joint = JointSearch(job.network, job.spec.goal, job.incumbents, budget, job.rng)
     joint.open()
@@ -201,7 +206,7 @@ def _search_jointly(job: _Job, budget: Budget, patience: int) -> None:
     programs, idle, longest = Rounds(exact), 0.0, 0.0
     arms = Arms(tuple(WORK) if linear else ("joint",))
     for _ in range(budget.rounds):
-        if exact.done or idle > max(patience, longest):
+        if exact.done or (job.incumbents.feasible and idle > max(patience, longest)):
             return
         before, arm = job.incumbents.objective, arms.draw(job.rng)
         if arm == "joint":
@@ -305,7 +310,8 @@ def _status(job: _Job, progress: _Progress, distance: float) -> SolveStatus:
         return SolveStatus.INTERRUPTED
     if best.feasible and distance <= job.spec.limits.gap:
         return SolveStatus.GAP_REACHED
-    return progress.status
+    broke_off = not best.feasible and progress.status is SolveStatus.GAP_REACHED
+    return SolveStatus.TIME_LIMIT if broke_off else progress.status
 
 
 def _constraint_notes(job: _Job) -> list[str]:

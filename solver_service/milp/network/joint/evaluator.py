@@ -18,6 +18,8 @@ Real = Array
 """Float64, or float32 where an evaluator computes in that."""
 PAID_WIDTH = 1e-3
 """How wide, as a part of the box, the kink of a price is rounded off."""
+LEAST_WIDTH = 1e-150
+"""And at least: in a box of no width, too, its square is above 0, and so the slope no 0 / 0."""
 
 
 class Evaluator:
@@ -124,7 +126,7 @@ class Evaluator:
         """What the way from the snapshot costs, its kink rounded off, and its slope [size]."""
         assert self.prices is not None
         way = variables - self.scaling.own_variables
-        width = PAID_WIDTH * (self.upper - self.lower) + 1e-300
+        width = PAID_WIDTH * (self.upper - self.lower) + LEAST_WIDTH
         root = np.sqrt(np.square(way) + np.square(width))
         return float(self.prices @ (root - width)), self.prices * way / root
 

@@ -34,6 +34,12 @@ MORE, MORE_STALE = 0.25, 0.5
 REACHING = 0.2
 """How often, where no unit can be replaced, one is put where a sample switches it on or off instead of kicked."""
 SHARPEST = 1e-4
+OPENING_LOOKS, LOOKS = 20, 3
+"""How often the samples are weighed anew after a descent, where shares of them are asked for."""
+SETTLING, SETTLED = 30, 1e-2
+"""Evaluations of a descent in between, and the way of a multiplier that is none."""
+HALVINGS = 8
+"""Looks for the last weights that keep all on the way to better ones that do not."""
 LARGE, TOO_LARGE = 20_000_000, 400_000_000
 """Coefficients of a run from which minibatches come first, and from which nothing else comes."""
 
@@ -64,7 +70,7 @@ class JointSearch:
         margin = goal.margin if goal.name in ("ramp", "hinge") else 1.0
         self._scaling = Scaling(network, limits, margin=margin)
         self._capped = goal.name in ("ramp", "zero_one", *WORST)
-        self._softness, self._importance = SOFTNESS, np.ones(network.snapshot.samples)
+        self._softness, self._weighing = SOFTNESS, self._keeper.weighing
         self._best = self._valley = Valley(np.zeros(0), np.inf)
         self._minibatches: Minibatches | None = None
         if network.elements > LARGE:
@@ -100,9 +106,14 @@ class JointSearch:
             found = descend(begin, effort=effort, show=self._keep)
             self._keep(found)
             begin = found.variables
+        self._settle(found, OPENING_LOOKS)
         for _ in range(2):
             if not self._over():
-                self._keep(self._descend(self._fresh(), FRESH_EFFORT, self._best.value))
+                found = self._descend(self._fresh(), FRESH_EFFORT, self._best.value)
+                ahead = found.value < self._best.value or not self._incumbents.feasible
+                self._keep(found)
+                if ahead:
+                    self._settle(found, LOOKS)
         if self._valley.variables.size:
             self._follow_closer()
 
@@ -110,6 +121,7 @@ class JointSearch:
         """Replace a unit, or kick where none can be, in the present valley; of large networks, a minibatch descent."""
         nowhere = not self._valley.variables.size
         if nowhere and self._minibatches is None:  # interrupted before the first descent, or none had a finite end
+            self._keep(self._descend(self._fresh(), FRESH_EFFORT))
             return
         if self._minibatches is not None and (nowhere or self._network.elements > TOO_LARGE):
             step = self._scaling.variables(self._incumbents.step)
@@ -122,8 +134,10 @@ class JointSearch:
             target = max(target, self._best.value * (1 + WORSE))
         found = self._descend(self._altered(valley), EFFORT, target)
         self._keep(found)
-        if found.value < target:
-            improved = found.value < valley.value * (1 - GAIN)
+        taken, improved = found.value < target, found.value < valley.value * (1 - GAIN)
+        if taken or not self._incumbents.feasible:
+            found = self._settle(found, LOOKS)
+        if taken:
             self._valley = Valley(found.variables, found.value, 0 if improved else valley.stale + 1)
         else:
             self._valley = replace(valley, stale=valley.stale + 1)
@@ -166,11 +180,46 @@ class JointSearch:
         """Go on in the best valley, or in a fresh one; follow the objective more closely from now on."""
         self._follow_closer()
         if self._valley.value > self._best.value * (1 + GAIN):
-            self._valley = replace(self._best, stale=LOST - REVISIT)
+            found = self._settle(Descent(self._best.variables, self._best.value, 0), OPENING_LOOKS)
+            self._valley = Valley(found.variables, found.value, stale=LOST - REVISIT)
             return
         found = self._descend(self._fresh(), FRESH_EFFORT)
         self._keep(found)
+        found = self._settle(found, OPENING_LOOKS)
         self._valley = Valley(found.variables, found.value)
+
+    def _settle(self, found: Descent, looks: int) -> Descent:
+        """Weigh the samples for the shares that a descent's end has, and descend on, until the weights settle."""
+        if self._weighing is None:
+            return found
+        for _ in range(looks):
+            moved = self._weighing.learn(self._outputs(found.variables))
+            self._refresh()
+            if moved < SETTLED or self._over():
+                break
+            found = self._descend(found.variables, SETTLING)
+            self._keep(found)
+        return replace(found, value=self._whole.value(found.variables))
+
+    def _between(self, variables: Array) -> None:
+        """Go from the kept weights towards better ones that break the constraints, as far as they are kept."""
+        begin, kept, broken = self._scaling.variables(self._incumbents.step), 0.0, 1.0
+        for _ in range(HALVINGS):
+            middle = (kept + broken) / 2
+            tried = begin + middle * (variables - begin)
+            if self._short(self._outputs(tried)):
+                broken = middle
+            else:
+                kept = middle
+                self._show(tried)
+
+    def _outputs(self, variables: Array) -> Array:
+        """Outputs [N, K]."""
+        return self._whole.outputs(variables).T.astype(np.float64)
+
+    def _short(self, outputs: Array) -> bool:
+        """Whether outputs [N, K] miss a share that is asked for."""
+        return self._weighing is not None and self._weighing.shortfall(outputs) > 0
 
     def _keep(self, found: Descent) -> None:
         """Offer what is better by the objective itself, and remember what is best by the stand-in."""
@@ -180,12 +229,13 @@ class JointSearch:
                 self._valley = self._best
         if self._keeper.rounds and found.value < self._incumbents.objective:
             found = fit(self._whole, self._keeper, found, self._over)
-        outputs = self._whole.outputs(found.variables).T.astype(np.float64)
-        if self._keeper.on_samples and self._keeper.shortfall(outputs) > 0:
-            self._importance = self._keeper.importance(outputs, self._importance)
-            self._refresh()
-        elif self._goal.of_outputs(self._network.snapshot, outputs) < self._incumbents.objective:
+        outputs = self._outputs(found.variables)
+        if self._goal.of_outputs(self._network.snapshot, outputs) >= self._incumbents.objective:
+            return
+        if not self._short(outputs):
             self._incumbents.offer(self._scaling.step(found.variables))
+        elif self._incumbents.feasible and not self._keeper.rounds:
+            self._between(found.variables)
 
     def _follow_closer(self) -> None:
         """Round the objective's kinks off less, now that the errors are smaller."""
@@ -196,9 +246,11 @@ class JointSearch:
 
     def _refresh(self) -> None:
         """Follow the stand-in for the present softness and importance; values of before mean nothing any more."""
-        importance = self._importance if self._keeper.on_samples else None
+        # A loss with a cap has no slope for a sample far on the wrong side, whatever it weighs.
+        reached = self._weighing is None or self._incumbents.feasible or not self._weighing.raised
+        importance = None if self._weighing is None else self._weighing.importance
         snapshot = self._network.snapshot
-        changed = stand_in(self._goal, snapshot, softness=self._softness, importance=importance)
+        changed = stand_in(self._goal, snapshot, softness=self._softness, importance=importance, capped=reached)
         self._whole = self._whole.following(changed)
         self._best = replace(self._best, value=self._whole.value(self._best.variables))
         self._valley = replace(self._valley, value=self._whole.value(self._valley.variables))

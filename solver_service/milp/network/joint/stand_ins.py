@@ -13,11 +13,15 @@ from solver_service.milp.core.problem import Array, Index
 Real = Array
 """Float64, or float32 where an evaluator computes in that."""
 Function = Callable[[Real], tuple[float, Real]]
+Total = Callable[[Array], tuple[float, Array]]
+"""From each sample's loss [n] to what they come to together, and its derivative by each of them [n]."""
 
 SOFTNESS = 0.1
 """How wide, as a part of the usual error or of the margin, a kink is rounded off."""
 PEAK = 12.0
 """The power of the norm that stands for the largest error."""
+ROUNDING, LEAST_ROUNDING = 0.3, 0.01
+"""How wide the maximum over cells' error rates is rounded off, as a multiple of the softness, and at least."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,12 +56,42 @@ def stand_in(
         errors = _of_errors(goal, regression_targets(snapshot)[chosen].T, weights, softness)
         return StandIn(errors, squares=goal.name == "mse")
     if goal.name in WORST:
-        weights = _evened(goal, snapshot, weights, chosen)
+        cell = cells(goal, snapshot)[chosen]
+        within = weights / np.maximum(np.bincount(cell, sample_weights(snapshot)[chosen])[cell], 1e-300)
+        total = _worst(cell, within, max(LEAST_ROUNDING, ROUNDING * softness)) if capped else _mean(within)
+    else:
+        total = _mean(weights)
     if snapshot.task != "classification":
         sides = 2.0 * label_targets(snapshot)[chosen].T.astype(np.float64) - 1.0
-        return StandIn(_of_labels(goal, sides, weights, softness, capped))
+        return StandIn(_of_labels(goal, sides, total, softness, capped))
     targets = np.asarray(snapshot.targets)[chosen].astype(np.int64)
-    return StandIn(_of_margins(goal, targets, weights, softness, capped))
+    return StandIn(_of_margins(goal, targets, total, softness, capped))
+
+
+def _mean(weights: Array) -> Total:
+    """The mean of losses [n] at weights [n]."""
+    share = weights / weights.sum()
+
+    def mean(losses: Array) -> tuple[float, Array]:
+        return float((losses * share).sum()), share
+
+    return mean
+
+
+def _worst(cell: Index, within: Array, width: float) -> Total:
+    """The soft maximum over cells [n] of their sums of losses [n], each at its weight `within` its cell [n].
+
+    It is at most `width` log(cells) above the largest.
+    """
+
+    def worst(losses: Array) -> tuple[float, Array]:
+        rates = np.bincount(cell, losses * within)
+        top = rates.max()
+        pull = np.exp((rates - top) / width)
+        everything = pull.sum()
+        return float(top + width * np.log(everything)), np.asarray((pull / everything)[cell] * within)
+
+    return worst
 
 
 def _of_errors(goal: Objective, targets: Array, weights: Array, softness: float) -> Function:
@@ -172,12 +206,11 @@ def _beyond(targets: Array, share: Array, tolerance: float, softness: float) -> 
     return beyond
 
 
-def _of_margins(goal: Objective, targets: Index, weights: Array, softness: float, capped: bool) -> Function:
+def _of_margins(goal: Objective, targets: Index, total: Total, softness: float, capped: bool) -> Function:
     """Margins against the soft maximum of the rivals, in a loss that is nearly the objective's."""
-    share = weights / weights.sum()
     rows = np.arange(len(targets))
     if goal.name == "log_loss":
-        return _cross_entropy(targets, share)
+        return _cross_entropy(targets, total)
     ramp, need = _corner(goal, softness, capped)
 
     def margins(outputs: Real) -> tuple[float, Real]:
@@ -186,13 +219,14 @@ def _of_margins(goal: Objective, targets: Index, weights: Array, softness: float
         rivals[targets, rows] = -np.inf
         top = rivals.max(axis=0)
         sharp = np.exp((rivals - top) / softness)
-        total = sharp.sum(axis=0)
-        margin = scores[targets, rows] - top - softness * np.log(total)
-        value, slope = _margin_loss(margin, softness, capped=ramp)
+        all_rivals = sharp.sum(axis=0)
+        margin = scores[targets, rows] - top - softness * np.log(all_rivals)
+        loss, slope = _margin_loss(margin, softness, capped=ramp)
+        value, share = total(loss)
         pull = slope * share / need
-        found = -pull * sharp / total
+        found = -pull * sharp / all_rivals
         found[targets, rows] += pull
-        return float((value * share).sum()), found
+        return value, found
 
     return margins
 
@@ -203,7 +237,7 @@ def _corner(goal: Objective, softness: float, capped: bool) -> tuple[bool, float
     return capped and (counted or goal.name == "ramp"), max(softness, 1e-3) if counted else goal.margin
 
 
-def _cross_entropy(targets: Index, share: Array) -> Function:
+def _cross_entropy(targets: Index, total: Total) -> Function:
     """The objective itself: log sum_k exp(s_k) - s_y."""
     rows = np.arange(len(targets))
 
@@ -211,37 +245,30 @@ def _cross_entropy(targets: Index, share: Array) -> Function:
         scores = np.asarray(outputs, dtype=np.float64)
         scores = scores - scores.max(axis=0)
         found = np.exp(scores)
-        total = found.sum(axis=0)
-        value = float(((np.log(total) - scores[targets, rows]) * share).sum())
-        found *= share / total
+        everything = found.sum(axis=0)
+        value, share = total(np.log(everything) - scores[targets, rows])
+        found *= share / everything
         found[targets, rows] -= share
         return value, found
 
     return entropy
 
 
-def _of_labels(goal: Objective, sides: Array, weights: Array, softness: float, capped: bool) -> Function:
+def _of_labels(goal: Objective, sides: Array, total: Total, softness: float, capped: bool) -> Function:
     """Independent labels with sides -1 and 1 [K, n]: each output's margin is its side times the output."""
-    share = weights / (weights.sum() * len(sides))
     ramp, need = _corner(goal, softness, capped)
 
     def labels(outputs: Real) -> tuple[float, Real]:
         margin = sides * np.asarray(outputs, dtype=np.float64)
         if goal.name == "log_loss":
-            value, slope = np.logaddexp(0.0, -margin), -_sigmoid(-margin)
+            loss, slope = np.logaddexp(0.0, -margin), -_sigmoid(-margin)
         else:
-            value, slope = _margin_loss(margin / need, softness, capped=ramp)
+            loss, slope = _margin_loss(margin / need, softness, capped=ramp)
             slope = slope / need
-        return float((value * share).sum()), np.asarray(sides * slope * share)
+        value, share = total(loss.mean(axis=0))
+        return value, np.asarray(sides * slope * (share / len(sides)))
 
     return labels
-
-
-def _evened(goal: Objective, snapshot: Snapshot, weights: Array, chosen: Index | slice) -> Array:
-    """Weights [n] under which every class, or every cell of class and group, counts the same."""
-    cell = cells(goal, snapshot)[chosen]
-    total = np.bincount(cell, weights)
-    return np.asarray(weights / np.maximum(total, 1e-300)[cell])
 
 
 def _margin_loss(margin: Array, softness: float, *, capped: bool) -> tuple[Array, Array]:
