@@ -129,22 +129,18 @@ def _times(once: Sequence[Record], names: Sequence[str], name: str) -> str:
         shares.append(1 - hybrid / baseline)
         each = seed_times(once, task, name)
         shorter = sorted(1 - ours / theirs for theirs, ours in each)
-        low, middle, high = shorter[0], statistics.median(shorter), shorter[-1]
-        spread = f"{100 * low:.0f} / {100 * middle:.0f} / {100 * high:.0f} %"
+        spread = " / ".join(map(_share, (shorter[0], statistics.median(shorter), shorter[-1])))
         sooner = sum(ours < theirs for theirs, ours in each)
-        figures = [f"{baseline:.2f}", f"{hybrid:.2f}", f"{100 * shares[-1]:.0f} %"]
-        rows.append([task, rival, *figures, spread, f"{sooner} of {len(each)}"])
-    rows.append(["mean", "", "", "", f"{100 * float(np.mean(shares)):.0f} %", "", ""])
-    heads = [
-        "task",
-        "best baseline",
-        "its s",
-        f"{name} s",
-        "shorter by",
-        "per seed: min / median / max",
-        "seeds sooner",
-    ]
+        seconds = "never" if np.isinf(hybrid) else f"{hybrid:.2f}"
+        rows.append([task, rival, f"{baseline:.2f}", seconds, _share(shares[-1]), spread, f"{sooner} of {len(each)}"])
+    rows.append(["mean", "", "", "", _share(float(np.mean(shares))), "", ""])
+    spread_head = "per seed: min / median / max"
+    heads = ["task", "best baseline", "its s", f"{name} s", "shorter by", spread_head, "seeds sooner"]
     return _table(heads, rows)
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.0f} %" if np.isfinite(value) else "never"
 
 
 def _never_worse(once: Sequence[Record], names: Sequence[str]) -> str:
