@@ -1,0 +1,151 @@
+"""What a descent follows where shares of samples count: worst rates, floors and gaps, with every count smoothed.
+
+A sample is wrong by `sigmoid((EPSILON - margin) / width + 1/2)`, its margin taken over a soft maximum of its rivals. A
+rate is the mean of that over a set; the worst rate a soft maximum, and what a floor or a gap lacks has a price. All of
+it is smooth, so that a quasi-Newton descent takes steps that no count and no single batch shows.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from scipy.special import expit, logsumexp, softmax
+
+from shared.objectives import EPSILON
+from solver_service.milp.core.problem import Array, Problem
+from solver_service.milp.heuristics.descents.single_precision import Singles
+from solver_service.milp.heuristics.walks.tally import Tally
+
+SHARP, SHARP_GAP = 0.03, 0.003
+"""How far a soft maximum of rates is rounded off: of the objective, and of a gap's groups."""
+LACKING = 0.02
+"""A set that lacks less than this share is pulled the less the less it lacks."""
+ROOM = 2e-3
+"""Floors and gaps are aimed at this much above what is asked: a smoothed rate is not the counted one."""
+Split = Callable[[Singles], Singles]
+"""From slopes [n] by margins to slopes [n, h] by outputs."""
+
+
+def shares_count(problem: Problem, tally: Tally) -> bool:
+    """Whether the objective or a constraint looks at shares of samples of one label each."""
+    return problem.snapshot.task in ("classification", "binary") and bool(tally.asks or len(tally.judged))
+
+
+@dataclass(frozen=True, eq=False)
+class SmoothedShares:
+    """The stand-in of one job; `unit` is what 1 is in outputs [n, h], `scale` what the objective's value is divided by.
+
+    `side` [n] is +1 or -1 where there is one output, empty where there are classes.
+    """
+
+    problem: Problem
+    tally: Tally
+    unit: float
+    weights: Singles
+    targets: np.ndarray
+    side: Singles
+    scale: float = 1.0
+
+    @classmethod
+    def of(cls, problem: Problem, tally: Tally, unit: float, outputs: Singles) -> Self:
+        """Set it up; values are in units of the one at these outputs [n, h] where it is a sum of losses."""
+        classes = problem.snapshot.task == "classification"
+        targets = problem.targets.astype(np.int64).reshape(len(problem.scores), -1)[:, 0]
+        side = np.zeros(0) if classes else 2.0 * targets - 1.0
+        weights = (problem.weights / problem.weights.sum()).astype(np.float32)
+        found = cls(problem, tally, unit, weights, targets, side.astype(np.float32))
+        if problem.objective.name != "hinge":
+            return found
+        return cls(problem, tally, unit, weights, targets, found.side, found._losses(outputs, 1.0)[0] or 1.0)
+
+    @property
+    def per_value(self) -> float:
+        """What a unit of the job's own objective is in this one's."""
+        if len(self.tally.judged):
+            return 1.0
+        return 1.0 / (self.scale * float(self.problem.weights.sum()))
+
+    def __call__(self, outputs: Singles, width: float, price: float) -> tuple[float, Singles]:
+        """Value and slopes [n, h] at outputs [n, h] in units of `unit`; `price` is for a share that lacks 1."""
+        margin, split = self._margins(outputs, width)
+        wrong = expit((np.float32(EPSILON / self.unit) - margin) / np.float32(width) + np.float32(0.5))
+        total = float(self.problem.weights.sum())
+        # [c]: the wrong weight of each cell, as the tally counts it.
+        value, slope = self._of_cells(self.tally.gather((self.weights * wrong).astype(np.float64)) * total, price)
+        pull = (slope * total).astype(np.float32)[self.tally.cell] * -wrong * (1 - wrong) / np.float32(width)
+        losses, steep = self._losses_of(margin, width)
+        value += losses / self.scale
+        return value, split(self.weights * (pull + steep / np.float32(self.scale)))
+
+    def _of_cells(self, wrong: Array, price: float) -> tuple[float, Array]:
+        """Value and slope [c] by the wrong weight [c] of each cell."""
+        tally, value, slope = self.tally, 0.0, np.zeros(self.tally.cells)
+        if len(tally.judged):
+            size = tally.judged @ tally.total
+            rates = (tally.judged @ wrong) / size
+            value += SHARP * float(logsumexp(rates / SHARP))
+            slope += (softmax(rates / SHARP) / size) @ tally.judged
+        elif self.problem.objective.name in ("zero_one", "outliers"):
+            value += float(wrong.sum() / tally.total.sum())
+            slope += 1.0 / tally.total.sum()
+        if len(tally.least):
+            size = np.maximum(tally.floors @ tally.total, 1e-300)
+            lack, steep = _lacking((tally.floors @ wrong) / size - 1.0 + tally.least / size + ROOM)
+            value += price * float(lack.sum())
+            slope += price * (steep / size) @ tally.floors
+        for members, most in tally.gaps:
+            size = np.maximum(members @ tally.total, 1e-300)
+            rates = (members @ wrong) / size
+            apart = SHARP_GAP * float(logsumexp(rates / SHARP_GAP) + logsumexp(-rates / SHARP_GAP))
+            lack, steep = _lacking(np.array([apart - max(0.0, most - ROOM)]))
+            value += price * float(lack[0])
+            ends = softmax(rates / SHARP_GAP) - softmax(-rates / SHARP_GAP)
+            slope += price * float(steep[0]) * (ends / size) @ members
+        return value, slope
+
+    def _margins(self, outputs: Singles, width: float) -> tuple[Singles, Split]:
+        """Margins [n] over a soft maximum of the rivals, and what takes slopes by them to slopes by outputs."""
+        if len(self.side):
+            side = self.side
+            return side * outputs[:, 0], lambda pull: (side * pull)[:, None]
+        rows, targets, wide = np.arange(len(outputs)), self.targets, np.float32(width)
+        rest = outputs.copy()
+        rest[rows, targets] = -np.inf
+        top = rest.max(axis=1, keepdims=True)
+        shares = np.exp((rest - top) / wide)
+        sums = shares.sum(axis=1, keepdims=True)
+        shares /= sums
+        margin = outputs[rows, targets] - (top + wide * np.log(sums))[:, 0]
+
+        def split(pull: Singles) -> Singles:
+            slope = -pull[:, None] * shares
+            slope[rows, targets] = pull
+            return np.asarray(slope)
+
+        return np.asarray(margin), split
+
+    def _losses(self, outputs: Singles, width: float) -> tuple[float, Singles]:
+        return self._losses_of(self._margins(outputs, width)[0], width)
+
+    def _losses_of(self, margin: Singles, width: float) -> tuple[float, Singles]:
+        """The mean of a ramp's or a hinge's losses with rounded kinks, and slopes [n] by margins per weight."""
+        name, wide = self.problem.objective.name, np.float32(width)
+        if name not in ("ramp", "hinge"):
+            return 0.0, np.zeros_like(margin)
+        short = (np.float32(1.0) - margin) / wide
+        loss, slope = _softplus(short), -expit(short)
+        if name == "ramp":
+            beyond = short - np.float32(1.0) / wide
+            loss, slope = loss - _softplus(beyond), slope + expit(beyond)
+        return width * float(loss @ self.weights), slope
+
+
+def _softplus(x: Singles) -> Singles:
+    return np.asarray(np.logaddexp(np.float32(0.0), x))
+
+
+def _lacking(lack: Array) -> tuple[Array, Array]:
+    """What is lacked above 0, rounded off below LACKING, and its slope."""
+    steep = np.clip(lack / LACKING, 0.0, 1.0)
+    return np.where(lack < LACKING, LACKING * steep**2 / 2, lack - LACKING / 2), steep
