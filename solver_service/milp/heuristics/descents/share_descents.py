@@ -10,14 +10,17 @@ from scipy.optimize import Bounds, minimize
 from shared.constraints import movement_prices
 from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.problem import Array, Problem
-from solver_service.milp.heuristics.descents.single_precision import SinglePrecision
+from solver_service.milp.heuristics.descents.single_precision import SinglePrecision, Singles
 from solver_service.milp.heuristics.descents.smoothed_shares import SmoothedShares
 from solver_service.milp.heuristics.walks.tally import Tally
 from solver_service.milp.heuristics.walks.walk import Walk
 from solver_service.milp.rounding.incumbents import Incumbents
 
-WIDTHS = (1.0, 0.3, 0.1, 0.03)
-"""How far every count is smoothed, in units of the block's outputs: each begins where the wider one ended."""
+STAGES = ((1.0, 0.03), (0.3, 0.03), (0.1, 0.03), (0.03, 0.01), (0.03, 0.003), (0.01, 0.001))
+"""How far every count is smoothed, in units of the block's outputs, and how far the largest rate is rounded off; each
+begins where the one before ended."""
+CORRECTED = 3
+"""From this stage on smoothed counts are shifted by what they are off where the stage begins."""
 ITERATIONS = 60
 LONGEST_S = 1.0
 """Of one width, at most."""
@@ -53,6 +56,7 @@ class ShareDescents:
     _runs: int = 0
     _stage: int = 0
     _price: float = FIRST_PRICE
+    _change: Array | None = None
 
     def __post_init__(self) -> None:
         self._shares = SmoothedShares.of(self.problem, self.tally, self.block.unit, self.block.scores)
@@ -62,31 +66,36 @@ class ShareDescents:
         self._movement = prices * self.problem.radius * self._shares.per_value
         own = np.pad(snapshot.weight.astype(np.float64), ((0, 0), (0, 1))) - self.problem.center
         self._own = np.divide(own, self.problem.radius, out=np.zeros_like(own), where=self.problem.radius > 0)
-        self._change: Array = np.zeros_like(self.problem.radius)
 
     def advance(self, budget: Budget) -> bool:
         """Descend at one width, and offer the end with its constraints mended."""
-        if self._stage == 0:
+        if self._change is None:
             self._change = self._start()
-        width, last = WIDTHS[self._stage], self._stage == len(WIDTHS) - 1
-        self._change = self._descend(self._change, width, budget)
-        kept = self._offer(budget)
+        (width, sharp), last = STAGES[self._stage], self._stage == len(STAGES) - 1
+        shares = self._shares
+        if self._stage >= CORRECTED:
+            shares = shares.corrected(self._outputs(self._change), width, sharp)
+        self._change = self._descend(shares, self._change, width, budget)
+        kept = self._offer(self._change, budget)
+        self._stage += 1
         if last:
             self._price = float(np.clip(self._price * (CHEAPER if kept else DEARER), *PRICES))
-            self._runs += 1
-        self._stage = 0 if last else self._stage + 1
+            self._runs, self._change = self._runs + 1, None
         return True
 
     def _start(self) -> Array:
+        """Where a run begins, and at which stage: a wide one would forget where a kick led."""
         best, shape = self.incumbents.whole_change, self.problem.radius.shape
+        self._stage = 0
         if not self._runs:
             return best
         if self.rng.random() < ANEW:
             return self.rng.uniform(-1.0, 1.0, shape)
+        self._stage = int(self.rng.integers(CORRECTED + 1))
         kick = KICK * self.rng.normal(size=shape) * (self.rng.random(shape) < FEW)
         return np.clip(best + kick, -1.0, 1.0)
 
-    def _descend(self, start: Array, width: float, budget: Budget) -> Array:
+    def _descend(self, shares: SmoothedShares, start: Array, width: float, budget: Budget) -> Array:
         """Where a run at some width ends, [h, c]."""
         best, least = start, np.inf
         until = min(budget.until, budget.control.elapsed + LONGEST_S)
@@ -96,8 +105,7 @@ class ShareDescents:
             if np.isfinite(least) and (budget.over or (not self.reproducible and budget.control.elapsed > until)):
                 raise _Over
             change = flat.reshape(start.shape)
-            outputs = self.block.outputs(change.astype(np.float32)[None])[:, 0, :]
-            value, slope = self._shares(outputs, width, self._price)
+            value, slope = shares(self._outputs(change), width, self._price)
             # [h, n] @ [n, c], by the change through the reach [h, c].
             gradient = (self.block.reach * (slope.T @ self.block.inputs)).astype(np.float64)
             paid, steep = self._paid(change, ROUNDED * width)
@@ -120,18 +128,22 @@ class ShareDescents:
             )
         return best
 
+    def _outputs(self, change: Array) -> Singles:
+        """Scores [n, h] after a change [h, c], in the block's units."""
+        return np.asarray(self.block.outputs(change.astype(np.float32)[None])[:, 0, :])
+
     def _paid(self, change: Array, width: float) -> tuple[float, Array]:
         """What movement costs, its kink rounded off, and the slopes [h, c]."""
         moved = change - self._own
         size = np.sqrt(moved**2 + width**2)
         return float((self._movement * (size - width)).sum()), self._movement * moved / size
 
-    def _offer(self, budget: Budget) -> bool:
-        """Offer where the run is; whether that keeps what is asked of shares before anything is mended."""
+    def _offer(self, change: Array, budget: Budget) -> bool:
+        """Offer where a run is; whether that keeps what is asked of shares before anything is mended."""
         if not self.tally.asks:
-            self.incumbents.offer_whole(self._change)
+            self.incumbents.offer_whole(change)
             return True
-        self.walk.goto(self._change)
+        self.walk.goto(change)
         kept = self.walk.rank.broken == 0
         self.walk.mend(REPAIRS, lambda: budget.over)
         for _ in range(WIDER_REPAIRS):

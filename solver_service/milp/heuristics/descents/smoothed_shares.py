@@ -6,7 +6,7 @@ it is smooth, so that a quasi-Newton descent takes steps that no count and no si
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import numpy as np
@@ -18,7 +18,7 @@ from solver_service.milp.heuristics.descents.single_precision import Singles
 from solver_service.milp.heuristics.walks.tally import Tally
 
 SHARP, SHARP_GAP = 0.03, 0.003
-"""How far a soft maximum of rates is rounded off: of the objective, and of a gap's groups."""
+"""How far a soft maximum of rates is rounded off: of the objective at first, and of a gap's groups."""
 LACKING = 0.02
 """A set that lacks less than this share is pulled the less the less it lacks."""
 ROOM = 2e-3
@@ -46,6 +46,8 @@ class SmoothedShares:
     targets: np.ndarray
     side: Singles
     scale: float = 1.0
+    sharp: float = SHARP
+    off: Array = field(default_factory=lambda: np.zeros(1))
 
     @classmethod
     def of(cls, problem: Problem, tally: Tally, unit: float, outputs: Singles) -> Self:
@@ -55,9 +57,9 @@ class SmoothedShares:
         side = np.zeros(0) if classes else 2.0 * targets - 1.0
         weights = (problem.weights / problem.weights.sum()).astype(np.float32)
         found = cls(problem, tally, unit, weights, targets, side.astype(np.float32))
-        if problem.objective.name != "hinge":
-            return found
-        return cls(problem, tally, unit, weights, targets, found.side, found._losses(outputs, 1.0)[0] or 1.0)
+        if problem.objective.name == "hinge":
+            found = replace(found, scale=found._losses_of(found._margins(outputs, 1.0)[0], 1.0)[0] or 1.0)
+        return found
 
     @property
     def per_value(self) -> float:
@@ -69,14 +71,26 @@ class SmoothedShares:
     def __call__(self, outputs: Singles, width: float, price: float) -> tuple[float, Singles]:
         """Value and slopes [n, h] at outputs [n, h] in units of `unit`; `price` is for a share that lacks 1."""
         margin, split = self._margins(outputs, width)
-        wrong = expit((np.float32(EPSILON / self.unit) - margin) / np.float32(width) + np.float32(0.5))
+        wrong = self._wrong(margin, width)
         total = float(self.problem.weights.sum())
-        # [c]: the wrong weight of each cell, as the tally counts it.
-        value, slope = self._of_cells(self.tally.gather((self.weights * wrong).astype(np.float64)) * total, price)
+        value, slope = self._of_cells(self._gathered(wrong) + self.off, price)
         pull = (slope * total).astype(np.float32)[self.tally.cell] * -wrong * (1 - wrong) / np.float32(width)
         losses, steep = self._losses_of(margin, width)
         value += losses / self.scale
         return value, split(self.weights * (pull + steep / np.float32(self.scale)))
+
+    def corrected(self, outputs: Singles, width: float, sharp: float) -> Self:
+        """The same where smoothed counts are right at these outputs [n, h]: they are shifted by what they are off."""
+        margin = self._margins(outputs, width)[0]
+        counted = (self._margins(outputs, 0.0)[0] < EPSILON / self.unit).astype(np.float32)
+        return replace(self, sharp=sharp, off=self._gathered(counted) - self._gathered(self._wrong(margin, width)))
+
+    def _wrong(self, margin: Singles, width: float) -> Singles:
+        return np.asarray(expit((np.float32(EPSILON / self.unit) - margin) / np.float32(width) + np.float32(0.5)))
+
+    def _gathered(self, wrong: Singles) -> Array:
+        """The wrong weight of each cell [c], as the tally counts it."""
+        return self.tally.gather((self.weights * wrong).astype(np.float64)) * float(self.problem.weights.sum())
 
     def _of_cells(self, wrong: Array, price: float) -> tuple[float, Array]:
         """Value and slope [c] by the wrong weight [c] of each cell."""
@@ -84,8 +98,8 @@ class SmoothedShares:
         if len(tally.judged):
             size = tally.judged @ tally.total
             rates = (tally.judged @ wrong) / size
-            value += SHARP * float(logsumexp(rates / SHARP))
-            slope += (softmax(rates / SHARP) / size) @ tally.judged
+            value += self.sharp * float(logsumexp(rates / self.sharp))
+            slope += (softmax(rates / self.sharp) / size) @ tally.judged
         elif self.problem.objective.name in ("zero_one", "outliers"):
             value += float(wrong.sum() / tally.total.sum())
             slope += 1.0 / tally.total.sum()
@@ -113,6 +127,8 @@ class SmoothedShares:
         rest = outputs.copy()
         rest[rows, targets] = -np.inf
         top = rest.max(axis=1, keepdims=True)
+        if width == 0:
+            return np.asarray(outputs[rows, targets] - top[:, 0]), lambda pull: pull[:, None]
         shares = np.exp((rest - top) / wide)
         sums = shares.sum(axis=1, keepdims=True)
         shares /= sums
@@ -124,9 +140,6 @@ class SmoothedShares:
             return np.asarray(slope)
 
         return np.asarray(margin), split
-
-    def _losses(self, outputs: Singles, width: float) -> tuple[float, Singles]:
-        return self._losses_of(self._margins(outputs, width)[0], width)
 
     def _losses_of(self, margin: Singles, width: float) -> tuple[float, Singles]:
         """The mean of a ramp's or a hinge's losses with rounded kinks, and slopes [n] by margins per weight."""
