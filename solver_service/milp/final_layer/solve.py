@@ -18,6 +18,7 @@ from solver_service.milp.core.requirements import STYLES, Requirements, requirem
 from solver_service.milp.core.solution import BREAKS, TOLERANCE, Solution, gave_up, is_integral, safe_bound
 from solver_service.milp.final_layer.bounding import bound_by_conflicts, bound_by_relaxation, branching_pays
 from solver_service.milp.final_layer.convex.least_squares import solve_least_squares
+from solver_service.milp.final_layer.convex.rounded_fits import fit_rounded
 from solver_service.milp.final_layer.convex.smooth import solve_smooth
 from solver_service.milp.final_layer.convex.smoothed import SMOOTHED
 from solver_service.milp.final_layer.convex.trimmed import solve_trimmed
@@ -164,7 +165,8 @@ def _with_random_steps(job: Job, ending: Ending) -> Ending:
 
 
 def _searched(job: Job) -> Ending:
-    """What is too large for any model gets all the time for searches; nothing is proven."""
+    """What is too large for any model gets all the time for searches; nothing is proven, but by smooth programs."""
+    fit_rounded(job)
     job.improver.run(job.budget())
     status = SolveStatus.INTERRUPTED if job.control.stopped else SolveStatus.TIME_LIMIT
     return ending_of(job, status, notes=(TOO_LARGE_TO_PROVE,))
