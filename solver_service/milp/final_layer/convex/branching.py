@@ -149,7 +149,9 @@ class Branching:
         """The weights [h, d] with every gridded or listed one at its next value below, and at its next above."""
         found = []
         for sign in (-1.0, 1.0):
-            moved = (weight + sign * self._steps).astype(np.float32)
+            with np.errstate(over="ignore"):
+                moved = (weight + sign * self._steps).astype(np.float32)
+            moved = np.where(np.isfinite(moved), moved, weight)
             for choice in self._choices:
                 place = np.searchsorted(choice.values, weight[choice.chosen]) + int(sign)
                 moved[choice.chosen] = choice.values[np.clip(place, 0, choice.values.size - 1)]

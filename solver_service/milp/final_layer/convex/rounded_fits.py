@@ -6,6 +6,7 @@ answer that searches by single lines or batches do not find; branching on the sa
 """
 
 from shared.constraints import ON_SAMPLES
+from solver_service.milp.core.solution import BREAKS, gave_up
 from solver_service.milp.final_layer.convex.branching import Branching
 from solver_service.milp.final_layer.convex.smoothed import PRECISE, ROUNDABLE, WIDTHS, smoothed
 from solver_service.milp.final_layer.job import Job
@@ -20,10 +21,17 @@ BRANCHED_AT = 0.003
 
 def fit_rounded(job: Job) -> None:
     """Offer the minima of less and less smooth objectives, and what becomes of them where weights take few values."""
-    problem, incumbents = job.problem, job.incumbents
-    types = {constraint.type for constraint in problem.constraints}
-    if problem.objective.name not in ROUNDABLE or not types.intersection((*PINNING, "movement_cost")):
+    types: set[str] = {constraint.type for constraint in job.problem.constraints}
+    if job.problem.objective.name not in ROUNDABLE or not types.intersection((*PINNING, "movement_cost")):
         return
+    try:
+        _fit(job, types)
+    except BREAKS as error:  # others go on from what was found until then
+        job.control.say(f"rounded fits end: {gave_up(error)}")
+
+
+def _fit(job: Job, types: set[str]) -> None:
+    problem, incumbents = job.problem, job.incumbents
     budget, change = job.budget().share(FITTED_SHARE), incumbents.whole_change
     pinned, branched = bool(types.intersection(PINNING)), None
     for share in WIDTHS:

@@ -1,4 +1,4 @@
-"""Smooth functions below mae, quantile, hinge and max_error, as near to them as asked for: their minima are bounds, too."""
+"""Smooth functions below mae, quantile, hinge and max_error, as near as asked for: their minima are bounds, too."""
 
 import numpy as np
 from scipy.special import expit, logsumexp, softmax
