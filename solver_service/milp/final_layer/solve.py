@@ -54,7 +54,8 @@ HEURISTIC_S = 4.0
 UNPROVEN_SHARE, UNPROVEN_S, LONG_SHARE = 0.8, 20.0, 0.4
 """Of the time for searches where no solver will branch, but no more than these seconds, or this share if it is more;
 the rest is for bounds, and for searches again."""
-CONVEX = ("hinge", "mae", "quantile", "max_error", "mse", "huber", "log_loss")
+STEPPED = ("hinge", "mae", "quantile", "max_error", "mse", "huber", "log_loss", *TRIMMED)
+"""Objectives that end with random steps: the convex ones, and those that are fitted by convex programs."""
 OPEN, STEPS_SHARE, STEPS_S = 1e-3, 0.1, 0.5
 """From which part of the value that is open random steps look for what rounding lost, and how long they may."""
 TOO_LARGE_TO_PROVE = "too large for a model within this time: searched only, and nothing is proven"
@@ -154,7 +155,7 @@ def _with_random_steps(job: Job, ending: Ending) -> Ending:
     incumbents = job.incumbents
     open_part = incumbents.best.objective - incumbents.bound
     ended = ending.status in (SolveStatus.GAP_REACHED, SolveStatus.OPTIMAL) and incumbents.feasible
-    if not (ended and job.spec.objective in CONVEX and open_part > OPEN * incumbents.best.objective):
+    if not (ended and job.spec.objective in STEPPED and open_part > OPEN * incumbents.best.objective):
         return ending
     budget = job.budget()
     if job.spec.limits.nodes is None:
