@@ -26,7 +26,7 @@ from solver_service.milp.rounding.incumbents import Incumbents
 
 POLISHED = ("zero_one", "ramp", "outliers")
 """Objectives whose stand-in is capped: long descents reach what short ones do not."""
-SHARED = (*WORST, "hinge")
+SHARED = (*WORST, "hinge", "log_loss")
 """Objectives for which smoothed rates show what neither single batches nor single lines do."""
 LARGE = 100_000
 """Coefficients (samples times changes) from which on descents come before everything else: models are slow there."""

@@ -6,6 +6,7 @@ f is convex, so every tangent is below it and the model's bound is one of the jo
 adds the tangents at the model's solution and at the best weights, until the two meet.
 """
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -24,7 +25,8 @@ from solver_service.milp.formulation.constraints.constrained_model import Constr
 from solver_service.milp.formulation.constraints.parts import Part, grow, plain_rows
 from solver_service.milp.rounding.into_box import change_of
 
-ROUNDS = 200
+ROUNDS, PATIENCE = 200, 3
+"""Rounds at most, and in a row without a better bound or better weights: then searches find more."""
 STALLED = 1e-7
 """A round that raises the model's value by no more than this share has nothing left to cut off."""
 
@@ -36,8 +38,9 @@ def search_by_tangents(job: Job, program: ConvexProgram, points: list[Array]) ->
     problem, incumbents = job.problem, job.incumbents
     base = constrained_model(problem, job.screened, NO_CUTS, problem.constraints)
     tangents = [_tangent(program, point) for point in [*points, _best(job)]]
+    idle, reached = 0, (0.0, math.inf)
     for _ in range(ROUNDS):
-        if job.proven or job.budget().over:
+        if job.proven or job.budget().over or idle >= PATIENCE:
             return
         built = _with_loss(base, program, tangents)
         outcome, found = _solved(job, built)
@@ -46,10 +49,18 @@ def search_by_tangents(job: Job, program: ConvexProgram, points: list[Array]) ->
         incumbents.raise_bound(safe_bound(outcome.bound, integral=False))
         if found is None or incumbents.best.objective - incumbents.bound <= allowance(job):
             return
+        gained = _gained(reached, (incumbents.bound, incumbents.best.objective))
+        idle, reached = 0 if gained else idle + 1, (incumbents.bound, incumbents.best.objective)
         change = found[: problem.columns].reshape(problem.radius.shape)
         tangents += [_tangent(program, np.clip(change, -1.0, 1.0)), _tangent(program, _best(job))]
         if program.smooth(change)[0] - found[-1] <= STALLED * incumbents.best.objective:
             return
+
+
+def _gained(before: tuple[float, float], after: tuple[float, float]) -> bool:
+    """Whether the bound is higher, or the best value lower, by more than rounding."""
+    room = STALLED * after[1]
+    return after[0] > before[0] + room or after[1] < before[1] - room
 
 
 def _solved(job: Job, built: ConstrainedModel) -> tuple[Outcome, Array | None]:

@@ -6,6 +6,7 @@ import scipy
 
 from shared.constraints import ON_SAMPLES
 from shared.contracts import Backend, SolveStatus
+from solver_service.milp.core.budget import Budget
 from solver_service.milp.final_layer.convex.branching import Branching
 from solver_service.milp.final_layer.convex.cutting_planes import search_by_tangents
 from solver_service.milp.final_layer.convex.program import ConvexProgram
@@ -15,11 +16,16 @@ from solver_service.milp.final_layer.infeasible import blame
 from solver_service.milp.final_layer.job import Job, allowance, ending_of, why
 from solver_service.milp.final_layer.report import Ending
 from solver_service.milp.final_layer.under_constraints import solve_constrained
+from solver_service.milp.heuristics.walks.random_steps import search_by_random_steps
 from solver_service.milp.rounding.into_box import change_of
 
 PINNING = ("max_nonzero", "grid", "levels")
 """Constraints that leave single weights a few values each."""
 ROOM_FOR_BOUND = 1e-9
+SEARCH_ROUNDS, PATIENCE_S = 3, 1.0
+"""Rounds, or seconds, without a gain after which searches end."""
+STEPS_SHARE = 0.3
+"""Of the time that is left, for random steps before tangents: rounding may spoil all that a model says."""
 WEIGHTED_SHARE = 0.4
 """Of the time that is left, for programs with weighted cells, before anything else looks for feasible weights."""
 
@@ -49,8 +55,12 @@ def solve_smooth(job: Job) -> Ending:
             search_right_samples(job, program, least)
             incumbents.tell("search for the samples to get right")
         if incumbents.feasible and not _done(job):
+            _step(job, job.budget().share(STEPS_SHARE))
+        if incumbents.feasible and not _done(job):
             search_by_tangents(job, program, [least.change])
             incumbents.tell("search by tangents")
+        if incumbents.feasible and not _done(job):
+            _search(job)
     if branching is not None and not _done(job):
         done = branching.run(least, certain=not on_samples)
         incumbents.tell(f"branching on single weights: {branching.nodes} nodes")
@@ -61,6 +71,17 @@ def solve_smooth(job: Job) -> Ending:
     if incumbents.feasible:
         ending = replace(ending, status=why(job))
     return replace(ending, allowance=_ended(job, why(job)).allowance)
+
+
+def _search(job: Job) -> None:
+    """What neither tangents nor programs find: descents on shares and line searches, and random steps from there."""
+    job.improver.run(replace(job.budget(), rounds=SEARCH_ROUNDS, patience=PATIENCE_S))
+    _step(job, job.budget())
+
+
+def _step(job: Job, budget: Budget) -> None:
+    search_by_random_steps(job.problem, job.incumbents, budget, job.spec.solver.seed)
+    job.incumbents.tell("random steps")
 
 
 def _done(job: Job) -> bool:

@@ -64,6 +64,9 @@ class ShareDescents:
         prices = np.pad(movement_prices(self.problem.constraints, snapshot.weight.shape), ((0, 0), (0, 1)))
         # [h, c], per unit of a change.
         self._movement = prices * self.problem.radius * self._shares.per_value
+        self._l2 = self.problem.objective.l2 * self._shares.per_value
+        # [c]: all but the bias.
+        self._penalised = np.arange(self.problem.radius.shape[1]) < snapshot.weight.shape[1]
         own = np.pad(snapshot.weight.astype(np.float64), ((0, 0), (0, 1))) - self.problem.center
         self._own = np.divide(own, self.problem.radius, out=np.zeros_like(own), where=self.problem.radius > 0)
 
@@ -133,10 +136,12 @@ class ShareDescents:
         return np.asarray(self.block.outputs(change.astype(np.float32)[None])[:, 0, :])
 
     def _paid(self, change: Array, width: float) -> tuple[float, Array]:
-        """What movement costs, its kink rounded off, and the slopes [h, c]."""
+        """What movement costs, its kink rounded off, and l2, with their slopes [h, c]."""
         moved = change - self._own
         size = np.sqrt(moved**2 + width**2)
-        return float((self._movement * (size - width)).sum()), self._movement * moved / size
+        weight = (self.problem.center + self.problem.radius * change) * self._penalised
+        value = float((self._movement * (size - width)).sum() + self._l2 * (weight**2).sum())
+        return value, self._movement * moved / size + 2 * self._l2 * weight * self.problem.radius
 
     def _offer(self, change: Array, budget: Budget) -> bool:
         """Offer where a run is; whether that keeps what is asked of shares before anything is mended."""

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.special import expit, logsumexp, softmax
 
 from shared.objectives import EPSILON
-from solver_service.milp.core.problem import Array, Problem
+from solver_service.milp.core.problem import MEANS, Array, Problem
 from solver_service.milp.heuristics.descents.single_precision import Singles
 from solver_service.milp.heuristics.walks.tally import Tally
 
@@ -51,22 +51,20 @@ class SmoothedShares:
 
     @classmethod
     def of(cls, problem: Problem, tally: Tally, unit: float, outputs: Singles) -> Self:
-        """Set it up; values are in units of the one at these outputs [n, h] where it is a sum of losses."""
+        """Set it up; values are in units of the one at these outputs [n, h] where they are losses, not counts."""
         classes = problem.snapshot.task == "classification"
         targets = problem.targets.astype(np.int64).reshape(len(problem.scores), -1)[:, 0]
         side = np.zeros(0) if classes else 2.0 * targets - 1.0
         weights = (problem.weights / problem.weights.sum()).astype(np.float32)
         found = cls(problem, tally, unit, weights, targets, side.astype(np.float32))
-        if problem.objective.name == "hinge":
-            found = replace(found, scale=found._losses_of(found._margins(outputs, 1.0)[0], 1.0)[0] or 1.0)
-        return found
+        return replace(found, scale=found._losses(outputs, 1.0)[0] or 1.0)
 
     @property
     def per_value(self) -> float:
         """What a unit of the job's own objective is in this one's."""
         if len(self.tally.judged):
             return 1.0
-        return 1.0 / (self.scale * float(self.problem.weights.sum()))
+        return 1.0 / (self.scale * (1.0 if self.problem.objective.name in MEANS else float(self.problem.weights.sum())))
 
     def __call__(self, outputs: Singles, width: float, price: float) -> tuple[float, Singles]:
         """Value and slopes [n, h] at outputs [n, h] in units of `unit`; `price` is for a share that lacks 1."""
@@ -75,9 +73,8 @@ class SmoothedShares:
         total = float(self.problem.weights.sum())
         value, slope = self._of_cells(self._gathered(wrong) + self.off, price)
         pull = (slope * total).astype(np.float32)[self.tally.cell] * -wrong * (1 - wrong) / np.float32(width)
-        losses, steep = self._losses_of(margin, width)
-        value += losses / self.scale
-        return value, split(self.weights * (pull + steep / np.float32(self.scale)))
+        losses, slopes = self._losses(outputs, width)
+        return value + losses / self.scale, split(self.weights * pull) + slopes / np.float32(self.scale)
 
     def corrected(self, outputs: Singles, width: float, sharp: float) -> Self:
         """The same where smoothed counts are right at these outputs [n, h]: they are shifted by what they are off."""
@@ -141,17 +138,30 @@ class SmoothedShares:
 
         return np.asarray(margin), split
 
-    def _losses_of(self, margin: Singles, width: float) -> tuple[float, Singles]:
-        """The mean of a ramp's or a hinge's losses with rounded kinks, and slopes [n] by margins per weight."""
-        name, wide = self.problem.objective.name, np.float32(width)
+    def _losses(self, outputs: Singles, width: float) -> tuple[float, Singles]:
+        """The mean of losses that are no counts, kinks of a ramp's and a hinge's rounded off; slopes [n, h]."""
+        name = self.problem.objective.name
+        if name == "log_loss":
+            # Over rivals that are made one by the soft maximum of their own scores it is that of two classes.
+            unit = np.float32(self.unit)
+            margin, split = self._margins(outputs, 1.0 / self.unit)
+            loss = _softplus(-unit * margin)
+            return float(loss @ self.weights), split(-unit * self.weights * expit(-unit * margin))
         if name not in ("ramp", "hinge"):
-            return 0.0, np.zeros_like(margin)
+            return 0.0, np.zeros_like(outputs)
+        margin, split = self._margins(outputs, width)
+        loss, slope = self._by_margins(margin, width)
+        return width * float(loss @ self.weights), split(self.weights * slope)
+
+    def _by_margins(self, margin: Singles, width: float) -> tuple[Singles, Singles]:
+        """A ramp's or a hinge's losses [n], in widths, and their slopes [n] by the margins."""
+        name, wide = self.problem.objective.name, np.float32(width)
         short = (np.float32(1.0) - margin) / wide
         loss, slope = _softplus(short), -expit(short)
         if name == "ramp":
             beyond = short - np.float32(1.0) / wide
             loss, slope = loss - _softplus(beyond), slope + expit(beyond)
-        return width * float(loss @ self.weights), slope
+        return np.asarray(loss), np.asarray(slope)
 
 
 def _softplus(x: Singles) -> Singles:

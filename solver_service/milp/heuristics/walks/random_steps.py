@@ -54,7 +54,7 @@ def step_from_anywhere(
     best, waited = incumbents.best.objective, 0
     while waited < starts and not budget.over:
         _step_from_one(problem, incumbents, budget, rng)
-        waited = 0 if incumbents.best.objective < best else waited + 1
+        waited = 0 if incumbents.best.objective < best * (1 - TOO_LITTLE) else waited + 1
         best = incumbents.best.objective
 
 
