@@ -25,36 +25,48 @@ from solver_service.milp.formulation.constraints.constrained_model import Constr
 from solver_service.milp.formulation.constraints.parts import Part, grow, plain_rows
 from solver_service.milp.rounding.into_box import change_of
 
-ROUNDS, PATIENCE = 200, 3
-"""Rounds at most, and in a row without a better bound or better weights: then searches find more."""
+ROUNDS = 200
 STALLED = 1e-7
 """A round that raises the model's value by no more than this share has nothing left to cut off."""
 
 
-def search_by_tangents(job: Job, program: ConvexProgram, points: list[Array]) -> None:
-    """Solve the model, round by round, from the tangents at some points [h, c]; solutions are offered as they come."""
-    if too_large(job):
-        return
-    problem, incumbents = job.problem, job.incumbents
-    base = constrained_model(problem, job.screened, NO_CUTS, problem.constraints)
-    tangents = [_tangent(program, point) for point in [*points, _best(job)]]
-    idle, reached = 0, (0.0, math.inf)
-    for _ in range(ROUNDS):
-        if job.proven or job.budget().over or idle >= PATIENCE:
-            return
-        built = _with_loss(base, program, tangents)
-        outcome, found = _solved(job, built)
+class Tangents:
+    """A search that goes on where it ended: the tangents so far, and whether nothing is left to do."""
+
+    def __init__(self, job: Job, program: ConvexProgram, points: list[Array]) -> None:
+        """Begin with the tangents at some points [h, c] and at the best weights."""
+        self._job, self._program, self._rounds = job, program, 0
+        self._tangents = [_tangent(program, point) for point in [*points, _best(job)]]
+        self._base: ConstrainedModel | None = None
+        self.done = too_large(job)
+
+    def run(self, patience: int) -> None:
+        """Solve the model, round by round, and offer what it finds, until so many in a row have gained nothing."""
+        job, incumbents, idle, reached = self._job, self._job.incumbents, 0, (0.0, math.inf)
+        while not (self.done or job.proven or job.budget().over) and idle < patience:
+            bound = self._round()
+            now = (bound, incumbents.best.objective)
+            idle, reached = 0 if _gained(reached, now) else idle + 1, now
+
+    def _round(self) -> float:
+        """One round; the model's bound."""
+        job, problem, incumbents = self._job, self._job.problem, self._job.incumbents
+        if self._base is None:
+            self._base = constrained_model(problem, job.screened, NO_CUTS, problem.constraints)
+        outcome, found = _solved(job, _with_loss(self._base, self._program, self._tangents))
+        self._rounds += 1
+        self.done = outcome.status is SolveStatus.INFEASIBLE or self._rounds >= ROUNDS
         if outcome.status is SolveStatus.INFEASIBLE:
-            return
+            return math.inf
         incumbents.raise_bound(safe_bound(outcome.bound, integral=False))
         if found is None or incumbents.best.objective - incumbents.bound <= allowance(job):
-            return
-        gained = _gained(reached, (incumbents.bound, incumbents.best.objective))
-        idle, reached = 0 if gained else idle + 1, (incumbents.bound, incumbents.best.objective)
+            self.done = True
+            return outcome.bound
         change = found[: problem.columns].reshape(problem.radius.shape)
-        tangents += [_tangent(program, np.clip(change, -1.0, 1.0)), _tangent(program, _best(job))]
-        if program.smooth(change)[0] - found[-1] <= STALLED * incumbents.best.objective:
-            return
+        self._tangents += [_tangent(self._program, np.clip(change, -1.0, 1.0)), _tangent(self._program, _best(job))]
+        if self._program.smooth(change)[0] - found[-1] <= STALLED * incumbents.best.objective:
+            self.done = True
+        return outcome.bound
 
 
 def _gained(before: tuple[float, float], after: tuple[float, float]) -> bool:

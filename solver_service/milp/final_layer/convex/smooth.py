@@ -8,8 +8,8 @@ from shared.constraints import ON_SAMPLES
 from shared.contracts import Backend, SolveStatus
 from solver_service.milp.core.budget import Budget
 from solver_service.milp.final_layer.convex.branching import Branching
-from solver_service.milp.final_layer.convex.cutting_planes import search_by_tangents
-from solver_service.milp.final_layer.convex.program import ConvexProgram
+from solver_service.milp.final_layer.convex.cutting_planes import Tangents
+from solver_service.milp.final_layer.convex.program import ConvexProgram, Minimum
 from solver_service.milp.final_layer.convex.right_samples import search_right_samples
 from solver_service.milp.final_layer.convex.weighted_cells import search_weighted_cells
 from solver_service.milp.final_layer.infeasible import blame
@@ -22,6 +22,8 @@ from solver_service.milp.rounding.into_box import change_of
 PINNING = ("max_nonzero", "grid", "levels")
 """Constraints that leave single weights a few values each."""
 ROOM_FOR_BOUND = 1e-9
+TANGENTS_PATIENCE = 3
+"""Rounds of tangents in a row without a better bound or better weights, after which it is others' turn; then more."""
 SEARCH_ROUNDS, PATIENCE_S = 3, 1.0
 """Rounds, or seconds, without a gain after which searches end."""
 STEPS_SHARE = 0.3
@@ -57,10 +59,7 @@ def solve_smooth(job: Job) -> Ending:
         if incumbents.feasible and not _done(job):
             _step(job, job.budget().share(STEPS_SHARE))
         if incumbents.feasible and not _done(job):
-            search_by_tangents(job, program, [least.change])
-            incumbents.tell("search by tangents")
-        if incumbents.feasible and not _done(job):
-            _search(job)
+            _by_tangents(job, program, least)
     if branching is not None and not _done(job):
         done = branching.run(least, certain=not on_samples)
         incumbents.tell(f"branching on single weights: {branching.nodes} nodes")
@@ -73,10 +72,18 @@ def solve_smooth(job: Job) -> Ending:
     return replace(ending, allowance=_ended(job, why(job)).allowance)
 
 
-def _search(job: Job) -> None:
-    """What neither tangents nor programs find: descents on shares and line searches, and random steps from there."""
-    job.improver.run(replace(job.budget(), rounds=SEARCH_ROUNDS, patience=PATIENCE_S))
-    _step(job, job.budget())
+def _by_tangents(job: Job, program: ConvexProgram, least: Minimum) -> None:
+    """Tangents while they gain; what neither they nor programs find, other searches do, in turns with them."""
+    tangents, patience = Tangents(job, program, [least.change]), TANGENTS_PATIENCE
+    while not _done(job):
+        tangents.run(patience)
+        job.incumbents.tell("search by tangents")
+        if not _done(job):
+            job.improver.run(replace(job.budget(), rounds=SEARCH_ROUNDS, patience=PATIENCE_S))
+            _step(job, job.budget())
+        if tangents.done:
+            return
+        patience *= 2
 
 
 def _step(job: Job, budget: Budget) -> None:
