@@ -168,7 +168,7 @@ class _Tiers:
         """Solve one, and keep what is better; values are counted with the job's own weights."""
 
         def hear(found: IncumbentFound) -> None:
-            if not self.shares or self._feasible(found.moved):
+            if self._feasible(found.moved):
                 self._hear(found.moved, found.nodes)
 
         self.control.say(f"a tier: weights of samples are cut at {cap:g}{' with room' if room else ''}")
@@ -176,13 +176,12 @@ class _Tiers:
         relaxed = self.shares and cap < self.heaviest
         solution = solve(snapshot, spec, within, None if room else self.best)
         self.last = solution if self.last is None or not (room or relaxed) else self.last
-        feasible = solution.result.status is not SolveStatus.INFEASIBLE and math.isfinite(
-            solution.result.objective.final
-        )
-        if not room and feasible:
+        # Where nothing was found, `final` is the value of weights that break a constraint.
+        found = solution.result.feasible and math.isfinite(solution.result.objective.final)
+        if not room and found:
             self.bound = max(self.bound, self._bound(solution.result.objective.bound, factor, cap))
-        feasible = feasible and (not self.shares or self._feasible(solution.moved))
-        value = self._hear(solution.moved, solution.result.nodes) if feasible else math.inf
+        kept = found and self._feasible(solution.moved)
+        value = self._hear(solution.moved, solution.result.nodes) if kept else math.inf
         self.lost = value > (1 + 1e-4) * solution.result.objective.final * factor
 
     def evened(self) -> tuple[Snapshot, JobSpec]:
@@ -222,9 +221,7 @@ class _Tiers:
         last, best = self.last, self.best
         assert last is not None, "the first cut is always solved"
         if best is None or not math.isfinite(self.value):
-            nothing = {"start": self.start, "final": self.start, "bound": 0.0, "gap": gap(self.start, 0.0)}
-            report = last.result.objective.model_copy(update=nothing)
-            return replace(last, result=last.result.model_copy(update={"objective": report, "feasible": False}))
+            return self._nothing(last)
         final, bound = self.value, min(self.bound, self.value)
         status = last.result.status
         if final <= bound * (1 + 2 * TOLERANCE):
@@ -246,6 +243,31 @@ class _Tiers:
             }
         )
         return Solution(result, best.weight, best.bias, best.tail)
+
+    def _nothing(self, last: Solution) -> Solution:
+        """The snapshot's own weights, where none that keep all constraints were found."""
+        report = last.result.objective.model_copy(
+            update={"start": self.start, "final": self.start, "bound": 0.0, "gap": gap(self.start, 0.0)}
+        )
+        done = last.result.status in (SolveStatus.OPTIMAL, SolveStatus.GAP_REACHED)
+        result = last.result.model_copy(
+            update={
+                "objective": report,
+                "status": SolveStatus.TIME_LIMIT if done else last.result.status,
+                "feasible": False,
+                "improved": False,
+                "incumbents": [],
+                "changed_weights": 0,
+            }
+        )
+        own = {
+            f"tail.{place}.{part}": values
+            for place, layer in enumerate(self.snapshot.tail)
+            for part, values in (("weight", layer.weight), ("bias", layer.bias))
+            if values is not None
+        }
+        tail = {name: own[name] for name in last.tail}
+        return Solution(result, self.snapshot.weight, self.snapshot.bias, tail)
 
 
 def _power_of_two(value: float) -> float:

@@ -13,6 +13,8 @@ from solver_service.milp.formulation.constraints.on_samples import shares_of
 from solver_service.milp.formulation.rows import nonzeros
 from solver_service.milp.heuristics.descents.long_descents import Polishing
 from solver_service.milp.heuristics.descents.rounds import Descents
+from solver_service.milp.heuristics.descents.share_descents import ShareDescents
+from solver_service.milp.heuristics.descents.smoothed_shares import shares_count
 from solver_service.milp.heuristics.programs.kept_sets import KeptSets
 from solver_service.milp.heuristics.programs.priced_sets import PricedSets
 from solver_service.milp.heuristics.schedule import Account, Schedule, Strategy
@@ -24,6 +26,8 @@ from solver_service.milp.rounding.incumbents import Incumbents
 
 POLISHED = ("zero_one", "ramp", "outliers")
 """Objectives whose stand-in is capped: long descents reach what short ones do not."""
+SHARED = (*WORST, "hinge", "log_loss")
+"""Objectives for which smoothed rates show what neither single batches nor single lines do."""
 LARGE = 100_000
 """Coefficients (samples times changes) from which on descents come before everything else: models are slow there."""
 SLOW = 500_000
@@ -174,4 +178,9 @@ class Improver:
         if problem.objective.name in POLISHED and not tally.asks:
             polishing = Polishing(problem, descents.block, self.incumbents, self.rng, self.reproducible)
             found.append(Account("long descents", polishing))
+        if shares_count(problem, tally) and problem.objective.name in SHARED:
+            shared = ShareDescents(
+                problem, tally, descents.block, self.incumbents, walk.fork(), self.rng, self.reproducible
+            )
+            found.insert(0, Account("descents on shares", shared, parts=max(account.parts for account in found) + 1))
         self.accounts.extend(found)

@@ -94,10 +94,17 @@ def options_of(job: Job) -> MilpOptions:
 
 
 def why(job: Job) -> SolveStatus:
-    """Why work ended before or without a branching solver, when nothing was proven."""
+    """Why work ended before or without a branching solver, when nothing was proven.
+
+    There is no gap where nothing keeps the constraints: then searches ended at the job's limits.
+    """
     if job.control.stopped:
         return SolveStatus.INTERRUPTED
-    return SolveStatus.TIME_LIMIT if job.budget().over else SolveStatus.GAP_REACHED
+    if job.budget().over:
+        return SolveStatus.TIME_LIMIT
+    if job.incumbents.feasible:
+        return SolveStatus.GAP_REACHED
+    return SolveStatus.TIME_LIMIT if job.spec.limits.nodes is None else SolveStatus.NODE_LIMIT
 
 
 def honest(outcome: Outcome) -> SolveStatus:

@@ -18,6 +18,7 @@ from solver_service.milp.core.requirements import STYLES, Requirements, requirem
 from solver_service.milp.core.solution import BREAKS, TOLERANCE, Solution, gave_up, is_integral, safe_bound
 from solver_service.milp.final_layer.bounding import bound_by_conflicts, bound_by_relaxation, branching_pays
 from solver_service.milp.final_layer.convex.least_squares import solve_least_squares
+from solver_service.milp.final_layer.convex.rounded_fits import fit_rounded
 from solver_service.milp.final_layer.convex.smooth import solve_smooth
 from solver_service.milp.final_layer.convex.smoothed import SMOOTHED
 from solver_service.milp.final_layer.convex.trimmed import solve_trimmed
@@ -53,7 +54,8 @@ HEURISTIC_S = 4.0
 UNPROVEN_SHARE, UNPROVEN_S, LONG_SHARE = 0.8, 20.0, 0.4
 """Of the time for searches where no solver will branch, but no more than these seconds, or this share if it is more;
 the rest is for bounds, and for searches again."""
-CONVEX = ("hinge", "mae", "quantile", "max_error", "mse", "huber", "log_loss")
+STEPPED = ("hinge", "mae", "quantile", "max_error", "mse", "huber", "log_loss", *TRIMMED)
+"""Objectives that end with random steps: the convex ones, and those that are fitted by convex programs."""
 OPEN, STEPS_SHARE, STEPS_S = 1e-3, 0.1, 0.5
 """From which part of the value that is open random steps look for what rounding lost, and how long they may."""
 TOO_LARGE_TO_PROVE = "too large for a model within this time: searched only, and nothing is proven"
@@ -153,7 +155,7 @@ def _with_random_steps(job: Job, ending: Ending) -> Ending:
     incumbents = job.incumbents
     open_part = incumbents.best.objective - incumbents.bound
     ended = ending.status in (SolveStatus.GAP_REACHED, SolveStatus.OPTIMAL) and incumbents.feasible
-    if not (ended and job.spec.objective in CONVEX and open_part > OPEN * incumbents.best.objective):
+    if not (ended and job.spec.objective in STEPPED and open_part > OPEN * incumbents.best.objective):
         return ending
     budget = job.budget()
     if job.spec.limits.nodes is None:
@@ -164,7 +166,8 @@ def _with_random_steps(job: Job, ending: Ending) -> Ending:
 
 
 def _searched(job: Job) -> Ending:
-    """What is too large for any model gets all the time for searches; nothing is proven."""
+    """What is too large for any model gets all the time for searches; nothing is proven, but by smooth programs."""
+    fit_rounded(job)
     job.improver.run(job.budget())
     status = SolveStatus.INTERRUPTED if job.control.stopped else SolveStatus.TIME_LIMIT
     return ending_of(job, status, notes=(TOO_LARGE_TO_PROVE,))

@@ -9,6 +9,7 @@ from solver_service.milp.backends.registry import milp_solver
 from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.solution import is_integral, safe_bound
 from solver_service.milp.final_layer.constrained_search import best_solution, polish_best, taker
+from solver_service.milp.final_layer.convex.rounded_fits import fit_rounded
 from solver_service.milp.final_layer.infeasible import blame
 from solver_service.milp.final_layer.job import ROUNDS, Job, allowance, ending_of, honest, options_of, too_large, why
 from solver_service.milp.final_layer.job_model import JobModel
@@ -38,13 +39,19 @@ scores, or where this is more in what rounding moves a score, or in units of the
 def solve_constrained(job: Job) -> Ending:
     """Feasible first, then better; bounds that know the constraints, and a solver that branches."""
     model, ending = JobModel(job), None
+    fit_rounded(job)
     _make_feasible(job, model)
-    if job.spec.limits.time_s >= EARLY_S:
+    if not (job.incumbents.feasible or model.branching_pays()):
+        job.improver.run(job.budget(), enough=True)
+    # There is nothing to bound while nothing is feasible; a small model's cuts help to prove that.
+    bounded = job.incumbents.feasible or model.small
+    if job.spec.limits.time_s >= EARLY_S and bounded:
         model.bound()
     _improve(job, model)
     if model.linear and job.screened.requirements.rows and not (job.proven or job.budget().over):
         ending = solve_linear(job)
-    model.bound_to_the_end()
+    if bounded or job.incumbents.feasible:
+        model.bound_to_the_end()
     ending = ending or replace(ending_of(job, why(job)), build_s=job.control.elapsed)
     best = job.incumbents.best.objective
     closed = job.incumbents.feasible and best - job.incumbents.bound <= allowance(job)

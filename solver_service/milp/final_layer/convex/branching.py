@@ -7,6 +7,7 @@ weight between two multiples (or levels) splits its box there; of too many nonze
 
 import heapq
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 
@@ -39,8 +40,9 @@ class Node:
 class Branching:
     """The search tree of one job; `root` is the box that grids and levels leave."""
 
-    def __init__(self, job: Job, program: ConvexProgram) -> None:
+    def __init__(self, job: Job, program: ConvexProgram, over: Callable[[], bool] | None = None) -> None:
         self.job, self.program, self.problem = job, program, job.problem
+        self._over = over or (lambda: job.budget().over)
         self.nodes = 0
         self._size = (np.abs(self.problem.center) + self.problem.radius)[:, :-1]
         steps, low, high = grid_range(self.problem)
@@ -108,9 +110,6 @@ class Branching:
     def _whole(self) -> Node:
         return Node(*self.root, np.zeros(self._size.shape, dtype=bool))
 
-    def _over(self) -> bool:
-        return self.job.budget().over
-
     def _closed(self, bound: float) -> bool:
         best = self.job.incumbents.best.objective
         return bound >= best * (1 - CLOSED)
@@ -119,7 +118,7 @@ class Branching:
 
     def _offer(self, node: Node, found: Minimum) -> None:
         """Round a relaxed solution, fit all other weights to what is decided, and step along multiples and levels."""
-        problem, budget = self.problem, self.job.budget()
+        problem = self.problem
         self.job.incumbents.offer(found.change, nodes=self.nodes)
         weight = snapped(problem, weights_of(problem, found.change)[0])
         pinned = self._decided(weight)
@@ -130,12 +129,12 @@ class Branching:
         lower, upper = node.lower.copy(), node.upper.copy()
         lower[:, :-1][pinned] = upper[:, :-1][pinned] = self._change(weight)[pinned]
         if (pinned != (self._size > 0)).any() or problem.radius[:, -1].any():
-            fitted = self.program.minimise(lower, upper, found.change, lambda: budget.over)
+            fitted = self.program.minimise(lower, upper, found.change, self._over)
             self.job.incumbents.offer(fitted.change, nodes=self.nodes)
             if self.nodes == 1:
-                step_along(self.job, self.program, fitted.change, self._neighbours)
+                step_along(self.job, self.program, fitted.change, self._neighbours, self._over)
         elif self.nodes == 1:
-            step_along(self.job, self.program, found.change, self._neighbours)
+            step_along(self.job, self.program, found.change, self._neighbours, self._over)
 
     def _decided(self, weight: FloatArray) -> Mask:
         """The weights [h, d] that only take single values: on a grid, of a list, or 0 where zeros are asked for."""
@@ -150,7 +149,9 @@ class Branching:
         """The weights [h, d] with every gridded or listed one at its next value below, and at its next above."""
         found = []
         for sign in (-1.0, 1.0):
-            moved = (weight + sign * self._steps).astype(np.float32)
+            with np.errstate(over="ignore"):
+                moved = (weight + sign * self._steps).astype(np.float32)
+            moved = np.where(np.isfinite(moved), moved, weight)
             for choice in self._choices:
                 place = np.searchsorted(choice.values, weight[choice.chosen]) + int(sign)
                 moved[choice.chosen] = choice.values[np.clip(place, 0, choice.values.size - 1)]

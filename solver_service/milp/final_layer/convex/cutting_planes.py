@@ -6,6 +6,7 @@ f is convex, so every tangent is below it and the model's bound is one of the jo
 adds the tangents at the model's solution and at the best weights, until the two meet.
 """
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -29,27 +30,49 @@ STALLED = 1e-7
 """A round that raises the model's value by no more than this share has nothing left to cut off."""
 
 
-def search_by_tangents(job: Job, program: ConvexProgram, points: list[Array]) -> None:
-    """Solve the model, round by round, from the tangents at some points [h, c]; solutions are offered as they come."""
-    if too_large(job):
-        return
-    problem, incumbents = job.problem, job.incumbents
-    base = constrained_model(problem, job.screened, NO_CUTS, problem.constraints)
-    tangents = [_tangent(program, point) for point in [*points, _best(job)]]
-    for _ in range(ROUNDS):
-        if job.proven or job.budget().over:
-            return
-        built = _with_loss(base, program, tangents)
-        outcome, found = _solved(job, built)
+class Tangents:
+    """A search that goes on where it ended: the tangents so far, and whether nothing is left to do."""
+
+    def __init__(self, job: Job, program: ConvexProgram, points: list[Array]) -> None:
+        """Begin with the tangents at some points [h, c] and at the best weights."""
+        self._job, self._program, self._rounds = job, program, 0
+        self._tangents = [_tangent(program, point) for point in [*points, _best(job)]]
+        self._base: ConstrainedModel | None = None
+        self.done = too_large(job)
+
+    def run(self, patience: int) -> None:
+        """Solve the model, round by round, and offer what it finds, until so many in a row have gained nothing."""
+        job, incumbents, idle, reached = self._job, self._job.incumbents, 0, (0.0, math.inf)
+        while not (self.done or job.proven or job.budget().over) and idle < patience:
+            bound = self._round()
+            now = (bound, incumbents.best.objective)
+            idle, reached = 0 if _gained(reached, now) else idle + 1, now
+
+    def _round(self) -> float:
+        """One round; the model's bound."""
+        job, problem, incumbents = self._job, self._job.problem, self._job.incumbents
+        if self._base is None:
+            self._base = constrained_model(problem, job.screened, NO_CUTS, problem.constraints)
+        outcome, found = _solved(job, _with_loss(self._base, self._program, self._tangents))
+        self._rounds += 1
+        self.done = outcome.status is SolveStatus.INFEASIBLE or self._rounds >= ROUNDS
         if outcome.status is SolveStatus.INFEASIBLE:
-            return
+            return math.inf
         incumbents.raise_bound(safe_bound(outcome.bound, integral=False))
         if found is None or incumbents.best.objective - incumbents.bound <= allowance(job):
-            return
+            self.done = True
+            return outcome.bound
         change = found[: problem.columns].reshape(problem.radius.shape)
-        tangents += [_tangent(program, np.clip(change, -1.0, 1.0)), _tangent(program, _best(job))]
-        if program.smooth(change)[0] - found[-1] <= STALLED * incumbents.best.objective:
-            return
+        self._tangents += [_tangent(self._program, np.clip(change, -1.0, 1.0)), _tangent(self._program, _best(job))]
+        if self._program.smooth(change)[0] - found[-1] <= STALLED * incumbents.best.objective:
+            self.done = True
+        return outcome.bound
+
+
+def _gained(before: tuple[float, float], after: tuple[float, float]) -> bool:
+    """Whether the bound is higher, or the best value lower, by more than rounding."""
+    room = STALLED * after[1]
+    return after[0] > before[0] + room or after[1] < before[1] - room
 
 
 def _solved(job: Job, built: ConstrainedModel) -> tuple[Outcome, Array | None]:

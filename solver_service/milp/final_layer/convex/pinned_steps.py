@@ -16,14 +16,14 @@ TRIES = 20
 
 
 def step_along(
-    job: Job, program: ConvexProgram, change: Array, neighbours: Callable[[FloatArray], list[FloatArray]]
+    job: Job,
+    program: ConvexProgram,
+    change: Array,
+    neighbours: Callable[[FloatArray], list[FloatArray]],
+    over: Callable[[], bool],
 ) -> None:
     """Move one weight at a time to a neighbouring value, by predicted gain `g s + H s^2 / 2`, while that helps."""
     problem = job.problem
-
-    def over() -> bool:
-        return job.budget().over
-
     weight, bias = weights_of(problem, change)
     weight = snapped(problem, weight)
     if not problem.feasible(weight, bias):

@@ -1,4 +1,4 @@
-"""Smooth functions below mae, quantile and hinge, as near to them as asked for: their minima are bounds, too."""
+"""Smooth functions below mae, quantile, hinge and max_error, as near as asked for: their minima are bounds, too."""
 
 import numpy as np
 from scipy.special import expit, logsumexp, softmax
@@ -9,6 +9,8 @@ from solver_service.milp.final_layer.convex.smooth_losses import SmoothLoss
 
 def rounded_loss(problem: Problem, cost: Array, width: float) -> SmoothLoss:
     """The objective with its kinks rounded off over some width, each sample at its cost [n]; nowhere above it."""
+    if problem.objective.name == "max_error":
+        return _soft_maximum(problem, width)
     if problem.objective.name != "hinge":
         return _rounded(problem, cost, width)
     if problem.snapshot.task == "classification":
@@ -37,6 +39,20 @@ def _rounded(problem: Problem, cost: Array, width: float) -> SmoothLoss:
         return np.asarray(column / width * ((steep > q - 1.0) & (steep < q))), None
 
     return SmoothLoss(value_and_slope, curvature, factor / width)
+
+
+def _soft_maximum(problem: Problem, width: float) -> SmoothLoss:
+    """`width log(mean of exp(e / width))` over all errors from both sides; the largest is above it by at most the log
+    of their number times the width."""
+    targets = problem.targets.astype(np.float64)
+
+    def value_and_slope(scores: Array) -> tuple[float, Array]:
+        error = (scores - targets) / width
+        both = np.stack([error, -error])
+        shares = softmax(both)
+        return width * float(logsumexp(both) - np.log(both.size)), np.asarray(shares[0] - shares[1])
+
+    return SmoothLoss(value_and_slope, None, 1.0 / width)
 
 
 def _soft_hinge(problem: Problem, cost: Array, width: float) -> SmoothLoss:

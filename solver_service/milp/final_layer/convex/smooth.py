@@ -6,20 +6,28 @@ import scipy
 
 from shared.constraints import ON_SAMPLES
 from shared.contracts import Backend, SolveStatus
+from solver_service.milp.core.budget import Budget
 from solver_service.milp.final_layer.convex.branching import Branching
-from solver_service.milp.final_layer.convex.cutting_planes import search_by_tangents
-from solver_service.milp.final_layer.convex.program import ConvexProgram
+from solver_service.milp.final_layer.convex.cutting_planes import Tangents
+from solver_service.milp.final_layer.convex.program import ConvexProgram, Minimum
 from solver_service.milp.final_layer.convex.right_samples import search_right_samples
 from solver_service.milp.final_layer.convex.weighted_cells import search_weighted_cells
 from solver_service.milp.final_layer.infeasible import blame
 from solver_service.milp.final_layer.job import Job, allowance, ending_of, why
 from solver_service.milp.final_layer.report import Ending
 from solver_service.milp.final_layer.under_constraints import solve_constrained
+from solver_service.milp.heuristics.walks.random_steps import search_by_random_steps
 from solver_service.milp.rounding.into_box import change_of
 
 PINNING = ("max_nonzero", "grid", "levels")
 """Constraints that leave single weights a few values each."""
 ROOM_FOR_BOUND = 1e-9
+TANGENTS_PATIENCE = 3
+"""Rounds of tangents in a row without a better bound or better weights, after which it is others' turn; then more."""
+SEARCH_ROUNDS, PATIENCE_S = 3, 1.0
+"""Rounds, or seconds, without a gain after which searches end."""
+STEPS_SHARE = 0.3
+"""Of the time that is left, for random steps before tangents: rounding may spoil all that a model says."""
 WEIGHTED_SHARE = 0.4
 """Of the time that is left, for programs with weighted cells, before anything else looks for feasible weights."""
 
@@ -49,8 +57,9 @@ def solve_smooth(job: Job) -> Ending:
             search_right_samples(job, program, least)
             incumbents.tell("search for the samples to get right")
         if incumbents.feasible and not _done(job):
-            search_by_tangents(job, program, [least.change])
-            incumbents.tell("search by tangents")
+            _step(job, job.budget().share(STEPS_SHARE))
+        if incumbents.feasible and not _done(job):
+            _by_tangents(job, program, least)
     if branching is not None and not _done(job):
         done = branching.run(least, certain=not on_samples)
         incumbents.tell(f"branching on single weights: {branching.nodes} nodes")
@@ -61,6 +70,25 @@ def solve_smooth(job: Job) -> Ending:
     if incumbents.feasible:
         ending = replace(ending, status=why(job))
     return replace(ending, allowance=_ended(job, why(job)).allowance)
+
+
+def _by_tangents(job: Job, program: ConvexProgram, least: Minimum) -> None:
+    """Tangents while they gain; what neither they nor programs find, other searches do, in turns with them."""
+    tangents, patience = Tangents(job, program, [least.change]), TANGENTS_PATIENCE
+    while not _done(job):
+        tangents.run(patience)
+        job.incumbents.tell("search by tangents")
+        if not _done(job):
+            job.improver.run(replace(job.budget(), rounds=SEARCH_ROUNDS, patience=PATIENCE_S))
+            _step(job, job.budget())
+        if tangents.done:
+            return
+        patience *= 2
+
+
+def _step(job: Job, budget: Budget) -> None:
+    search_by_random_steps(job.problem, job.incumbents, budget, job.spec.solver.seed)
+    job.incumbents.tell("random steps")
 
 
 def _done(job: Job) -> bool:

@@ -1,4 +1,4 @@
-"""mae, quantile and hinge where their linear programs are large: smoothed ever less, each time to its own bound."""
+"""mae, quantile, hinge and max_error by smooth programs: smoothed ever less, each time to its own bound."""
 
 from collections.abc import Callable, Iterator
 
@@ -12,6 +12,10 @@ from solver_service.milp.final_layer.job import Job
 from solver_service.milp.rounding.into_box import change_of
 
 SMOOTHED = ("mae", "quantile", "hinge")
+ROUNDABLE = (*SMOOTHED, "max_error")
+"""Those that a smooth program can stand in for; of a maximum it is a start alone."""
+MAXIMUM = 0.1
+"""How much less a maximum is rounded off than a mean: it loses the logarithm of how many errors there are."""
 LARGE = 10_000
 """Coefficients N d h from which on a descent is faster than a linear program."""
 BUILDING = 1e-6
@@ -36,13 +40,23 @@ def descend_smoothed(job: Job) -> None:
 def minima(problem: Problem, cost: Array, change: Array, over: Callable[[], bool]) -> Iterator[Minimum]:
     """The minima of smoothed objectives, ever closer to the problem's own, over samples of some cost [n]."""
     for share in WIDTHS:
-        size = float(cost @ _sizes(problem, change) / cost.sum())
-        if over() or size == 0:
+        program = None if over() else smoothed(problem, cost, change, share)
+        if program is None:
             return
-        program = ConvexProgram(problem, cost, rounded_loss(problem, cost, share * size))
         least = program.minimise(*program.box, change, over, PRECISE * share)
         change = least.change
         yield least
+
+
+def smoothed(problem: Problem, cost: Array, change: Array, share: float) -> ConvexProgram | None:
+    """The program with kinks rounded off by a share of the errors at a change [h, c]; None where all are 0."""
+    sizes = _sizes(problem, change)
+    if problem.objective.name == "max_error":
+        # The maximum does not look at costs; the program's own scale does, and has to be near to that of one sample.
+        cost, size = np.full(cost.shape, 1.0 / cost.size), MAXIMUM * float(sizes.max())
+    else:
+        size = float(cost @ sizes / cost.sum())
+    return None if size == 0 else ConvexProgram(problem, cost, rounded_loss(problem, cost, share * size))
 
 
 def _sizes(problem: Problem, change: Array) -> Array:

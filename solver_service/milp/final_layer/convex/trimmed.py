@@ -3,6 +3,9 @@
 Once it is known which samples are dropped the rest is mse (a convex program) or mae (a linear one). Minimising that,
 and dropping the largest errors afresh, never makes the value larger; so it is repeated until the same samples are
 dropped twice. Starts are fits to few samples each, which outliers spoil less often than a fit to all.
+
+Where samples weigh unequally the first that does not fit into the share ends the trimming: the value jumps, minimising
+can make it larger, and the best place may be one where two errors are equal. Then random steps from anywhere follow.
 """
 
 from collections.abc import Callable
@@ -25,11 +28,14 @@ from solver_service.milp.final_layer.report import Ending
 from solver_service.milp.formulation.compact import NO_CUTS
 from solver_service.milp.formulation.constraints.constrained_model import constrained_model
 from solver_service.milp.heuristics.programs.lazy_lp import LazyProgram
+from solver_service.milp.heuristics.walks.random_steps import step_from_anywhere
 from solver_service.milp.presolve.screening import screen
 from solver_service.milp.rounding.into_box import change_of
 
 STARTS = 40
 """Starts in a row without an improvement after which there is no hope for one."""
+FEW_ANYWHERE, ANYWHERE = 2, 10
+"""Random places in a row without a gain after which steps from there end: before branching, and at the end."""
 STEPS = 30
 """Concentration steps from one start, at most."""
 SMOOTHINGS = 2
@@ -57,10 +63,21 @@ def solve_trimmed(job: Job) -> Ending:
         improved = job.incumbents.best.objective < reached
         idle, reached = 0 if improved else idle + 1, job.incumbents.best.objective
         job.incumbents.tell("concentration from a fit to few samples", passing=True)
+    _step(job, rng, FEW_ANYWHERE)
     if problem.beyond_box and not (job.proven or budget.over):
         _fit_constrained(job, rng)
+    _step(job, rng, ANYWHERE)
     ending = ending_of(job, why(job), backend=Backend(name="highs", version=version("highs")))
     return replace(ending, solve_s=job.control.elapsed - began)
+
+
+def _step(job: Job, rng: np.random.Generator, starts: int) -> None:
+    """Random steps from anywhere, where samples weigh unequally and some may be dropped."""
+    problem, budget = job.problem, job.budget()
+    unequal = float(problem.weights.min()) < float(problem.weights.max())
+    if problem.objective.trim > 0 and unequal and not (job.proven or budget.over):
+        step_from_anywhere(problem, job.incumbents, budget, rng, starts)
+        job.incumbents.tell("random steps from anywhere")
 
 
 def _concentrate(job: Job, fit: Fit, change: Array) -> Mask:

@@ -15,6 +15,8 @@ from solver_service.milp.rounding.into_box import change_of
 DECADES = 10.0
 SHARES = (0.2, 0.5, 1.0)
 """Which part of the weights moves in a step."""
+PLACES, SHORT_PATIENCE, SHORT_DECADES = 32, 200, 4.0
+"""Random places of which the best is a start, and steps without a gain after which another one comes."""
 PATIENCE = 1500
 """Steps in a row without a gain, after which it ends."""
 TOO_LITTLE = 1e-6
@@ -23,10 +25,16 @@ TOO_LITTLE = 1e-6
 
 def search_by_random_steps(problem: Problem, incumbents: Incumbents, budget: Budget, seed: int) -> None:
     """Steps in a random direction, doubled as long as that gains; from the best, after the least weights were tried."""
-    rng = np.random.default_rng(seed)
     incumbents.offer_whole(_least_weights(problem, incumbents))
+    step_at_random(problem, incumbents, budget, np.random.default_rng(seed), PATIENCE)
+
+
+def step_at_random(
+    problem: Problem, incumbents: Incumbents, budget: Budget, rng: np.random.Generator, patience: int
+) -> None:
+    """The steps alone, until so many in a row have gained nothing."""
     waited = 0
-    while waited < PATIENCE and not budget.over:
+    while waited < patience and not budget.over:
         before = incumbents.best.objective
         step = rng.uniform(-1, 1, problem.radius.shape) * 10.0 ** rng.uniform(-DECADES, 0)
         step *= rng.random(step.shape) < rng.choice(SHARES)
@@ -37,6 +45,36 @@ def search_by_random_steps(problem: Problem, incumbents: Incumbents, budget: Bud
                 break
             step *= 2
         waited = 0 if incumbents.best.objective < before * (1 - TOO_LITTLE) else waited + 1
+
+
+def step_from_anywhere(
+    problem: Problem, incumbents: Incumbents, budget: Budget, rng: np.random.Generator, starts: int
+) -> None:
+    """From the best of some random places, again and again: for values that jump, where no fit leads to the best."""
+    best, waited = incumbents.best.objective, 0
+    while waited < starts and not budget.over:
+        _step_from_one(problem, incumbents, budget, rng)
+        waited = 0 if incumbents.best.objective < best * (1 - TOO_LITTLE) else waited + 1
+        best = incumbents.best.objective
+
+
+def _step_from_one(problem: Problem, incumbents: Incumbents, budget: Budget, rng: np.random.Generator) -> None:
+    shape, places = problem.radius.shape, []
+    for _ in range(PLACES):
+        place = rng.uniform(-1, 1, shape)
+        places.append((incumbents.offer_whole(place), place))
+    value, change = min(places, key=lambda found: found[0])
+    waited = 0
+    while waited < SHORT_PATIENCE and not budget.over:
+        step = rng.normal(size=shape) * 10.0 ** rng.uniform(-SHORT_DECADES, 0)
+        step *= rng.random(shape) < rng.choice((1.5 / step.size, *SHARES))
+        waited += 1
+        while step.any() and not budget.over:
+            tried = np.clip(change + step, -1, 1)
+            found = incumbents.offer_whole(tried)
+            if found >= value:
+                break
+            value, change, waited, step = found, tried, 0, 2 * step
 
 
 def _least_weights(problem: Problem, incumbents: Incumbents) -> Array:
