@@ -1,13 +1,13 @@
 """The paper's regressions: its four baselines, L-BFGS and both hybrids, many seeds, end to end.
 
-usage: python -m benchmarks.headline.paper [--tasks identity ...] [--seeds 10] [--processes N] [--results DIR]
+usage: python -m benchmarks.headline.paper [--tasks NAME ...] [--seeds 10] [--processes N] [--resume] [--results DIR]
 
 Every method trains once per seed until its selection error has stalled for good; the hybrids do so against a pool of
 their own (gateway, Redis, one solver worker). Then every baseline of the paper gets the wall time that `hybrid` took on
 that seed, and spends it on restarts from new initial weights, of which the best on selection data is kept. L-BFGS gets
 the CPU time that the dearer hybrid took, its pool's included. Real tables (`uci:NAME`, `california-housing`) have half
 the seeds and need GDSOLVER_DATA. Writes headline.json (every curve), headline.md (the tables) and headline.png (the
-curves and the distribution of times) to `--results`.
+curves) to `--results`.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from trainer.lab.loop import Settings, train
 from trainer.lab.methods import METHODS
 from trainer.lab.runs import Run
 from trainer.lab.tasks import Request, Task, load_task
+from trainer.pool.client import SolverClient
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SYNTHETIC = ("identity", "affine", "polynomial", "formula")
@@ -42,6 +43,8 @@ NEW_WEIGHTS = 1000
 """Seeds of restarts are this far from those of the first runs."""
 
 Record = dict[str, Any]
+Found = dict[tuple[str, int], tuple[list[Record], list[Record]]]
+"""The runs until they stalled, and the restarts, by task and seed."""
 
 
 def record(run: Run) -> Record:
@@ -80,7 +83,7 @@ def restarts(task: Task, name: str, seed: int, *, wall_s: float | None = None, c
     while (left := most - (clock() - began)) > 0:
         limit = replace(settings_for(task), **{"most_cpu_s" if wall_s is None else "most_s": left})
         number = seed + NEW_WEIGHTS * len(runs)
-        runs.append(train(task, METHODS[name], seed=number, settings=limit, callback=Callback()))
+        runs.append(_train(task, name, number, limit))
     best = min(runs, key=lambda run: run.selection)
     return {
         "task": task.name,
@@ -107,16 +110,31 @@ def one_seed(name: str, seed: int, data_dir: Path | None) -> tuple[list[Record],
     with solver(None) as pool:
         for method in (*BASELINES, "lbfgs", *HYBRIDS):
             began = time.process_time() + _of(pool)
-            client = pool.client if method in HYBRIDS else None
-            run = train(
-                task, METHODS[method], seed=seed, settings=settings_for(task), callback=Callback(), client=client
-            )
+            run = _train(task, method, seed, settings_for(task), pool.client if method in HYBRIDS else None)
             cpu[method] = time.process_time() + _of(pool) - began
             once.append(record(run) | {"cpu_s": round(cpu[method], 3)})
     wall_s = next(entry["seconds"] for entry in once if entry["method"] == "hybrid")
     again = [restarts(task, method, seed, wall_s=wall_s) for method in BASELINES]
     again.append(restarts(task, "lbfgs", seed, cpu_s=max(cpu[method] for method in HYBRIDS)))
     return once, again
+
+
+def _train(task: Task, name: str, seed: int, settings: Settings, client: SolverClient | None = None) -> Run:
+    run = train(task, METHODS[name], seed=seed, settings=settings, callback=Callback(), client=client)
+    if run.interrupted:  # Ctrl-C ends a run early; what it reached by then is no result
+        raise KeyboardInterrupt
+    return run
+
+
+def known(folder: Path) -> Found:
+    """The runs and restarts that are there already, by task and seed."""
+    file, found = folder / "headline.json", Found()
+    if file.exists():
+        content = json.loads(file.read_text())
+        for place, part in enumerate(("runs", "restarts")):
+            for entry in content[part]:
+                found.setdefault((entry["task"], entry["seed"]), ([], []))[place].append(entry)
+    return found
 
 
 def _of(pool: Solver) -> float:
@@ -139,6 +157,9 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=(*SYNTHETIC, *TABLES), help="default: all there is data for")
     parser.add_argument("--seeds", type=int, default=10, help="of the synthetic tasks; tables have half as many")
     parser.add_argument("--processes", type=int, default=1, help="seeds at a time")
+    parser.add_argument(
+        "--resume", action="store_true", help="keep the seeds that are in `--results`, and add the others"
+    )
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     arguments = parser.parse_args()
     data = os.environ.get("GDSOLVER_DATA")
@@ -155,20 +176,25 @@ def main() -> None:
         "torch": torch.__version__,
         "cores": os.cpu_count(),
     }
-    found = dict[tuple[str, int], tuple[list[Record], list[Record]]]()
+    there = known(arguments.results) if arguments.resume else {}
+    found = {plan: there[plan] for plan in plans if plan in there}
     with ProcessPoolExecutor(arguments.processes, multiprocessing.get_context("spawn")) as processes:
         folder = Path(data) if data else None
-        waiting = {processes.submit(one_seed, *plan, folder): plan for plan in plans}
+        waiting = {processes.submit(one_seed, *plan, folder): plan for plan in plans if plan not in found}
         for done in as_completed(waiting):
             found[waiting[done]] = done.result()
-            once, again = (
-                [entry for plan in sorted(found, key=plans.index) for entry in found[plan][part]] for part in (0, 1)
-            )
-            text = write(about, once, again, arguments.results)
+            write(about, *in_order(found, plans), arguments.results)
             latest = {entry["method"]: f"{entry['test']:.3g}" for entry in found[waiting[done]][0]}
             print(*waiting[done], latest, flush=True)
+    once, again = in_order(found, plans)
+    print(write(about, once, again, arguments.results))
     write_plot(once, arguments.results / "headline.png")
-    print(text)
+
+
+def in_order(found: Found, plans: Sequence[tuple[str, int]]) -> tuple[list[Record], list[Record]]:
+    """All runs and all restarts, by task and seed."""
+    done = [found[plan] for plan in plans if plan in found]
+    return [entry for once, _ in done for entry in once], [entry for _, again in done for entry in again]
 
 
 if __name__ == "__main__":

@@ -1,9 +1,22 @@
 """How the headline experiment reads its curves."""
 
+import json
+from typing import Any
+
 import numpy as np
 import pytest
 
-from benchmarks.headline.paper_report import best_baseline, first_time, mean_curve, seed_times, tables, times
+from benchmarks.headline.paper_report import (
+    BASELINES,
+    HYBRIDS,
+    best_baseline,
+    first_time,
+    mean_curve,
+    seed_times,
+    tables,
+    times,
+)
+from tests.conftest import ROOT
 
 
 def record(method: str, seed: int, test: float, curve: list[tuple[float, float]]) -> dict[str, object]:
@@ -49,3 +62,26 @@ def test_every_hybrid_is_held_against_the_papers_baselines_alone() -> None:
     assert best_baseline(once, "t") == "adam"
     assert "| t | 0.5 ± 0 | 0.05 ± 0 | 0.1 ± 0 | 0.05 ± 0 | 80.0 % | 90.0 % |" in text
     assert "| t | adam | 2.00 | 2.00 | 0 % |" in text
+
+
+def test_the_pages_say_what_was_measured() -> None:
+    """Every table of the committed results stands in the docs as it is, and the README rounds it to two digits."""
+    measured = json.loads((ROOT / "benchmarks" / "results" / "headline.json").read_text())
+    once, again = measured["runs"], measured["restarts"]
+    told = [part.strip() for part in tables(once, again).split("\n\n") if part.startswith("|")]
+    page, front = ((ROOT / name).read_text() for name in ("docs/trainer/measured.md", "README.md"))
+    assert len(told) == 5
+    for table in told:
+        assert table in page
+    lines = [[cell.strip(" *") for cell in line.split("|")[1:-1]] for line in front.splitlines()]
+    rows = {cells[0]: cells[1:] for cells in lines if len(cells) == 6}
+    for task in dict.fromkeys(entry["task"] for entry in once):
+        longest = {name: mean(again, name, task) for name in (*BASELINES, "lbfgs")}
+        best, rested = mean(once, best_baseline(once, task), task), min(longest[name] for name in BASELINES)
+        values = [best, rested, longest["lbfgs"], *(mean(once, name, task) for name in HYBRIDS)]
+        assert rows[task.removeprefix("uci:")] == [f"{value:.2g}" for value in values]
+
+
+def mean(records: list[dict[str, Any]], method: str, task: str) -> float:
+    found = [entry["test"] for entry in records if entry["method"] == method and entry["task"] == task]
+    return float(np.mean(found))
