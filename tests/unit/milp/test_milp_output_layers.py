@@ -30,6 +30,7 @@ from solver_service.milp.heuristics.descents.smoothed_shares import SmoothedShar
 from solver_service.milp.heuristics.walks.random_steps import step_at_random
 from solver_service.milp.heuristics.walks.tally import Tally
 from solver_service.milp.heuristics.walks.walk import Walk
+from solver_service.milp.network import keeping
 from solver_service.milp.rounding.incumbents import Incumbents
 from solver_service.milp.solve import solve
 from solver_service.milp.tiers import solve_by_tiers
@@ -80,15 +81,22 @@ def _far_apart() -> tuple[Snapshot, JobSpec]:
     )
 
 
-def test_weights_that_break_a_constraint_are_no_solution_of_a_tier() -> None:
-    """Where no part of a job by tiers finds any that keep all, nothing is told and nothing is called feasible."""
+@pytest.mark.parametrize("seen", [True, False])
+def test_weights_that_break_a_constraint_are_no_solution_of_a_tier(seen: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no part of a job by tiers finds any that keep all, nothing is told and nothing is called feasible.
+
+    Whether that is `seen` by the box, or a search ends without having found any.
+    """
+    if not seen:
+        monkeypatch.setattr(keeping, "impossible", lambda *_: [])
     snapshot, spec = _far_apart()
     heard: list[IncumbentFound] = []
     solution = solve(snapshot, spec, Control(heard.append))
     assert not solution.result.feasible
     assert not solution.result.improved
     assert heard == solution.result.incumbents == []
-    assert solution.result.status in (SolveStatus.NODE_LIMIT, SolveStatus.TIME_LIMIT)
+    limits = (SolveStatus.NODE_LIMIT, SolveStatus.TIME_LIMIT)
+    assert solution.result.status in ((SolveStatus.INFEASIBLE,) if seen else limits)
     np.testing.assert_array_equal(solution.weight, snapshot.weight)
 
 

@@ -433,6 +433,7 @@ def test_a_first_batch_without_targets_that_count_is_waited_out(rows: int) -> No
 
 
 def _child(made: Tunneller, said: Any) -> None:
+    torch.set_num_threads(1)  # a fork has no pool of threads, whatever torch believes
     for _ in range(4):
         made.step(1.0)
     said.put(str(made.close(polish=True, timeout=2.0)))
