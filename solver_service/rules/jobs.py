@@ -226,5 +226,6 @@ def cancel(job: Job, *, now: float) -> Job | None:
 
 
 def judge(job: Job, feedback: Feedback) -> Job | None:
-    """Attach the trainer's verdict."""
-    return job.model_copy(update={"feedback": feedback}) if job.state.terminal else None
+    """Attach the trainer's verdict; None where there are no weights that it could be about."""
+    ended = job.state.terminal and job.result is not None
+    return job.model_copy(update={"feedback": feedback}) if ended else None

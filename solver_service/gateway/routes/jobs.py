@@ -207,7 +207,7 @@ def _judge(services: Services, owner: str, job_id: str, text: bytes) -> JobStatu
     job = owned(services, owner, job_id)
     after = services.store.jobs.update(job_id, lambda current: judge(current, verdict))
     if after is None:
-        raise ProblemError(409, ErrorCode.NOT_FINISHED, f"the job is {job.state.value}: there is nothing to judge yet")
+        raise ProblemError(409, ErrorCode.NOT_FINISHED, f"the job is {job.state.value} and has no weights to be judged")
     return after.status()
 
 

@@ -181,8 +181,12 @@ def test_a_job_expires_only_before_its_first_start() -> None:
 
 
 def test_feedback_needs_an_ended_job() -> None:
-    """There is nothing to judge while a job runs."""
+    """There is nothing to judge while a job runs, nor of one that ended without weights."""
     assert jobs.judge(running(), Feedback(accepted=True)) is None
+    late = jobs.claim(queued(), worker="w", now=1061.0)
+    assert late is not None
+    assert late.state is State.EXPIRED
+    assert jobs.judge(late, Feedback(accepted=True)) is None
     done = jobs.finish(running(), RESULT, attempt=1, now=1010.0)
     assert done is not None
     judged = jobs.judge(done, Feedback(accepted=False, metric="loss"))
