@@ -13,14 +13,21 @@ import torch
 @contextmanager
 def draws_kept(sources: Iterable[Any]) -> Iterator[None]:
     """Put generators back, those that loaders have to themselves included: a pass more must not change later passes."""
-    owners = [owner for source in sources for owner in (source, getattr(source, "sampler", None))]
-    found = [owner if isinstance(owner, torch.Generator) else getattr(owner, "generator", None) for owner in owners]
-    states = [(one, one.get_state()) for one in found if isinstance(one, torch.Generator)]
+    states = [(one, one.get_state()) for source in sources for one in _generators(source)]
     try:
         yield
     finally:
         for one, state in states:
             one.set_state(state)
+
+
+def _generators(source: Any) -> Iterator[torch.Generator]:
+    """A generator itself, or those of a loader and its sampler; of other objects whatever they have by that name."""
+    with suppress(Exception):  # an object of somebody's own may do anything when it is asked for a name
+        for owner in (source, getattr(source, "sampler", None)):
+            found = owner if isinstance(owner, torch.Generator) else getattr(owner, "generator", None)
+            if isinstance(found, torch.Generator):
+                yield found
 
 
 def within_reach(function: Callable[..., object]) -> list[Any]:

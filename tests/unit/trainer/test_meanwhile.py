@@ -269,7 +269,12 @@ def test_generators_are_found_in_what_a_function_names() -> None:
     assert any(one is generator for one in found)
     assert any(one is loader for one in found)
     assert within_reach(print) == []
-    with draws_kept([loader, None, 3]):
+
+    class Prickly:
+        def __getattr__(self, name: str) -> None:
+            raise RuntimeError(name)
+
+    with draws_kept([Prickly(), loader, None, 3]):
         torch.rand(3, generator=generator)
     assert torch.equal(torch.rand(3, generator=generator), torch.rand(3, generator=torch.Generator()))
 
