@@ -198,10 +198,11 @@ def test_a_quoted_cell_may_hold_lines_and_quotes(tmp_path: Path, cell: str) -> N
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        (gzip.compress(b"x,y\n1,2\n3,4\n"), "compressed by gzip"),
+        (gzip.compress(b"x,y\n1,2\n3,4\n", mtime=0), "compressed by gzip"),
         (b"PK\x03\x04" + bytes(300), "an archive, as .zip and .xlsx are"),
         (b"PAR1" + bytes(300), "a Parquet file"),
     ],
+    ids=["gzip", "archive", "Parquet"],
 )
 def test_a_file_that_is_no_text_is_named(tmp_path: Path, content: bytes, what: str) -> None:
     """By how it begins, whatever its name."""
