@@ -46,6 +46,14 @@ def run(name: str, pool: RunningPool, folder: Path) -> str:
     return done.stdout + done.stderr
 
 
+def by_time(said: str, figures: str) -> dict[str, list[float]]:
+    """What an example says of validation before and after tunnels and at each adoption; of several figures the least."""
+    return {
+        when: [min(map(float, found.split())) for found in re.findall(rf"validation {when}: .*{figures}", said)]
+        for when in ("before", "as adopted", "after")
+    }
+
+
 @pytest.mark.parametrize("name", NEEDS)
 def test_an_example_is_hardly_longer_than_without_us(name: str) -> None:
     """Without the lines that say tunnel, at most five, a script of its own is left."""
@@ -90,10 +98,7 @@ def test_a_floor_is_kept_after_every_adoption(pool: RunningPool, tmp_path: Path)
     """On the small set: the class that matters is below its floor at first, and on validation never after an answer."""
     said = run("constraints", pool, tmp_path)
     assert ": answer " in said
-    recalls = {
-        when: [float(value) for value in re.findall(rf"validation {when}: .*recall_1 ([\d.]+)", said)]
-        for when in ("before", "as adopted", "after")
-    }
+    recalls = by_time(said, r"recall_1 ([\d.]+)")
     assert recalls["before"][0] < 0.95
     assert len(recalls["as adopted"]) == said.count(": answer adopted, ")
     assert all(recall >= 0.95 for recall in recalls["as adopted"])
@@ -104,10 +109,7 @@ def test_a_gap_between_groups_is_closed(pool: RunningPool, tmp_path: Path) -> No
     """On made-up samples: the gap is too wide at first, and on validation never after an answer."""
     said = run("equal_rates", pool, tmp_path)
     assert ": answer " in said
-    gaps = {
-        when: [float(value) for value in re.findall(rf"validation {when}: .*gap ([\d.]+)", said)]
-        for when in ("before", "as adopted", "after")
-    }
+    gaps = by_time(said, r"gap ([\d.]+)")
     assert gaps["before"][0] > 0.1
     assert len(gaps["as adopted"]) == said.count(": answer adopted, ")
     assert all(gap <= 0.05 for gap in gaps["as adopted"])
@@ -118,10 +120,7 @@ def test_floors_of_a_long_tail_are_kept(pool: RunningPool, tmp_path: Path) -> No
     """On the small set: some class is below its floor at first, and on validation none is after any adoption."""
     said = run("long_tail", pool, tmp_path)
     assert ": answer " in said
-    worst = {
-        when: [min(map(float, found.split())) for found in re.findall(rf"validation {when}: .* recalls (.*)", said)]
-        for when in ("before", "as adopted", "after")
-    }
+    worst = by_time(said, r" recalls (.*)")
     assert worst["before"][0] < 0.6
     assert len(worst["as adopted"]) == said.count(": answer adopted, ")
     assert all(recall >= 0.6 for recall in worst["as adopted"])

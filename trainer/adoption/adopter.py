@@ -74,7 +74,7 @@ class Adopter:
             return self.court.decide(cases, goal, known=known, budget_s=budget_s, sparing=self._sparing(budget_s))
         except CaptureError as error:  # the model can no longer be run on the kept samples
             return [Decision(accepted=False, detail=str(error)) for _ in cases]
-        except BaseException as error:  # the user's own, or Ctrl-C: it goes on to the loop, and no answer is left
+        except BaseException as error:  # the user's own, or Ctrl-C: the loop gets it, and each answer its verdict
             for answer in answers:
                 self._conclude(answer, Decision(accepted=False, detail=f"validation raised {error!r}"))
             raise
