@@ -47,7 +47,7 @@ def run(name: str, pool: RunningPool, folder: Path) -> str:
 
 
 def by_time(said: str, figures: str) -> dict[str, list[float]]:
-    """What an example says of validation before and after tunnels and at each adoption; of several figures the least."""
+    """What an example says of validation before and after tunnels, and at adoptions; of several figures the least."""
     return {
         when: [min(map(float, found.split())) for found in re.findall(rf"validation {when}: .*{figures}", said)]
         for when in ("before", "as adopted", "after")
