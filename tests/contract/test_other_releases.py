@@ -99,10 +99,14 @@ def test_fields_of_a_later_release_hide_no_record(store: Store, state: str) -> N
     with TestClient(create_app(Services(store, Settings())), base_url="http://127.0.0.1") as client:
         assert client.get(f"/v1/jobs/{IDS[state]}").json()["state"] == state
     assert store.jobs.get(IDS[state]) == before
-    change = partial(jobs.cancel, now=0.0) if state in ("queued", "running") else _judged
-    assert store.jobs.update(IDS[state], change) is not None
+    change = {"queued": partial(jobs.cancel, now=0.0), "running": partial(jobs.cancel, now=0.0), "succeeded": _judged}
+    assert store.jobs.update(IDS[state], change.get(state, _retagged)) is not None
     assert store.quarantined() == 0
 
 
 def _judged(job: jobs.Job) -> jobs.Job | None:
     return jobs.judge(job, Feedback(accepted=False))
+
+
+def _retagged(job: jobs.Job) -> jobs.Job:
+    return job.model_copy(update={"tags": {}})
