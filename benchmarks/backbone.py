@@ -1,13 +1,14 @@
 """What a stall costs as the backbone grows: 100k, 10M and 100M parameters under the same head.
 
-usage: python benchmarks/backbone.py [--sizes 100_000,10_000_000,100_000_000] [--stalls 15] [--json FILE]
+usage: python benchmarks/backbone.py [--sizes 100_000,10_000_000,100_000_000] [--stalls 15] [--device cuda]
+       [--json FILE]
 
 Each size is trained in processes of its own: with a tunneller whose pool answers at once (no network), and without.
 Printed are, per size: the bytes sent for a stall; the seconds of a step() at a stall, those of the budgeted passes over
 samples in it, and what is left, at the stall where least is left, as other work on the machine only adds; and memory:
 the most that a step() takes for itself, beside what the model's own forward pass over one batch takes, and the peak of
-the process with the tunneller less without. All but the passes has to be the same for all sizes: the model is never
-copied. 100M parameters take about 1.5 GB. Linux only.
+the process with the tunneller less without; with a model on a GPU, that of its tensors there. All but the passes has
+to be the same for all sizes: the model is never copied. 100M parameters take about 1.5 GB. Linux only.
 """
 
 import argparse
@@ -45,14 +46,15 @@ def network(parameters: int) -> nn.Module:
     )
 
 
-def train(parameters: int, stalls: int, *, tunnelled: bool) -> dict[str, Any]:
+def train(parameters: int, stalls: int, device: str, *, tunnelled: bool) -> dict[str, Any]:
     """Train for some epochs; with a tunneller every step() is a stall, whose answer is looked at in the next one."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    model = network(parameters)
+    model = network(parameters).to(device)
+    memory = Memory(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
     inputs, targets = torch.randn(ROWS, INPUTS), torch.randint(0, CLASSES, (ROWS,))
-    batches = list(zip(torch.split(inputs, BATCH), torch.split(targets, BATCH), strict=True))
+    batches = list(zip(torch.split(inputs.to(device), BATCH), torch.split(targets.to(device), BATCH), strict=True))
     pool, tunneller = FakePool(), None
     if tunnelled:
         settings: dict[str, Any] = {"patience": 1, "cooldown": 0, "min_delta": 0.0, "capture_s": 600.0}
@@ -65,13 +67,14 @@ def train(parameters: int, stalls: int, *, tunnelled: bool) -> dict[str, Any]:
             optimizer.zero_grad(set_to_none=False)
             nn.functional.cross_entropy(model(batch), wanted).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-        peaks.append(most_mb())
+        peaks.append(memory.most_mb())
         if tunneller:
             tunneller._worker.idle.wait(600)  # an answer is there before the next stall
-            before, held, begun = tunneller.summary(), anew_mb(), time.perf_counter()
+            before, held, begun = tunneller.summary(), memory.anew_mb(), time.perf_counter()
             tunneller.step(STALLED)
+            memory.settle()
             took, after = time.perf_counter() - begun, tunneller.summary()
-            peaks.append(most_mb())
+            peaks.append(memory.most_mb())
             if epoch > 1 and after.stalls > before.stalls:
                 passes = after.capture_s - before.capture_s + after.trial_s - before.trial_s
                 steps.append(
@@ -83,27 +86,43 @@ def train(parameters: int, stalls: int, *, tunnelled: bool) -> dict[str, Any]:
         sent = [len(request.content) for request in pool.requests if request.method == "POST"]
         found |= {"bytes": max(sent)} | min(steps, key=lambda step: step["rest_s"])
         found["stall_mb"] = max(step["stall_mb"] for step in steps)
-    held = anew_mb()
+    held = memory.anew_mb()
     with torch.no_grad():
         model(batches[0][0])
-    return found | {"peak_mb": max(peaks), "forward_mb": most_mb() - held}
+    return found | {"peak_mb": max(peaks), "forward_mb": memory.most_mb() - held}
 
 
-def anew_mb() -> float:
-    """What this process has in memory; its peak counts from here."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return most_mb()
+class Memory:
+    """What this process has in memory: of the machine, or its tensors on a GPU."""
+
+    def __init__(self, device: str) -> None:
+        self.gpu = device != "cpu"
+
+    def settle(self) -> None:
+        """Wait for what a GPU still has to do."""
+        if self.gpu:
+            torch.cuda.synchronize()
+
+    def anew_mb(self) -> float:
+        """What is there now; the peak counts from here."""
+        self.settle()
+        if self.gpu:
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            Path("/proc/self/clear_refs").write_text("5")
+        return self.most_mb()
+
+    def most_mb(self) -> float:
+        """The peak, since the process began or was last counted anew."""
+        if self.gpu:
+            return torch.cuda.max_memory_allocated() / 2**20
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return int(status["VmHWM"].split()[0]) / 1024
 
 
-def most_mb() -> float:
-    """This process's peak of memory, since it began or was last counted anew."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(status["VmHWM"].split()[0]) / 1024
-
-
-def in_child(parameters: int, stalls: int, *, tunnelled: bool) -> dict[str, Any]:
+def in_child(parameters: int, stalls: int, device: str, *, tunnelled: bool) -> dict[str, Any]:
     """The same in a process of its own: a peak is a process's."""
-    command = [sys.executable, __file__, "--child", str(parameters), "--stalls", str(stalls)]
+    command = [sys.executable, __file__, "--child", str(parameters), "--stalls", str(stalls), "--device", device]
     command += ["--tunnelled"] if tunnelled else []
     # What is freed is given back, or it would count: by the allocator, and by MKL, which keeps its working memory (of
     # the size of the matrices) for every shape of batch.
@@ -117,17 +136,18 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--sizes", default="100_000,10_000_000,100_000_000")
     options.add_argument("--stalls", type=int, default=15)
+    options.add_argument("--device", default="cpu", help="of model and data, such as cuda")
     options.add_argument("--json", type=Path)
     options.add_argument("--child", type=int, help=argparse.SUPPRESS)
     options.add_argument("--tunnelled", action="store_true", help=argparse.SUPPRESS)
     chosen = options.parse_args()
     if chosen.child:
-        print(json.dumps(train(chosen.child, chosen.stalls, tunnelled=chosen.tunnelled)))
+        print(json.dumps(train(chosen.child, chosen.stalls, chosen.device, tunnelled=chosen.tunnelled)))
         return
     found = []
     for size in map(int, chosen.sizes.split(",")):
-        plain = in_child(size, chosen.stalls, tunnelled=False)
-        measured = in_child(size, chosen.stalls, tunnelled=True)
+        plain = in_child(size, chosen.stalls, chosen.device, tunnelled=False)
+        measured = in_child(size, chosen.stalls, chosen.device, tunnelled=True)
         found.append(measured | {"beyond_mb": measured["peak_mb"] - plain["peak_mb"]})
     told = {"step() ms": "step_s", "passes ms": "passes_s", "the rest ms": "rest_s"}
     held = {"stall MB": "stall_mb", "forward MB": "forward_mb", "peak MB": "peak_mb", "beyond plain MB": "beyond_mb"}

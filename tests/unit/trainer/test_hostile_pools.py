@@ -72,10 +72,13 @@ class Garbled(FakePool):
         return httpx.Response(200, content=b"\x00" * 40) if request.url.path.endswith("/result") else response
 
 
-def train(name: str, pool: FakePool | None, *, layer: str | None) -> tuple[list[bytes], Tunneller | None]:
+def train(
+    name: str, pool: FakePool | None, *, layer: str | None, device: str = "cpu"
+) -> tuple[list[bytes], Tunneller | None]:
     """A short run; in it every adoption is checked against the model itself."""
     torch.manual_seed(0)
     model, inputs, targets, loss = ARCHITECTURES[name]()
+    model, inputs, targets = model.to(device), inputs.to(device), targets.to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     loader = DataLoader(TensorDataset(inputs, targets), batch_size=20, shuffle=True)
 
@@ -111,7 +114,7 @@ def train(name: str, pool: FakePool | None, *, layer: str | None) -> tuple[list[
 
 
 def bits(model: nn.Module) -> list[bytes]:
-    return [value.detach().float().numpy().tobytes() for value in model.state_dict().values()]
+    return [value.detach().float().cpu().numpy().tobytes() for value in model.state_dict().values()]
 
 
 @pytest.mark.parametrize("kind", KINDS)
