@@ -59,7 +59,7 @@ class OwnPool:
             "GDSOLVER_REDIS_URL": self.redis_url,
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
         }
         data = self.folder / "data"
         data.mkdir()

@@ -15,7 +15,10 @@ from tests.unit.trainer.fakes import FakePool, least_squares
 from tests.unit.trainer.test_hostile_pools import KINDS, Garbled, Liar, bits, train
 from trainer import Tunneller
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
+    pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning"),  # of kernels and compilers
+]
 EPOCHS, STALLED = 6, 1.0
 Step = Callable[[Tensor, Tensor], None]
 
