@@ -221,7 +221,9 @@ def main() -> None:
                     measured[way] = train(task, way, client, seconds=chosen.seconds, time_s=chosen.time)
                 time.sleep(0.5)
             rounds.append(measured)
-    found = medians(rounds)
+            found = medians(rounds)
+            about = {"task": chosen.task, "device": chosen.device, "time_s": chosen.time}
+            write_json(chosen.json, {**about, "medians": found, "rounds": rounds})  # what is measured is not lost
     table = Table(
         "figure", *WAYS, title=f"{chosen.task} on {chosen.device}, jobs of {chosen.time:g} s, {os.cpu_count()} cores"
     )
@@ -230,10 +232,6 @@ def main() -> None:
             name.replace("_", " "), *(f"{found[way][name]:,.4g}" if name in found[way] else "" for way in WAYS)
         )
     Console().print(table)
-    write_json(
-        chosen.json,
-        {"task": chosen.task, "device": chosen.device, "time_s": chosen.time, "medians": found, "rounds": rounds},
-    )
 
 
 if __name__ == "__main__":
