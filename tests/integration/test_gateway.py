@@ -246,6 +246,11 @@ def test_feedback_is_kept(gateway: Gateway, client: TestClient) -> None:
         ({"constraints": [3]}, "constraints.0"),
         ({"limits": {"nodes": "x"}}, "limits.nodes"),
         ({"run": 3}, "run"),
+        ({"radius": True}, "radius"),
+        ({"radius": "0.5"}, "radius"),
+        ({"limits": {"time_s": "5"}}, "limits.time_s"),
+        ({"limits": {"memory_mb": 2000.5}}, "limits.memory_mb"),
+        ({"solver": {"seed": False}}, "solver.seed"),
     ],
 )
 def test_a_wrong_spec_names_the_field(client: TestClient, spec: dict[str, object], field: str) -> None:
@@ -292,6 +297,8 @@ def test_a_wrong_verdict_names_the_field(client: TestClient) -> None:
     url = f"/v1/jobs/{'0' * 32}/feedback"
     assert_problem(client.post(url, json={"accepted": True, "before": "x"}), 422, "invalid_spec", "before")
     assert_problem(client.post(url, json={"accepted": True, "more": 1}), 422, "invalid_spec", "more")
+    assert_problem(client.post(url, json={"accepted": "yes"}), 422, "invalid_spec", "accepted")
+    assert_problem(client.post(url, json={"accepted": 1}), 422, "invalid_spec", "accepted")
     assert_problem(client.post(url, json={}), 422, "invalid_spec", "accepted")
     assert_problem(client.post(url, content=b"accepted"), 415, "unsupported_media_type", "Content-Type")
 

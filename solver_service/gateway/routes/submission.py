@@ -93,7 +93,7 @@ def read_contract(kind: type[Body], text: bytes, *, field: str) -> Body:
 def _parsed(kind: type[Body], text: bytes) -> Body:
     """Fast, or as the standard library does: it reads half a surrogate pair, of which the field can then be named."""
     try:
-        return kind.model_validate_json(text)
+        return kind.model_validate_json(text, strict=True)
     except ValidationError as error:
         if error.errors(**BARE)[0]["type"] != "json_invalid":
             raise
