@@ -11,9 +11,11 @@ from solver_service.milp.core.control import Control
 from solver_service.milp.core.problem import Problem, Space
 from solver_service.milp.formulation.constraints.on_samples import shares_of
 from solver_service.milp.formulation.rows import nonzeros
+from solver_service.milp.heuristics.descents.annealed import AnnealedDescents
 from solver_service.milp.heuristics.descents.long_descents import Polishing
 from solver_service.milp.heuristics.descents.rounds import Descents
 from solver_service.milp.heuristics.descents.share_descents import ShareDescents
+from solver_service.milp.heuristics.descents.single_precision import SinglePrecision
 from solver_service.milp.heuristics.descents.smoothed_shares import shares_count
 from solver_service.milp.heuristics.programs.kept_sets import KeptSets
 from solver_service.milp.heuristics.programs.priced_sets import PricedSets
@@ -26,8 +28,10 @@ from solver_service.milp.rounding.incumbents import Incumbents
 
 POLISHED = ("zero_one", "ramp", "outliers")
 """Objectives whose stand-in is capped: long descents reach what short ones do not."""
-SHARED = (*WORST, "hinge", "log_loss")
-"""Objectives for which smoothed rates show what neither single batches nor single lines do."""
+ANNEALED, SMOOTHED, LONG = "annealed descents", "descents on smoothed counts", "long descents"
+"""They would take all of a short limit, and do better from where a slow descent of Adam ended."""
+ALONE = 4
+"""Where only one search knows what is asked, it gets so much more of the time than any other."""
 LARGE = 100_000
 """Coefficients (samples times changes) from which on descents come before everything else: models are slow there."""
 SLOW = 500_000
@@ -81,8 +85,7 @@ class Improver:
         """One short round, before any model: at any size it takes a fraction of a second."""
         self._begin()
         for account in self.accounts:
-            # A long descent would take all of a short limit, and does better from where a slow one of Adam ended.
-            if not budget.over and (self.reproducible or account.name != "long descents"):
+            if not budget.over and (self.reproducible or account.name not in (ANNEALED, SMOOTHED, LONG)):
                 account.advance(budget)
 
     def learn(self, space: Space, screened: Screened) -> None:
@@ -177,10 +180,25 @@ class Improver:
             found.insert(0 if tally.asks else 1, Account("line searches", walking, parts=parts))
         if problem.objective.name in POLISHED and not tally.asks:
             polishing = Polishing(problem, descents.block, self.incumbents, self.rng, self.reproducible)
-            found.append(Account("long descents", polishing))
-        if shares_count(problem, tally) and problem.objective.name in SHARED:
-            shared = ShareDescents(
-                problem, tally, descents.block, self.incumbents, walk.fork(), self.rng, self.reproducible
-            )
-            found.insert(0, Account("descents on shares", shared, parts=max(account.parts for account in found) + 1))
+            found.append(Account(LONG, polishing))
+        if problem.snapshot.task in ("classification", "binary"):
+            self._smooth(found, tally, descents.block, walk)
         self.accounts.extend(found)
+
+    def _smooth(self, found: list[Account], tally: Tally, block: SinglePrecision, walk: Walk) -> None:
+        """Take descents on smoothed counts in, where the objective or a constraint counts."""
+        problem, name, most = self.problem, self.problem.objective.name, max(account.parts for account in found)
+        smooth = ShareDescents(problem, tally, block, self.incumbents, walk.fork(), self.rng, self.reproducible)
+        precise = any(constraint.type == "precision_floor" for constraint in problem.constraints)
+        if shares_count(tally) and not precise:
+            # A ramp is smooth enough for the others, too.
+            found.insert(0, Account("descents on shares", smooth, parts=1 if name == "ramp" else most + 1))
+        elif name in POLISHED and not precise:
+            found.append(Account(SMOOTHED, smooth, parts=2))
+        if shares_count(tally) or precise or name in POLISHED:
+            # Nothing else knows of precisions.
+            annealed = AnnealedDescents(
+                problem, tally, block, self.incumbents, walk.fork(), self.rng, self.reproducible
+            )
+            parts = max(account.parts for account in found) * (ALONE if precise else 1)
+            found.insert(0, Account(ANNEALED, annealed, parts=parts))

@@ -27,9 +27,9 @@ Split = Callable[[Singles], Singles]
 """From slopes [n] by margins to slopes [n, h] by outputs."""
 
 
-def shares_count(problem: Problem, tally: Tally) -> bool:
-    """Whether the objective or a constraint looks at shares of samples of one label each."""
-    return problem.snapshot.task in ("classification", "binary") and bool(tally.asks or len(tally.judged))
+def shares_count(tally: Tally) -> bool:
+    """Whether the objective or a constraint looks at shares of some of the samples."""
+    return bool(tally.asks or len(tally.judged))
 
 
 @dataclass(frozen=True, eq=False)

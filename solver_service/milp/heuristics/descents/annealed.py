@@ -1,0 +1,141 @@
+"""Descents on all samples at once while counts grow sharp: wide sigmoids first, which see samples that are far off."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from shared.constraints import movement_prices
+from solver_service.milp.core.budget import Budget
+from solver_service.milp.core.problem import MEANS, Array, Problem
+from solver_service.milp.heuristics.descents.annealed_counts import AnnealedCounts
+from solver_service.milp.heuristics.descents.single_precision import SinglePrecision
+from solver_service.milp.heuristics.walks.tally import Tally
+from solver_service.milp.heuristics.walks.walk import Walk
+from solver_service.milp.rounding.incumbents import Incumbents
+
+FIRST, STEPS, FEWEST = 300, 400, 60
+"""Steps of the first descent and of later ones; of one that would take more than its part of the time, at least."""
+PART = 0.4
+"""Of the time that is left, for one descent at most."""
+TIMED, AT_A_TIME = 5, 20
+"""After so many steps it is known what one takes; so many are an `advance`, but the first descent is one as a whole."""
+RATE, KICK = 0.05, 0.2
+"""Adam's rate in radii, falling to 0 as a cosine; how far from the best later descents begin."""
+WIDEST, NARROWEST = 1.0, (0.02, 0.05)
+"""The sigmoid's width where a descent begins and, in turns, where it ends: in standard deviations of the scores."""
+PRICE, RAISED_EVERY = 5.0, 10
+"""Of an augmented Lagrangian (Hestenes 1969), and how many steps lie between two raises of its multipliers."""
+FADES, SQUARES_FADE = 0.9, 0.99
+REPAIRS, WIDER_REPAIRS = 40, 40
+"""Line searches that an end gets to keep the constraints: along biases, then along anything."""
+ROUNDED = 0.01
+"""How far the kink of what movement costs is rounded off, in radii."""
+
+
+@dataclass(eq=False)
+class _Descent:
+    """Where one descent is: its change [h, c], Adam's means, the multipliers, and how many steps it is to take."""
+
+    change: Array
+    steps: int
+    narrowest: float
+    multipliers: Array
+    mean: Array
+    square: Array
+    done: int = 0
+
+
+@dataclass(eq=False)
+class AnnealedDescents:
+    """A strategy: projected Adam from the incumbent, then from anywhere near the best; `advance` takes a few steps."""
+
+    problem: Problem
+    tally: Tally
+    block: SinglePrecision
+    incumbents: Incumbents
+    walk: Walk
+    rng: np.random.Generator
+    reproducible: bool
+    _runs: int = 0
+    _now: _Descent | None = None
+    _counts: AnnealedCounts = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._counts = AnnealedCounts.of(self.problem, self.tally, self.block.unit)
+        self._spread = float(self.block.scores.std()) or 1.0
+        snapshot, objective = self.problem.snapshot, self.problem.objective
+        mean = objective.name in MEANS or len(self.tally.judged)
+        per_value = 1.0 if mean else 1.0 / float(self.problem.weights.sum())
+        prices = np.pad(movement_prices(self.problem.constraints, snapshot.weight.shape), ((0, 0), (0, 1)))
+        self._movement, self._l2 = prices * self.problem.radius * per_value, objective.l2 * per_value
+        own = np.pad(snapshot.weight.astype(np.float64), ((0, 0), (0, 1))) - self.problem.center
+        self._own = np.divide(own, self.problem.radius, out=np.zeros_like(own), where=self.problem.radius > 0)
+        self._weights = np.arange(self.problem.radius.shape[1]) < snapshot.weight.shape[1]
+
+    def advance(self, budget: Budget) -> bool:
+        """Take a few steps; where a descent ends, or the time, offer it with its constraints mended."""
+        if self._now is None:
+            self._now = self._begin()
+        now, began = self._now, budget.control.elapsed
+        while now.done < now.steps and not (budget.over and not self.reproducible):
+            self._step(now)
+            if now.done == TIMED and not self.reproducible:
+                each, left = (budget.control.elapsed - began) / now.done, budget.until - budget.control.elapsed
+                now.steps = int(np.clip(PART * left / max(each, 1e-9), FEWEST, now.steps))
+            if self._runs and now.done % AT_A_TIME == 0:
+                break
+        if now.done >= now.steps or budget.over:
+            self._offer(now.change, budget)
+            self._runs, self._now = self._runs + 1, None
+        return True
+
+    def _begin(self) -> _Descent:
+        change = self.incumbents.whole_change
+        if self._runs:
+            change = np.clip(change + KICK * self.rng.normal(size=change.shape), -1.0, 1.0)
+        nothing = np.zeros_like(change)
+        return _Descent(
+            change=np.where(self.problem.radius > 0, change, 0.0),
+            steps=STEPS if self._runs else FIRST,
+            narrowest=NARROWEST[self._runs % len(NARROWEST)],
+            multipliers=np.zeros(self._counts.asked),
+            mean=nothing,
+            square=nothing,
+        )
+
+    def _step(self, now: _Descent) -> None:
+        part = now.done / now.steps
+        width = self._spread * WIDEST * (now.narrowest / WIDEST) ** part
+        outputs = self.block.outputs(now.change.astype(np.float32)[None])[:, 0, :]
+        _, slope, lack = self._counts(outputs, width, now.multipliers, PRICE)
+        # [h, n] @ [n, c], by the change through the reach [h, c].
+        gradient = (self.block.reach * (slope.T @ self.block.inputs)).astype(np.float64) + self._paid(now.change)
+        now.done += 1
+        if now.done % RAISED_EVERY == 0:
+            now.multipliers = np.maximum(0.0, now.multipliers + PRICE * lack)
+        now.mean = FADES * now.mean + (1 - FADES) * gradient
+        now.square = SQUARES_FADE * now.square + (1 - SQUARES_FADE) * gradient**2
+        mean, square = now.mean / (1 - FADES**now.done), now.square / (1 - SQUARES_FADE**now.done)
+        rate = RATE * 0.5 * (1 + np.cos(np.pi * part))
+        moved = now.change - rate * mean / (np.sqrt(square) + 1e-12)
+        now.change = np.where(self.problem.radius > 0, np.clip(moved, -1.0, 1.0), 0.0)
+
+    def _paid(self, change: Array) -> Array:
+        """The slope [h, c] of what movement costs, its kink rounded off, and of l2."""
+        moved = change - self._own
+        weight = (self.problem.center + self.problem.radius * change) * self._weights
+        return np.asarray(
+            self._movement * moved / np.sqrt(moved**2 + ROUNDED**2) + 2 * self._l2 * weight * self.problem.radius
+        )
+
+    def _offer(self, change: Array, budget: Budget) -> None:
+        self.incumbents.offer_whole(change)
+        if not self.problem.constraints:
+            return
+        self.walk.goto(change)
+        self.walk.mend(REPAIRS, lambda: budget.over)
+        for _ in range(WIDER_REPAIRS):
+            if self.walk.rank.broken == 0 or budget.over:
+                break
+            self.walk.random_step()
+        self.incumbents.offer_whole(self.walk.change)
