@@ -140,7 +140,7 @@ class AnnealedCounts:
         """What a precision lacks, as a part of the class: too many of others, for how many of its own are right."""
         own = self.targets == asked.number
         lead, rival = self._margins(scores, asked.number)
-        size = max(float(self.weights[own].sum()), 1e-30)
+        size = max(float(self.weights[own].sum()), 1.0 / len(own))  # there may be none
         claimed = self._beyond(lead, width)
         false = float(self.weights[~own] @ claimed[~own])
         right = float(self.weights[own] @ (1 - wrong[own]))
