@@ -52,7 +52,7 @@ from trainer.stalls.layers import AUTO, candidates, names_of
 from trainer.stalls.radius import AdaptiveRadius
 from trainer.stalls.turns import Turns
 from trainer.story import InForce
-from trainer.watching import Watched
+from trainer.watching import Watched, watched
 
 CAPTURE_SHARE = 0.005
 """Of the time since the last stall, for the pass over the samples; as much again for the trial of what it leads to."""
@@ -285,7 +285,7 @@ class Tunneller:
     def watch(self, loader: Iterable[Any]) -> Watched:
         """The loader's batches, untouched; a bounded sample of them is kept for the next stall."""
         self._validator.loader = loader
-        return Watched(loader, self._begin, self._observe)
+        return watched(loader, self._begin, self._observe)
 
     def _begin(self) -> None:
         self._rest_or_not()

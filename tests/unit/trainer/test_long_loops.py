@@ -1,0 +1,96 @@
+"""Odd, long and large loops: a tunneller costs them little, and takes what it is given as the plain loop would."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from tests.unit.trainer.fakes import FakePool, least_squares
+from trainer import Tunneller
+
+functional = nn.functional
+GENERATOR = torch.Generator().manual_seed(1)
+X = torch.randn(300, 6, generator=GENERATOR)
+Y = (X @ torch.randn(6, 4, generator=GENERATOR) + 0.8 * torch.randn(300, 4, generator=GENERATOR)).argmax(dim=1)
+HELD = slice(200, 300)
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
+
+
+def loss(model: nn.Module) -> float:
+    with torch.no_grad():
+        return float(functional.cross_entropy(model(X[HELD]), Y[HELD]))
+
+
+def tunneller(model: nn.Module, pool: FakePool | None = None, **options: Any) -> Tunneller:
+    settings: dict[str, Any] = {"patience": 1, "cooldown": 0, "mode": "min", "validate": lambda: loss(model)}
+    settings |= {"radius": 0.3, "client": (pool or FakePool(least_squares)).client()}
+    return Tunneller(model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), **settings | options)
+
+
+# --- watched loaders ------------------------------------------------------------------------------------------------
+
+
+class Noisy(TensorDataset):
+    """Draws for each sample, as augmentations do."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        found: tuple[Tensor, ...] = super().__getitem__(index)
+        return (found[0] + 0.1 * torch.randn(6), *found[1:])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_watched_loader_begins_when_the_loader_would(workers: int) -> None:
+    """What the loop draws between `iter` and the first `next` is what it draws without a tunneller."""
+
+    def drawn(made: Tunneller | None) -> list[Tensor]:
+        torch.manual_seed(0)
+        found = []
+        for _ in range(2):
+            first, second = (DataLoader(Noisy(X, Y), 100, shuffle=True, num_workers=workers) for _ in range(2))
+            begun = iter(made.watch(first) if made else first)
+            found.append(torch.randn(5))
+            pairs = zip(begun, second, strict=True)
+            found += [part for (inputs, _), (others, _) in pairs for part in (inputs, others)]
+        return found
+
+    with tunneller(network()) as made:
+        assert all(map(torch.equal, drawn(None), drawn(made)))
+        assert made.plan.startswith("tunnels")
+
+
+def test_a_loader_that_cannot_begin_says_so_at_once() -> None:
+    """As the plain loader's `iter` does."""
+    with tunneller(network()) as made, pytest.raises(TypeError, match="not iterable"):
+        iter(made.watch(3))  # type: ignore[arg-type]
+
+
+def test_a_watched_iterator_gives_its_next_batch() -> None:
+    """An endless stream is asked for a batch at a time; each is seen."""
+    batches: Iterator[Any] = iter([(X[:100], Y[:100]), (X[100:200], Y[100:200])])
+    with tunneller(network()) as made:
+        stream: Any = made.watch(batches)
+        assert torch.equal(next(stream)[0], X[:100])
+        assert made.plan.startswith("tunnels")
+        assert [len(inputs) for inputs, _ in stream] == [100]
+        with pytest.raises(StopIteration):
+            next(stream)
+
+
+def test_a_watched_list_gives_batches_by_number() -> None:
+    """Each is seen; what is neither an iterator nor has numbers is not made one."""
+    batches = [(X[:100], Y[:100]), (X[100:200], Y[100:200])]
+    with tunneller(network()) as made:
+        watched: Any = made.watch(batches)
+        assert watched[1] is batches[1]
+        assert made.plan.startswith("tunnels")
+        assert watched[:1] == batches[:1]
+        loader = made.watch(DataLoader(TensorDataset(X, Y), 100))
+        assert not isinstance(loader, Iterator)
+        assert not hasattr(loader, "__getitem__")
