@@ -485,7 +485,7 @@ class Tunneller:
             "step": self._journal.step,
             "gd_step": self._journal.gd_step,
             "age_s": self._journal.age_s,
-            "events": [dataclasses.asdict(event) for event in self.history],
+            "events": [dict(vars(event)) for event in self.history],  # flat: asdict would copy each value
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Odd, long and large loops: a tunneller costs them little, and takes what it is given as the plain loop would."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from tests.unit.trainer.fakes import FakePool, least_squares
 from trainer import Tunneller
+from trainer.journal import Journal
 
 functional = nn.functional
 GENERATOR = torch.Generator().manual_seed(1)
@@ -94,3 +96,27 @@ def test_a_watched_list_gives_batches_by_number() -> None:
         loader = made.watch(DataLoader(TensorDataset(X, Y), 100))
         assert not isinstance(loader, Iterator)
         assert not hasattr(loader, "__getitem__")
+
+
+# --- long runs ------------------------------------------------------------------------------------------------------
+
+
+def test_a_day_of_stalls_is_summed_up_at_once() -> None:
+    """Of jobs of 10 s there are some 8,600 a day; what one look at the events tells is not looked up for each stall."""
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=0.1)
+    journal = Journal(optimizer)
+    for stall in range(8000):
+        journal.add("stall", stall)
+        journal.add("submitted", stall, job=f"{stall} a")
+        optimizer.step()
+        journal.add("submitted", stall, job=f"{stall} b")
+        optimizer.step()
+        journal.add("answered", stall, job=f"{stall} b")
+        optimizer.step()
+        journal.add("failed" if stall % 2 else "stall", stall, job=f"{stall} a")
+    begun = time.thread_time()
+    summary = journal.summary(0.0, 0)
+    assert time.thread_time() - begun < 2.0
+    assert summary.gd_steps_during_jobs == 2 * 4000 + 3 * 4000
+    journal.close()
