@@ -41,8 +41,9 @@ from trainer.pool.own import LOCAL, Local, OwnPool, free_cores
 from trainer.settings import Settings, asks_groups, refuse_tail_of
 from trainer.snapshots.capture import Plan
 from trainer.snapshots.chain import described
-from trainer.snapshots.eligibility import eligible, unwrap, unwrap_optimizer
+from trainer.snapshots.eligibility import unwrap, unwrap_optimizer
 from trainer.snapshots.live import device_of
+from trainer.snapshots.movable import Movable
 from trainer.snapshots.reservoir import Numbers, Split
 from trainer.snapshots.sources import Data, reservoir_of
 from trainer.speaking import logger, speak_up
@@ -193,7 +194,7 @@ class Tunneller:
         self._weights = Weights(self._model, self._optimizer)
         self._ranks, self._screen, self._trust = self._weights.ranks, screen, ScoreTrust()
         self._validator = Validator(self._model, validate, monitor, parse(require), self._ranks)
-        movable = partial(eligible, self._model, self._optimizer)
+        movable = Movable(self._model, self._optimizer)
         self._layers = candidates(self._model, movable(), layer)
         self._ranks.agree(self._model)
         self._auto, self._by_default = layer == AUTO, layer is None
@@ -253,7 +254,7 @@ class Tunneller:
             undo.callback(self._worker.close, timeout=5.0)
             threshold = Threshold(mode, asked.min_delta, delta_mode)
             self._adopter = Adopter(
-                Court(self._weights, self._validator, threshold, screen, kept),
+                Court(self._weights, movable, self._validator, threshold, screen, kept),
                 self._turns,
                 self._radius,
                 self._journal,

@@ -3,9 +3,10 @@
 import random
 from array import array
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import is_dataclass
+from itertools import chain
 from types import FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trainer.snapshots.modules import Entries, buffers_of, modules_of, parameters_of
 from trainer.snapshots.tensors import Room, remembered
 
 MOST_ENTRIES = 20_000
@@ -34,44 +36,45 @@ def attributes_kept(model: nn.Module) -> Iterator[None]:
     A recurrent network may carry its state from batch to batch in an attribute: a pass in between must not show. What
     modules that are not registered and plain objects of the model's own keep counts, too, a few steps deep.
     """
-    memory = _Memory(model)
-    before = [(vars(module), _own(module)) for module in model.modules()]
-    undo = [step for _, own in before for value in own.values() for step in memory.steps(value)]
-    undo += [step for module in model.modules() for hook in _hooks(module) for step in memory.steps(hook)]
+    modules = modules_of(model)
+    present, hooks = list(map(vars, modules)), list(_hooks(modules))
+    before, memory = Entries(present), _Memory(modules, hooks)
+    own = (value for value in before.values_but(OWN) if type(value) not in PLAIN)
+    undo = [step for value in chain(own, hooks) for step in memory.steps(value)]
     undo += [_of_class(kind) for kind in memory.classes]
     try:
         yield
     finally:
-        for present, own in before:
-            for name in [name for name in present if name not in OWN and name not in own]:
-                del present[name]
-            present.update(own)
+        for number, then in before.changed(present):
+            attributes = present[number]
+            for name in [name for name in attributes if name not in OWN and name not in then]:
+                del attributes[name]
+            attributes.update({name: value for name, value in then.items() if name not in OWN})
         for step in undo:
             # What one object of the user's does not let itself be given back keeps nobody else from it.
             with suppress(Exception):
                 step()
 
 
-def _hooks(module: nn.Module) -> Iterator[Any]:
+def _hooks(modules: Iterable[nn.Module]) -> Iterator[Any]:
     """What is called around a pass, and may have a memory; the methods of others are these others' matter."""
-    for name in ("_forward_hooks", "_forward_pre_hooks"):
-        yield from vars(module).get(name, {}).values()
-
-
-def _own(module: nn.Module) -> dict[str, Any]:
-    return {name: value for name, value in vars(module).items() if name not in OWN}
+    for present in map(vars, modules):
+        for name in ("_forward_hooks", "_forward_pre_hooks"):
+            if found := present.get(name):
+                yield from found.values()
 
 
 class _Memory:
     """Remembers contents, each object once, as much as there is room for."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, modules: Sequence[nn.Module], hooks: Iterable[Any]) -> None:
         self._room, self._entries = Room(), MOST_ENTRIES
-        registered = (*model.modules(), *model.parameters(), *model.buffers())
-        kinds = {kind for module in model.modules() for kind in type(module).__mro__}
+        registered = (*modules, *parameters_of(modules), *buffers_of(modules))
+        present = set(map(type, modules))
+        kinds = {kind for one in present for kind in one.__mro__}
         self.classes = [kind for kind in kinds if kind.__module__.partition(".")[0] not in ("torch", "builtins")]
-        homes = {type(module).__module__ for module in model.modules()}
-        homes |= {type(hook).__module__ for module in model.modules() for hook in _hooks(module)}
+        homes = {one.__module__ for one in present}
+        homes |= {type(hook).__module__ for hook in hooks}
         self._homes = {home for home in homes if home.partition(".")[0] not in ("torch", "builtins")}
         self._seen = {id(one): one for one in registered}  # held, so that no other object gets its id
 

@@ -53,8 +53,7 @@ class Layer:
 
     def matrix(self, model: nn.Module) -> tuple[Weights, Weights | None]:
         """Its weight [out, in] (a convolution's kernels as rows) and bias [out] or None, as the model has them."""
-        module = model.get_submodule(self.name)
-        assert isinstance(module, Linear)
+        module = linear_layer(model, self.name)
         bias = None if module.bias is None else _array(module.bias)
         return _array(module.weight).reshape(len(module.weight), -1), bias
 
@@ -102,6 +101,13 @@ def unwrap(model: nn.Module) -> nn.Module:
 def linear_layers(model: nn.Module) -> dict[str, Linear]:
     """The layers of a model that may be tunnelled, by name: linear ones, and convolutions."""
     return {name: module for name, module in unwrap(model).named_modules() if isinstance(module, Linear)}
+
+
+def linear_layer(model: nn.Module, name: str) -> Linear:
+    """One of them, by its name."""
+    module = unwrap(model).get_submodule(name)
+    assert isinstance(module, Linear)
+    return module
 
 
 def weight_size(mean: float, inputs: int) -> float:

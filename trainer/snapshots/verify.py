@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from shared.snapshot import FloatArray
 from trainer.errors import CaptureError
-from trainer.snapshots.blocks import Array, Block, Layer, Owners, linear_layers, named, weight_size, why_not
+from trainer.snapshots.blocks import Array, Block, Layer, Owners, linear_layer, named, weight_size, why_not
 from trainer.snapshots.chain import described, propose, refused
 from trainer.snapshots.folding import Folded, absorbs, fold, link, recorded_for, scores, with_offsets
 from trainer.snapshots.joins import NEAREST, Sight
@@ -201,7 +201,7 @@ class Examiner:
         """The parameters of layers, each moved up or down by its layer's radius times `share`."""
         found = {}
         for name in names:
-            module = linear_layers(self.model)[name]
+            module = linear_layer(self.model, name)
             own = module.weight.detach()
             size = weight_size(float(own.abs().mean()), own[0].numel())
             radius = share * self.radius_of(name, size)
@@ -215,7 +215,7 @@ class Examiner:
 
     def _stretched(self, name: str, factor: float) -> dict[str, Tensor]:
         """The layer's parameters so large, and with such a sign, that activations show what they are."""
-        module = linear_layers(self.model)[name]
+        module = linear_layer(self.model, name)
         return {
             named(name, part): factor * value.detach()
             for part, value in module._parameters.items()

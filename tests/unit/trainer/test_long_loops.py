@@ -1,7 +1,7 @@
 """Odd, long and large loops: a tunneller costs them little, and takes what it is given as the plain loop would."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +12,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from tests.unit.trainer.fakes import FakePool, least_squares
 from trainer import Tunneller
 from trainer.journal import Journal
+from trainer.snapshots.eligibility import eligible
+from trainer.snapshots.movable import Movable
+from trainer.snapshots.registered import registered_kept
 
 functional = nn.functional
 GENERATOR = torch.Generator().manual_seed(1)
@@ -120,3 +123,87 @@ def test_a_day_of_stalls_is_summed_up_at_once() -> None:
     assert time.thread_time() - begun < 2.0
     assert summary.gd_steps_during_jobs == 2 * 4000 + 3 * 4000
     journal.close()
+
+
+# --- large models ---------------------------------------------------------------------------------------------------
+
+
+class Many(nn.Module):
+    """A small network beside a thousand small modules."""
+
+    def __init__(self, count: int = 1000) -> None:
+        super().__init__()
+        self.net = network()
+        self.others = nn.ModuleList(nn.Sequential(nn.Linear(2, 2), nn.ReLU()) for _ in range(count))
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = self.net(x)
+        return made
+
+
+def test_a_stall_walks_a_model_of_many_modules_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in every pass and every trial; torch's own walks take longer than such a model's pass."""
+    model, walks = Many(), []
+    walk = nn.Module.named_modules
+
+    def counted(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        walks.append(self)
+        return walk(self, *args, **kwargs)
+
+    with tunneller(model, sync=True, min_delta=10.0) as made:
+        made.observe(X[:200], Y[:200])
+        made.step(1.0)
+        monkeypatch.setattr(nn.Module, "named_modules", counted)
+        made.step(1.0)
+        assert [event.kind for event in made.history] == ["stall", "submitted", "answered", "rejected"]
+    monkeypatch.undo()
+    assert len(walks) < 12 * len(list(model.modules()))
+
+
+class Own(nn.Linear):
+    """Computes something else than a linear layer."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input).relu()
+
+
+CHANGES: dict[str, Callable[[nn.Module, torch.optim.Optimizer], object]] = {
+    "frozen": lambda model, _: model.get_parameter("2.weight").requires_grad_(False),
+    "replaced": lambda model, _: setattr(model, "2", nn.Linear(8, 4)),
+    "tied": lambda model, _: setattr(model.get_submodule("2"), "bias", model.get_parameter("4.bias")),
+    "shared": lambda model, _: setattr(model.get_parameter("2.bias"), "data", model.get_parameter("4.bias").data),
+    "shared buffer": lambda model, _: model.register_buffer("kept", model.get_parameter("2.bias").data),
+    "parametrized": lambda model, _: nn.utils.parametrizations.weight_norm(model.get_submodule("2")),
+    "reparametrized": lambda model, _: nn.utils.weight_norm(model.get_submodule("2")),
+    "quantized": lambda model, _: setattr(model.get_parameter("2.bias"), "quant_state", 4),
+    "let go": lambda model, optimizer: optimizer.param_groups[0]["params"].pop(),
+    "another class": lambda model, _: setattr(model.get_submodule("2"), "__class__", Own),
+}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_may_move_is_asked_again_where_it_may_have_changed(change: str) -> None:
+    """And only there."""
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 4))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    movable = Movable(model, optimizer)
+    before = movable()
+    assert movable() is before
+    CHANGES[change](model, optimizer)
+    assert movable() == eligible(model, optimizer) != before
+
+
+def test_what_is_registered_comes_back_in_its_order() -> None:
+    """A validation that takes a module out and puts it in again changes the order in which the model runs."""
+    model = network()
+    model.register_buffer("first", torch.zeros(1), persistent=False)
+    with registered_kept(model):
+        moved = model[0]
+        del model._modules["0"]
+        model._modules["0"] = moved
+        model._non_persistent_buffers_set.clear()
+        model.register_buffer("second", torch.zeros(1))
+    assert [name for name, _ in model.named_children()] == ["0", "1", "2"]
+    assert [name for name, _ in model.named_buffers()] == ["first"]
+    assert "first" not in model.state_dict()
