@@ -146,9 +146,12 @@ class Watcher:
 
     def __init__(self, model: nn.Module, reader: Reader) -> None:
         self._model, self._reader = model, reader
+        self._layers: dict[str, Linear] = {}
 
     def _linear(self, name: str) -> Linear:
-        return linear_layer(self._model, name)
+        if name not in self._layers:
+            self._layers[name] = linear_layer(self._model, name)
+        return self._layers[name]
 
     def run(
         self,

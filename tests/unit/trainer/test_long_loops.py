@@ -207,3 +207,17 @@ def test_what_is_registered_comes_back_in_its_order() -> None:
     assert [name for name, _ in model.named_children()] == ["0", "1", "2"]
     assert [name for name, _ in model.named_buffers()] == ["first"]
     assert "first" not in model.state_dict()
+
+
+def test_a_first_look_runs_a_deep_model_a_few_times_for_each_layer() -> None:
+    """Each layer is moved near and far to see what follows it, and that once."""
+    layers = [part for _ in range(40) for part in (nn.Linear(6, 6), nn.ReLU())]
+    torch.manual_seed(0)
+    model = nn.Sequential(*layers, nn.Linear(6, 4))
+    with tunneller(model, layer="auto") as made:
+        passes: list[object] = []
+        handle = model.register_forward_pre_hook(lambda *_: passes.append(None))
+        made.observe(X[:200], Y[:200])
+        handle.remove()
+        assert made.plan.startswith("tunnels")
+        assert len(passes) < 5 * 41
