@@ -27,7 +27,7 @@ from trainer.adoption.requirements import Required, parse
 from trainer.adoption.suspicions import Suspicion
 from trainer.adoption.validation import Score, ScoreTrust, Validator, direction, read_score
 from trainer.errors import CaptureError, DataError, NothingCountsError, TrainerError, interrupts
-from trainer.events import Event, Summary
+from trainer.events import Event, Summary, as_state, of_state
 from trainer.explain import Explanation, explain
 from trainer.journal import Journal, OnEvent
 from trainer.pool.background import BackgroundWorker
@@ -79,7 +79,8 @@ class Tunneller:
     validate: scores the model as it is, on data that it is not trained on; a number, or a dict with `monitor` as key.
     client: the pool; "local" starts one of its own on the cores that torch's threads leave free, until `close`.
     mode: whether lower ("min") or higher ("max") scores are better; may be left out where `monitor` says so.
-    data: training samples in memory, (inputs, targets[, weights[, groups]]), instead of `watch` or `observe`.
+    data: training samples in memory, (inputs, targets[, weights[, groups]]) as tensors or numpy arrays, instead of
+        `watch` or `observe`.
     split: turns a batch into (args, kwargs, targets[, weights[, groups]]), where its form does not say; `groups` are
         whole numbers, for what compares groups of samples.
     screen: a cheap score of the same direction: the candidates for `validate` are chosen by it.
@@ -486,7 +487,7 @@ class Tunneller:
             "step": self._journal.step,
             "gd_step": self._journal.gd_step,
             "age_s": self._journal.age_s,
-            "events": [dict(vars(event)) for event in self.history],  # flat: asdict would copy each value
+            "events": list(map(as_state, self.history)),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -508,7 +509,7 @@ class Tunneller:
         scales, failures, distrusted = (dict(state[name]) for name in ("radii", "failures", "distrusted"))
         stalls, step, gd_step = (int(state[name]) for name in ("stalls", "step", "gd_step"))
         lost = [Ticket.from_state(ticket) for ticket in state.get("jobs", [])]
-        events, age_s = [Event(**event) for event in state.get("events", [])], float(state.get("age_s", 0.0))
+        events, age_s = list(map(of_state, state.get("events", []))), float(state.get("age_s", 0.0))
         template = self._template.renamed(state["run"])
         if "reservoir" in state:  # older releases wrote none
             self._reservoir.load_state_dict(state["reservoir"])

@@ -151,6 +151,8 @@ def why_not(model: nn.Module, name: str, owners: Owners) -> str | None:
         return f"layer {name!r} is lazy: its weights do not exist yet; run the model once before"
     if is_parametrized(module) or parameters.get("weight") is None:
         return f"layer {name!r} is parametrized: its weight is computed from other parameters, which a job cannot move"
+    if not module.weight.numel():
+        return f"layer {name!r} has no weights: it takes in or puts out nothing"
     for part, value in parameters.items():
         if len(names := owners.get(id(value), ())) > 1:
             rival = next(owner for owner in names if owner != named(name, part))
@@ -181,7 +183,7 @@ def applied_at(module: Linear, values: Tensor) -> Tensor | None:
     A convolution of size 1 is applied at every pixel, one that covers its whole input once.
     """
     if isinstance(module, nn.Linear):
-        return values.reshape(-1, values.shape[-1])
+        return _rows(values)
     spatial = len(module.kernel_size)
     if values.dim() != spatial + 2:
         return None
@@ -195,7 +197,12 @@ def applied_at(module: Linear, values: Tensor) -> Tensor | None:
 def put_out(module: Linear, values: Tensor) -> Tensor:
     """What a layer puts out, as one row for each place where it is applied [P, h]."""
     by_place = values if isinstance(module, nn.Linear) else values.movedim(1, -1)
-    return by_place.reshape(-1, by_place.shape[-1])
+    return _rows(by_place)
+
+
+def _rows(values: Tensor) -> Tensor:
+    """The last dimension as rows [P, ...]; there may be none of it, in a layer of width 0."""
+    return values.reshape(math.prod(values.shape[:-1]), values.shape[-1])
 
 
 def affine_of(model: nn.Module, name: str) -> Affine | None:

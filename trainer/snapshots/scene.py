@@ -85,7 +85,7 @@ def read_scene(model: nn.Module, rows: Rows, plan: Plan) -> Scene:
     numbers, many = next(rows.batches(FEWEST_ROWS, torch.device("cpu")))
     _, batch = next(rows.take(numbers[:SCOUTED]).batches(min(SCOUTED, rows.largest), device))
     calls, output = scout(model, batch)
-    view = _best_view(views(output, many.targets, plan.task, plan.ignore_index), calls, output)
+    view = _best_view(views(output, many.targets, plan.task, plan.ignore_index, batch.samples), calls, output)
     matrix = view.matrix(output)
     _check_class_weight(plan.class_weight, view.task, matrix.shape[1])
     causal = type(model).__name__.endswith(CAUSAL) and view.task == "classification" and batch.targets.dim() == 2

@@ -1,9 +1,14 @@
 """Odd, long and large loops: a tunneller costs them little, and takes what it is given as the plain loop would."""
 
+import json
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,7 +16,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from tests.unit.trainer.fakes import FakePool, least_squares
 from trainer import Tunneller
+from trainer.adapters.jsonl import JsonLines
+from trainer.errors import DataError
+from trainer.events import Event
 from trainer.journal import Journal
+from trainer.pool.embedded import embedded_pool
 from trainer.snapshots.eligibility import eligible
 from trainer.snapshots.movable import Movable
 from trainer.snapshots.registered import registered_kept
@@ -221,3 +230,116 @@ def test_a_first_look_runs_a_deep_model_a_few_times_for_each_layer() -> None:
         handle.remove()
         assert made.plan.startswith("tunnels")
         assert len(passes) < 5 * 41
+
+
+# --- small ones -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("as_floats", [False, True])
+def test_labels_that_ignore_index_would_leave_out_are_told_of_it(as_floats: bool) -> None:
+    """It is of classes; where one label of several is missing, the message says that and the cure."""
+    labels = functional.one_hot(Y[:200], 4)
+    labels[::3, 1] = -1
+    made = tunneller(network(), task="multilabel", ignore_index=-1)
+    with made, pytest.raises(DataError, match=r"`ignore_index` leaves out classes .* no single labels .* by `split`"):
+        made.observe(X[:200], labels.float() if as_floats else labels)
+
+
+class WithNothing(nn.Module):
+    """Has a layer for features of which there are none today."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.extra, self.last = nn.Linear(6, 8), nn.Linear(0, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = self.last((self.first(x) + self.extra(x[:, :0])).relu())
+        return made
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors is a no-op")
+@pytest.mark.parametrize("layer", [None, "auto"])
+def test_a_layer_of_width_zero_is_passed_over(layer: str | None) -> None:
+    """It has no weights that could move, and the others are tunnelled."""
+    model = WithNothing()
+    with tunneller(model, FakePool(), layer=layer, sync=True) as made:
+        made.observe(X[:200], Y[:200])
+        assert made.plan.startswith("tunnels")
+        for _ in range(3):
+            made.step(1.0)
+        assert "answered" in {event.kind for event in made.history}
+
+
+def test_what_is_told_about_events_may_have_numpys_numbers(tmp_path: Path) -> None:
+    """They become plain ones; what JSON does not have is refused at once, by name."""
+    path = tmp_path / "events.jsonl"
+    listener = JsonLines(path, about={"fold": np.int64(3), "seeds": [np.int32(1), 2], "share": torch.tensor(0.5)})
+    listener(Event("stall", 1.0, 0, 0, 1))
+    assert json.loads(path.read_text()).items() >= {"fold": 3, "seeds": [1, 2], "share": 0.5, "kind": "stall"}.items()
+    for value in (object(), float("nan"), np.zeros(3)):
+        with pytest.raises(ValueError, match=r"about is .*, which a line of JSON cannot hold"):
+            JsonLines(path, about={"fold": value})
+
+
+def test_shapes_in_a_message_are_of_the_same_rows() -> None:
+    """The model is run on a few of them only."""
+    with tunneller(network()) as made, pytest.raises(DataError, match=r"\[16, 4\] does not fit .* shape \[16, 1\]"):
+        made.observe(X[:40], torch.randn(40, 1, generator=GENERATOR))
+
+
+@pytest.mark.parametrize("score", [float("inf"), float("-inf"), float("nan")])
+def test_a_state_is_strict_json_whatever_the_scores(score: float) -> None:
+    """Infinity and NaN come back as they were."""
+    made = tunneller(network(), validate=lambda: score, min_delta=0.0, sync=True, data=(X[:200], Y[:200]))
+    with made:
+        for _ in range(4):
+            made.step(score)
+        state = json.loads(json.dumps(made.state_dict(), allow_nan=False))
+        assert any(event.before is not None for event in made.history)
+    with tunneller(network()) as other:
+        other.load_state_dict(state)
+        assert list(map(str, other.history)) == list(map(str, made.history))
+        assert other.state_dict() | {"age_s": 0.0} == state | {"age_s": 0.0}
+
+
+@pytest.mark.parametrize("parts", [2, 3, 4])
+def test_data_may_be_numpys(parts: int) -> None:
+    """As batches may: inputs, targets, weights and groups."""
+    model = network()
+    arrays: Any = (X.numpy(), Y.numpy(), np.ones(300, np.float32), np.zeros(300, np.int64))[:parts]
+    with tunneller(model, data=arrays) as made, tunneller(model, data=tuple(map(torch.from_numpy, arrays))) as same:
+        assert made.plan == same.plan
+        assert made.plan.startswith("tunnels")
+    several: Any = ((X.numpy(),), Y.numpy())
+    with tunneller(model, data=several) as made:
+        assert made.plan == same.plan
+
+
+TELLING = """
+import os, sys, time
+open(sys.argv[1], "w").write(os.environ.get("TMPDIR", ""))
+print("gdsolver-pool ready: http://127.0.0.1:1234", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("long", [True, False])
+def test_a_pool_of_ones_own_has_room_for_its_sockets(
+    long: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A socket's path has 107 bytes at most: below a longer TMPDIR no pool would start."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        folder = Path(short) / ("l" * 80 if long else "s")
+        folder.mkdir()
+        monkeypatch.setenv("TMPDIR", str(folder))
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        told = tmp_path / "told"
+
+        def command(workers: int, data_dir: Path) -> Sequence[str]:
+            return [sys.executable, "-c", TELLING, str(told)]
+
+        with embedded_pool(tmp_path / "pool.log", command=command):
+            socket = Path(told.read_text()) / "gdsolver-12345678" / "redis.sock"
+        assert len(bytes(socket)) <= 107
+        assert socket.parents[1] == (Path("/tmp") if long else folder)
