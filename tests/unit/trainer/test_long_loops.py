@@ -21,6 +21,7 @@ from trainer.errors import DataError
 from trainer.events import Event
 from trainer.journal import Journal
 from trainer.pool.embedded import embedded_pool
+from trainer.snapshots import attributes
 from trainer.snapshots.eligibility import eligible
 from trainer.snapshots.movable import Movable
 from trainer.snapshots.registered import registered_kept
@@ -343,3 +344,27 @@ def test_a_pool_of_ones_own_has_room_for_its_sockets(
             socket = Path(told.read_text()) / "gdsolver-12345678" / "redis.sock"
         assert len(bytes(socket)) <= 107
         assert socket.parents[1] == (Path("/tmp") if long else folder)
+
+
+def test_each_kind_of_object_in_a_model_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model may keep thousands of small ones, and all of them come back as they were."""
+
+    class Item:
+        def __init__(self, number: int) -> None:
+            self.number, self.notes = number, [number]
+
+    class Keeping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.items = network(), [Item(number) for number in range(3000)]
+
+    asked, ask = [], attributes.is_dataclass
+    monkeypatch.setattr(attributes, "is_dataclass", lambda kind: asked.append(kind) or ask(kind))
+    model = Keeping()
+    with attributes.attributes_kept(model):
+        for item in model.items:
+            item.number += 1
+            item.notes.append(0)
+        del model.items[1:]
+    assert [(item.number, item.notes) for item in model.items] == [(number, [number]) for number in range(3000)]
+    assert len(asked) < 10
