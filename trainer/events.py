@@ -1,8 +1,9 @@
 """The record of a tunneller's life: what happened, when, and to which effect."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Kind = Literal["stall", "submitted", "answered", "failed", "cancelled", "adopted", "rejected", "refused"]
 
@@ -30,6 +31,24 @@ class Event:
     seconds: float | None = None
     gd_steps: int | None = None
     detail: str | None = None
+
+
+NUMBERS = ("t_s", "before", "after", "seconds")
+
+
+def as_state(event: Event) -> dict[str, Any]:
+    """An event as strict JSON has it: infinity and NaN, of which that knows nothing, as text."""
+    found = dict(vars(event))  # flat: dataclasses.asdict would copy each value
+    for name in NUMBERS:
+        if (number := found[name]) is not None and not math.isfinite(number):
+            found[name] = str(float(number))
+    return found
+
+
+def of_state(state: Mapping[str, Any]) -> Event:
+    """The event of what `as_state` gave."""
+    numbers = {name: float(state[name]) for name in NUMBERS if isinstance(state.get(name), str)}
+    return Event(**{**state, **numbers})
 
 
 @dataclass(frozen=True)

@@ -104,10 +104,11 @@ class Journal:
 
 def _steps_during_jobs(events: tuple[Event, ...]) -> int:
     """Optimizer steps done while at least one job was out: per stall, from the first job's post to the last end."""
-    total = 0
-    for stall in {event.stall for event in events}:
-        mine = [event for event in events if event.stall == stall]
-        out = [event.gd_step for event in mine if event.kind == "submitted"]
-        back = [event.gd_step for event in mine if event.kind in ENDS]
-        total += max(back) - min(out) if out and back else 0
-    return total
+    out: dict[int, int] = {}
+    back: dict[int, int] = {}
+    for event in events:
+        if event.kind == "submitted":
+            out[event.stall] = min(event.gd_step, out.get(event.stall, event.gd_step))
+        elif event.kind in ENDS:
+            back[event.stall] = max(event.gd_step, back.get(event.stall, event.gd_step))
+    return sum(back[stall] - out[stall] for stall in out.keys() & back.keys())

@@ -62,11 +62,15 @@ def _draw_gains(
     by_stall: dict[int, list[Event]] = {}
     for event in events:
         by_stall.setdefault(event.stall, []).append(event)
-    for number, mine in by_stall.items():
-        if any(event.kind == "adopted" for event in mine):
-            axes.bar(number, story.gained(mine, mode), color=colours.get(layers.get(number, UNKNOWN), DECLINED))
-        else:
-            axes.plot(number, 0.0, "x", color=DECLINED, clip_on=False)
+    helped = {number: mine for number, mine in by_stall.items() if any(event.kind == "adopted" for event in mine)}
+    # One call for all of them: in a long run there are thousands.
+    axes.bar(
+        list(helped),
+        [story.gained(mine, mode) for mine in helped.values()],
+        color=[colours.get(layers.get(number, UNKNOWN), DECLINED) for number in helped],
+    )
+    if vain := [number for number in by_stall if number not in helped]:
+        axes.plot(vain, [0.0] * len(vain), "x", color=DECLINED, clip_on=False)
     for name, colour in colours.items():
         axes.bar(0, 0, color=colour, label=f"layer {name}")
     axes.plot([], [], "x", color=DECLINED, label="nothing adopted")
@@ -79,9 +83,11 @@ def _draw_gains(
 
 def _draw_jobs(axes: Axes, events: Sequence[Event], layers: dict[int, str], colours: dict[str, str]) -> None:
     """A line for each job from its post to its end, at the height of its stall; a star where it was adopted."""
-    for stall, begun, ended in spans(events):
-        colour = colours.get(layers.get(stall, UNKNOWN), DECLINED)
-        axes.barh(stall, ended - begun, left=begun, height=0.6, color=colour, alpha=0.5)
+    if out := spans(events):
+        stalls, begun, ended = zip(*out, strict=True)
+        lasted = [end - begin for begin, end in zip(begun, ended, strict=True)]
+        colour = [colours.get(layers.get(stall, UNKNOWN), DECLINED) for stall in stalls]
+        axes.barh(stalls, lasted, left=begun, height=0.6, color=colour, alpha=0.5)
     adopted = [(event.t_s, event.stall) for event in events if event.kind == "adopted"]
     if adopted:
         axes.plot(*zip(*adopted, strict=True), "*", color="gold", markersize=13, markeredgecolor="black",

@@ -27,7 +27,7 @@ from trainer.adoption.requirements import Required, parse
 from trainer.adoption.suspicions import Suspicion
 from trainer.adoption.validation import Score, ScoreTrust, Validator, direction, read_score
 from trainer.errors import CaptureError, DataError, NothingCountsError, TrainerError, interrupts
-from trainer.events import Event, Summary
+from trainer.events import Event, Summary, as_state, of_state
 from trainer.explain import Explanation, explain
 from trainer.journal import Journal, OnEvent
 from trainer.pool.background import BackgroundWorker
@@ -41,8 +41,9 @@ from trainer.pool.own import LOCAL, Local, OwnPool, free_cores
 from trainer.settings import Settings, asks_groups, refuse_tail_of
 from trainer.snapshots.capture import Plan
 from trainer.snapshots.chain import described
-from trainer.snapshots.eligibility import eligible, unwrap, unwrap_optimizer
+from trainer.snapshots.eligibility import unwrap, unwrap_optimizer
 from trainer.snapshots.live import device_of
+from trainer.snapshots.movable import Movable
 from trainer.snapshots.reservoir import Numbers, Split
 from trainer.snapshots.sources import Data, reservoir_of
 from trainer.speaking import logger, speak_up
@@ -52,7 +53,7 @@ from trainer.stalls.layers import AUTO, candidates, names_of
 from trainer.stalls.radius import AdaptiveRadius
 from trainer.stalls.turns import Turns
 from trainer.story import InForce
-from trainer.watching import Watched
+from trainer.watching import Watched, watched
 
 CAPTURE_SHARE = 0.005
 """Of the time since the last stall, for the pass over the samples; as much again for the trial of what it leads to."""
@@ -78,7 +79,8 @@ class Tunneller:
     validate: scores the model as it is, on data that it is not trained on; a number, or a dict with `monitor` as key.
     client: the pool; "local" starts one of its own on the cores that torch's threads leave free, until `close`.
     mode: whether lower ("min") or higher ("max") scores are better; may be left out where `monitor` says so.
-    data: training samples in memory, (inputs, targets[, weights[, groups]]), instead of `watch` or `observe`.
+    data: training samples in memory, (inputs, targets[, weights[, groups]]) as tensors or numpy arrays, instead of
+        `watch` or `observe`.
     split: turns a batch into (args, kwargs, targets[, weights[, groups]]), where its form does not say; `groups` are
         whole numbers, for what compares groups of samples.
     screen: a cheap score of the same direction: the candidates for `validate` are chosen by it.
@@ -193,7 +195,7 @@ class Tunneller:
         self._weights = Weights(self._model, self._optimizer)
         self._ranks, self._screen, self._trust = self._weights.ranks, screen, ScoreTrust()
         self._validator = Validator(self._model, validate, monitor, parse(require), self._ranks)
-        movable = partial(eligible, self._model, self._optimizer)
+        movable = Movable(self._model, self._optimizer)
         self._layers = candidates(self._model, movable(), layer)
         self._ranks.agree(self._model)
         self._auto, self._by_default = layer == AUTO, layer is None
@@ -253,7 +255,7 @@ class Tunneller:
             undo.callback(self._worker.close, timeout=5.0)
             threshold = Threshold(mode, asked.min_delta, delta_mode)
             self._adopter = Adopter(
-                Court(self._weights, self._validator, threshold, screen, kept),
+                Court(self._weights, movable, self._validator, threshold, screen, kept),
                 self._turns,
                 self._radius,
                 self._journal,
@@ -285,7 +287,7 @@ class Tunneller:
     def watch(self, loader: Iterable[Any]) -> Watched:
         """The loader's batches, untouched; a bounded sample of them is kept for the next stall."""
         self._validator.loader = loader
-        return Watched(loader, self._begin, self._observe)
+        return watched(loader, self._begin, self._observe)
 
     def _begin(self) -> None:
         self._rest_or_not()
@@ -485,7 +487,7 @@ class Tunneller:
             "step": self._journal.step,
             "gd_step": self._journal.gd_step,
             "age_s": self._journal.age_s,
-            "events": [dataclasses.asdict(event) for event in self.history],
+            "events": list(map(as_state, self.history)),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -507,7 +509,7 @@ class Tunneller:
         scales, failures, distrusted = (dict(state[name]) for name in ("radii", "failures", "distrusted"))
         stalls, step, gd_step = (int(state[name]) for name in ("stalls", "step", "gd_step"))
         lost = [Ticket.from_state(ticket) for ticket in state.get("jobs", [])]
-        events, age_s = [Event(**event) for event in state.get("events", [])], float(state.get("age_s", 0.0))
+        events, age_s = list(map(of_state, state.get("events", []))), float(state.get("age_s", 0.0))
         template = self._template.renamed(state["run"])
         if "reservoir" in state:  # older releases wrote none
             self._reservoir.load_state_dict(state["reservoir"])

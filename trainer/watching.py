@@ -11,11 +11,13 @@ class Watched:
         self._loader, self._begin, self._see = loader, begin, see
 
     def __iter__(self) -> Iterator[Any]:
-        """Begin an epoch."""
+        """Begin an epoch, and the loader's own at once: it may draw by then, or start its processes."""
         self._begin()
-        for batch in self._loader:
-            self._see(batch)
-            yield batch
+        return map(self._seen, iter(self._loader))
+
+    def _seen(self, batch: Any) -> Any:
+        self._see(batch)
+        return batch
 
     def __len__(self) -> int:
         return len(self._loader)  # type: ignore[arg-type]
@@ -27,3 +29,26 @@ class Watched:
         if name.startswith("_"):  # also of a copy that has no loader yet
             raise AttributeError(name)
         return getattr(self._loader, name)
+
+
+class WatchedIterator(Watched):
+    """In place of what is an iterator itself, such as an endless stream."""
+
+    def __next__(self) -> Any:
+        """The next batch, of an epoch that nobody has announced."""
+        return self._seen(next(self._loader))  # type: ignore[call-overload]
+
+
+class WatchedSequence(Watched):
+    """In place of a list of batches, or of what else has them by number."""
+
+    def __getitem__(self, place: Any) -> Any:
+        """One batch; several, as a slice gives them, are no batch."""
+        found = self._loader[place]  # type: ignore[index]
+        return found if isinstance(place, slice) else self._seen(found)
+
+
+def watched(loader: Iterable[Any], begin: Callable[[], None], see: Callable[[Any], None]) -> Watched:
+    """The loader with every batch seen: an iterator if it is one, with batches by number if it has them."""
+    kind = WatchedSequence if hasattr(type(loader), "__getitem__") else Watched
+    return (WatchedIterator if isinstance(loader, Iterator) else kind)(loader, begin, see)

@@ -15,7 +15,7 @@ from trainer.adoption.validation import Judgement, Validator
 from trainer.errors import interrupts
 from trainer.snapshots.blocks import Values
 from trainer.snapshots.capture import Captured, try_out
-from trainer.snapshots.eligibility import Eligibility, eligible
+from trainer.snapshots.eligibility import Eligibility
 from trainer.snapshots.keeping import broken
 from trainer.stalls.detector import DeltaMode, Mode, improvement, least_gain
 from trainer.story import ANOTHER, MOVED_ON
@@ -84,9 +84,13 @@ class _Offer:
 
 @dataclass(frozen=True, eq=False)
 class Court:
-    """Everything that decisions of one tunneller have in common; every answer keeps the `constraints` on weights."""
+    """Everything that decisions of one tunneller have in common.
+
+    Every answer keeps the `constraints` on weights, and moves only what may move by now, as `movable` says.
+    """
 
     weights: Weights
+    movable: Callable[[], Mapping[str, Eligibility]]
     validator: Validator
     threshold: Threshold
     screen: Callable[[], float] | None = None
@@ -109,7 +113,7 @@ class Court:
         model as it is was validated, too; otherwise every bit is put back.
         """
         offers, refused = list[_Offer](), dict[int, Decision]()
-        layers = eligible(self.weights.model, self.weights.optimizer)  # as they are by now
+        layers = self.movable()
         for number, case in enumerate(cases):
             found = _immovable(case, layers) or self._offers(number, case, objective, budget_s / len(cases))
             if isinstance(found, Decision):

@@ -22,6 +22,8 @@ LAST_LINES = 15
 FOREIGN = ("GDSOLVER_API_KEY", "GDSOLVER_HOST", "GDSOLVER_PORT", "GDSOLVER_REDIS_URL")
 PACKAGES = ("celery", "fastapi", "highspy", "pydantic_settings", "pyscipopt", "redis", "structlog", "uvicorn")
 """What a pool imports and a trainer need not have."""
+SHORT, MOST_FOR_SOCKETS = "/tmp", 70
+"""Bytes of a folder's name: that of a socket below it takes 29 more, and has 103 at most on macOS, 107 on Linux."""
 Command = Callable[[int, Path], Sequence[str]]
 
 
@@ -40,8 +42,14 @@ def _check_packages() -> None:
 
 
 def _own_environment() -> dict[str, str]:
-    """The environment without the settings meant for other pools: this one is private, and needs no key."""
-    return {name: value for name, value in os.environ.items() if name not in FOREIGN}
+    """The environment without the settings meant for other pools: this one is private, and needs no key.
+
+    Where the folder for temporary files has too long a name for its sockets, it takes the system's own.
+    """
+    own = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+    if len(os.fsencode(tempfile.gettempdir())) > MOST_FOR_SOCKETS and os.access(SHORT, os.W_OK | os.X_OK):
+        own["TMPDIR"] = SHORT
+    return own
 
 
 @contextmanager

@@ -3,9 +3,12 @@
 import random
 from array import array
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import is_dataclass
+from functools import partial
+from itertools import chain
+from operator import is_
 from types import FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
@@ -13,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trainer.snapshots.modules import Entries, buffers_of, modules_of, parameters_of
 from trainer.snapshots.tensors import Room, remembered
 
 MOST_ENTRIES = 20_000
@@ -21,6 +25,7 @@ PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None), torch.dtyp
 """Values that nobody can change."""
 FOREIGN = (type, FunctionType, MethodType, ModuleType)
 """Objects that are no state of a model."""
+GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 DEPTH = 6
 Undo = Callable[[], object]
 OWN = frozenset(vars(nn.Module()))
@@ -34,44 +39,46 @@ def attributes_kept(model: nn.Module) -> Iterator[None]:
     A recurrent network may carry its state from batch to batch in an attribute: a pass in between must not show. What
     modules that are not registered and plain objects of the model's own keep counts, too, a few steps deep.
     """
-    memory = _Memory(model)
-    before = [(vars(module), _own(module)) for module in model.modules()]
-    undo = [step for _, own in before for value in own.values() for step in memory.steps(value)]
-    undo += [step for module in model.modules() for hook in _hooks(module) for step in memory.steps(hook)]
+    modules = modules_of(model)
+    present, hooks = list(map(vars, modules)), list(_hooks(modules))
+    before, memory = Entries(present), _Memory(modules, hooks)
+    own = (value for value in before.values_but(OWN) if type(value) not in PLAIN)
+    undo = [step for value in chain(own, hooks) for step in memory.steps(value)]
     undo += [_of_class(kind) for kind in memory.classes]
     try:
         yield
     finally:
-        for present, own in before:
-            for name in [name for name in present if name not in OWN and name not in own]:
-                del present[name]
-            present.update(own)
+        for number, then in before.changed(present):
+            attributes = present[number]
+            for name in [name for name in attributes if name not in OWN and name not in then]:
+                del attributes[name]
+            attributes.update({name: value for name, value in then.items() if name not in OWN})
         for step in undo:
             # What one object of the user's does not let itself be given back keeps nobody else from it.
             with suppress(Exception):
                 step()
 
 
-def _hooks(module: nn.Module) -> Iterator[Any]:
+def _hooks(modules: Iterable[nn.Module]) -> Iterator[Any]:
     """What is called around a pass, and may have a memory; the methods of others are these others' matter."""
-    for name in ("_forward_hooks", "_forward_pre_hooks"):
-        yield from vars(module).get(name, {}).values()
-
-
-def _own(module: nn.Module) -> dict[str, Any]:
-    return {name: value for name, value in vars(module).items() if name not in OWN}
+    for present in map(vars, modules):
+        for name in ("_forward_hooks", "_forward_pre_hooks"):
+            if found := present.get(name):
+                yield from found.values()
 
 
 class _Memory:
     """Remembers contents, each object once, as much as there is room for."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, modules: Sequence[nn.Module], hooks: Iterable[Any]) -> None:
         self._room, self._entries = Room(), MOST_ENTRIES
-        registered = (*model.modules(), *model.parameters(), *model.buffers())
-        kinds = {kind for module in model.modules() for kind in type(module).__mro__}
+        self._ways: dict[type, Way | None] = {}  # functions, not methods: these would hold it in a circle
+        registered = (*modules, *parameters_of(modules), *buffers_of(modules))
+        present = set(map(type, modules))
+        kinds = {kind for one in present for kind in one.__mro__}
         self.classes = [kind for kind in kinds if kind.__module__.partition(".")[0] not in ("torch", "builtins")]
-        homes = {type(module).__module__ for module in model.modules()}
-        homes |= {type(hook).__module__ for module in model.modules() for hook in _hooks(module)}
+        homes = {one.__module__ for one in present}
+        homes |= {type(hook).__module__ for hook in hooks}
         self._homes = {home for home in homes if home.partition(".")[0] not in ("torch", "builtins")}
         self._seen = {id(one): one for one in registered}  # held, so that no other object gets its id
 
@@ -83,34 +90,61 @@ class _Memory:
         return found
 
     def _look(self, value: Any, found: list[Undo], depth: int) -> None:
-        if type(value) in PLAIN or id(value) in self._seen or isinstance(value, FOREIGN):
+        kind = type(value)
+        if kind in PLAIN or id(value) in self._seen:
             return
-        self._seen[id(value)] = value
-        if isinstance(value, Tensor):
-            if (undo := remembered(value, self._room)) is not None:
-                found.append(undo)
-        elif isinstance(value, np.ndarray):
-            if self._room.takes(value.size):
-                found.append(_of_array(value))
-        elif isinstance(value, array):
-            if self._room.takes(len(value)):
-                found.append(_of_numbers(value))
-        elif isinstance(value, list | deque | dict | set | bytearray):
-            if self._fits(len(value)):
-                found.append(_of_container(value))
-                self._look_at_all(_entries(value), found, depth)
-        elif isinstance(value, tuple):
-            self._look_at_all(value if self._fits(len(value)) else (), found, depth)
-        elif undone := list(_of_generator(value)):
-            found += undone
-        elif self._is_state(value) and self._fits(len(vars(value))):
-            found.append(_of_object(value))
-            self._look_at_all(list(vars(value).values()), found, depth)
+        if kind not in self._ways:  # asked once: a model may keep thousands of objects of a few kinds
+            self._ways[kind] = self._way(kind, value)
+        if (way := self._ways[kind]) is not None:
+            self._seen[id(value)] = value
+            way(self, value, found, depth)
 
-    def _is_state(self, value: Any) -> bool:
+    def _way(self, kind: type, value: Any) -> "Way | None":
+        """How to look into values of a kind, of which this is one; None for what is no state of a model."""
+        ways: tuple[tuple[Any, Way | None], ...] = (
+            (FOREIGN, None),
+            (Tensor, _Memory._see_tensor),
+            ((np.ndarray, array), _Memory._see_numbers),
+            ((list, deque, dict, set, bytearray), _Memory._see_container),
+            (tuple, _Memory._see_tuple),
+            (GENERATORS, _Memory._see_generator),
+        )
+        for kinds, way in ways:
+            if issubclass(kind, kinds):
+                return way
+        return _Memory._see_object if self._is_state(kind, value) else None
+
+    def _see_tensor(self, value: Tensor, found: list[Undo], _: int) -> None:
+        if (undo := remembered(value, self._room)) is not None:
+            found.append(undo)
+
+    def _see_numbers(self, value: Any, found: list[Undo], _: int) -> None:
+        whole = isinstance(value, np.ndarray)
+        if self._room.takes(value.size if whole else len(value)):
+            found.append(_of_array(value) if whole else _of_numbers(value))
+
+    def _see_container(self, value: Any, found: list[Undo], depth: int) -> None:
+        if self._fits(len(value)):
+            entries = _entries(value)
+            found.append(partial(_refill, value, entries))
+            self._look_at_all(entries, found, depth)
+
+    def _see_tuple(self, value: Any, found: list[Undo], depth: int) -> None:
+        self._look_at_all(value if self._fits(len(value)) else (), found, depth)
+
+    def _see_generator(self, value: Any, found: list[Undo], _: int) -> None:
+        found.extend(_of_generator(value))
+
+    def _see_object(self, value: Any, found: list[Undo], depth: int) -> None:
+        if self._fits(len(vars(value))):
+            content = dict(vars(value))
+            found.append(partial(_reset, value, content))
+            self._look_at_all(list(content.values()), found, depth)
+
+    def _is_state(self, kind: type, value: Any) -> bool:
         """Whether an object is part of the model, by its kind or its class's home: not a logger, not a Trainer."""
-        kept = isinstance(value, nn.Module | SimpleNamespace) or is_dataclass(value)
-        return kept or (type(value).__module__ in self._homes and hasattr(value, "__dict__"))
+        kept = issubclass(kind, nn.Module | SimpleNamespace) or is_dataclass(kind)
+        return kept or (kind.__module__ in self._homes and hasattr(value, "__dict__"))
 
     def _look_at_all(self, values: Any, found: list[Undo], depth: int) -> None:
         if depth:
@@ -123,6 +157,9 @@ class _Memory:
             return False
         self._entries -= entries
         return True
+
+
+Way = Callable[[_Memory, Any, list[Undo], int], object]
 
 
 def _of_array(value: np.ndarray[Any, Any]) -> Undo:
@@ -151,38 +188,28 @@ def _of_class(kind: type) -> Undo:
     return undo
 
 
-def _of_object(value: Any) -> Undo:
-    """The attributes of an object, as references."""
-    content = dict(vars(value))
-
-    def undo() -> None:
-        present = vars(value)
-        for name in [name for name in present if name not in content]:
-            del present[name]
-        present.update(content)
-
-    return undo
+def _reset(value: Any, content: dict[str, Any]) -> None:
+    """An object's attributes, as references."""
+    present = vars(value)
+    for name in [name for name in present if name not in content]:
+        del present[name]
+    present.update(content)
 
 
-def _of_container(value: Any) -> Undo:
+def _refill(value: Any, entries: list[Any]) -> None:
     """By the base class's own methods: subclasses may forbid theirs, or do more in them."""
+    now = _entries(value)
+    if len(now) == len(entries) and all(map(is_, now, entries)):
+        return
     base: Any = next(kind for kind in (OrderedDict, dict, list, set, deque, bytearray) if isinstance(value, kind))
-    entries = _entries(value)
-
-    def undo() -> None:
-        now = _entries(value)
-        if len(now) == len(entries) and all(a is b for a, b in zip(now, entries, strict=True)):
-            return
-        base.clear(value)
-        if isinstance(value, dict):
-            for key, entry in zip(entries[::2], entries[1::2], strict=True):
-                base.__setitem__(value, key, entry)
-        elif isinstance(value, set):
-            base.update(value, entries)
-        else:
-            base.extend(value, entries)
-
-    return undo
+    base.clear(value)
+    if isinstance(value, dict):
+        for key, entry in zip(entries[::2], entries[1::2], strict=True):
+            base.__setitem__(value, key, entry)
+    elif isinstance(value, set):
+        base.update(value, entries)
+    else:
+        base.extend(value, entries)
 
 
 def _entries(value: Any) -> list[Any]:

@@ -112,10 +112,10 @@ def _by_form(batch: Any) -> Batch:
     if isinstance(batch, tuple | list) and len(batch) in (2, 3):
         inputs, targets, *weights = batch
         if isinstance(inputs, Mapping):
-            return Batch((), _arrays(dict(inputs)), _targets(targets), _weights(*weights))
+            return Batch((), as_tensors(dict(inputs)), _targets(targets), _weights(*weights))
         several = isinstance(inputs, tuple | list) and all(isinstance(part, Tensor | np.ndarray) for part in inputs)
         args = tuple(inputs) if several else (inputs,)
-        return Batch(tuple(_arrays(list(args))), {}, _targets(targets), _weights(*weights))
+        return Batch(tuple(as_tensors(list(args))), {}, _targets(targets), _weights(*weights))
     raise DataError(f"this batch is a {type(batch).__name__}{_size(batch)}; {CURE}")
 
 
@@ -127,8 +127,8 @@ def _by_labels(batch: dict[str, Any]) -> Batch:
         )
     targets = _targets(batch.pop(names[0]))
     if len(batch) == 1 and next(iter(batch)) in INPUTS:
-        return Batch(tuple(_arrays(list(batch.values()))), {}, targets)
-    return Batch((), _arrays(batch), targets)
+        return Batch(tuple(as_tensors(list(batch.values()))), {}, targets)
+    return Batch((), as_tensors(batch), targets)
 
 
 def _targets(values: Any) -> Tensor:
@@ -192,7 +192,7 @@ def _of_array(array: NDArray[Any]) -> Tensor:
     return torch.from_numpy(array if plain else array.astype(array.dtype.newbyteorder("=")))
 
 
-def _arrays(tree: Any) -> Any:
+def as_tensors(tree: Any) -> Any:
     """The same with numpy arrays as tensors."""
     if isinstance(tree, np.ndarray):
         try:
@@ -200,8 +200,8 @@ def _arrays(tree: Any) -> Any:
         except (TypeError, ValueError) as error:
             raise DataError(f"an array of this batch is of {tree.dtype}, which torch does not have; {CURE}") from error
     if isinstance(tree, Mapping):
-        return {name: _arrays(value) for name, value in tree.items()}
-    return type(tree)(map(_arrays, tree)) if type(tree) in (tuple, list) else tree
+        return {name: as_tensors(value) for name, value in tree.items()}
+    return type(tree)(map(as_tensors, tree)) if type(tree) in (tuple, list) else tree
 
 
 def _size(batch: Any) -> str:

@@ -53,8 +53,7 @@ class Layer:
 
     def matrix(self, model: nn.Module) -> tuple[Weights, Weights | None]:
         """Its weight [out, in] (a convolution's kernels as rows) and bias [out] or None, as the model has them."""
-        module = model.get_submodule(self.name)
-        assert isinstance(module, Linear)
+        module = linear_layer(model, self.name)
         bias = None if module.bias is None else _array(module.bias)
         return _array(module.weight).reshape(len(module.weight), -1), bias
 
@@ -104,6 +103,13 @@ def linear_layers(model: nn.Module) -> dict[str, Linear]:
     return {name: module for name, module in unwrap(model).named_modules() if isinstance(module, Linear)}
 
 
+def linear_layer(model: nn.Module, name: str) -> Linear:
+    """One of them, by its name."""
+    module = unwrap(model).get_submodule(name)
+    assert isinstance(module, Linear)
+    return module
+
+
 def weight_size(mean: float, inputs: int) -> float:
     """How large a layer's weights are, for boxes around them: their mean |weight|, but not less than that of new ones.
 
@@ -145,6 +151,8 @@ def why_not(model: nn.Module, name: str, owners: Owners) -> str | None:
         return f"layer {name!r} is lazy: its weights do not exist yet; run the model once before"
     if is_parametrized(module) or parameters.get("weight") is None:
         return f"layer {name!r} is parametrized: its weight is computed from other parameters, which a job cannot move"
+    if not module.weight.numel():
+        return f"layer {name!r} has no weights: it takes in or puts out nothing"
     for part, value in parameters.items():
         if len(names := owners.get(id(value), ())) > 1:
             rival = next(owner for owner in names if owner != named(name, part))
@@ -175,7 +183,7 @@ def applied_at(module: Linear, values: Tensor) -> Tensor | None:
     A convolution of size 1 is applied at every pixel, one that covers its whole input once.
     """
     if isinstance(module, nn.Linear):
-        return values.reshape(-1, values.shape[-1])
+        return _rows(values)
     spatial = len(module.kernel_size)
     if values.dim() != spatial + 2:
         return None
@@ -189,7 +197,12 @@ def applied_at(module: Linear, values: Tensor) -> Tensor | None:
 def put_out(module: Linear, values: Tensor) -> Tensor:
     """What a layer puts out, as one row for each place where it is applied [P, h]."""
     by_place = values if isinstance(module, nn.Linear) else values.movedim(1, -1)
-    return by_place.reshape(-1, by_place.shape[-1])
+    return _rows(by_place)
+
+
+def _rows(values: Tensor) -> Tensor:
+    """The last dimension as rows [P, ...]; there may be none of it, in a layer of width 0."""
+    return values.reshape(math.prod(values.shape[:-1]), values.shape[-1])
 
 
 def affine_of(model: nn.Module, name: str) -> Affine | None:

@@ -20,6 +20,7 @@ from trainer.snapshots.captured import Captured, Origin
 from trainer.snapshots.folding import fold, recorded_for, unlink, with_offsets
 from trainer.snapshots.heads import wire_targets
 from trainer.snapshots.live import live
+from trainer.snapshots.modules import parameter_named
 from trainer.snapshots.parcel import Parcel
 from trainer.snapshots.positions import BATCH, at_random
 from trainer.snapshots.reservoir import Rows
@@ -317,5 +318,5 @@ def _weights(seen: Recording, targets: FloatArray | IntArray, plan: Plan, task: 
 
 
 def _shapes(model: nn.Module, block: Block) -> dict[str, tuple[int, ...]]:
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    return {name: tuple(parameters[name].shape) for name in block.parameters().values() if name in parameters}
+    found = {name: parameter_named(model, name) for name in block.parameters().values()}
+    return {name: tuple(parameter.shape) for name, parameter in found.items() if parameter is not None}

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,7 @@ class Captured:
             made = made if part is None else made + part
         return np.asarray(made)
 
-    @property
+    @cached_property
     def active(self) -> Array:
         """The share of samples on which each unit's activation has a slope [h]; 0 where a unit is dead."""
         return slope_share(self.block.layer.activation, self.before)

@@ -79,9 +79,10 @@ def per_position(values: Tensor | None, positions: int, name: str) -> Tensor | N
     return values.reshape(-1).repeat_interleave(positions // len(values))
 
 
-def views(output: Tensor, targets: Tensor, task: Task | None, ignore_index: int) -> list[View]:
+def views(output: Tensor, targets: Tensor, task: Task | None, ignore_index: int, rows: int | None = None) -> list[View]:
     """The ways in which an output and its targets fit together, the likelier first; targets may be of more samples.
 
+    `rows` is how many samples the output is of, where the targets are of more.
     Without `task` it is inferred. Raises DataError, naming the cure, if nothing fits, or if two tasks do that differ.
     """
     found = list(_fitting(output, targets))
@@ -92,9 +93,10 @@ def views(output: Tensor, targets: Tensor, task: Task | None, ignore_index: int)
         chosen = [view for view in found if view.task == task]
     if not chosen:
         asked = f" for task={task!r}" if task else ""
+        beside = [rows or len(targets), *targets.shape[1:]]
         raise DataError(
-            f"an output of shape {list(output.shape)} does not fit {_kind(targets)} targets of shape "
-            f"{list(targets.shape)}{asked}; {_expected(task)}. If the loss reshapes them, give `split` that does, too"
+            f"an output of shape {list(output.shape)} does not fit {_kind(targets)} targets of shape {beside}{asked}; "
+            f"{_expected(task)}. If the loss reshapes them, give `split` that does, too"
         )
     return chosen
 
@@ -200,7 +202,14 @@ def wire_targets(view: View, targets: Tensor, classes: int) -> FloatArray | IntA
 def _hint(view: View, found: NDArray[np.float64]) -> str:
     if view.task == "classification" and found.min() < 0:
         return "; name the value that the loss leaves out as `ignore_index`"
-    return "; labels may be given as 0 and 1 by `split`" if view.task != "classification" else ""
+    if view.task == "classification":
+        return ""
+    if found.min() < 0:
+        return (
+            "; `ignore_index` leaves out classes given as whole numbers, no single labels of a sample: leave such "
+            "samples out by `split`, or give 0 and 1 there"
+        )
+    return "; labels may be given as 0 and 1 by `split`"
 
 
 def _classes(targets: Tensor) -> Tensor:

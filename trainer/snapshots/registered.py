@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 from weakref import WeakSet
 
 import torch
@@ -10,33 +11,34 @@ from torch.nn.parameter import is_lazy
 
 from trainer.errors import CaptureError
 from trainer.snapshots import tensors
+from trainer.snapshots.modules import Entries, buffers_of, modules_of, parameters_of
 from trainer.snapshots.tensors import Room, remembered
 
 QUIET: WeakSet[nn.Module] = WeakSet()
 """Models that have been run without writing into their parameters."""
+NONE: set[str] = set()
 
 
 @contextmanager
 def registered_kept(model: nn.Module) -> Iterator[None]:
     """Put small buffers back, since some modules count or cache in them on every pass, and take out what is new."""
-    modules, room = list(model.modules()), Room()
+    modules, room = modules_of(model), Room()
     # what is scripted or traced registers nothing any more
-    names = [
-        (module, _registries(module), set(module._non_persistent_buffers_set))
-        for module in modules
-        if not isinstance(module, torch.jit.ScriptModule)
-    ]
-    buffers = [value for module in modules for value in module.buffers(recurse=False) if value is not None]
-    undo = [step for value in buffers if (step := remembered(value, room)) is not None]
+    open_ones = [module for module in modules if not isinstance(module, torch.jit.ScriptModule)]
+    before = Entries(_registries(open_ones))
+    fleeting = [set(found) if (found := module._non_persistent_buffers_set) else NONE for module in open_ones]
+    undo = [step for value in buffers_of(modules) if (step := remembered(value, room)) is not None]
     try:
         yield
     finally:
-        for module, before, fleeting in names:
-            for registry, entries in zip(_live(module), before, strict=True):
-                registry.clear()
-                registry.update(entries)
-            module._non_persistent_buffers_set.clear()
-            module._non_persistent_buffers_set.update(fleeting)
+        registries = _registries(open_ones)
+        for number, entries in before.changed(registries):
+            registries[number].clear()
+            registries[number].update(entries)
+        for module, names in zip(open_ones, fleeting, strict=True):
+            if module._non_persistent_buffers_set != names:
+                module._non_persistent_buffers_set.clear()
+                module._non_persistent_buffers_set.update(names)
         for step in undo:
             step()
 
@@ -48,29 +50,26 @@ def parameters_kept(model: nn.Module) -> Iterator[None]:
     They are copied before the first pass alone, and where they are small: a model that leaves them alone then is taken
     to do so ever after.
     """
-    named = list(model.named_parameters())
-    versions = [parameter._version for _, parameter in named]
-    copies = [] if model in QUIET or not _small(named) else [parameter.detach().clone() for _, parameter in named]
+    own = parameters_of(modules_of(model))
+    versions = [parameter._version for parameter in own]
+    copies = [] if model in QUIET or not _small(own) else [parameter.detach().clone() for parameter in own]
     try:
         yield
     finally:
-        written = [number for number, (_, parameter) in enumerate(named) if parameter._version != versions[number]]
+        written = [number for number, parameter in enumerate(own) if parameter._version != versions[number]]
         for number in written if copies else []:
-            named[number][1].data.copy_(copies[number])
+            own[number].data.copy_(copies[number])
     if not written:
         QUIET.add(model)
     elif not copies:
-        raise CaptureError(f"the model writes into its own parameter {named[written[0]][0]} when it is run")
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        told = names.get(id(own[written[0]]), "")
+        raise CaptureError(f"the model writes into its own parameter {told} when it is run")
 
 
-def _small(named: Sequence[tuple[str, nn.Parameter]]) -> bool:
-    lazy = any(is_lazy(parameter) for _, parameter in named)
-    return not lazy and sum(parameter.numel() for _, parameter in named) <= tensors.MOST_ELEMENTS
+def _small(own: Sequence[nn.Parameter]) -> bool:
+    return not any(map(is_lazy, own)) and sum(parameter.numel() for parameter in own) <= tensors.MOST_ELEMENTS
 
 
-def _live(module: nn.Module) -> tuple[dict[str, object], ...]:
-    return module._buffers, module._parameters, module._modules  # type: ignore[return-value]
-
-
-def _registries(module: nn.Module) -> list[dict[str, object]]:
-    return [dict(registry) for registry in _live(module)]
+def _registries(modules: Sequence[nn.Module]) -> list[dict[str, Any]]:
+    return [registry for module in modules for registry in (module._buffers, module._parameters, module._modules)]

@@ -10,9 +10,10 @@ from torch.nn.parameter import is_lazy
 from shared.snapshot import Task
 from trainer.errors import CaptureError, DataError, NothingCountsError
 from trainer.snapshots.batches import Batch
-from trainer.snapshots.blocks import Owners, linear_layers, why_not
+from trainer.snapshots.blocks import Owners, why_not
 from trainer.snapshots.heads import View, views
 from trainer.snapshots.live import device_of
+from trainer.snapshots.modules import modules_of, parameters_of
 from trainer.snapshots.positions import Reader
 from trainer.snapshots.recognise import Precision
 from trainer.snapshots.reservoir import Rows
@@ -76,7 +77,7 @@ class Scene:
 
 def read_scene(model: nn.Module, rows: Rows, plan: Plan) -> Scene:
     """Run a few rows to see how the model is called, and how outputs and targets fit."""
-    if any(is_lazy(parameter) for parameter in model.parameters()):
+    if any(map(is_lazy, parameters_of(modules_of(model)))):
         raise CaptureError("the model has lazy layers that do not exist yet; run it once before")
     if len(rows) == 0:
         raise DataError("there are no samples to run the model on")
@@ -84,7 +85,7 @@ def read_scene(model: nn.Module, rows: Rows, plan: Plan) -> Scene:
     numbers, many = next(rows.batches(FEWEST_ROWS, torch.device("cpu")))
     _, batch = next(rows.take(numbers[:SCOUTED]).batches(min(SCOUTED, rows.largest), device))
     calls, output = scout(model, batch)
-    view = _best_view(views(output, many.targets, plan.task, plan.ignore_index), calls, output)
+    view = _best_view(views(output, many.targets, plan.task, plan.ignore_index, batch.samples), calls, output)
     matrix = view.matrix(output)
     _check_class_weight(plan.class_weight, view.task, matrix.shape[1])
     causal = type(model).__name__.endswith(CAUSAL) and view.task == "classification" and batch.targets.dim() == 2
@@ -140,7 +141,7 @@ def unfit(model: nn.Module, name: str, scene: Scene, owners: Owners) -> str | No
     calls = [call for call in scene.calls if call.name == name]
     if len(calls) != 1:
         return f"layer {name!r} is used {len(calls)} times in one forward pass; it must be used once"
-    module = linear_layers(model)[name]
+    module = model.get_submodule(name)
     if calls[0].positions == 0 and not isinstance(module, nn.Linear):
         return (
             f"layer {name!r} is too large: a convolution at many places has as many times its units, which share "

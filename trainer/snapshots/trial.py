@@ -15,6 +15,7 @@ from trainer.snapshots.assembly import subset
 from trainer.snapshots.captured import Captured
 from trainer.snapshots.folding import Folded, fold, recorded_for, unlink, with_offsets
 from trainer.snapshots.live import device_of, live, written
+from trainer.snapshots.modules import parameter_named
 from trainer.snapshots.positions import at_places
 from trainer.snapshots.reservoir import Rows
 from trainer.snapshots.verify import explains, keep_offsets, tolerance_of
@@ -134,12 +135,12 @@ class _Trials:
 
     def _tensors(self, candidate: Mapping[str, NDArray[np.float32]]) -> "dict[str, Tensor] | str":
         """A candidate as tensors of the parameters' shapes, or what is wrong with it."""
-        parameters = dict(self._model.named_parameters(remove_duplicate=False))
         found = {}
         for name, values in candidate.items():
-            if name not in parameters or values.size != parameters[name].numel():
+            parameter = parameter_named(self._model, name)
+            if parameter is None or values.size != parameter.numel():
                 return f"the model has no parameter {name!r} of shape {list(values.shape)}"
             if not np.isfinite(values).all():
                 return f"the answer's {name} holds NaN or infinity"
-            found[name] = torch.from_numpy(np.array(values)).reshape(parameters[name].shape)
+            found[name] = torch.from_numpy(np.array(values)).reshape(parameter.shape)
         return found

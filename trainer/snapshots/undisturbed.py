@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from trainer.snapshots.modules import modules_of, parameters_of
+
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
@@ -15,26 +17,32 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
     Parameters have no gradients meanwhile, so that a backward pass adds to none.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    gradients = [(parameter, parameter.grad, parameter.requires_grad) for parameter in model.parameters()]
+    modules = modules_of(model)
+    modes = [module.training for module in modules]
+    parameters = parameters_of(modules)
+    gradients = [parameter.grad for parameter in parameters]
+    required = [parameter.requires_grad for parameter in parameters]
     randomness = random.getstate(), np.random.get_state(), torch.get_rng_state()
     switches = _switches()
     on_gpu = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
-    for parameter, _, _ in gradients:
-        parameter.grad = None
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad = None
     try:
         yield
     finally:
         if _switches() != switches:
             _switch(*switches)
-        if model.training != modes[0][1]:
-            model.train(modes[0][1])  # an eval() of one's own, that merges weights, has a train() that undoes it
-        for module, mode in modes:
-            module.training = mode
-        for parameter, gradient, required in gradients:
-            if parameter.requires_grad != required:
-                parameter.requires_grad_(required)
-            parameter.grad = gradient
+        if model.training != modes[0]:
+            model.train(modes[0])  # an eval() of one's own, that merges weights, has a train() that undoes it
+        for module, mode in zip(modules, modes, strict=True):
+            if module.training is not mode:  # what is as it was need not be set, of thousands of modules
+                module.training = mode
+        for parameter, gradient, moves in zip(parameters, gradients, required, strict=True):
+            if parameter.requires_grad != moves:
+                parameter.requires_grad_(moves)
+            if parameter.grad is not gradient:
+                parameter.grad = gradient
         random.setstate(randomness[0])
         np.random.set_state(randomness[1])
         torch.set_rng_state(randomness[2])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from shared.snapshot import FloatArray
 from trainer.errors import CaptureError
-from trainer.snapshots.blocks import Array, Block, Layer, Owners, linear_layers, named, weight_size, why_not
+from trainer.snapshots.blocks import Array, Block, Layer, Owners, linear_layer, named, weight_size, why_not
 from trainer.snapshots.chain import described, propose, refused
 from trainer.snapshots.folding import Folded, absorbs, fold, link, recorded_for, scores, with_offsets
 from trainer.snapshots.joins import NEAREST, Sight
@@ -104,7 +104,7 @@ class Examiner:
 
     def restless(self) -> bool:
         """Whether the model puts out other values although nothing was moved, by more than rounding."""
-        return self.precision.differ(self._pass({}).output, self.base.output)
+        return self.precision.differ(self._put_out({}).output, self.base.output)
 
     def _held(self, layer: Layer) -> Layer:
         """A layer behind the block, fixed if its weights are not its own or may not move."""
@@ -117,7 +117,7 @@ class Examiner:
             raise CaptureError(_unexplained(block, given=given))
         base = with_offsets(fold(self.model, block), block, self.base)
         small = self._nudged([layer.name for layer in block.layers if layer is block.layer or not layer.fixed], TENTH)
-        trials = [(near, moved), (small, self._pass(small))]
+        trials = [(near, moved), (small, self._put_out(small))]
         for far in self._distant(block.layer.name):
             trials.append((self._stretched(block.layer.name, far.factor), far.seen))
         for move, seen in trials:
@@ -134,7 +134,7 @@ class Examiner:
         if not absorbs(block):
             return True
         move = self._nudged([block.layer.name], 1.0)
-        return self._follows(block, with_offsets(fold(self.model, block), block, self.base), move, self._pass(move))
+        return self._follows(block, with_offsets(fold(self.model, block), block, self.base), move, self._put_out(move))
 
     def _stands(self, block: Block) -> bool:
         """Whether the chain gives what the model put out, nothing moved."""
@@ -158,11 +158,22 @@ class Examiner:
         theirs = [self.base.output.astype(np.float64), seen.output.astype(np.float64)]
         return move_alike(ours, theirs, self.tolerance.unit * np.maximum(size, size_after), self.tolerance.moved)
 
-    def _pass(self, values: Mapping[str, Tensor]) -> Recording:
-        """A pass over the same positions with parameters moved."""
+    def _pass(
+        self,
+        values: Mapping[str, Tensor],
+        inputs: Collection[str] | None = None,
+        outputs: Collection[str] | None = None,
+    ) -> Recording:
+        """A pass over the same positions with parameters moved, of some layers or all that were recorded before."""
         choose = at_places(self.base.row, self.base.place)
+        wanted = [list(every if some is None else some) for some, every in
+                  [(inputs, self.base.taken_in), (outputs, self.base.put_out)]]  # fmt: skip
         with written(self.model, values):
-            return self.watcher.run(self.rows, choose, inputs=list(self.base.taken_in), outputs=list(self.base.put_out))
+            return self.watcher.run(self.rows, choose, inputs=wanted[0], outputs=wanted[1])
+
+    def _put_out(self, values: Mapping[str, Tensor]) -> Recording:
+        """A pass that records the model's output alone: of a hundred layers each is moved, and each pass runs all."""
+        return self._pass(values, (), ())
 
     def far(self, name: str) -> Sequence[Recording]:
         """Passes with a layer moved far; none where the model refuses that, or computes no numbers."""
@@ -184,24 +195,19 @@ class Examiner:
         return self.distant[name]
 
     def _far(self, name: str, factor: float) -> Far | None:
-        try:
-            seen = self._pass(self._stretched(name, factor))
-        except CaptureError:
-            return None
         behind = list(self.base.taken_in)
         near = behind[behind.index(name) + 1 :][:NEAREST]  # what cannot be of use is not kept
-        seen = replace(
-            seen,
-            taken_in={other: seen.taken_in[other] for other in near if other in seen.taken_in},
-            put_out={name: seen.put_out[name]},
-        )
+        try:
+            seen = self._pass(self._stretched(name, factor), near, [name])
+        except CaptureError:
+            return None
         return Far(factor, seen) if _finite(seen) else None
 
     def _nudged(self, names: Sequence[str], share: float) -> dict[str, Tensor]:
         """The parameters of layers, each moved up or down by its layer's radius times `share`."""
         found = {}
         for name in names:
-            module = linear_layers(self.model)[name]
+            module = linear_layer(self.model, name)
             own = module.weight.detach()
             size = weight_size(float(own.abs().mean()), own[0].numel())
             radius = share * self.radius_of(name, size)
@@ -215,7 +221,7 @@ class Examiner:
 
     def _stretched(self, name: str, factor: float) -> dict[str, Tensor]:
         """The layer's parameters so large, and with such a sign, that activations show what they are."""
-        module = linear_layers(self.model)[name]
+        module = linear_layer(self.model, name)
         return {
             named(name, part): factor * value.detach()
             for part, value in module._parameters.items()

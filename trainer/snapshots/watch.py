@@ -1,6 +1,7 @@
 """Watches passes of the live model: what its layers take in and put out, copied where it happens."""
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,11 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from shared.snapshot import FloatArray
 from trainer.errors import CaptureError, DataError, interrupts
 from trainer.snapshots.batches import Batch
-from trainer.snapshots.blocks import Linear, applied_at, linear_layers, put_out
+from trainer.snapshots.blocks import Linear, applied_at, linear_layer, put_out
 from trainer.snapshots.heads import by_rows, output_tensor, per_position
 from trainer.snapshots.live import device_of
 from trainer.snapshots.positions import BATCH, Choose, Reader
@@ -97,21 +99,23 @@ def scout(model: nn.Module, batch: Batch) -> tuple[list[Call], Tensor]:
     """One pass to see which leaf modules are called, in which order and at how many positions."""
     calls: list[Call] = []
 
-    def note(name: str) -> Any:
-        return lambda module, args, output: calls.append(_call(name, module, args, output))
+    def note(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        calls.append(_call(leaves[module], module, args, output))
 
-    leaves = [
-        (name, module)
+    leaves = {
+        module: name
         for name, module in model.named_modules()
-        if (isinstance(module, Linear) or not list(module.children()))
+        if (isinstance(module, Linear) or not any(child is not None for child in module._modules.values()))
         and not isinstance(module, torch.jit.ScriptModule)  # takes no hooks
-    ]
-    handles = [module.register_forward_hook(note(name)) for name, module in leaves]
+    }
+    number = RemovableHandle(OrderedDict()).id  # one for all, of thousands as well
+    for module in leaves:
+        module._forward_hooks[number] = note
     try:
         return calls, forward(model, batch)
     finally:
-        for handle in handles:
-            handle.remove()
+        for module in leaves:
+            module._forward_hooks.pop(number, None)
 
 
 def _call(name: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> Call:
@@ -142,7 +146,12 @@ class Watcher:
 
     def __init__(self, model: nn.Module, reader: Reader) -> None:
         self._model, self._reader = model, reader
-        self._linear = linear_layers(model)
+        self._layers: dict[str, Linear] = {}
+
+    def _linear(self, name: str) -> Linear:
+        if name not in self._layers:
+            self._layers[name] = linear_layer(self._model, name)
+        return self._layers[name]
 
     def run(
         self,
@@ -212,8 +221,8 @@ class Watcher:
 
             return hook
 
-        handles = [self._linear[name].register_forward_pre_hook(before(name), with_kwargs=True) for name in inputs]
-        handles += [self._linear[name].register_forward_hook(behind(name)) for name in outputs]
+        handles = [self._linear(name).register_forward_pre_hook(before(name), with_kwargs=True) for name in inputs]
+        handles += [self._linear(name).register_forward_hook(behind(name)) for name in outputs]
         try:
             yield
         finally:

@@ -93,12 +93,12 @@ class StallDetector:
         """Start waiting afresh, for example after the weights were changed from outside; the best score stays."""
         self._waited, self._cooling, self.stalled = 0, self.cooldown, False
 
-    def state_dict(self) -> dict[str, float | None]:
-        """What it has seen so far."""
-        best = None if math.isnan(self.best) else self.best
+    def state_dict(self) -> dict[str, float | str | None]:
+        """What it has seen so far, as strict JSON has it: that knows no infinity."""
+        best = None if math.isnan(self.best) else self.best if math.isfinite(self.best) else str(self.best)
         return {"best": best, "waited": self._waited, "cooling": self._cooling}
 
-    def load_state_dict(self, state: Mapping[str, float | None]) -> None:
+    def load_state_dict(self, state: Mapping[str, float | str | None]) -> None:
         """Go on from there."""
         best, waited, cooling = (state[name] for name in ("best", "waited", "cooling"))
         self.best = math.nan if best is None else float(best)

@@ -71,7 +71,9 @@ class Inspector:
         Raises CaptureError if nothing can be, DataError or SpecError if targets, objective or constraints do not fit.
         Of several layers, those that could not keep the constraints on weights are not tried.
         """
-        seen = self.look(layers, 0, most=DRY_ROWS)
+        return self._planned(self.look(layers, 0, most=DRY_ROWS))
+
+    def _planned(self, seen: Look) -> str:
         faults = {
             name: fault
             for name, captured in seen.captured.items()
@@ -112,10 +114,9 @@ class Inspector:
             return tuple(layers), self.plan(layers)
         order = self._called(self._plain() if by_default else layers)
         if not by_default:
-            seen = self.look(layers, 0, most=DRY_ROWS).captured
-            last = [name for name in order if name in seen]
-            order = (*(name for name in layers if name not in last), *last)
-            return order, self.plan(order)
+            seen = self.look(layers, 0, most=DRY_ROWS)
+            last = [name for name in order if name in seen.captured]
+            return (*(name for name in layers if name not in last), *last), self._planned(seen)
         for name in islice(reversed(order), TRIES):
             with suppress(CaptureError):
                 if name in layers or self._is_final(name):

@@ -1,0 +1,67 @@
+"""Remembers which layers may move: to find out takes longer than to see that nothing has changed since."""
+
+from collections.abc import Mapping
+from operator import is_
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from trainer.snapshots.eligibility import Eligibility, eligible
+from trainer.snapshots.modules import modules_of
+
+
+class Movable:
+    """What `eligible` says of a model by now; it is asked again where modules, parameters or buffers are others.
+
+    Others, too, are those that were frozen or freed, have another type or size, or lie elsewhere in memory, and those
+    that the optimizer has taken up or let go.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
+        self._model, self._optimizer = model, optimizer
+        self._mark: _Mark | None = None
+        self._found: Mapping[str, Eligibility] = {}
+
+    def __call__(self) -> Mapping[str, Eligibility]:
+        """Every layer by name, and whether it may move."""
+        mark = _mark(self._model, self._optimizer)
+        if mark is None or not _same(mark, self._mark):
+            self._found, self._mark = eligible(self._model, self._optimizer), mark
+        return self._found
+
+
+_Mark = tuple[list[object], list[object]]
+"""Objects that have to be the very same, and plain facts about them that have to be equal."""
+
+
+def _mark(model: nn.Module, optimizer: Optimizer) -> _Mark | None:
+    """What the answer depends on; None where a tensor does not say where its values are."""
+    objects, facts = list[object](), list[object]()
+    for module in modules_of(model):
+        objects += (module, type(module))
+        for registry in (module._parameters, module._buffers):
+            if not registry:
+                continue
+            try:
+                for name, tensor in registry.items():
+                    objects.append(tensor)
+                    facts += (name, *_facts(tensor))
+            except Exception:  # one that has no values yet, or a class of somebody's own
+                return None
+    for group in optimizer.param_groups:
+        objects += group["params"]
+        facts += group
+    return objects, facts
+
+
+def _facts(tensor: Any) -> tuple[object, ...]:
+    if tensor is None:
+        return ()
+    return type(tensor), tensor.requires_grad, tensor.dtype, tensor.numel(), tensor.data_ptr(), len(vars(tensor))
+
+
+def _same(mark: _Mark, other: _Mark | None) -> bool:
+    if other is None or len(mark[0]) != len(other[0]):
+        return False
+    return all(map(is_, mark[0], other[0])) and mark[1] == other[1]
