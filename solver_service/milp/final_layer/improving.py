@@ -171,7 +171,7 @@ class Improver:
         walk = Walk(problem, tally, self.rng)
         descents = Descents(problem, tally, self.incumbents, self.rng, self.reproducible, walk.fork())
         follows = problem.objective.name == "ramp" or not tally.asks
-        walking = Walking(problem, self.incumbents, walk, self.rng, follows)
+        walking = Walking(problem, self.incumbents, walk, self.rng, follows, self.reproducible)
         found = [Account("descents", descents, parts=1 if tally.asks else 2)]
         labels = problem.snapshot.task == "multilabel" and problem.units > 1
         if (problem.objective.name in WALKED or tally.asks) and not labels:

@@ -64,6 +64,31 @@ def test_a_node_limit_makes_two_runs_alike(objective):
     assert np.array_equal(first.weight, second.weight)
 
 
+class Slow(Control):
+    """The clock of a machine that stands still for a while now and then."""
+
+    def __init__(self):
+        super().__init__()
+        self.rng, self.late = np.random.default_rng(0), 0.0
+
+    @property
+    def elapsed(self):
+        self.late += float(self.rng.random() < 0.05) * self.rng.uniform(0.0, 0.3)
+        return super().elapsed + self.late
+
+
+@pytest.mark.parametrize("constraints", [[], [{"type": "min_accuracy", "value": 0.6}]], ids=["free", "asked"])
+@pytest.mark.parametrize("objective", ["zero_one", "ramp", "hinge", "worst_class"])
+def test_a_slow_machine_finds_the_same_under_a_node_limit(objective, constraints):
+    """However long each piece of work takes, as long as the time limit is far."""
+    snapshot, _ = tiny(21, "ramp", n=12, d=3)
+    limits = {"nodes": 5, "time_s": 600}
+    spec = job(objective, radius=0.6, limits=limits, solver={"seed": 3}, constraints=constraints)
+    swift, slow = solve(snapshot, spec), solve(snapshot, spec, Slow())
+    assert swift.result.objective == slow.result.objective
+    assert np.array_equal(swift.weight, slow.weight)
+
+
 @pytest.mark.parametrize("run", [run_scip, run_highs], ids=["scip", "highs"])
 @pytest.mark.parametrize("objective", ["zero_one", "ramp", "mae"])
 def test_a_peer_solves_the_same_problem(objective, run):

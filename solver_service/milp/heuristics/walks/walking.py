@@ -33,6 +33,7 @@ class Walking:
     walk: Walk
     rng: np.random.Generator
     follows: bool = True
+    reproducible: bool = False
     _followed: float = np.inf
     _idle: int = 0
     _closest: tuple[float, float] = (np.inf, np.inf)
@@ -46,7 +47,8 @@ class Walking:
             self._followed, self._idle = best, 0
         began = budget.control.elapsed
         for _ in range(STEPS):
-            if budget.over or budget.control.elapsed - began > OFFER_EVERY_S:
+            late = budget.control.elapsed - began > OFFER_EVERY_S and not self.reproducible
+            if budget.over or late:
                 break
             before = self.walk.rank
             self.walk.random_step()
