@@ -14,6 +14,7 @@ from trainer.adoption.requirements import Requirement, broken
 from trainer.snapshots.attributes import attributes_kept
 from trainer.snapshots.blocks import unwrap
 from trainer.snapshots.draws import draws_kept, within_reach
+from trainer.snapshots.held import memory_kept
 from trainer.snapshots.registered import registered_kept
 from trainer.snapshots.undisturbed import undisturbed
 from trainer.stalls.detector import Mode
@@ -120,7 +121,7 @@ class Validator:
         """The loop's own calls alone may leave their traces: statistics of BatchNorm, counts, notes in attributes."""
         inner = unwrap(self._model)
         draws = draws_kept([self.loader, *within_reach(self._validate)])
-        with undisturbed(self._model), registered_kept(inner), attributes_kept(inner), draws:
+        with undisturbed(self._model), registered_kept(inner), memory_kept(inner), attributes_kept(inner), draws:
             yield
 
     def _run(self, score: Callable[[], object], word: Word) -> object:

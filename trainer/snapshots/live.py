@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from trainer.snapshots.attributes import attributes_kept
 from trainer.snapshots.blocks import unwrap
+from trainer.snapshots.held import Held, memory_kept
 from trainer.snapshots.registered import parameters_kept, registered_kept
 from trainer.snapshots.undisturbed import undisturbed
 
@@ -21,7 +22,8 @@ def live(model: nn.Module) -> Iterator[nn.Module]:
     """The unwrapped model in evaluation mode, without gradients and compilation; everything is put back after it.
 
     Modes, gradients, `requires_grad`, random states, small buffers and what modules note down in attributes are as
-    before, bit by bit; so are small parameters that `forward` itself writes into. CaptureError where those are large.
+    before, bit by bit; so are parameters to which `forward` gives other memory, and small ones that it writes into.
+    CaptureError where those are large.
     """
     inner = unwrap(model)
     with ExitStack() as stack:
@@ -29,6 +31,7 @@ def live(model: nn.Module) -> Iterator[nn.Module]:
         stack.enter_context(registered_kept(inner))
         stack.enter_context(attributes_kept(inner))
         stack.enter_context(parameters_kept(inner))
+        stack.enter_context(memory_kept(inner))
         stack.enter_context(_in_evaluation_mode(inner))
         stack.enter_context(_without_fast_paths(inner))
         stack.enter_context(without_autocast_cache())
@@ -48,17 +51,17 @@ def device_of(model: nn.Module) -> torch.device:
 def written(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
     """Write values into parameters by name, and put the old ones back bit by bit, whatever happens.
 
-    Autograd does not notice: a graph that is waiting for its backward pass stays valid.
+    Autograd does not notice: a graph that is waiting for its backward pass stays valid. A parameter that was given
+    other memory meanwhile has its own again.
     """
-    parameters = {name: model.get_parameter(name).data for name in values}
-    before = {name: parameter.clone() for name, parameter in parameters.items()}
+    before = {name: Held.of(model.get_parameter(name), content=True) for name in values}
     try:
-        for name, parameter in parameters.items():
-            parameter.copy_(values[name])
+        for name, held in before.items():
+            held.memory.copy_(values[name])
         yield
     finally:
-        for name, parameter in parameters.items():
-            parameter.copy_(before[name])
+        for held in before.values():
+            held.put_back()
 
 
 @contextmanager
