@@ -10,6 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from trainer.errors import CaptureError
 from trainer.snapshots import tensors
+from trainer.snapshots.held import Held
 from trainer.snapshots.tensors import Room, remembered
 
 QUIET: WeakSet[nn.Module] = WeakSet()
@@ -50,13 +51,16 @@ def parameters_kept(model: nn.Module) -> Iterator[None]:
     """
     named = list(model.named_parameters())
     versions = [parameter._version for _, parameter in named]
-    copies = [] if model in QUIET or not _small(named) else [parameter.detach().clone() for _, parameter in named]
+    quiet = model in QUIET or not _small(named)
+    copies = [] if quiet else [Held.of(parameter, content=True) for _, parameter in named]
     try:
         yield
     finally:
         written = [number for number, (_, parameter) in enumerate(named) if parameter._version != versions[number]]
+        if copies:
+            written = [number for number, copy in enumerate(copies) if number in written or copy.changed]
         for number in written if copies else []:
-            named[number][1].data.copy_(copies[number])
+            copies[number].put_back()
     if not written:
         QUIET.add(model)
     elif not copies:

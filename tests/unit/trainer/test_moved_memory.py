@@ -146,7 +146,7 @@ class Limited(nn.Module):
 
 
 @pytest.mark.parametrize("most", [100.0, 0.1])
-@pytest.mark.parametrize("in_place", [False], ids=["new"])
+@pytest.mark.parametrize("in_place", [False, True], ids=["new", "in place"])
 def test_the_first_look_leaves_weights_as_they_are(most: float, in_place: bool) -> None:
     """It stretches them, and the model limits what was stretched."""
     model = Limited(most, in_place=in_place)
@@ -167,7 +167,7 @@ def test_what_a_pass_moves_is_put_back_without_a_copy(monkeypatch: pytest.Monkey
     assert unchanged()
 
 
-@pytest.mark.parametrize("in_place", [False], ids=["new"])
+@pytest.mark.parametrize("in_place", [False, True], ids=["new", "in place"])
 def test_a_run_of_a_model_that_limits_its_weights_is_the_same_bits(in_place: bool) -> None:
     """Looks, trials and rejected answers included."""
 
