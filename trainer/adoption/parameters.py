@@ -1,9 +1,7 @@
 """Reads and writes single parameters of a live model by name: all that a tunnel ever copies of it."""
 
-import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
+from trainer.adoption.begun import begun
 from trainer.snapshots.live import without_autocast_cache, written
 
 
@@ -53,29 +52,6 @@ def forget(model: nn.Module, optimizer: Optimizer, names: Iterable[str]) -> None
         if momentum is not None and id(own[name]) in fused:  # fused SGD wants momentum of all of a group, or of none
             momentum.zero_()
         elif own[name] in optimizer.state:
-            begun = _begun(optimizer, own[name])
+            fresh = begun(optimizer, own[name])
             optimizer.state.pop(own[name])
-            optimizer.state.update({} if begun is None else {own[name]: begun})
-
-
-def _begun(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Any] | None:
-    """The state that a new optimizer has for a parameter; None where there is none before the first step.
-
-    Of an optimizer that cannot be made anew, which is not one of torch's: the present state with all tensors at 0.
-    """
-    kind, group = type(optimizer), next(_groups_of(optimizer, parameter), {})
-    known = set(inspect.signature(kind.__init__).parameters) - {"params"}
-    options = {name: value for name, value in (optimizer.defaults | group).items() if name in known}
-    other = nn.Parameter(torch.empty_like(parameter), requires_grad=parameter.requires_grad)
-    try:
-        found = kind([other], **options).state
-    except Exception:  # an optimizer of somebody's own may want more than its defaults
-        if kind.__module__.startswith("torch.optim"):
-            return None
-        state = optimizer.state[parameter].items()
-        return {name: torch.zeros_like(value) if isinstance(value, Tensor) else value for name, value in state}
-    return dict(found[other]) if other in found else None
-
-
-def _groups_of(optimizer: Optimizer, parameter: nn.Parameter) -> Iterator[dict[str, Any]]:
-    return (group for group in optimizer.param_groups if any(one is parameter for one in group["params"]))
+            optimizer.state.update({} if fresh is None else {own[name]: fresh})

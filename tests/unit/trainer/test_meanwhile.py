@@ -191,6 +191,86 @@ def test_an_optimizers_state_begins_anew_as_it_begins(make: Callable[..., Any]) 
     assert adopted
 
 
+class Anchored(torch.optim.Optimizer):
+    """Pulls towards the weights that it began with, as FedProx does."""
+
+    def __init__(self, params: Any, lr: float = 0.01) -> None:
+        super().__init__(params, {"lr": lr})
+        for one in self.param_groups[0]["params"]:
+            self.state[one]["anchor"] = one.detach().clone()
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for one in self.param_groups[0]["params"]:
+            one.add_(one.grad + one - self.state[one]["anchor"], alpha=-self.param_groups[0]["lr"])
+
+
+class Unknown(Anchored):
+    """Its schedule is kept under another name, so that it cannot be made anew."""
+
+    def __init__(self, params: Any, schedule: object) -> None:
+        super().__init__(params)
+        self.planned = schedule
+
+
+@pytest.mark.parametrize("make", [Anchored, partial(Unknown, schedule=object())], ids=["known", "unknown"])
+def test_weights_that_an_optimizer_remembers_are_those_that_were_adopted(make: Callable[..., Any]) -> None:
+    """Or the next step would pull the layer to where it came from, or to what happened to be in memory."""
+    model = network()
+    optimizer = make(model.parameters())
+    with tunneller(model, optimizer, sync=True, first_after=2) as made:
+        for _ in range(2):
+            descend(model, optimizer)
+            adopted = made.step(loss(model))
+        assert adopted
+        assert torch.equal(optimizer.state[model[2].weight]["anchor"], model[2].weight)
+        assert not torch.equal(optimizer.state[model[2].weight]["anchor"], network()[2].weight)
+
+
+class Scaled(torch.optim.Optimizer):
+    """SGD over a scale of gradients that begins at 1, with momentum, over so many steps."""
+
+    def __init__(self, params: Any, total_steps: int, *, eager: bool, schedule: object = None) -> None:
+        super().__init__(params, {"lr": 1e-4})
+        self.total_steps, self.is_eager, self.done = total_steps, eager, 0
+        if schedule is None:
+            self.eager = eager
+        for one in self.param_groups[0]["params"] if eager else ():
+            self._begin(one)
+
+    def _begin(self, one: Tensor) -> None:
+        self.state[one] |= {"grad_scale": torch.ones_like(one), "momentum": torch.zeros_like(one)}
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        self.done += 1
+        for one in self.param_groups[0]["params"]:
+            if not self.state[one]:
+                self._begin(one)
+            self.state[one]["grad_scale"].mul_(0.99)
+            self.state[one]["momentum"].lerp_(one.grad, 0.1)
+            rate = self.param_groups[0]["lr"] * (1 - self.done / self.total_steps)
+            one.add_(self.state[one]["momentum"] / self.state[one]["grad_scale"], alpha=-rate)
+
+
+@pytest.mark.parametrize("schedule", [None, object()], ids=["known", "unknown"])
+@pytest.mark.parametrize("eager", [True, False], ids=["eager", "lazy"])
+def test_a_scale_of_an_optimizers_own_never_becomes_zero(schedule: object, eager: bool) -> None:
+    """What divides by it would make a layer of NaN of an adoption; momentum does begin anew."""
+    model = network()
+    optimizer = Scaled(model.parameters(), 100, eager=eager, schedule=schedule)
+    with tunneller(model, optimizer, sync=True, first_after=2) as made:
+        for _ in range(2):
+            descend(model, optimizer)
+            adopted = made.step(loss(model))
+        assert adopted
+        state = optimizer.state.get(model[2].weight, {})
+        assert "momentum" not in state or not state["momentum"].any()
+        assert "grad_scale" not in state or (state["grad_scale"] > 0.9).all()
+        descend(model, optimizer)
+        assert torch.isfinite(model[2].weight).all()
+
+
 class Sharp(torch.optim.Optimizer):
     """Sharpness-aware minimisation as it is written most often: around another optimizer."""
 
