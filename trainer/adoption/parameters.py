@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
 from trainer.adoption.begun import begun
-from trainer.snapshots.live import without_autocast_cache, written
+from trainer.snapshots.live import outside_inference_mode, without_autocast_cache, written
 
 
 def read(model: nn.Module, names: Iterable[str]) -> dict[str, NDArray[np.float32]]:
@@ -40,6 +40,7 @@ def _tensors(own: Mapping[str, Tensor], values: Mapping[str, NDArray[np.float32]
     return {n: torch.from_numpy(np.ascontiguousarray(array)).reshape(own[n].shape) for n, array in values.items()}
 
 
+@outside_inference_mode()
 def forget(model: nn.Module, optimizer: Optimizer, names: Iterable[str]) -> None:
     """Have the optimizer's state (momentum, moments) of parameters that were changed from outside begin anew."""
     if isinstance(optimizer, LBFGS):  # it keeps one history for all of them

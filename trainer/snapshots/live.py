@@ -36,7 +36,7 @@ def live(model: nn.Module) -> Iterator[nn.Module]:
         stack.enter_context(_without_fast_paths(inner))
         stack.enter_context(without_autocast_cache())
         stack.enter_context(eagerly())
-        stack.enter_context(torch.no_grad())
+        stack.enter_context(outside_inference_mode())
         stack.enter_context(np.errstate(all="ignore"))  # a loop may have numpy raise; what is not finite is looked for
         yield inner
 
@@ -91,6 +91,13 @@ def _without_fast_paths(model: nn.Module) -> Iterator[None]:
         for module, norm in scaled:
             module.max_norm = norm
         torch.backends.mha.set_fastpath_enabled(fast)
+
+
+@contextmanager
+def outside_inference_mode() -> Iterator[None]:
+    """Without gradients; what is made here is not an inference tensor, which no loop could train with."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import warnings
 from array import array
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -269,6 +269,46 @@ def test_a_scale_of_an_optimizers_own_never_becomes_zero(schedule: object, eager
         assert "grad_scale" not in state or (state["grad_scale"] > 0.9).all()
         descend(model, optimizer)
         assert torch.isfinite(model[2].weight).all()
+
+
+class Caching(nn.Module):
+    """Makes a table of what it needs for a number of rows once, for all models of its kind."""
+
+    tables: ClassVar[dict[int, Tensor]] = {}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = network()
+
+    def forward(self, inputs: Tensor) -> Any:
+        table = self.tables.setdefault(len(inputs), torch.ones(6))
+        return self.body(inputs * table)
+
+
+def test_what_a_model_makes_in_a_look_may_be_trained_with() -> None:
+    """Also where the loop is in inference mode just then."""
+    model = Caching()
+    model.tables.clear()
+    with tunneller(model, torch.optim.SGD(model.parameters()), data=None) as made:
+        with torch.inference_mode():
+            made.observe(X[:40], Y[:40])
+        inputs = X[:40].clone().requires_grad_()
+        functional.cross_entropy(model(inputs), Y[:40]).backward()
+        assert inputs.grad is not None
+
+
+@pytest.mark.parametrize("make", [torch.optim.Adagrad, torch.optim.Rprop, torch.optim.Adam])
+def test_an_optimizer_steps_on_after_an_adoption_in_inference_mode(make: Callable[..., Any]) -> None:
+    """Its fresh state may be written into."""
+    model = network()
+    optimizer = make(model.parameters(), lr=1e-4)
+    with tunneller(model, optimizer, sync=True, first_after=2) as made:
+        for _ in range(2):
+            descend(model, optimizer)
+            with torch.inference_mode():
+                adopted = made.step(10.0)
+        assert adopted
+        descend(model, optimizer)
 
 
 class Sharp(torch.optim.Optimizer):
