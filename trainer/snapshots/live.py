@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from trainer.snapshots.attributes import attributes_kept
 from trainer.snapshots.blocks import unwrap
@@ -35,6 +36,7 @@ def live(model: nn.Module) -> Iterator[nn.Module]:
         stack.enter_context(_in_evaluation_mode(inner))
         stack.enter_context(_without_fast_paths(inner))
         stack.enter_context(without_autocast_cache())
+        stack.enter_context(without_parametrization_cache())
         stack.enter_context(eagerly())
         stack.enter_context(outside_inference_mode())
         stack.enter_context(np.errstate(all="ignore"))  # a loop may have numpy raise; what is not finite is looked for
@@ -109,6 +111,20 @@ def without_autocast_cache() -> Iterator[None]:
         yield
     finally:
         torch.set_autocast_cache_enabled(before)
+
+
+@contextmanager
+def without_parametrization_cache() -> Iterator[None]:
+    """Inside the caller's `parametrize.cached()`, weights that are computed here are not those of the loop's passes.
+
+    They have no gradients, and weights change between passes. What the loop has computed stays for it.
+    """
+    enabled, cache = parametrize._cache_enabled, parametrize._cache
+    parametrize._cache_enabled, parametrize._cache = 0, {}
+    try:
+        yield
+    finally:
+        parametrize._cache_enabled, parametrize._cache = enabled, cache
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from tests.unit.trainer.fakes import FakePool, least_squares
 from trainer import Tunneller
@@ -189,3 +190,27 @@ def test_a_run_of_a_model_that_limits_its_weights_is_the_same_bits(in_place: boo
 
     plain, other = run(tunnelled=False).state_dict(), run(tunnelled=True).state_dict()
     assert all(torch.equal(plain[name], other[name]) for name in plain)
+
+
+# --- weights that are computed ----------------------------------------------------------------------------------------
+
+
+class Half(nn.Module):
+    """A parametrization."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return 0.5 * weight
+
+
+@pytest.mark.parametrize("call", ["observe", "step"])
+def test_a_loop_may_cache_its_parametrized_weights(call: str) -> None:
+    """What a look or a validation computes without gradients is not what the loop trains with."""
+    model = network()
+    parametrize.register_parametrization(model[0], "weight", Half())
+    with tunneller(model) as made, parametrize.cached():
+        made.observe(X, Y) if call == "observe" else made.step(1.0)
+        functional.cross_entropy(model(X), Y).backward()
+        before = model[0].weight
+        made.step(1.0)
+        assert model[0].weight is before
+    assert model[0].parametrizations.weight.original.grad is not None
