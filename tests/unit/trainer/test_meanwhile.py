@@ -3,13 +3,18 @@
 import copy
 import json
 import multiprocessing
+import pickle
+import random
 import signal
+import sys
 import warnings
 from array import array
 from collections.abc import Callable, Iterator
 from functools import partial
+from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -397,6 +402,113 @@ def test_generators_are_found_in_what_a_function_names() -> None:
     with draws_kept([Prickly(), loader, None, 3]):
         torch.rand(3, generator=generator)
     assert torch.equal(torch.rand(3, generator=generator), torch.rand(3, generator=torch.Generator()))
+
+
+RNG = np.random.default_rng(0)
+
+
+class Drawn(TensorDataset):
+    """Draws for itself."""
+
+    def __init__(self) -> None:
+        super().__init__(X)
+        self.noise = RNG
+
+
+class Scoring:
+    """Draws in a method of a method."""
+
+    def __init__(self, generator: Any = None, loader: Any = None) -> None:
+        self.inside, self.loader = generator, loader
+
+    def score(self) -> float:
+        return self._drawn()
+
+    @property
+    def rng(self) -> Any:
+        return RNG
+
+    def _drawn(self) -> float:
+        return float(self.rng.random())
+
+    def __call__(self) -> float:
+        return self.score()
+
+
+@torch.no_grad()
+def evaluate() -> float:
+    return sum(one.random() for one in [helper() for _ in range(1)])
+
+
+def helper() -> Any:
+    return RNG
+
+
+def scored_by_default(generator: Any = RNG) -> float:
+    return float(generator.random())
+
+
+REACHED: dict[str, Callable[[], Any]] = {
+    "a global one": lambda: RNG.random(),  # noqa: PLW0108
+    "a call deep": lambda: evaluate(),  # noqa: PLW0108
+    "a default": scored_by_default,
+    "a method": Scoring().score,
+    "an object": Scoring(),
+    "a method of an object": lambda: SCORING.score(),  # noqa: PLW0108
+    "a dict": lambda: BY_DICT["one"].random(),  # noqa: PLW0108
+    "a data set": lambda: LOADER.dataset.noise.random(),  # noqa: PLW0108
+    "a module": lambda: sys.modules and this.RNG.random(),
+}
+SCORING, BY_DICT, LOADER = Scoring(), {"one": RNG}, DataLoader(Drawn())
+this = sys.modules[__name__]
+
+
+@pytest.mark.parametrize("name", REACHED)
+def test_generators_that_a_validation_reaches_are_put_back(name: str) -> None:
+    """Not torch's alone, and also where a function that it calls names them."""
+    validate = REACHED[name]
+    with draws_kept(within_reach(validate)):
+        drawn = validate()
+    assert validate() == drawn
+
+
+@pytest.mark.parametrize(
+    "generator", [random.Random(0), np.random.default_rng(0), np.random.RandomState(0)], ids=["random", "new", "old"]
+)
+def test_any_kind_of_generator_may_be_shared(generator: Any) -> None:
+    """Between a loop and its validation."""
+    model = network()
+
+    def validate() -> float:
+        return loss(model) + 0 * generator.random()
+
+    with tunneller(model, torch.optim.SGD(model.parameters()), validate=validate) as made:
+        state = pickle.dumps(generator)
+        made.step(1.0)
+        assert pickle.dumps(generator) == state
+
+
+class Lazy(ModuleType):
+    """Loads what it is asked for."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise AssertionError(f"loaded {name}")
+
+
+LAZY, CHAIN = Lazy("lazy"), [SimpleNamespace()]
+for _ in range(10_000):
+    CHAIN.append(SimpleNamespace(next=CHAIN[-1]))
+
+
+def test_what_is_not_ones_own_is_not_followed() -> None:
+    """No library, nothing that would have to be loaded, no table, and only so far."""
+    drawn = random.Random(0)
+    assert within_reach(lambda: (LAZY.drawn, drawn)) == [drawn]
+    assert CHAIN not in within_reach(lambda: CHAIN)
+    last, system = CHAIN[-1], random.SystemRandom()
+    assert within_reach(lambda: last) == [last]
+    with draws_kept(within_reach(lambda: (system, X))):
+        system.random()
 
 
 class ByArray(nn.Module):
