@@ -12,10 +12,10 @@ from torch import nn
 
 from shared.errors import SnapshotError
 from shared.snapshot import FloatArray, IntArray, Task
-from trainer.errors import CaptureError, DataError
+from trainer.errors import CaptureError, DataError, NothingCountsError
 from trainer.snapshots.assembly import as_snapshot, choose, subset
 from trainer.snapshots.batches import GROUPS_BY, take_apart
-from trainer.snapshots.blocks import Block, Owners, owners_of
+from trainer.snapshots.blocks import Block, Owners, owners_of, parameters_of
 from trainer.snapshots.captured import Captured, Origin
 from trainer.snapshots.folding import fold, recorded_for, unlink, with_offsets
 from trainer.snapshots.heads import wire_targets
@@ -311,11 +311,13 @@ def _weights(seen: Recording, targets: FloatArray | IntArray, plan: Plan, task: 
                 f"class_weight has {len(by_class)} entries for class {int(targets.max())}; give one a class"
             )
         weights = by_class[targets] if weights is None else weights * by_class[targets]
-    if weights is not None and (not np.isfinite(weights).all() or (weights < 0).any() or not weights.any()):
-        raise DataError("sample weights have to be finite, 0 or more, and not all 0")
+    if weights is not None and (not np.isfinite(weights).all() or (weights < 0).any()):
+        raise DataError("sample weights have to be finite, and 0 or more")
+    if weights is not None and not weights.any():
+        raise NothingCountsError("all weights of these samples are 0, so that none of them counts; give some a weight")
     return weights
 
 
 def _shapes(model: nn.Module, block: Block) -> dict[str, tuple[int, ...]]:
-    parameters = dict(model.named_parameters(remove_duplicate=False))
+    parameters = parameters_of(model)
     return {name: tuple(parameters[name].shape) for name in block.parameters().values() if name in parameters}

@@ -57,7 +57,7 @@ class Held:
 @contextmanager
 def memory_kept(model: nn.Module) -> Iterator[None]:
     """Give all parameters of a model their own memory back; nothing is copied. What does not exist yet is left out."""
-    before = [Held.of(parameter) for parameter in model.parameters() if not is_lazy(parameter)]
+    before = [Held.of(one) for _, one in nn.Module.named_parameters(model) if not is_lazy(one)]
     try:
         yield
     finally:

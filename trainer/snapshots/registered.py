@@ -49,7 +49,7 @@ def parameters_kept(model: nn.Module) -> Iterator[None]:
     They are copied before the first pass alone, and where they are small: a model that leaves them alone then is taken
     to do so ever after.
     """
-    named = list(model.named_parameters())
+    named = list(nn.Module.named_parameters(model))
     versions = [parameter._version for _, parameter in named]
     quiet = model in QUIET or not _small(named)
     copies = [] if quiet else [Held.of(parameter, content=True) for _, parameter in named]

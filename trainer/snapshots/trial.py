@@ -12,6 +12,7 @@ from shared.objectives import Objective
 from shared.snapshot import Snapshot
 from trainer.errors import CaptureError
 from trainer.snapshots.assembly import subset
+from trainer.snapshots.blocks import parameters_of
 from trainer.snapshots.captured import Captured
 from trainer.snapshots.folding import Folded, fold, recorded_for, unlink, with_offsets
 from trainer.snapshots.live import device_of, live, written
@@ -134,7 +135,7 @@ class _Trials:
 
     def _tensors(self, candidate: Mapping[str, NDArray[np.float32]]) -> "dict[str, Tensor] | str":
         """A candidate as tensors of the parameters' shapes, or what is wrong with it."""
-        parameters = dict(self._model.named_parameters(remove_duplicate=False))
+        parameters = parameters_of(self._model)
         found = {}
         for name, values in candidate.items():
             if name not in parameters or values.size != parameters[name].numel():
