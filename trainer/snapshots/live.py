@@ -59,7 +59,7 @@ def written(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
     before = {name: Held.of(model.get_parameter(name), content=True) for name in values}
     try:
         for name, held in before.items():
-            held.memory.copy_(values[name])
+            held.parameter.data.copy_(values[name])
         yield
     finally:
         for held in before.values():

@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 
 from tests.unit.trainer.fakes import FakePool, least_squares
 from trainer import Tunneller
-from trainer.snapshots.held import Held
+from trainer.snapshots.held import Held, memory_kept
 from trainer.snapshots.live import live, written
 
 functional = nn.functional
@@ -123,6 +123,22 @@ def test_what_has_no_memory_is_left_alone() -> None:
         assert not held.moved
         assert not held.changed
         held.put_back()
+
+
+def test_memory_is_put_back_in_inference_mode() -> None:
+    """A part of a larger tensor, too, as in a flat buffer: the parameter can be trained on, in its memory."""
+    flat = torch.arange(40.0)
+    model = nn.Linear(4, 3)
+    model.weight.data = flat[5:35].view(3, 10)[:, ::3]
+    unchanged = kept(model)
+    with torch.inference_mode(), memory_kept(model):
+        for one in model.parameters():
+            one.data = torch.zeros(2, dtype=torch.float64)
+    assert unchanged()
+    assert model.weight.stride() == (10, 3)
+    model(torch.ones(1, 4)).sum().backward()
+    model.weight.data.zero_()
+    assert flat[5] == 0
 
 
 # --- in a forward pass ------------------------------------------------------------------------------------------------
