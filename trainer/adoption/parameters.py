@@ -1,9 +1,7 @@
 """Reads and writes single parameters of a live model by name: all that a tunnel ever copies of it."""
 
-import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,12 +9,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
-from trainer.snapshots.live import without_autocast_cache, written
+from trainer.adoption.begun import begun
+from trainer.snapshots.blocks import parameters_of
+from trainer.snapshots.live import outside_inference_mode, without_autocast_cache, written
 
 
 def read(model: nn.Module, names: Iterable[str]) -> dict[str, NDArray[np.float32]]:
     """Copies of the parameters that the model has under these names, as float32 arrays."""
-    own = dict(model.named_parameters())
+    own = parameters_of(model)
     return {name: own[name].detach().to("cpu", torch.float32, copy=True).numpy() for name in names if name in own}
 
 
@@ -25,7 +25,7 @@ def write(model: nn.Module, values: Mapping[str, NDArray[np.float32]]) -> None:
 
     Unnoticed by autograd: a loop may be between its forward and its backward pass.
     """
-    own = dict(model.named_parameters())
+    own = parameters_of(model)
     for name, value in _tensors(own, values).items():
         own[name].data.copy_(value)
 
@@ -33,7 +33,7 @@ def write(model: nn.Module, values: Mapping[str, NDArray[np.float32]]) -> None:
 @contextmanager
 def tried(model: nn.Module, values: Mapping[str, NDArray[np.float32]]) -> Iterator[None]:
     """These values for a moment; bit by bit as before afterwards, whatever happens, and unnoticed by autograd."""
-    with without_autocast_cache(), written(model, _tensors(dict(model.named_parameters()), values)):
+    with without_autocast_cache(), written(model, _tensors(parameters_of(model), values)):
         yield
 
 
@@ -41,41 +41,19 @@ def _tensors(own: Mapping[str, Tensor], values: Mapping[str, NDArray[np.float32]
     return {n: torch.from_numpy(np.ascontiguousarray(array)).reshape(own[n].shape) for n, array in values.items()}
 
 
+@outside_inference_mode()
 def forget(model: nn.Module, optimizer: Optimizer, names: Iterable[str]) -> None:
     """Have the optimizer's state (momentum, moments) of parameters that were changed from outside begin anew."""
     if isinstance(optimizer, LBFGS):  # it keeps one history for all of them
         optimizer.state.clear()
         return
-    own = dict(model.named_parameters())
+    own = parameters_of(model)
     fused = {id(one) for group in optimizer.param_groups if group.get("fused") for one in group["params"]}
     for name in names:
         momentum = optimizer.state.get(own[name], {}).get("momentum_buffer")
         if momentum is not None and id(own[name]) in fused:  # fused SGD wants momentum of all of a group, or of none
             momentum.zero_()
         elif own[name] in optimizer.state:
-            begun = _begun(optimizer, own[name])
+            fresh = begun(optimizer, own[name])
             optimizer.state.pop(own[name])
-            optimizer.state.update({} if begun is None else {own[name]: begun})
-
-
-def _begun(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Any] | None:
-    """The state that a new optimizer has for a parameter; None where there is none before the first step.
-
-    Of an optimizer that cannot be made anew, which is not one of torch's: the present state with all tensors at 0.
-    """
-    kind, group = type(optimizer), next(_groups_of(optimizer, parameter), {})
-    known = set(inspect.signature(kind.__init__).parameters) - {"params"}
-    options = {name: value for name, value in (optimizer.defaults | group).items() if name in known}
-    other = nn.Parameter(torch.empty_like(parameter), requires_grad=parameter.requires_grad)
-    try:
-        found = kind([other], **options).state
-    except Exception:  # an optimizer of somebody's own may want more than its defaults
-        if kind.__module__.startswith("torch.optim"):
-            return None
-        state = optimizer.state[parameter].items()
-        return {name: torch.zeros_like(value) if isinstance(value, Tensor) else value for name, value in state}
-    return dict(found[other]) if other in found else None
-
-
-def _groups_of(optimizer: Optimizer, parameter: nn.Parameter) -> Iterator[dict[str, Any]]:
-    return (group for group in optimizer.param_groups if any(one is parameter for one in group["params"]))
+            optimizer.state.update({} if fresh is None else {own[name]: fresh})

@@ -20,10 +20,17 @@ class Requirement:
     least: bool
 
     def keeps(self, scores: Mapping[str, float]) -> bool:
-        """Whether these scores keep it; NaN keeps nothing. ValueError if there is no such score."""
+        """Whether these scores keep it; NaN and None keep nothing. ValueError if there is no such score."""
         if self.name not in scores:
             raise ValueError(f"require names {self.name!r}; validate() returns {sorted(map(str, scores))}")
-        found = float(scores[self.name])
+        value: Any = scores[self.name]
+        try:
+            found = math.nan if value is None else float(value)
+        except Exception:  # what it raises is the value's own matter
+            raise ValueError(
+                f"require names {self.name!r}, and validate() returns {value!r:.80} for it; return a number, or None "
+                "where there is none"
+            ) from None
         return found >= self.value if self.least else found <= self.value
 
     def __str__(self) -> str:

@@ -4,7 +4,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from torch import nn
@@ -14,6 +14,8 @@ from trainer.adoption.requirements import Requirement, broken
 from trainer.snapshots.attributes import attributes_kept
 from trainer.snapshots.blocks import unwrap
 from trainer.snapshots.draws import draws_kept, within_reach
+from trainer.snapshots.held import memory_kept
+from trainer.snapshots.live import without_parametrization_cache
 from trainer.snapshots.registered import registered_kept
 from trainer.snapshots.undisturbed import undisturbed
 from trainer.stalls.detector import Mode
@@ -120,7 +122,10 @@ class Validator:
         """The loop's own calls alone may leave their traces: statistics of BatchNorm, counts, notes in attributes."""
         inner = unwrap(self._model)
         draws = draws_kept([self.loader, *within_reach(self._validate)])
-        with undisturbed(self._model), registered_kept(inner), attributes_kept(inner), draws:
+        kept = undisturbed(self._model), registered_kept(inner), memory_kept(inner), attributes_kept(inner), draws
+        with ExitStack() as stack:
+            for context in (*kept, without_parametrization_cache()):
+                stack.enter_context(context)
             yield
 
     def _run(self, score: Callable[[], object], word: Word) -> object:

@@ -98,6 +98,11 @@ def unwrap(model: nn.Module) -> nn.Module:
         model = inner
 
 
+def parameters_of(model: nn.Module) -> dict[str, nn.Parameter]:
+    """All parameters by their names in the model, whatever a `named_parameters` of the model's own gives."""
+    return dict(nn.Module.named_parameters(unwrap(model), remove_duplicate=False))
+
+
 def linear_layers(model: nn.Module) -> dict[str, Linear]:
     """The layers of a model that may be tunnelled, by name: linear ones, and convolutions."""
     return {name: module for name, module in unwrap(model).named_modules() if isinstance(module, Linear)}

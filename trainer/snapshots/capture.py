@@ -12,7 +12,7 @@ from torch import nn
 
 from shared.errors import SnapshotError
 from shared.snapshot import FloatArray, IntArray, Task
-from trainer.errors import CaptureError, DataError
+from trainer.errors import CaptureError, DataError, NothingCountsError
 from trainer.snapshots.assembly import as_snapshot, choose, subset
 from trainer.snapshots.batches import GROUPS_BY, take_apart
 from trainer.snapshots.blocks import Block, Owners, owners_of
@@ -312,8 +312,10 @@ def _weights(seen: Recording, targets: FloatArray | IntArray, plan: Plan, task: 
                 f"class_weight has {len(by_class)} entries for class {int(targets.max())}; give one a class"
             )
         weights = by_class[targets] if weights is None else weights * by_class[targets]
-    if weights is not None and (not np.isfinite(weights).all() or (weights < 0).any() or not weights.any()):
-        raise DataError("sample weights have to be finite, 0 or more, and not all 0")
+    if weights is not None and (not np.isfinite(weights).all() or (weights < 0).any()):
+        raise DataError("sample weights have to be finite, and 0 or more")
+    if weights is not None and not weights.any():
+        raise NothingCountsError("all weights of these samples are 0, so that none of them counts; give some a weight")
     return weights
 
 

@@ -1,45 +1,57 @@
-"""Puts random generators back that are not torch's own: those of data loaders, and of what a validation is made of."""
+"""Puts random generators back that are not global: those of data loaders, and of what a validation is made of."""
 
-import inspect
+import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
-from types import MethodType
 from typing import Any
 
+import numpy as np
 import torch
+
+from trainer.snapshots.reach import within_reach
+
+__all__ = ["draws_kept", "within_reach"]
+
+GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+INSIDE = (("sampler",), ("batch_sampler",), ("batch_sampler", "sampler"), ("dataset",), ("dataset", "dataset"))
+"""Where loaders have generators that are not their own."""
 
 
 @contextmanager
 def draws_kept(sources: Iterable[Any]) -> Iterator[None]:
     """Put generators back, those that loaders have to themselves included: a pass more must not change later passes."""
-    states = [(one, one.get_state()) for source in sources for one in _generators(source)]
+    found = {id(one): one for source in sources for one in _generators(source)}
+    undo = [step for one in found.values() if (step := _remembered(one)) is not None]
     try:
         yield
     finally:
-        for one, state in states:
-            one.set_state(state)
+        for step in undo:
+            step()
 
 
-def _generators(source: Any) -> Iterator[torch.Generator]:
-    """A generator itself, or those of a loader and its sampler; of other objects whatever they have by that name."""
-    with suppress(Exception):  # an object of somebody's own may do anything when it is asked for a name
-        for owner in (source, getattr(source, "sampler", None)):
-            found = owner if isinstance(owner, torch.Generator) else getattr(owner, "generator", None)
-            if isinstance(found, torch.Generator):
-                yield found
+def _generators(source: Any) -> Iterator[Any]:
+    """A generator itself, or those of a loader and of what it draws from; of other objects whatever they hold."""
+    if isinstance(source, GENERATORS):
+        yield source
+        return
+    for path in ((), *INSIDE):
+        with suppress(Exception):  # an object of somebody's own may do anything when it is asked for a name
+            owner = source
+            for name in path:
+                owner = getattr(owner, name) if name == "sampler" else vars(owner)[name]  # a property may load data
+            held = vars(owner).values() if hasattr(owner, "__dict__") else ()
+            yield from (one for one in (getattr(owner, "generator", None), *held) if isinstance(one, GENERATORS))
 
 
-def within_reach(function: Callable[..., object]) -> list[Any]:
-    """What a function's code names around it: variables of outer functions and global ones, and what it is bound to."""
-    found = list[Any]()
-    while isinstance(function, partial):
-        found += [*function.args, *function.keywords.values()]
-        function = function.func
-    if isinstance(function, MethodType):
-        found += vars(function.__self__).values() if hasattr(function.__self__, "__dict__") else ()
-        function = function.__func__
-    with suppress(TypeError, ValueError):  # no function of Python's
-        named = inspect.getclosurevars(function)
-        found += [*named.nonlocals.values(), *named.globals.values()]
-    return found
+def _remembered(generator: Any) -> Callable[[], object] | None:
+    """What puts a generator's state back; None of one that has none, as the operating system's."""
+    if isinstance(generator, np.random.Generator):
+        numbers = generator.bit_generator.state
+        return lambda: setattr(generator.bit_generator, "state", numbers)
+    with suppress(NotImplementedError):
+        if isinstance(generator, random.Random):
+            drawn = generator.getstate()
+            return lambda: generator.setstate(drawn)
+        state = generator.get_state()
+        return lambda: generator.set_state(state)
+    return None

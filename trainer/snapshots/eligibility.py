@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch.optim import Optimizer
 
 from trainer.errors import OptimizerError
+from trainer.snapshots.own_code import is_own
 
 Linear = nn.Linear | nn.Conv2d
 WRAPPERS = (DistributedDataParallel, nn.DataParallel)
@@ -156,7 +158,7 @@ def _why_not(module: Linear) -> str | None:
             f"with torch.nn.utils.remove_weight_norm, remove_spectral_norm or prune.remove, or {ANOTHER}"
         )
     for part, parameter in module.named_parameters(recurse=False):
-        if why := _why_not_plain(part, parameter):
+        if why := _why_not_plain(part, parameter) or _why_not_hooked(part, parameter):
             return why
     return _why_not_class(module) or (_why_not_convolution(module) if isinstance(module, nn.Conv2d) else None)
 
@@ -181,6 +183,27 @@ def _why_not_numbers(part: str, parameter: nn.Parameter) -> str | None:
     if type(parameter) is not nn.Parameter:
         return f"its {part} is a {_class_name(parameter)}, not a plain nn.Parameter; {ANOTHER}"
     return None
+
+
+def _why_not_hooked(part: str, parameter: nn.Parameter) -> str | None:
+    """Why a parameter's gradient may leave some of its values where they are, or None.
+
+    Hooks of libraries look on, as wandb's do. Those of torch itself are products with a mask.
+    """
+    if not any(is_own(_home(hook), ("torch",)) for hook in (parameter._backward_hooks or {}).values()):
+        return None
+    return (
+        f"its {part} has a gradient hook (register_hook), which may hold some of its values in place; if it only clips "
+        f"or looks on, use register_post_accumulate_grad_hook instead, or {ANOTHER}"
+    )
+
+
+def _home(hook: object) -> str | None:
+    """The module that a hook's code is in."""
+    while isinstance(hook, partial):
+        hook = hook.func
+    found = getattr(hook, "__module__", None)  # of an object its class's
+    return found if isinstance(found, str) else None
 
 
 def _why_not_class(module: Linear) -> str | None:
@@ -227,10 +250,16 @@ def _why_not_owned(name: str, module: Linear, held: set[int], shared: dict[str, 
 def _shared(model: nn.Module) -> dict[str, list[str]]:
     """For each parameter name whose memory another name reaches, too, those other names.
 
-    Neighbours in one flat buffer do not overlap and are no sharing.
+    Neighbours in one flat buffer do not overlap and are no sharing; nor are two names of one module.
     """
     spans: defaultdict[torch.device, list[tuple[int, int, str]]] = defaultdict(list)
-    for name, tensor in [*model.named_parameters(remove_duplicate=False), *model.named_buffers()]:
+    parameters = [
+        (f"{prefix}.{part}" if prefix else part, parameter)
+        for prefix, module in model.named_modules()
+        for part, parameter in module._parameters.items()
+        if parameter is not None
+    ]
+    for name, tensor in [*parameters, *model.named_buffers()]:
         if (span := _span(tensor)) is not None:
             spans[tensor.device].append((*span, name))
     groups: list[set[str]] = []

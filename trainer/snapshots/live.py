@@ -7,9 +7,11 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from trainer.snapshots.attributes import attributes_kept
 from trainer.snapshots.blocks import unwrap
+from trainer.snapshots.held import Held, memory_kept
 from trainer.snapshots.registered import parameters_kept, registered_kept
 from trainer.snapshots.undisturbed import undisturbed
 
@@ -21,7 +23,8 @@ def live(model: nn.Module) -> Iterator[nn.Module]:
     """The unwrapped model in evaluation mode, without gradients and compilation; everything is put back after it.
 
     Modes, gradients, `requires_grad`, random states, small buffers and what modules note down in attributes are as
-    before, bit by bit; so are small parameters that `forward` itself writes into. CaptureError where those are large.
+    before, bit by bit; so are parameters to which `forward` gives other memory, and small ones that it writes into.
+    CaptureError where those are large.
     """
     inner = unwrap(model)
     with ExitStack() as stack:
@@ -29,11 +32,13 @@ def live(model: nn.Module) -> Iterator[nn.Module]:
         stack.enter_context(registered_kept(inner))
         stack.enter_context(attributes_kept(inner))
         stack.enter_context(parameters_kept(inner))
+        stack.enter_context(memory_kept(inner))
         stack.enter_context(_in_evaluation_mode(inner))
         stack.enter_context(_without_fast_paths(inner))
         stack.enter_context(without_autocast_cache())
+        stack.enter_context(without_parametrization_cache())
         stack.enter_context(eagerly())
-        stack.enter_context(torch.no_grad())
+        stack.enter_context(outside_inference_mode())
         stack.enter_context(np.errstate(all="ignore"))  # a loop may have numpy raise; what is not finite is looked for
         yield inner
 
@@ -48,17 +53,17 @@ def device_of(model: nn.Module) -> torch.device:
 def written(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
     """Write values into parameters by name, and put the old ones back bit by bit, whatever happens.
 
-    Autograd does not notice: a graph that is waiting for its backward pass stays valid.
+    Autograd does not notice: a graph that is waiting for its backward pass stays valid. A parameter that was given
+    other memory meanwhile has its own again.
     """
-    parameters = {name: model.get_parameter(name).data for name in values}
-    before = {name: parameter.clone() for name, parameter in parameters.items()}
+    before = {name: Held.of(model.get_parameter(name), content=True) for name in values}
     try:
-        for name, parameter in parameters.items():
-            parameter.copy_(values[name])
+        for name, held in before.items():
+            held.parameter.data.copy_(values[name])
         yield
     finally:
-        for name, parameter in parameters.items():
-            parameter.copy_(before[name])
+        for held in before.values():
+            held.put_back()
 
 
 @contextmanager
@@ -91,6 +96,13 @@ def _without_fast_paths(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def outside_inference_mode() -> Iterator[None]:
+    """Without gradients; what is made here is not an inference tensor, which no loop could train with."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+@contextmanager
 def without_autocast_cache() -> Iterator[None]:
     """Inside the caller's `autocast`, casts of weights are not remembered: weights change between passes."""
     before = torch.is_autocast_cache_enabled()
@@ -99,6 +111,20 @@ def without_autocast_cache() -> Iterator[None]:
         yield
     finally:
         torch.set_autocast_cache_enabled(before)
+
+
+@contextmanager
+def without_parametrization_cache() -> Iterator[None]:
+    """Inside the caller's `parametrize.cached()`, weights that are computed here are not those of the loop's passes.
+
+    They have no gradients, and weights change between passes. What the loop has computed stays for it.
+    """
+    enabled, cache = parametrize._cache_enabled, parametrize._cache
+    parametrize._cache_enabled, parametrize._cache = 0, {}
+    try:
+        yield
+    finally:
+        parametrize._cache_enabled, parametrize._cache = enabled, cache
 
 
 @contextmanager

@@ -58,7 +58,9 @@ def _mark(model: nn.Module, optimizer: Optimizer) -> _Mark | None:
 def _facts(tensor: Any) -> tuple[object, ...]:
     if tensor is None:
         return ()
-    return type(tensor), tensor.requires_grad, tensor.dtype, tensor.numel(), tensor.data_ptr(), len(vars(tensor))
+    hooked = bool(tensor._backward_hooks)
+    named = len(vars(tensor))
+    return type(tensor), tensor.requires_grad, tensor.dtype, tensor.numel(), tensor.data_ptr(), named, hooked
 
 
 def _same(mark: _Mark, other: _Mark | None) -> bool:

@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from trainer.errors import CaptureError
 from trainer.snapshots import tensors
+from trainer.snapshots.held import Held
 from trainer.snapshots.modules import Entries, buffers_of, modules_of, parameters_of
 from trainer.snapshots.tensors import Room, remembered
 
@@ -52,17 +53,20 @@ def parameters_kept(model: nn.Module) -> Iterator[None]:
     """
     own = parameters_of(modules_of(model))
     versions = [parameter._version for parameter in own]
-    copies = [] if model in QUIET or not _small(own) else [parameter.detach().clone() for parameter in own]
+    quiet = model in QUIET or not _small(own)
+    copies = [] if quiet else [Held.of(parameter, content=True) for parameter in own]
     try:
         yield
     finally:
         written = [number for number, parameter in enumerate(own) if parameter._version != versions[number]]
+        if copies:
+            written = [number for number, copy in enumerate(copies) if number in written or copy.changed]
         for number in written if copies else []:
-            own[number].data.copy_(copies[number])
+            copies[number].put_back()
     if not written:
         QUIET.add(model)
     elif not copies:
-        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        names = {id(parameter): name for name, parameter in nn.Module.named_parameters(model)}
         told = names.get(id(own[written[0]]), "")
         raise CaptureError(f"the model writes into its own parameter {told} when it is run")
 

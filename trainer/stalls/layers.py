@@ -35,19 +35,27 @@ def name_of(model: nn.Module, eligible: Mapping[str, Eligibility], layer: str | 
     if layer is None:
         plain = [name for name in eligible if isinstance(model.get_submodule(name), nn.Linear)]
         return (plain or list(eligible))[-1]
+    named = _named(model).get(layer) if isinstance(layer, str) else layer
     for name in eligible:
-        if layer == name or layer is model.get_submodule(name):
+        if layer == name or named is model.get_submodule(name):
             return name
     raise CaptureError(f"layer {layer!r:.80} is not an nn.Linear of this model; it has: {', '.join(eligible)}")
 
 
 def names_of(model: nn.Module, tail: Sequence[str | nn.Module] | None) -> tuple[str | nn.Module, ...] | None:
-    """A tail with its layers by name, where they were given as modules."""
+    """A tail with its layers by their first names, where they were given as modules or by other names."""
     if tail is None:
         return None
-    names = {id(module): name for name, module in model.named_modules()}
+    names, named = {id(module): name for name, module in model.named_modules()}, _named(model)
     linear = nn.Linear | nn.Conv2d
-    return tuple(names.get(id(part), part) if isinstance(part, linear) else part for part in tail)
+    modules = [named.get(part) if isinstance(part, str) else part for part in tail]
+    pairs = zip(tail, modules, strict=True)
+    return tuple(names.get(id(module), part) if isinstance(module, linear) else part for part, module in pairs)
+
+
+def _named(model: nn.Module) -> dict[str, nn.Module]:
+    """All modules by all of their names: one may have several."""
+    return dict(model.named_modules(remove_duplicate=False))
 
 
 def _why(found: Eligibility) -> str:

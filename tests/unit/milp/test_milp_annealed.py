@@ -62,7 +62,7 @@ def one_descent(snapshot: Snapshot, spec: JobSpec) -> Incumbents:
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("asked", [[], [RECALL, GAP], [PRECISION, RECALL, GAP]], ids=["free", "shares", "precision"])
 def test_slopes_are_those_of_differences(objective: str, asked: list[dict[str, Any]], binary: bool) -> None:
-    """The slope by the outputs is that of the value, with multipliers on all that is asked; steps too short for kinks."""
+    """The slope by the outputs is that of the value, with multipliers on all that is asked; kinks are farther off."""
     if binary:
         asked = [{**constraint, "classes": [1]} for constraint in asked]
     problem = problem_of(classes(60, binary=binary), spec_of(objective, asked))

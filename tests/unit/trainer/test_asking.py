@@ -1,5 +1,6 @@
 """What users ask answers for: constraints by name, requirements, and what is said of slips in them."""
 
+import math
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 from typing import Any
@@ -98,6 +99,15 @@ def test_a_constraint_goes_into_a_spec() -> None:
     given = {"objective": "ramp", "radius": 0.1}
     spec = JobSpec.model_validate({**given, "constraints": [RecallFloor(3, 0.9)]})
     assert JobSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_a_score_that_is_not_there_keeps_nothing() -> None:
+    """The recall of a class without samples is None, or NaN; what is no number is named."""
+    required = parse({"recall": 0.5})
+    assert broken(required, {"recall": None}) == broken(required, {"recall": math.nan}) == ("recall >= 0.5",)
+    assert broken(required, {"recall": torch.tensor(0.5)}) == ()
+    with pytest.raises(ValueError, match=r"require names 'recall', and validate\(\) returns 'n/a' for it"):
+        broken(required, {"recall": "n/a"})
 
 
 def test_a_mapping_says_least_values() -> None:

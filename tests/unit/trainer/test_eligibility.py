@@ -1,6 +1,7 @@
 """What may move: each reason against it on a real torch object, or on a small stand-in of a library's."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch.optim import LBFGS, SGD, Adam, Optimizer
 
 from trainer.errors import OptimizerError, TrainerError
 from trainer.snapshots.eligibility import eligible, unwrap, unwrap_optimizer
+from trainer.stalls.layers import name_of, names_of
 
 
 def a_model() -> nn.Sequential:
@@ -104,12 +106,22 @@ def test_a_tied_embedding_is_named() -> None:
     assert "its weight is tied to embedding.weight" in str(reasons(model)["head"])
 
 
-def test_a_layer_registered_twice_is_shared() -> None:
-    """The same module under two names is listed once, with its other name."""
+def test_a_layer_under_two_names_is_one_layer() -> None:
+    """It is listed once, and is not tied to itself; it can be given by either name."""
     layer = nn.Linear(3, 3)
-    found = reasons(nn.ModuleDict({"first": layer, "second": layer}))
-    assert list(found) == ["first"]
-    assert "tied to second.weight" in str(found["first"])
+    model = nn.ModuleDict({"first": layer, "second": layer})
+    found = eligible(model, SGD(model.parameters(), lr=0.1))
+    assert {name: one.why for name, one in found.items()} == {"first": None}
+    assert {name_of(model, found, given) for given in ("first", "second", layer)} == {"first"}
+    assert names_of(model, ["second", layer, "third", nn.ReLU]) == ("first", "first", "third", nn.ReLU)
+
+
+def test_a_parameter_in_two_layers_is_tied() -> None:
+    """Also where one of them has two names."""
+    model = nn.ModuleDict({"first": nn.Linear(3, 3), "second": nn.Linear(3, 3)})
+    model["third"], model["second"].weight = model["second"], model["first"].weight
+    assert "its weight is tied to second.weight" in str(reasons(model)["first"])
+    assert "its weight is tied to first.weight" in str(reasons(model)["second"])
 
 
 def test_two_parameters_on_the_same_memory_are_tied() -> None:
@@ -127,6 +139,30 @@ def test_neighbours_in_one_buffer_are_not_tied() -> None:
     model[0].weight = nn.Parameter(flat[:12].view(3, 4))
     model[2].weight = nn.Parameter(flat[12:18].view(2, 3))
     assert reasons(model) == {"0": None, "2": None}
+
+
+# --- held in place ----------------------------------------------------------------------------------------------------
+
+
+def of_a_library(gradient: Tensor) -> None:
+    """Looks on, as wandb's hooks do."""
+
+
+of_a_library.__module__ = "numpy.watching"
+
+
+def test_weights_that_a_gradient_hook_may_hold_stay() -> None:
+    """A mask over gradients keeps old classes or zeros as they are; what libraries hook in looks on."""
+    model, mask = a_model(), torch.zeros(2, 3)
+    model[2].weight.register_hook(of_a_library)
+    model[0].weight.register_post_accumulate_grad_hook(lambda parameter: None)
+    assert reasons(model) == {"0": None, "2": None}
+    for hook in (lambda gradient: gradient * mask, partial(torch.mul, mask), mask.mul):
+        handle = model[2].weight.register_hook(hook)
+        assert reasons(model)["0"] is None
+        assert "its weight has a gradient hook" in str(reasons(model)["2"])
+        handle.remove()
+    assert reasons(model)["2"] is None
 
 
 # --- recomputed, unmade, in parts, in few bits ------------------------------------------------------------------------

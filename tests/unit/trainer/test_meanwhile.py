@@ -3,13 +3,18 @@
 import copy
 import json
 import multiprocessing
+import pickle
+import random
 import signal
+import sys
 import warnings
 from array import array
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -191,6 +196,126 @@ def test_an_optimizers_state_begins_anew_as_it_begins(make: Callable[..., Any]) 
     assert adopted
 
 
+class Anchored(torch.optim.Optimizer):
+    """Pulls towards the weights that it began with, as FedProx does."""
+
+    def __init__(self, params: Any, lr: float = 0.01) -> None:
+        super().__init__(params, {"lr": lr})
+        for one in self.param_groups[0]["params"]:
+            self.state[one]["anchor"] = one.detach().clone()
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for one in self.param_groups[0]["params"]:
+            one.add_(one.grad + one - self.state[one]["anchor"], alpha=-self.param_groups[0]["lr"])
+
+
+class Unknown(Anchored):
+    """Its schedule is kept under another name, so that it cannot be made anew."""
+
+    def __init__(self, params: Any, schedule: object) -> None:
+        super().__init__(params)
+        self.planned = schedule
+
+
+@pytest.mark.parametrize("make", [Anchored, partial(Unknown, schedule=object())], ids=["known", "unknown"])
+def test_weights_that_an_optimizer_remembers_are_those_that_were_adopted(make: Callable[..., Any]) -> None:
+    """Or the next step would pull the layer to where it came from, or to what happened to be in memory."""
+    model = network()
+    optimizer = make(model.parameters())
+    with tunneller(model, optimizer, sync=True, first_after=2) as made:
+        for _ in range(2):
+            descend(model, optimizer)
+            adopted = made.step(loss(model))
+        assert adopted
+        assert torch.equal(optimizer.state[model[2].weight]["anchor"], model[2].weight)
+        assert not torch.equal(optimizer.state[model[2].weight]["anchor"], network()[2].weight)
+
+
+class Scaled(torch.optim.Optimizer):
+    """SGD over a scale of gradients that begins at 1, with momentum, over so many steps."""
+
+    def __init__(self, params: Any, total_steps: int, *, eager: bool, schedule: object = None) -> None:
+        super().__init__(params, {"lr": 1e-4})
+        self.total_steps, self.is_eager, self.done = total_steps, eager, 0
+        if schedule is None:
+            self.eager = eager
+        for one in self.param_groups[0]["params"] if eager else ():
+            self._begin(one)
+
+    def _begin(self, one: Tensor) -> None:
+        self.state[one] |= {"grad_scale": torch.ones_like(one), "momentum": torch.zeros_like(one)}
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        self.done += 1
+        for one in self.param_groups[0]["params"]:
+            if not self.state[one]:
+                self._begin(one)
+            self.state[one]["grad_scale"].mul_(0.99)
+            self.state[one]["momentum"].lerp_(one.grad, 0.1)
+            rate = self.param_groups[0]["lr"] * (1 - self.done / self.total_steps)
+            one.add_(self.state[one]["momentum"] / self.state[one]["grad_scale"], alpha=-rate)
+
+
+@pytest.mark.parametrize("schedule", [None, object()], ids=["known", "unknown"])
+@pytest.mark.parametrize("eager", [True, False], ids=["eager", "lazy"])
+def test_a_scale_of_an_optimizers_own_never_becomes_zero(schedule: object, eager: bool) -> None:
+    """What divides by it would make a layer of NaN of an adoption; momentum does begin anew."""
+    model = network()
+    optimizer = Scaled(model.parameters(), 100, eager=eager, schedule=schedule)
+    with tunneller(model, optimizer, sync=True, first_after=2) as made:
+        for _ in range(2):
+            descend(model, optimizer)
+            adopted = made.step(loss(model))
+        assert adopted
+        state = optimizer.state.get(model[2].weight, {})
+        assert "momentum" not in state or not state["momentum"].any()
+        assert "grad_scale" not in state or (state["grad_scale"] > 0.9).all()
+        descend(model, optimizer)
+        assert torch.isfinite(model[2].weight).all()
+
+
+class Caching(nn.Module):
+    """Makes a table of what it needs for a number of rows once, for all models of its kind."""
+
+    tables: ClassVar[dict[int, Tensor]] = {}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = network()
+
+    def forward(self, inputs: Tensor) -> Any:
+        table = self.tables.setdefault(len(inputs), torch.ones(6))
+        return self.body(inputs * table)
+
+
+def test_what_a_model_makes_in_a_look_may_be_trained_with() -> None:
+    """Also where the loop is in inference mode just then."""
+    model = Caching()
+    model.tables.clear()
+    with tunneller(model, torch.optim.SGD(model.parameters()), data=None) as made:
+        with torch.inference_mode():
+            made.observe(X[:40], Y[:40])
+        inputs = X[:40].clone().requires_grad_()
+        functional.cross_entropy(model(inputs), Y[:40]).backward()
+        assert inputs.grad is not None
+
+
+@pytest.mark.parametrize("make", [torch.optim.Adagrad, torch.optim.Rprop, torch.optim.Adam])
+def test_an_optimizer_steps_on_after_an_adoption_in_inference_mode(make: Callable[..., Any]) -> None:
+    """Its fresh state may be written into."""
+    model = network()
+    optimizer = make(model.parameters(), lr=1e-4)
+    with tunneller(model, optimizer, sync=True, first_after=2) as made:
+        for _ in range(2):
+            descend(model, optimizer)
+            with torch.inference_mode():
+                adopted = made.step(10.0)
+        assert adopted
+        descend(model, optimizer)
+
+
 class Sharp(torch.optim.Optimizer):
     """Sharpness-aware minimisation as it is written most often: around another optimizer."""
 
@@ -277,6 +402,113 @@ def test_generators_are_found_in_what_a_function_names() -> None:
     with draws_kept([Prickly(), loader, None, 3]):
         torch.rand(3, generator=generator)
     assert torch.equal(torch.rand(3, generator=generator), torch.rand(3, generator=torch.Generator()))
+
+
+RNG = np.random.default_rng(0)
+
+
+class Drawn(TensorDataset):
+    """Draws for itself."""
+
+    def __init__(self) -> None:
+        super().__init__(X)
+        self.noise = RNG
+
+
+class Scoring:
+    """Draws in a method of a method."""
+
+    def __init__(self, generator: Any = None, loader: Any = None) -> None:
+        self.inside, self.loader = generator, loader
+
+    def score(self) -> float:
+        return self._drawn()
+
+    @property
+    def rng(self) -> Any:
+        return RNG
+
+    def _drawn(self) -> float:
+        return float(self.rng.random())
+
+    def __call__(self) -> float:
+        return self.score()
+
+
+@torch.no_grad()
+def evaluate() -> float:
+    return sum(one.random() for one in [helper() for _ in range(1)])
+
+
+def helper() -> Any:
+    return RNG
+
+
+def scored_by_default(generator: Any = RNG) -> float:
+    return float(generator.random())
+
+
+REACHED: dict[str, Callable[[], Any]] = {
+    "a global one": lambda: RNG.random(),  # noqa: PLW0108
+    "a call deep": lambda: evaluate(),  # noqa: PLW0108
+    "a default": scored_by_default,
+    "a method": Scoring().score,
+    "an object": Scoring(),
+    "a method of an object": lambda: SCORING.score(),  # noqa: PLW0108
+    "a dict": lambda: BY_DICT["one"].random(),  # noqa: PLW0108
+    "a data set": lambda: LOADER.dataset.noise.random(),  # noqa: PLW0108
+    "a module": lambda: sys.modules and this.RNG.random(),
+}
+SCORING, BY_DICT, LOADER = Scoring(), {"one": RNG}, DataLoader(Drawn())
+this = sys.modules[__name__]
+
+
+@pytest.mark.parametrize("name", REACHED)
+def test_generators_that_a_validation_reaches_are_put_back(name: str) -> None:
+    """Not torch's alone, and also where a function that it calls names them."""
+    validate = REACHED[name]
+    with draws_kept(within_reach(validate)):
+        drawn = validate()
+    assert validate() == drawn
+
+
+@pytest.mark.parametrize(
+    "generator", [random.Random(0), np.random.default_rng(0), np.random.RandomState(0)], ids=["random", "new", "old"]
+)
+def test_any_kind_of_generator_may_be_shared(generator: Any) -> None:
+    """Between a loop and its validation."""
+    model = network()
+
+    def validate() -> float:
+        return loss(model) + 0 * generator.random()
+
+    with tunneller(model, torch.optim.SGD(model.parameters()), validate=validate) as made:
+        state = pickle.dumps(generator)
+        made.step(1.0)
+        assert pickle.dumps(generator) == state
+
+
+class Lazy(ModuleType):
+    """Loads what it is asked for."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise AssertionError(f"loaded {name}")
+
+
+LAZY, CHAIN = Lazy("lazy"), [SimpleNamespace()]
+for _ in range(10_000):
+    CHAIN.append(SimpleNamespace(next=CHAIN[-1]))
+
+
+def test_what_is_not_ones_own_is_not_followed() -> None:
+    """No library, nothing that would have to be loaded, no table, and only so far."""
+    drawn = random.Random(0)
+    assert within_reach(lambda: (LAZY.drawn, drawn)) == [drawn]
+    assert CHAIN not in within_reach(lambda: CHAIN)
+    last, system = CHAIN[-1], random.SystemRandom()
+    assert within_reach(lambda: last) == [last]
+    with draws_kept(within_reach(lambda: (system, X))):
+        system.random()
 
 
 class ByArray(nn.Module):

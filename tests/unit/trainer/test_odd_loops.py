@@ -283,6 +283,51 @@ def test_small_types_may_have_a_value_that_the_loss_leaves_out(ignored: int) -> 
     assert pool.snapshots[0].samples == 150
 
 
+def test_batches_without_any_weight_are_waited_out() -> None:
+    """As where nothing of a batch is labelled; the first one may be such."""
+    (inputs, targets), pool = classes(200), FakePool()
+    tunneller = tunnelled(network(), pool)
+    unlabelled = (inputs[:50], targets[:50], torch.zeros(50))
+    for _ in tunneller.watch([unlabelled]):
+        pass
+    tunneller.step(STALLED)
+    tunneller.step(STALLED)
+    assert "all weights of these samples are 0" in str(tunneller.history[-1].detail)
+    for _ in tunneller.watch([unlabelled, (inputs, targets, torch.ones(200))]):
+        pass
+    assert tunneller.plan.startswith("tunnels '2'")
+    tunneller.step(STALLED)
+    assert pool.snapshots
+    with pytest.raises(DataError, match="sample weights have to be finite"):
+        tunnelled(network(), pool).observe(inputs, targets, -torch.ones(200))
+
+
+class Named(nn.Module):
+    """Names its parameters as it likes, with what torch's method took once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = network()
+
+    def forward(self, inputs: Tensor) -> Any:
+        return self.net(inputs)
+
+    def named_parameters(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, nn.Parameter]]:  # type: ignore[override]
+        return self.net.named_parameters(prefix, recurse)
+
+
+def test_a_model_may_name_its_parameters_itself() -> None:
+    """What a tunneller reads, tries and writes goes by their places."""
+    model = Named()
+    before = model.net[2].weight.detach().clone()
+    scores = itertools.count(100, -1)
+    tunneller = tunnelled(model, FakePool(least_squares), validate=lambda: float(next(scores)), radius=0.5)
+    tunneller.observe(*classes(200))
+    adopted = [tunneller.step(STALLED) for _ in range(3)]
+    assert any(adopted), tunneller.history
+    assert not torch.equal(model.net[2].weight, before)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("rows", [[0], [150], list(range(100)), [3, 199]])
 @pytest.mark.parametrize("layer", ["0", "2", "auto"])
