@@ -21,6 +21,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.ablation import ProcessorTime
+from benchmarks.rivals_annealed import annealed
 from benchmarks.rivals_case import Case, Clock, spec_of
 from benchmarks.rivals_descents import descents, lines, polished, recipe
 from benchmarks.rivals_evolution import evolution
@@ -51,6 +52,7 @@ def _plain_regression(case: Case) -> bool:
 
 RIVALS: dict[str, tuple[Rival, Callable[[Case], bool]]] = {
     "recipe": (recipe, lambda case: True),
+    "annealed": (annealed, _free_classes),
     "descents": (descents, _classes),
     "polished": (polished, _free_classes),
     "lines": (lines, lambda case: _classes(case) and case.is_final),
