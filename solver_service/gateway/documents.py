@@ -22,7 +22,7 @@ _SAID = {
     416: "There is nothing at these bytes (yet): `Content-Range` says how many there are.",
     422: "A field or tensor is not as it must be; `field` names it.",
     429: "A limit is reached, or the queue is full: `detail` says which; try again after `Retry-After` seconds.",
-    503: "Redis is away, or has no memory left: try again after `Retry-After` seconds.",
+    503: "Redis is away, or has no memory or disk left: try again after `Retry-After` seconds.",
 }
 _PROBLEM = {
     "type": "urn:gdsolver:invalid_spec",

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from shared.contracts import FieldError, Problem
 from shared.errors import ContractError, ErrorCode
-from solver_service.errors import StoreFullError, StoreRefusedError, StoreUnavailableError
+from solver_service.errors import StoreDiskError, StoreFullError, StoreRefusedError, StoreUnavailableError
 from solver_service.gateway.observed import PROBLEM
 from solver_service.gateway.places import KEY, LONGEST, likely, place
 from solver_service.store.jobs import IdempotencyMismatchError, QueueFullError
@@ -160,6 +160,9 @@ def install(app: FastAPI) -> None:
         log.warning("store unavailable", reason=str(error))
         what = "Redis has no memory left" if isinstance(error, StoreFullError) else "Redis is away"
         detail = f"{what}; accepted jobs are kept, try again soon"
+        if isinstance(error, StoreDiskError):
+            cure = "its operator has to make room on the disk of the data folder"
+            detail = f"Redis cannot write to its disk: {cure}; accepted jobs are kept, try again after that"
         if isinstance(error, StoreRefusedError):
             detail = "Redis refuses this gateway's password: its operator has to correct GDSOLVER_REDIS_URL"
         return problem_response(503, ErrorCode.STORE_UNAVAILABLE, detail, headers={"Retry-After": RETRY_AFTER_S})

@@ -1,9 +1,11 @@
 """The embedded pool with children that hang, a private folder, and an address of IPv6."""
 
+import contextlib
 import json
 import os
 import stat
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -11,8 +13,10 @@ import psutil
 import pytest
 import redis
 
+from solver_service.pool.children import PATIENCE_S
 from solver_service.pool.running import redis_url_of
-from tests.conftest import RunningPool, start_pool, wait_for
+from tests.conftest import RunningPool, small_snapshot, start_pool, wait_for
+from tests.integration.test_gateway import OCTETS, SPEC
 from tests.processes import command_line, is_alive, living_children
 
 
@@ -52,6 +56,51 @@ def test_a_hung_child_is_noticed_and_replaced(tmp_path: Path, hung: str) -> None
         assert "it hangs" in pool.log.read_text()
     finally:
         assert pool.stop() == 0
+
+
+def test_a_full_disk_ends_nothing(tmp_path: Path) -> None:
+    """Redis then answers everything with an error, PING included: it is no hung child, and neither are the workers.
+
+    What was accepted is still there, a submission's refusal names the cure, and the pool goes on once there is room.
+    """
+    pool = start_pool(tmp_path)
+    try:
+        time.sleep(2.5)  # until all have been seen at work
+        before = children(pool)
+        client = redis.Redis.from_url(redis_url_of(tmp_path / "data"))
+        snapshot = httpx.post(f"{pool.url}/v1/snapshots", content=small_snapshot().to_bytes(), headers=OCTETS)
+        job = {**SPEC, "snapshot": snapshot.json()["id"]}
+        accepted = httpx.post(f"{pool.url}/v1/jobs", json=job).json()["id"]
+        with disk_full(client, tmp_path / "gone"):
+            refused = httpx.post(f"{pool.url}/v1/jobs", json=job)
+            assert refused.status_code == 503
+            assert "make room on the disk" in refused.json()["detail"]
+            time.sleep(2 * PATIENCE_S)
+            assert children(pool) == before
+        wait_for(lambda: httpx.post(f"{pool.url}/v1/jobs", json=job).status_code == 202)
+        assert (
+            httpx.get(f"{pool.url}/v1/jobs/{accepted}", params={"wait": 30}, timeout=40).json()["state"] == "succeeded"
+        )
+        assert children(pool) == before
+        assert "it hangs" not in pool.log.read_text()
+        assert "Traceback" not in pool.log.read_text()
+    finally:
+        assert pool.stop() == 0
+
+
+@contextlib.contextmanager
+def disk_full(client: redis.Redis, folder: Path) -> Iterator[None]:
+    """Have a Redis find that it cannot write to its disk, by a dump into a folder that is no longer there."""
+    folder.mkdir()
+    (was,) = client.config_get("dir").values()
+    client.config_set("dir", str(folder))
+    folder.rmdir()
+    client.config_set("save", "3600 1")
+    client.bgsave()
+    wait_for(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err")
+    yield
+    client.config_set("save", "")
+    client.config_set("dir", was)
 
 
 def ready(url: str) -> bool:
