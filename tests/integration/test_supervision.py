@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,8 @@ import redis
 
 from solver_service.pool.children import PATIENCE_S
 from solver_service.pool.running import redis_url_of
-from tests.conftest import RunningPool, small_snapshot, start_pool, wait_for
+from solver_service.queue import TURNS_QUEUE
+from tests.conftest import ROOT, RunningPool, small_snapshot, start_pool, wait_for
 from tests.integration.test_gateway import OCTETS, SPEC
 from tests.processes import command_line, is_alive, living_children
 
@@ -88,6 +91,60 @@ def test_a_full_disk_ends_nothing(tmp_path: Path) -> None:
         assert pool.stop() == 0
 
 
+def test_a_worker_goes_on_whatever_redis_answers_and_holds(tmp_path: Path) -> None:
+    """A change of role while it waits, messages that are none, a queue's name of another type: it stays."""
+    pool = start_pool(tmp_path)
+    try:
+        before = children(pool)["worker"]
+        client = redis.Redis.from_url(redis_url_of(tmp_path / "data"))
+        client.execute_command("REPLICAOF", "127.0.0.1", "1")
+        time.sleep(2.5)
+        client.execute_command("REPLICAOF", "NO", "ONE")
+        for message in (
+            b"garbage",
+            b"{}",
+            b"[]",
+            b"null",
+            b"\xff\xfe",
+            b'{"body": null, "headers": {}, "properties": {}}',
+        ):
+            client.lpush(TURNS_QUEUE, message)
+        wait_for(lambda: client.llen(TURNS_QUEUE) == 0)
+        client.set(TURNS_QUEUE, "no list")
+        time.sleep(1.5)
+        client.delete(TURNS_QUEUE)
+        snapshot = httpx.post(f"{pool.url}/v1/snapshots", content=small_snapshot().to_bytes(), headers=OCTETS)
+        job = httpx.post(f"{pool.url}/v1/jobs", json={**SPEC, "snapshot": snapshot.json()["id"]}).json()["id"]
+        assert httpx.get(f"{pool.url}/v1/jobs/{job}", params={"wait": 30}, timeout=40).json()["state"] == "succeeded"
+        assert children(pool)["worker"] == before
+        log = pool.log.read_text()
+        assert "a message cannot be read" in log
+        assert "child died" not in log
+        assert "Traceback" not in log
+    finally:
+        assert pool.stop() == 0
+
+
+BROKEN = """
+import sys
+from solver_service.settings import Settings
+from solver_service.worker import app, consumer
+
+def broken(self: consumer.PatientConsumer) -> None:
+    raise RuntimeError("broken")
+
+consumer.PatientConsumer.start = broken
+app.run_worker(Settings(redis_url=sys.argv[1]), name="w", slots=1)
+"""
+
+
+def test_a_worker_that_cannot_go_on_does_not_end_as_if_all_were_well(redis_url: str) -> None:
+    """Whoever supervises it sees a status other than 0."""
+    command = [sys.executable, "-c", BROKEN, redis_url]
+    ended = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, timeout=60)
+    assert ended.returncode == 1, ended.stderr
+
+
 @contextlib.contextmanager
 def disk_full(client: redis.Redis, folder: Path) -> Iterator[None]:
     """Have a Redis find that it cannot write to its disk, by a dump into a folder that is no longer there."""
@@ -123,9 +180,6 @@ def test_the_data_folder_is_this_users_alone(tmp_path: Path) -> None:
         assert modes.pop("data") == 0o700
         assert {oct(mode) for name, mode in modes.items() if (data / name).is_file()} == {"0o600"}
         assert httpx.get(f"{pool.url}/v1/jobs").status_code == 200
-        import subprocess
-        import sys
-
         command = [sys.executable, "-m", "solver_service", "keys", "add", "alice", "--data-dir", str(data)]
         subprocess.run(command, check=True, capture_output=True, env=environment)
         wait_for(lambda: httpx.get(f"{pool.url}/v1/jobs").status_code == 401)
