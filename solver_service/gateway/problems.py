@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from shared.contracts import FieldError, Problem
@@ -23,6 +24,8 @@ log = structlog.get_logger()
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = "2"
+LEFT = 499
+"""The status, of nginx's making, of a request whose client left in the middle of its body."""
 
 _TITLES = {
     400: "The request cannot be read",
@@ -166,6 +169,10 @@ def install(app: FastAPI) -> None:
         if isinstance(error, StoreRefusedError):
             detail = "Redis refuses this gateway's password: its operator has to correct GDSOLVER_REDIS_URL"
         return problem_response(503, ErrorCode.STORE_UNAVAILABLE, detail, headers={"Retry-After": RETRY_AFTER_S})
+
+    @app.exception_handler(ClientDisconnect)
+    def _left(_: Request, __: ClientDisconnect) -> Response:
+        return Response(status_code=LEFT)  # nobody reads it: it is for who counts, and the audit line
 
     @app.exception_handler(Exception)
     def _internal(_: Request, __: Exception) -> JSONResponse:

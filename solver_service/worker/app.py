@@ -77,6 +77,7 @@ def run_worker(settings: Settings, *, name: str | None, slots: int) -> None:
 
     # As root (the usual user of a container that sets none) Celery warns of pickle; this worker accepts JSON alone.
     warnings.filterwarnings("ignore", category=SecurityWarning)
+    signals.setup_logging.connect(leave_logging, weak=False)
     signals.worker_shutting_down.connect(say_stop, weak=False)
     signals.worker_ready.connect(look_after_children, weak=False)
     signals.task_failure.connect(losses.notice, weak=False)
@@ -99,6 +100,10 @@ def run_worker(settings: Settings, *, name: str | None, slots: int) -> None:
     if not board.stopping():
         log.error("worker ends: it cannot go on", worker=worker.name)
         raise SystemExit(1)
+
+
+def leave_logging(**_: Any) -> None:
+    """Keep Celery from setting logs up its own way: `solver_service.logs` has done it."""
 
 
 def replace_children(consumer: Any) -> None:
