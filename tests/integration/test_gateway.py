@@ -261,6 +261,19 @@ def test_a_wrong_spec_names_the_field(client: TestClient, spec: dict[str, object
     assert response.json()["field"] == field
 
 
+@pytest.mark.parametrize(("before", "note"), [(b"\xef\xbb\xbf", ""), (b"", "\ud800")], ids=["a mark", "half a pair"])
+def test_what_only_the_standard_library_reads_has_the_same_types(client: TestClient, before: bytes, note: str) -> None:
+    """Behind a byte order mark, or beside half a surrogate pair, text is no number, and all else is as it was."""
+    inline = {"task": "regression", "tensors": {"inputs": [[1.0]], "targets": [[1.0]], "weight": [[0.5]], "bias": [0]}}
+    spec = {"snapshot": {**inline, "note": {"a": note}}, "objective": "mse", "radius": 0.5}
+    sent, headers = [], {"content-type": "application/json"}
+    for wrong in ({"radius": "0.5"}, {"step": True}, {}):
+        sent.append(client.post("/v1/jobs", content=before + json.dumps({**spec, **wrong}).encode(), headers=headers))
+    assert_problem(sent[0], 422, "invalid_spec", "radius")
+    assert_problem(sent[1], 422, "invalid_spec", "step")
+    assert sent[2].status_code == 202, sent[2].text
+
+
 def test_a_snapshot_over_its_own_memory_limit_is_refused_with_the_estimate(gateway: Gateway) -> None:
     """What could not even be loaded gives 422 and says how much it takes; a model too large is no reason."""
     roomy = Services(gateway.store, Settings())
