@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from shared.plain import plain
 from solver_service.errors import StoreUnavailableError
-from solver_service.pool.opening import DataDir, RedisUrl, clear_words, opened, refuse
+from solver_service.pool.opening import DataDir, RedisUrl, clear_words, columns, opened, refuse, terminal
 from solver_service.pool.running import mark_keys
 from solver_service.rules.owners import KEYLESS_OWNER, Scope, create_key
 
@@ -80,15 +78,15 @@ def show(redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
 
     Example: gdsolver-pool keys list --redis-url redis://redis:6379/0
     """
-    table = Table("id", "name", "scopes", "owner", "weight", "made")
+    table = columns("id", "name", "scopes", "owner", "weight", "made", whole=("id", "owner"))
     with opened(redis_url, data_dir) as store:
         weights = store.turns.weights()
-        for key in store.apikeys.all():
-            made = datetime.fromtimestamp(key.created, UTC).strftime("%Y-%m-%d %H:%M UTC")
-            weight = f"{weights.get(key.owner, 1.0):g}"
-            cells = (key.id, key.name, _listed(key.scopes), key.owner, weight, made)
+        for known in store.apikeys.all():
+            made = datetime.fromtimestamp(known.created, UTC).strftime("%Y-%m-%d %H:%M UTC")
+            weight = f"{weights.get(known.owner, 1.0):g}"
+            cells = (known.id, known.name, _listed(known.scopes), known.owner, weight, made)
             table.add_row(*(Text(plain(cell)) for cell in cells))
-    Console(markup=False).print(table)
+    terminal().print(table)
 
 
 @keys.command(context_settings={"ignore_unknown_options": True})  # -1 is a number, if a wrong one
@@ -217,7 +215,7 @@ def status(
 
     with opened(redis_url, data_dir) as store:
         pool = look(store)
-        console = Console(markup=False)
+        console = terminal()
         if once or json is not None or not console.is_terminal:
             if json is not None:
                 _write(json, pool.model_dump_json(indent=2) + "\n")

@@ -323,6 +323,33 @@ def test_status_shows_the_pool(gateway: Gateway, redis_url: str, tmp_path: objec
     assert found["finished"]["succeeded"] == 1
 
 
+@pytest.mark.parametrize("width", [80, None], ids=["terminal", "pipe"])
+def test_what_other_commands_need_is_shown_whole(
+    gateway: Gateway, redis_url: str, width: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ids, names and owners of keys, and the end of a job's id, also where 80 columns are all that there is."""
+    gateway.store.redis.flushall()
+    if width is not None:
+        monkeypatch.setattr("solver_service.pool.opening.PIPE_WIDTH", width)
+    made = [create_key(f"grafana-dashboard-{name}", SUBMITTER, now=0) for name in ("prod", "test")]
+    for key, _ in made:
+        gateway.store.apikeys.add(key)
+    with gateway.client(headers={"authorization": f"Bearer {made[0][1]}"}) as client:
+        run = "a-run-with-a-name-of-some-length"
+        ended = [str(post(client, {"snapshot": upload(client), "run": run})["id"]) for _ in range(2)]
+    for job in ended:
+        finish(gateway, job)
+    where = ["--redis-url", redis_url]
+    listed = CliRunner().invoke(app, ["keys", "list", *where], env={"COLUMNS": "80"}).output
+    assert all(key.id in listed and key.owner in listed for key, _ in made)
+    told = CliRunner().invoke(app, ["status", "--once", *where], env={"COLUMNS": "80"}).output
+    assert all(job[-12:] in told for job in ended)
+    assert "\N{HORIZONTAL ELLIPSIS}" not in listed + told
+    if width is None:
+        assert all(key.name in listed for key, _ in made)
+        assert told.count(run) == 2
+
+
 NAMES = ["run[fold 1]", "[/b]exp", "[bold]x", "a\x1b[31m\u202e\rb"]
 
 
