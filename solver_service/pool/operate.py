@@ -19,6 +19,7 @@ from solver_service.rules.owners import KEYLESS_OWNER, Scope, create_key
 
 if TYPE_CHECKING:
     from solver_service.store import Store
+    from solver_service.store.operation import Mode
 
 REFRESH_S = 1.0
 PURGE_WITHIN_S = 20.0
@@ -261,7 +262,7 @@ def drain(
     from solver_service.store.operation import Mode  # noqa: PLC0415 (needs Redis' client)
 
     with opened(redis_url, data_dir) as store:
-        store.operation.set(Mode.DRAINING)
+        _begin_again(store, Mode.DRAINING)
         typer.echo("draining: no further job is accepted until `gdsolver-pool resume`")
         counts = store.jobs.counts()
         while wait and counts["queued"] + counts["running"]:
@@ -277,13 +278,23 @@ def resume(redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
 
     Example: gdsolver-pool resume --data-dir ./pool
     """
-    from solver_service.purge import wake  # noqa: PLC0415 (these need Redis' client)
-    from solver_service.store.operation import Mode  # noqa: PLC0415
+    from solver_service.store.operation import Mode  # noqa: PLC0415 (needs Redis' client)
 
     with opened(redis_url, data_dir) as store:
-        store.operation.set(Mode.RUNNING)
-        waiting = wake(store)
+        waiting = _begin_again(store, Mode.RUNNING)
     typer.echo(f"running: {waiting} jobs are queued")
+
+
+def _begin_again(store: "Store", mode: "Mode") -> int:
+    """Set a mode in which jobs begin, and wake those that wait, once no worker takes the pool for a paused one."""
+    from solver_service.purge import wake  # noqa: PLC0415 (these need Redis' client)
+    from solver_service.store.operation import KNOWN_FOR_S, Mode  # noqa: PLC0415
+
+    paused = store.operation.mode() is Mode.PAUSED
+    store.operation.set(mode)
+    if paused:
+        time.sleep(KNOWN_FOR_S)
+    return wake(store)
 
 
 def _scopes(text: str) -> frozenset[Scope]:
