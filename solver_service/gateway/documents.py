@@ -16,7 +16,7 @@ _SAID = {
     404: "There is no such thing, or it is another key's.",
     408: "The body came too slowly.",
     409: "Not in this state: unfinished, or without what was asked for.",
-    410: "It was there and has expired.",
+    410: "It was there and has expired, or its record could not be read and was set aside.",
     413: "The body, the spec or the model is too large.",
     415: "Another media type is expected, without Content-Encoding.",
     416: "There is nothing at these bytes (yet): `Content-Range` says how many there are.",
