@@ -1,6 +1,7 @@
 """The command `gdsolver-pool`: the embedded stack, or one gateway or worker against any Redis."""
 
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -73,8 +74,10 @@ def up(
     try:
         pool = EmbeddedPool(workers, folder, settings, gateways)
         killed = pool.run(on_ready=partial(_say_ready, folder), ended=ended.is_set)
-    except (ServiceError, OSError) as error:
+    except ServiceError as error:
         _exit(str(error), code=1)
+    except OSError as error:
+        _exit(_of_folder(folder, error), code=1)
     finally:
         if data_dir is None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -200,6 +203,17 @@ def _end_with_stdin(ended: threading.Event) -> None:
     while sys.stdin.buffer.read(4096):
         pass
     ended.set()
+
+
+def _of_folder(folder: Path, error: OSError) -> str:
+    """What is wrong with the data folder, and the cure; other errors in their own words."""
+    kinds = {
+        errno.ENOSPC: "its disk is full; make room there, or name another --data-dir",
+        errno.EEXIST: "it is a file; name a folder with --data-dir",
+        errno.ENOTDIR: "it lies within a file; name a folder with --data-dir",
+    }
+    cure = kinds.get(error.errno or 0)
+    return str(error) if cure is None else f"{folder} cannot hold the pool's data: {cure}"
 
 
 def _say_ready(folder: Path, url: str) -> None:

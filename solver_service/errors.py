@@ -13,6 +13,10 @@ class StoreFullError(StoreUnavailableError):
     """Redis has reached its `maxmemory`: it still reads, and refuses to write."""
 
 
+class StoreDiskError(StoreUnavailableError):
+    """Redis cannot write to its disk, which is full or broken: it keeps what it has in memory, and refuses to write."""
+
+
 class StoreRefusedError(StoreUnavailableError):
     """Redis refuses the user or the password that the settings name: waiting does not help."""
 

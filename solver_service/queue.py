@@ -51,6 +51,7 @@ def celery_app(redis_url: str, *, current: bool = True) -> Celery:
         broker_use_ssl=tls,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        broker_channel_error_retry=True,
         broker_transport_options={
             # What a dead worker had taken comes back by its job's lease, or by the reaper, which wakes somebody else;
             # Celery's own list of it would cost two round trips, and cannot be written in a full Redis.

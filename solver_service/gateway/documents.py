@@ -16,13 +16,13 @@ _SAID = {
     404: "There is no such thing, or it is another key's.",
     408: "The body came too slowly.",
     409: "Not in this state: unfinished, or without what was asked for.",
-    410: "It was there and has expired.",
+    410: "It was there and has expired, or its record could not be read and was set aside.",
     413: "The body, the spec or the model is too large.",
     415: "Another media type is expected, without Content-Encoding.",
     416: "There is nothing at these bytes (yet): `Content-Range` says how many there are.",
     422: "A field or tensor is not as it must be; `field` names it.",
     429: "A limit is reached, or the queue is full: `detail` says which; try again after `Retry-After` seconds.",
-    503: "Redis is away, or has no memory left: try again after `Retry-After` seconds.",
+    503: "Redis is away, or has no memory or disk left: try again after `Retry-After` seconds.",
 }
 _PROBLEM = {
     "type": "urn:gdsolver:invalid_spec",

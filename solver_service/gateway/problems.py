@@ -4,16 +4,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from shared.contracts import FieldError, Problem
 from shared.errors import ContractError, ErrorCode
-from solver_service.errors import StoreFullError, StoreRefusedError, StoreUnavailableError
+from solver_service.errors import StoreDiskError, StoreFullError, StoreRefusedError, StoreUnavailableError
 from solver_service.gateway.observed import PROBLEM
 from solver_service.gateway.places import KEY, LONGEST, likely, place
 from solver_service.store.jobs import IdempotencyMismatchError, QueueFullError
@@ -23,6 +24,8 @@ log = structlog.get_logger()
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = "2"
+LEFT = 499
+"""The status, of nginx's making, of a request whose client left in the middle of its body."""
 
 _TITLES = {
     400: "The request cannot be read",
@@ -160,9 +163,16 @@ def install(app: FastAPI) -> None:
         log.warning("store unavailable", reason=str(error))
         what = "Redis has no memory left" if isinstance(error, StoreFullError) else "Redis is away"
         detail = f"{what}; accepted jobs are kept, try again soon"
+        if isinstance(error, StoreDiskError):
+            cure = "its operator has to make room on the disk of the data folder"
+            detail = f"Redis cannot write to its disk: {cure}; accepted jobs are kept, try again after that"
         if isinstance(error, StoreRefusedError):
             detail = "Redis refuses this gateway's password: its operator has to correct GDSOLVER_REDIS_URL"
         return problem_response(503, ErrorCode.STORE_UNAVAILABLE, detail, headers={"Retry-After": RETRY_AFTER_S})
+
+    @app.exception_handler(ClientDisconnect)
+    def _left(_: Request, __: ClientDisconnect) -> Response:
+        return Response(status_code=LEFT)  # nobody reads it: it is for who counts, and the audit line
 
     @app.exception_handler(Exception)
     def _internal(_: Request, __: Exception) -> JSONResponse:

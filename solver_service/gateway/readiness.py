@@ -6,7 +6,7 @@ import time
 
 from starlette.concurrency import run_in_threadpool
 
-from solver_service.errors import StoreUnavailableError
+from solver_service.errors import StoreDiskError, StoreUnavailableError
 from solver_service.store import Store
 
 KNOWN_FOR_S = 1.0
@@ -33,5 +33,7 @@ class Readiness:
         try:
             self._store.ping()
             return None if self._store.workers.any_alive() else "no solver worker has a fresh heartbeat"
+        except StoreDiskError:
+            return "Redis cannot write to its disk: make room on the disk of the data folder"
         except StoreUnavailableError:
             return "Redis does not answer"

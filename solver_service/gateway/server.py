@@ -59,6 +59,7 @@ def server(
         http=Protocol,
         ws="none",
         backlog=ACCEPTED_AT_ONCE,
+        log_config=None,  # what it says goes where all is told, see `solver_service.logs`
         log_level="warning",
         timeout_graceful_shutdown=GRACE_S,
         ssl_certfile=ssl_certfile,

@@ -157,7 +157,8 @@ class EmbeddedPool:
             redis_child.watch(_lives(client))
             gateway.watch(status_of(host, port, "/healthz") is not None)
             try:
-                alive = {worker.pid for worker in workers.alive()}
+                # While Redis refuses to write there are no heartbeats, however well the workers are.
+                alive = {worker.pid for worker in workers.alive()} if _writes(client) else None
                 if "GDSOLVER_REQUIRE_KEYS" not in self._environment and stored.in_use():
                     mark_keys(self.data_dir)
                     self._environment["GDSOLVER_REQUIRE_KEYS"] = "true"
@@ -222,18 +223,29 @@ def status_of(host: str, port: int, path: str) -> int | None:
         connection.close()
 
 
-def _answers(client: "redis.Redis") -> bool:
+def _writes(client: "redis.Redis") -> bool:
+    """Whether Redis writes: it refuses a PING, too, while it cannot."""
     try:
         return bool(client.ping())
     except (redis.RedisError, OSError):
         return False
 
 
-def _lives(client: "redis.Redis") -> bool:
-    """Whether Redis answers at all: while it reads its log it says that it does."""
+def _answers(client: "redis.Redis") -> bool:
+    """Whether Redis serves. An error is an answer, too: while its disk is full that is all that a PING gets."""
     try:
         return bool(client.ping())
-    except redis.BusyLoadingError:
+    except redis.ResponseError:
+        return True
+    except (redis.RedisError, OSError):
+        return False
+
+
+def _lives(client: "redis.Redis") -> bool:
+    """Whether Redis answers at all: while it reads its log it says that it does, and while its disk is full, too."""
+    try:
+        return bool(client.ping())
+    except (redis.ResponseError, redis.BusyLoadingError):
         return True
     except (redis.RedisError, OSError):
         return False

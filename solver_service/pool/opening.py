@@ -2,12 +2,15 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Column, Table
 
 from shared.output import flushed
 from shared.plain import plain
@@ -26,6 +29,7 @@ DataDir = Annotated[
 ]
 
 
+PIPE_WIDTH = 250
 UNNAMED = "name the pool's Redis with --redis-url, or with --data-dir the folder that `gdsolver-pool up` told of"
 
 
@@ -39,6 +43,16 @@ def clear_words() -> Iterator[None]:
         raise  # whoever reads the output has seen enough
     except (ServiceError, OSError, ValueError) as error:
         refuse(str(error))
+
+
+def terminal() -> Console:
+    """Where tables go; a pipe or a file has no width of its own, and cuts nothing off."""
+    return Console(markup=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+
+
+def columns(*names: str, whole: Sequence[str] = (), title: str | None = None) -> Table:
+    """An empty table that cuts nothing off: where it is narrow, cells have several lines, or are left `whole`."""
+    return Table(*(Column(name, overflow="fold", no_wrap=name in whole) for name in names), title=title)
 
 
 @contextlib.contextmanager

@@ -8,19 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from shared.plain import plain
 from solver_service.errors import StoreUnavailableError
-from solver_service.pool.opening import DataDir, RedisUrl, clear_words, opened, refuse
+from solver_service.pool.opening import DataDir, RedisUrl, clear_words, columns, opened, refuse, terminal
 from solver_service.pool.running import mark_keys
 from solver_service.rules.owners import KEYLESS_OWNER, Scope, create_key
 
 if TYPE_CHECKING:
     from solver_service.store import Store
+    from solver_service.store.operation import Mode
 
 REFRESH_S = 1.0
 PURGE_WITHIN_S = 20.0
@@ -80,15 +79,15 @@ def show(redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
 
     Example: gdsolver-pool keys list --redis-url redis://redis:6379/0
     """
-    table = Table("id", "name", "scopes", "owner", "weight", "made")
+    table = columns("id", "name", "scopes", "owner", "weight", "made", whole=("id", "owner"))
     with opened(redis_url, data_dir) as store:
         weights = store.turns.weights()
-        for key in store.apikeys.all():
-            made = datetime.fromtimestamp(key.created, UTC).strftime("%Y-%m-%d %H:%M UTC")
-            weight = f"{weights.get(key.owner, 1.0):g}"
-            cells = (key.id, key.name, _listed(key.scopes), key.owner, weight, made)
+        for known in store.apikeys.all():
+            made = datetime.fromtimestamp(known.created, UTC).strftime("%Y-%m-%d %H:%M UTC")
+            weight = f"{weights.get(known.owner, 1.0):g}"
+            cells = (known.id, known.name, _listed(known.scopes), known.owner, weight, made)
             table.add_row(*(Text(plain(cell)) for cell in cells))
-    Console(markup=False).print(table)
+    terminal().print(table)
 
 
 @keys.command(context_settings={"ignore_unknown_options": True})  # -1 is a number, if a wrong one
@@ -217,7 +216,7 @@ def status(
 
     with opened(redis_url, data_dir) as store:
         pool = look(store)
-        console = Console(markup=False)
+        console = terminal()
         if once or json is not None or not console.is_terminal:
             if json is not None:
                 _write(json, pool.model_dump_json(indent=2) + "\n")
@@ -263,7 +262,7 @@ def drain(
     from solver_service.store.operation import Mode  # noqa: PLC0415 (needs Redis' client)
 
     with opened(redis_url, data_dir) as store:
-        store.operation.set(Mode.DRAINING)
+        _begin_again(store, Mode.DRAINING)
         typer.echo("draining: no further job is accepted until `gdsolver-pool resume`")
         counts = store.jobs.counts()
         while wait and counts["queued"] + counts["running"]:
@@ -279,13 +278,23 @@ def resume(redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
 
     Example: gdsolver-pool resume --data-dir ./pool
     """
-    from solver_service.purge import wake  # noqa: PLC0415 (these need Redis' client)
-    from solver_service.store.operation import Mode  # noqa: PLC0415
+    from solver_service.store.operation import Mode  # noqa: PLC0415 (needs Redis' client)
 
     with opened(redis_url, data_dir) as store:
-        store.operation.set(Mode.RUNNING)
-        waiting = wake(store)
+        waiting = _begin_again(store, Mode.RUNNING)
     typer.echo(f"running: {waiting} jobs are queued")
+
+
+def _begin_again(store: "Store", mode: "Mode") -> int:
+    """Set a mode in which jobs begin, and wake those that wait, once no worker takes the pool for a paused one."""
+    from solver_service.purge import wake  # noqa: PLC0415 (these need Redis' client)
+    from solver_service.store.operation import KNOWN_FOR_S, Mode  # noqa: PLC0415
+
+    paused = store.operation.mode() is Mode.PAUSED
+    store.operation.set(mode)
+    if paused:
+        time.sleep(KNOWN_FOR_S)
+    return wake(store)
 
 
 def _scopes(text: str) -> frozenset[Scope]:

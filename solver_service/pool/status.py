@@ -9,11 +9,14 @@ from rich.text import Text
 
 from shared.contracts import WorkerInfo
 from shared.plain import plain
+from solver_service.pool.opening import columns
 from solver_service.rules.jobs import Job
 from solver_service.store import Store
 
 LAST = 8
 """So many ended jobs are shown."""
+SHOWN = 12
+"""So many digits of an id's end name its job: ids of one hour begin alike."""
 NONE = "-"
 
 
@@ -108,19 +111,20 @@ def render(pool: PoolStatus) -> RenderableType:
 
 
 def _workers(pool: PoolStatus) -> Table:
-    table = Table("worker", "host", "slots", "at work", "solved", title=f"{len(pool.workers)} workers")
+    table = columns("worker", "host", "slots", "at work", "solved", title=f"{len(pool.workers)} workers")
     for worker in pool.workers:
         _add(table, worker.name, worker.host, str(worker.slots), str(len(worker.jobs)), str(worker.solved))
     return table
 
 
 def _jobs(title: str, lines: list[JobLine]) -> Table:
-    table = Table("job", "run", "state", "objective", "start", "value", "gap", "seconds", "attempt", title=title)
+    figures = ("start", "value", "gap", "seconds", "attempt")
+    table = columns("job", "run", "state", "objective", *figures, whole=("job",), title=title)
     for job in lines:
         state = f"{job.state} {job.status}".strip()
-        figures = [NONE if value is None else f"{value:.4g}" for value in (job.start, job.value, job.gap)]
+        told = [NONE if value is None else f"{value:.4g}" for value in (job.start, job.value, job.gap)]
         run = job.run or NONE
-        _add(table, job.id[:12], run, state, job.objective, *figures, f"{job.seconds:.1f}", str(job.attempt))
+        _add(table, job.id[-SHOWN:], run, state, job.objective, *told, f"{job.seconds:.1f}", str(job.attempt))
     return table
 
 

@@ -89,10 +89,10 @@ class Store:
 
     @translated
     def is_full(self) -> bool:
-        """Whether Redis has reached its `maxmemory`; one that is away is not."""
+        """Whether Redis has reached its `maxmemory`; one that is away is not, nor one that does not say."""
         try:
             memory = self.redis.info("memory")
-        except (redis.ConnectionError, redis.TimeoutError):
+        except (redis.ConnectionError, redis.TimeoutError, redis.ResponseError):
             return False
         return 0 < int(memory["maxmemory"]) <= int(memory["used_memory"])
 

@@ -7,7 +7,7 @@ from typing import Any, ParamSpec, TypeVar
 import redis
 from redis.sentinel import Sentinel
 
-from solver_service.errors import StoreFullError, StoreRefusedError, StoreUnavailableError
+from solver_service.errors import StoreDiskError, StoreFullError, StoreRefusedError, StoreUnavailableError
 from solver_service.sentinel import sentinels
 
 P = ParamSpec("P")
@@ -37,13 +37,21 @@ def translated(call: Callable[P, T]) -> Callable[P, T]:
             detail = f"Redis refuses the user or the password of the Redis URL: {error}"
             raise StoreRefusedError(detail) from error
         except redis.ResponseError as error:
-            # A script passes Redis' own word on inside another error.
-            full = isinstance(error, redis.OutOfMemoryError) or "OOM command not allowed" in str(error)
-            raise (StoreFullError if full else StoreUnavailableError)(f"Redis: {error}") from error
+            raise _refusal(error) from error
         except (redis.RedisError, OSError) as error:
             raise StoreUnavailableError(f"Redis: {error}") from error
 
     return wrapper
+
+
+def _refusal(error: redis.ResponseError) -> StoreUnavailableError:
+    """What an error of Redis' own means; a script passes its word on inside another error."""
+    if isinstance(error, redis.OutOfMemoryError) or "OOM command not allowed" in str(error):
+        return StoreFullError(f"Redis: {error}")
+    if "MISCONF" in str(error):
+        cure = "make room on the disk of the data folder (of `gdsolver-pool up`: its --data-dir)"
+        return StoreDiskError(f"Redis cannot write to its disk; {cure}. Redis: {error}")
+    return StoreUnavailableError(f"Redis: {error}")
 
 
 def names(items: Iterable[Any]) -> list[str]:

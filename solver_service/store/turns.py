@@ -22,27 +22,47 @@ RANKS = {"high": 0, "normal": 1, "low": 2}
 RANK_MS = 1e13
 """More than any time in milliseconds, so that a priority outweighs every wait."""
 ID_LENGTH = 32
+LEAST_WEIGHT, MOST_WEIGHT = 1e-3, 1e3
+"""A stored weight beyond counts as the nearest one of these: a pass that grew by 1e17 would not grow by 1 any more."""
+MOST_PASS = 1e12
+"""More than any pool gets to; up to here a pass grows by as little as 1 / MOST_WEIGHT."""
 
 # A key without jobs is forgotten once the others have caught up with it: until then, coming back buys it nothing.
 # The first write is one that Redis does without memory, and lets all others pass: jobs leave a full Redis, too.
+# A name that holds another type is as good as none, and so is a pass that no pool has: it begins anew.
 _PICK = """
 redis.call('DEL', '')
+for at, kind in pairs({[1] = 'zset', [2] = 'zset', [4] = 'hash'}) do
+  local found = redis.call('TYPE', KEYS[at]).ok
+  if found ~= kind and found ~= 'none' then redis.call('DEL', KEYS[at]) end
+end
+local least, most, high = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local function sane(told)
+  local pass = tonumber(told or '') or 0
+  return pass >= 0 and pass < high and pass or 0
+end
 local function taken(id)
   return {id, redis.call('MGET', ARGV[3] .. id)[1]}
 end
 local function charge(owner, pass)
   local weight = tonumber(redis.call('HGET', KEYS[4], owner) or '1') or 1
   if not (weight > 0) then weight = 1 end
+  weight = math.max(least, math.min(most, weight))
   redis.call('ZADD', KEYS[2], string.format('%.17g', pass + 1 / weight), owner)
 end
-local now = tonumber(redis.call('GET', KEYS[3]) or '0') or 0
+local now = sane(redis.call('MGET', KEYS[3])[1])
 local back = redis.call('ZPOPMIN', KEYS[1])
 if back[1] then
   local owner = string.sub(back[1], tonumber(ARGV[2]) + 1)
-  charge(owner, math.max(now, tonumber(redis.call('ZSCORE', KEYS[2], owner) or '0')))
+  charge(owner, math.max(now, sane(redis.call('ZSCORE', KEYS[2], owner))))
   return taken(string.sub(back[1], 1, tonumber(ARGV[2])))
 end
 local known = redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES')
+local mended = false
+for at = 1, #known, 2 do
+  if sane(known[at + 1]) ~= tonumber(known[at + 1]) then mended = redis.call('ZADD', KEYS[2], now, known[at]) end
+end
+if mended then known = redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES') end
 for at = 1, #known, 2 do
   local owner, pass = known[at], tonumber(known[at + 1])
   local job = redis.pcall('ZPOPMIN', ARGV[1] .. owner)
@@ -83,7 +103,8 @@ class Turns:
         Whoever takes one claims it next. If that never happens, the reaper lets the job wait again.
         """
         names = [keys.HANDED_ON, keys.PASSES, keys.PASS, keys.WEIGHTS]
-        found = self._script(keys=names, args=[keys.turns(""), ID_LENGTH, keys.job("")])
+        bounds = (LEAST_WEIGHT, MOST_WEIGHT, MOST_PASS)
+        found = self._script(keys=names, args=[keys.turns(""), ID_LENGTH, keys.job(""), *bounds])
         return None if found is None else Turn(bytes(found[0]).decode(errors="replace"), payload(found[1]))
 
     def pick(self) -> str | None:
@@ -94,8 +115,8 @@ class Turns:
     @translated
     def weigh(self, owner: str, weight: float) -> None:
         """Give an owner's jobs so many turns for each one of another owner's."""
-        if not 0 < weight <= 1e6:
-            raise ValueError("a weight is above 0, and at most a million")
+        if not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
+            raise ValueError(f"a weight is from {LEAST_WEIGHT:g} to {MOST_WEIGHT:,.0f}")
         self.redis.hset(keys.WEIGHTS, owner, str(weight))
 
     @translated
@@ -111,7 +132,7 @@ def _weight(told: bytes) -> float:
         weight = float(told)
     except ValueError:
         return 1.0
-    return weight if weight > 0 else 1.0
+    return max(LEAST_WEIGHT, min(MOST_WEIGHT, weight)) if weight > 0 else 1.0
 
 
 def wait(pipe: Pipeline, job: Job) -> None:

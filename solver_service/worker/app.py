@@ -25,6 +25,7 @@ from solver_service.settings import Settings
 from solver_service.store import Store
 from solver_service.store.operation import Mode
 from solver_service.worker.board import Board, Overseer, Pulse
+from solver_service.worker.consumer import PatientConsumer
 from solver_service.worker.models import write_model
 from solver_service.worker.tasks import Attempts
 from solver_service.worker.watchdog import Watchdog
@@ -52,11 +53,15 @@ class Identity:
 
 
 def run_worker(settings: Settings, *, name: str | None, slots: int) -> None:
-    """Serve jobs until SIGTERM or SIGINT; a running solve is then interrupted and handed on with its incumbent."""
+    """Serve jobs until SIGTERM or SIGINT; a running solve is then interrupted and handed on with its incumbent.
+
+    Exits with 1 if it ends without having been told to.
+    """
     worker = Identity(name or f"{socket.gethostname()}-{os.getpid()}", secrets.token_hex(6))
     no_core_dumps()
     _await_room(settings)
     app = queue.celery_app(settings.redis_url)
+    app.conf.worker_consumer = PatientConsumer
     board = Board(slots)
     _register_tasks(app, settings, worker, board)
     _Heart(Store.open(settings), worker, slots=slots, every_s=settings.heartbeat_s).follow_worker()
@@ -72,10 +77,12 @@ def run_worker(settings: Settings, *, name: str | None, slots: int) -> None:
 
     # As root (the usual user of a container that sets none) Celery warns of pickle; this worker accepts JSON alone.
     warnings.filterwarnings("ignore", category=SecurityWarning)
+    signals.setup_logging.connect(leave_logging, weak=False)
     signals.worker_shutting_down.connect(say_stop, weak=False)
     signals.worker_ready.connect(look_after_children, weak=False)
     signals.task_failure.connect(losses.notice, weak=False)
-    app.worker_main(
+    serve: Callable[[list[str]], object] = app.worker_main  # it returns, whatever its stubs say
+    serve(
         [
             "--quiet",
             "worker",
@@ -90,6 +97,13 @@ def run_worker(settings: Settings, *, name: str | None, slots: int) -> None:
             "--without-heartbeat",
         ]
     )
+    if not board.stopping():
+        log.error("worker ends: it cannot go on", worker=worker.name)
+        raise SystemExit(1)
+
+
+def leave_logging(**_: Any) -> None:
+    """Keep Celery from setting logs up its own way: `solver_service.logs` has done it."""
 
 
 def replace_children(consumer: Any) -> None:

@@ -12,6 +12,7 @@ from solver_service.reaper import sweep
 from solver_service.rules import jobs
 from solver_service.settings import Settings
 from solver_service.store import Store, keys
+from solver_service.store.turns import LEAST_WEIGHT
 from tests.contract.test_store import add, claim
 
 
@@ -77,6 +78,47 @@ def test_a_key_may_weigh_more(store: Store) -> None:
         for _ in range(30):
             add(store, owner=owner)
     assert Counter(next_owner(store) for _ in range(20)) == {"heavy": 15, "light": 5}
+
+
+@pytest.mark.parametrize("odd", ["1e-17", "1e-320"])
+def test_a_weight_of_nearly_nothing_does_not_end_turns(store: Store, odd: str) -> None:
+    """None is given any more; one that is stored counts as the least that there is, and so it is shown."""
+    with pytest.raises(ValueError, match=r"from 0\.001 to 1,000"):
+        store.turns.weigh("light", float(odd))
+    store.redis.hset(keys.WEIGHTS, "light", odd)
+    assert store.turns.weights() == {"light": LEAST_WEIGHT}
+    for owner, count in (("light", 3), ("a", 9), ("b", 9)):
+        for _ in range(count):
+            add(store, owner=owner)
+    while store.redis.zcard(keys.turns("light")):  # all of its turns, one after the other once the others are done
+        next_owner(store)
+    for owner in ("a", "b") * 6:
+        add(store, owner=owner)
+    assert Counter(next_owner(store) for _ in range(12)) == {"a": 6, "b": 6}
+
+
+@pytest.mark.parametrize("odd", ["1e17", "inf", "-inf", "-5", "nan", "words"])
+def test_a_pass_that_is_none_keeps_no_key_from_its_turns(store: Store, odd: str) -> None:
+    """Neither the pool's pass nor a key's: both go on from where the others are."""
+    for owner in ("a", "b") * 6:
+        add(store, owner=owner)
+    store.redis.set(keys.PASS, odd)
+    if odd not in ("nan", "words"):  # which no score can be
+        store.redis.zadd(keys.PASSES, {"a": float(odd)})
+    assert Counter(next_owner(store) for _ in range(6)) == {"a": 3, "b": 3}
+
+
+@pytest.mark.parametrize("name", [keys.PASS, keys.PASSES, keys.WEIGHTS, keys.HANDED_ON])
+def test_a_name_with_another_type_is_as_good_as_none(store: Store, name: str) -> None:
+    """Jobs are taken all the same, in turns."""
+    store.redis.delete(name)
+    store.redis.rpush(name, "zz")
+    made = [add(store, owner=owner) for owner in ("a", "b") * 2]
+    if name == keys.PASSES:
+        assert next_owner(store) is None  # nobody knows who waits; the reaper sends their messages again
+        for job in made:
+            store.jobs.send_again(job)
+    assert Counter(next_owner(store) for _ in range(4)) == {"a": 2, "b": 2}
 
 
 def test_priorities_order_a_keys_own_jobs(store: Store) -> None:

@@ -1,6 +1,8 @@
 """Small doors: readiness for strangers, passwords of Redis, repeated submissions at the limit."""
 
+import errno
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,14 +11,14 @@ import structlog
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from solver_service.cli import app
+from solver_service.cli import _of_folder, app
 from solver_service.errors import StoreRefusedError
 from solver_service.pool.local import redis_command
 from solver_service.rules.owners import Scope, create_key
 from solver_service.settings import Settings
 from solver_service.store import Store
 from solver_service.store.workers import WorkerStore
-from tests.conftest import wait_for
+from tests.conftest import ROOT, wait_for
 from tests.integration.test_gateway import SPEC, Gateway, assert_problem, post, upload
 
 
@@ -126,3 +128,21 @@ def test_a_repeated_submission_at_the_limit_gets_its_job(redis_url: str) -> None
         refused = alice.post("/v1/jobs", json={**SPEC, **spec}, headers={"Idempotency-Key": "other"})
         assert_problem(refused, 429, "too_many_jobs")
     gateway.store.close()
+
+
+@pytest.mark.parametrize(("folder", "words"), [("file", "it is a file; name a folder"), ("file/data", "within a file")])
+def test_a_data_folder_that_is_none_is_named_with_the_cure(tmp_path: Path, folder: str, words: str) -> None:
+    """`up` ends at once, in one line."""
+    (tmp_path / "file").write_text("")
+    command = [sys.executable, "-m", "solver_service", "up", "--port", "0", "--data-dir", str(tmp_path / folder)]
+    ended = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"gdsolver-pool: {tmp_path / folder} cannot hold the pool's data: ")
+    assert words in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_full_disk_is_named_with_the_cure() -> None:
+    """Not by its number alone."""
+    said = _of_folder(Path("pool"), OSError(errno.ENOSPC, "No space left on device"))
+    assert said.startswith("pool cannot hold the pool's data: its disk is full; make room there")

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -41,7 +42,17 @@ class Gateway:
         self.app = create_app(Services(self.store, settings))
 
     def client(self, **options: object) -> TestClient:
-        return TestClient(self.app, base_url=LOCAL, raise_server_exceptions=False, **options)  # type: ignore[arg-type]
+        made = TestClient(self.app, base_url=LOCAL, raise_server_exceptions=False, **options)  # type: ignore[arg-type]
+        made.event_hooks = {"response": [self._is_documented]}
+        return made
+
+    def _is_documented(self, response: Any) -> None:
+        """Whatever a test asks for: the OpenAPI document knows the status of the answer."""
+        for path, methods in self.app.openapi()["paths"].items():
+            described = methods.get(response.request.method.lower())
+            if described and re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", path), response.request.url.path):
+                said = set(described["responses"])
+                assert str(response.status_code) in said, (response.request.method, path, response.status_code)
 
 
 @pytest.fixture
@@ -89,6 +100,29 @@ def test_a_snapshot_is_stored_once(client: TestClient) -> None:
     assert first.json()["shapes"]["inputs"] == [30, 3]
     assert client.head(f"/v1/snapshots/{snapshot_id(data)}").status_code == 200
     assert client.head(f"/v1/snapshots/{'0' * 64}").status_code == 404
+
+
+def test_a_job_that_was_set_aside_is_gone_for_every_route(gateway: Gateway, client: TestClient) -> None:
+    """Each says so with a 410, which the OpenAPI document knows of."""
+    url = f"/v1/jobs/{post(client, {'snapshot': upload(client)})['id']}"
+    gateway.store.redis.set(keys.job(url.rpartition("/")[2]), "{}")
+    for answer in (
+        client.get(url),
+        client.get(f"{url}/result"),
+        client.get(f"{url}/events"),
+        client.get(f"{url}/log"),
+        client.get(f"{url}/problem"),
+        client.post(f"{url}/feedback", json={"accepted": True}),
+        client.delete(url),
+    ):
+        assert_problem(answer, 410, "gone", "id")
+
+
+def test_a_list_names_a_query_that_it_does_not_know(client: TestClient) -> None:
+    """As bodies do: a misspelt filter would show everything."""
+    answer = client.get("/v1/jobs", params={"stat": "queued"})
+    assert_problem(answer, 422, "invalid_spec", "stat")
+    assert "state" in answer.json()["detail"]
 
 
 def test_put_checks_the_hash(client: TestClient) -> None:
@@ -259,6 +293,19 @@ def test_a_wrong_spec_names_the_field(client: TestClient, spec: dict[str, object
     response = client.post("/v1/jobs", content=body, headers={"content-type": "application/json"})
     assert response.status_code == 422, response.text
     assert response.json()["field"] == field
+
+
+@pytest.mark.parametrize(("before", "note"), [(b"\xef\xbb\xbf", ""), (b"", "\ud800")], ids=["a mark", "half a pair"])
+def test_what_only_the_standard_library_reads_has_the_same_types(client: TestClient, before: bytes, note: str) -> None:
+    """Behind a byte order mark, or beside half a surrogate pair, text is no number, and all else is as it was."""
+    inline = {"task": "regression", "tensors": {"inputs": [[1.0]], "targets": [[1.0]], "weight": [[0.5]], "bias": [0]}}
+    spec = {"snapshot": {**inline, "note": {"a": note}}, "objective": "mse", "radius": 0.5}
+    sent, headers = [], {"content-type": "application/json"}
+    for wrong in ({"radius": "0.5"}, {"step": True}, {}):
+        sent.append(client.post("/v1/jobs", content=before + json.dumps({**spec, **wrong}).encode(), headers=headers))
+    assert_problem(sent[0], 422, "invalid_spec", "radius")
+    assert_problem(sent[1], 422, "invalid_spec", "step")
+    assert sent[2].status_code == 202, sent[2].text
 
 
 def test_a_snapshot_over_its_own_memory_limit_is_refused_with_the_estimate(gateway: Gateway) -> None:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -24,7 +25,7 @@ from solver_service.pool.local import redis_command
 from solver_service.rules.owners import Scope, create_key
 from solver_service.settings import Settings
 from solver_service.store import Store
-from tests.conftest import ROOT, small_snapshot, wait_for
+from tests.conftest import ROOT, RunningPool, small_snapshot, wait_for
 from tests.integration.test_gateway import OCTETS, SPEC, Gateway, assert_problem, finish, post, upload
 
 
@@ -238,3 +239,19 @@ def test_silent_uploads_of_one_key_refuse_nobody_else(redis_url: str) -> None:
         assert b"429" in statuses
         assert statuses <= {b"408", b"429"}
     store.close()
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_body_is_one_line(pool: RunningPool) -> None:
+    """It is told of as a 499 with the request's id, without a traceback, whatever it was sending."""
+    begun = len(pool.log.read_text())
+    address = urlsplit(pool.url)
+    kinds = {"jobs": "application/json", "snapshots": "application/octet-stream", "batches": "application/json"}
+    for path, kind in {**kinds, "solve": "multipart/form-data; boundary=x"}.items():
+        with socket.create_connection((address.hostname, address.port)) as connection:
+            head = f"POST /v1/{path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {kind}\r\nContent-Length: 100\r\n\r\n"
+            connection.sendall(head.encode() + b"--x")
+            time.sleep(0.2)
+    wait_for(lambda: pool.log.read_text()[begun:].count('"status": 499') == 4)
+    said = pool.log.read_text()[begun:]
+    assert "Traceback" not in said
+    assert "ClientDisconnect" not in said

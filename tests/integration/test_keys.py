@@ -323,6 +323,33 @@ def test_status_shows_the_pool(gateway: Gateway, redis_url: str, tmp_path: objec
     assert found["finished"]["succeeded"] == 1
 
 
+@pytest.mark.parametrize("width", [80, None], ids=["terminal", "pipe"])
+def test_what_other_commands_need_is_shown_whole(
+    gateway: Gateway, redis_url: str, width: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ids, names and owners of keys, and the end of a job's id, also where 80 columns are all that there is."""
+    gateway.store.redis.flushall()
+    if width is not None:
+        monkeypatch.setattr("solver_service.pool.opening.PIPE_WIDTH", width)
+    made = [create_key(f"grafana-dashboard-{name}", SUBMITTER, now=0) for name in ("prod", "test")]
+    for key, _ in made:
+        gateway.store.apikeys.add(key)
+    with gateway.client(headers={"authorization": f"Bearer {made[0][1]}"}) as client:
+        run = "a-run-with-a-name-of-some-length"
+        ended = [str(post(client, {"snapshot": upload(client), "run": run})["id"]) for _ in range(2)]
+    for job in ended:
+        finish(gateway, job)
+    where = ["--redis-url", redis_url]
+    listed = CliRunner().invoke(app, ["keys", "list", *where], env={"COLUMNS": "80"}).output
+    assert all(key.id in listed and key.owner in listed for key, _ in made)
+    told = CliRunner().invoke(app, ["status", "--once", *where], env={"COLUMNS": "80"}).output
+    assert all(job[-12:] in told for job in ended)
+    assert "\N{HORIZONTAL ELLIPSIS}" not in listed + told
+    if width is None:
+        assert all(key.name in listed for key, _ in made)
+        assert told.count(run) == 2
+
+
 NAMES = ["run[fold 1]", "[/b]exp", "[bold]x", "a\x1b[31m\u202e\rb"]
 
 
@@ -394,11 +421,9 @@ def test_status_ends_by_itself_where_no_terminal_shows_it(gateway: Gateway, redi
     assert "queued: " in done.stdout
 
 
-@pytest.mark.parametrize("turns", ["-1", "-0.5", "-inf", "0"])
-def test_a_weight_below_zero_is_no_weight(gateway: Gateway, redis_url: str, turns: str) -> None:
-    """It is a number that is refused, and not an option that nobody knows."""
+@pytest.mark.parametrize("turns", ["-1", "-0.5", "-inf", "0", "1e-17", "1e-320", "1001", "inf"])
+def test_a_weight_out_of_bounds_is_no_weight(gateway: Gateway, redis_url: str, turns: str) -> None:
+    """One below 0 is a number that is refused, too, and not an option that nobody knows."""
     refused = CliRunner().invoke(app, ["keys", "weight", "local", turns, "--redis-url", redis_url])
     assert refused.exit_code == 1
-    assert (
-        refused.output == f"gdsolver-pool: {float(turns):g} is no weight: a weight is above 0, and at most a million\n"
-    )
+    assert refused.output == f"gdsolver-pool: {float(turns):g} is no weight: a weight is from 0.001 to 1,000\n"

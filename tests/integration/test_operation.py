@@ -2,9 +2,11 @@
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 import structlog
 from starlette.testclient import TestClient
@@ -67,10 +69,6 @@ def own_pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPool]:
 
 def test_a_paused_pool_begins_nothing_until_it_is_resumed(own_pool: RunningPool) -> None:
     """Submissions wait, although a worker is free; after `resume` they are solved."""
-    import time
-
-    import httpx
-
     data = str(own_pool.log.parent / "data")
     with httpx.Client(base_url=own_pool.url, timeout=60) as http:
         snapshot = http.post("/v1/snapshots", content=small_snapshot().to_bytes(), headers=OCTETS).json()["id"]
@@ -84,6 +82,22 @@ def test_a_paused_pool_begins_nothing_until_it_is_resumed(own_pool: RunningPool)
     wait_for(lambda: own_pool.log.read_text().count('"what": "attempt"') >= 3)
     line = next(line for line in own_pool.log.read_text().splitlines() if '"what": "attempt"' in line)
     assert {"job", "attempt", "owner", "key", "request"} <= set(json.loads(line))
+
+
+@pytest.mark.parametrize("words", ["drain", "resume"])
+def test_what_waited_in_a_paused_pool_begins_at_once(own_pool: RunningPool, words: str) -> None:
+    """Whether it is resumed or drained, and although a worker has just seen that it is paused."""
+    data = str(own_pool.log.parent / "data")
+    with httpx.Client(base_url=own_pool.url, timeout=60) as http:
+        snapshot = http.post("/v1/snapshots", content=small_snapshot().to_bytes(), headers=OCTETS).json()["id"]
+        command("pause", "--data-dir", data)
+        time.sleep(1.2)
+        made = [http.post("/v1/jobs", json={**SPEC, "snapshot": snapshot}).json()["id"] for _ in range(3)]
+        time.sleep(0.3)
+        command(words, "--data-dir", data)
+        states = [http.get(f"/v1/jobs/{job}", params={"wait": 4}).json()["state"] for job in made[:1]]
+        command("resume", "--data-dir", data)
+    assert states == ["succeeded"]
 
 
 @pytest.mark.usefixtures("client")

@@ -1,9 +1,13 @@
 """The embedded pool with children that hang, a private folder, and an address of IPv6."""
 
+import contextlib
 import json
 import os
 import stat
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -11,8 +15,11 @@ import psutil
 import pytest
 import redis
 
+from solver_service.pool.children import PATIENCE_S
 from solver_service.pool.running import redis_url_of
-from tests.conftest import RunningPool, start_pool, wait_for
+from solver_service.queue import TURNS_QUEUE
+from tests.conftest import ROOT, RunningPool, small_snapshot, start_pool, wait_for
+from tests.integration.test_gateway import OCTETS, SPEC
 from tests.processes import command_line, is_alive, living_children
 
 
@@ -54,6 +61,105 @@ def test_a_hung_child_is_noticed_and_replaced(tmp_path: Path, hung: str) -> None
         assert pool.stop() == 0
 
 
+def test_a_full_disk_ends_nothing(tmp_path: Path) -> None:
+    """Redis then answers everything with an error, PING included: it is no hung child, and neither are the workers.
+
+    What was accepted is still there, a submission's refusal names the cure, and the pool goes on once there is room.
+    """
+    pool = start_pool(tmp_path)
+    try:
+        time.sleep(2.5)  # until all have been seen at work
+        before = children(pool)
+        client = redis.Redis.from_url(redis_url_of(tmp_path / "data"))
+        snapshot = httpx.post(f"{pool.url}/v1/snapshots", content=small_snapshot().to_bytes(), headers=OCTETS)
+        job = {**SPEC, "snapshot": snapshot.json()["id"]}
+        accepted = httpx.post(f"{pool.url}/v1/jobs", json=job).json()["id"]
+        with disk_full(client, tmp_path / "gone"):
+            refused = httpx.post(f"{pool.url}/v1/jobs", json=job)
+            assert refused.status_code == 503
+            assert "make room on the disk" in refused.json()["detail"]
+            time.sleep(2 * PATIENCE_S)
+            assert children(pool) == before
+        wait_for(lambda: httpx.post(f"{pool.url}/v1/jobs", json=job).status_code == 202)
+        assert (
+            httpx.get(f"{pool.url}/v1/jobs/{accepted}", params={"wait": 30}, timeout=40).json()["state"] == "succeeded"
+        )
+        assert children(pool) == before
+        assert "it hangs" not in pool.log.read_text()
+        assert "Traceback" not in pool.log.read_text()
+    finally:
+        assert pool.stop() == 0
+
+
+def test_a_worker_goes_on_whatever_redis_answers_and_holds(tmp_path: Path) -> None:
+    """A change of role while it waits, messages that are none, a queue's name of another type: it stays."""
+    pool = start_pool(tmp_path)
+    try:
+        before = children(pool)["worker"]
+        client = redis.Redis.from_url(redis_url_of(tmp_path / "data"))
+        client.execute_command("REPLICAOF", "127.0.0.1", "1")
+        time.sleep(2.5)
+        client.execute_command("REPLICAOF", "NO", "ONE")
+        for message in (
+            b"garbage",
+            b"{}",
+            b"[]",
+            b"null",
+            b"\xff\xfe",
+            b'{"body": null, "headers": {}, "properties": {}}',
+        ):
+            client.lpush(TURNS_QUEUE, message)
+        wait_for(lambda: client.llen(TURNS_QUEUE) == 0)
+        client.set(TURNS_QUEUE, "no list")
+        time.sleep(1.5)
+        client.delete(TURNS_QUEUE)
+        snapshot = httpx.post(f"{pool.url}/v1/snapshots", content=small_snapshot().to_bytes(), headers=OCTETS)
+        job = httpx.post(f"{pool.url}/v1/jobs", json={**SPEC, "snapshot": snapshot.json()["id"]}).json()["id"]
+        assert httpx.get(f"{pool.url}/v1/jobs/{job}", params={"wait": 30}, timeout=40).json()["state"] == "succeeded"
+        assert children(pool)["worker"] == before
+        log = pool.log.read_text()
+        assert "a message cannot be read" in log
+        assert "child died" not in log
+        assert "Traceback" not in log
+    finally:
+        assert pool.stop() == 0
+
+
+BROKEN = """
+import sys
+from solver_service.settings import Settings
+from solver_service.worker import app, consumer
+
+def broken(self: consumer.PatientConsumer) -> None:
+    raise RuntimeError("broken")
+
+consumer.PatientConsumer.start = broken
+app.run_worker(Settings(redis_url=sys.argv[1]), name="w", slots=1)
+"""
+
+
+def test_a_worker_that_cannot_go_on_does_not_end_as_if_all_were_well(redis_url: str) -> None:
+    """Whoever supervises it sees a status other than 0."""
+    command = [sys.executable, "-c", BROKEN, redis_url]
+    ended = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, timeout=60)
+    assert ended.returncode == 1, ended.stderr
+
+
+@contextlib.contextmanager
+def disk_full(client: redis.Redis, folder: Path) -> Iterator[None]:
+    """Have a Redis find that it cannot write to its disk, by a dump into a folder that is no longer there."""
+    folder.mkdir()
+    (was,) = client.config_get("dir").values()
+    client.config_set("dir", str(folder))
+    folder.rmdir()
+    client.config_set("save", "3600 1")
+    client.bgsave()
+    wait_for(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err")
+    yield
+    client.config_set("save", "")
+    client.config_set("dir", was)
+
+
 def ready(url: str) -> bool:
     try:
         return httpx.get(f"{url}/readyz").status_code == 200
@@ -74,9 +180,6 @@ def test_the_data_folder_is_this_users_alone(tmp_path: Path) -> None:
         assert modes.pop("data") == 0o700
         assert {oct(mode) for name, mode in modes.items() if (data / name).is_file()} == {"0o600"}
         assert httpx.get(f"{pool.url}/v1/jobs").status_code == 200
-        import subprocess
-        import sys
-
         command = [sys.executable, "-m", "solver_service", "keys", "add", "alice", "--data-dir", str(data)]
         subprocess.run(command, check=True, capture_output=True, env=environment)
         wait_for(lambda: httpx.get(f"{pool.url}/v1/jobs").status_code == 401)

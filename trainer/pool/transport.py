@@ -52,6 +52,8 @@ class Channel:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"the gateway's URL is {url!r}; use one like http://gateway:8000")
+        if parts.path.rstrip("/").endswith("/v1"):
+            raise ValueError(f"the gateway's URL is {url!r}; leave out `/v1`, which requests add themselves")
         self.url = url.rstrip("/")
         self._timeout = timeout
         self._retries = retries

@@ -47,7 +47,7 @@ _RESPONSES: Responses = {
 }
 
 
-@router.get("/jobs/{job_id}/events", response_class=StreamingResponse, responses=_RESPONSES | problems(404))
+@router.get("/jobs/{job_id}/events", response_class=StreamingResponse, responses=_RESPONSES | problems(404, 410))
 async def events(
     job_id: JobId,
     services: Injected,

@@ -39,6 +39,8 @@ JobId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
 MAX_PAGE_BYTES = 500_000
 """Of records on a page; what is sent says run and tags twice."""
 
+LISTED_BY = frozenset({"run", "state", "limit", "cursor"})
+
 _SPEC_BODY = {
     "requestBody": {
         "required": True,
@@ -128,6 +130,7 @@ async def solve(request: Request, response: Response, submission: Submitted) -> 
 
 @router.get("/jobs", response_model=JobList)
 def listing(
+    request: Request,
     services: Injected,
     owner: Reader,
     run: Annotated[str | None, Query(max_length=200)] = None,
@@ -136,6 +139,9 @@ def listing(
     cursor: Annotated[str | None, Query(pattern=r"^[0-9a-f]{32}$")] = None,
 ) -> Response:
     """List jobs, newest first; a page of large records has fewer of them."""
+    if unknown := sorted(set(request.query_params) - LISTED_BY):
+        detail = f"{unknown[0]}: no query of this list; it has {', '.join(sorted(LISTED_BY))}"
+        raise ProblemError(422, ErrorCode.INVALID_SPEC, detail, field=unknown[0])
     found, following = services.store.jobs.page(owner, run=run, state=state, limit=limit, cursor=cursor)
     size = 0
     for number, job in enumerate(found[:-1], 1):
@@ -176,7 +182,7 @@ def result(job_id: JobId, services: Injected, owner: Reader) -> Response:
     return sending(blob, owner, services.downloads, media_type="application/octet-stream")
 
 
-@router.delete("/jobs/{job_id}", response_model=JobStatus, responses=_CANCELLING | problems(404))
+@router.delete("/jobs/{job_id}", response_model=JobStatus, responses=_CANCELLING | problems(404, 410))
 def delete(job_id: JobId, response: Response, services: Injected, owner: Author) -> JobStatus:
     """Cancel a job (202, its incumbent is kept as the result); 200 when it has already ended."""
     owned(services, owner, job_id)
@@ -190,7 +196,7 @@ def delete(job_id: JobId, response: Response, services: Injected, owner: Author)
     "/jobs/{job_id}/feedback",
     response_model=JobStatus,
     openapi_extra=_FEEDBACK_BODY,
-    responses=problems(404, 408, 409, 413),
+    responses=problems(404, 408, 409, 410, 413),
 )
 async def feedback(job_id: JobId, request: Request, services: Injected, owner: Author) -> JobStatus | Response:
     """Tell what became of the weights."""

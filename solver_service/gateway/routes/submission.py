@@ -91,13 +91,19 @@ def read_contract(kind: type[Body], text: bytes, *, field: str) -> Body:
 
 
 def _parsed(kind: type[Body], text: bytes) -> Body:
-    """Fast, or as the standard library does: it reads half a surrogate pair, of which the field can then be named."""
+    """Fast, or as the standard library does: it reads half a surrogate pair, of which the field can then be named.
+
+    What it reads is held to the same types.
+    """
     try:
         return kind.model_validate_json(text, strict=True)
     except ValidationError as error:
         if error.errors(**BARE)[0]["type"] != "json_invalid":
             raise
-    return kind.model_validate(json.loads(text))
+    read = json.loads(text)
+    found = kind.model_validate(read)
+    kind.model_validate_json(json.dumps(read, ensure_ascii=False).encode(errors="replace"), strict=True)
+    return found
 
 
 async def read_form(request: Request, field: str, limit: int) -> tuple[bytes, bytes]:

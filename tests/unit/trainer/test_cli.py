@@ -1,5 +1,6 @@
 """The command line: help with examples, mistakes in one line, and commands that do what they say."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import httpx
 import numpy as np
 import pytest
 import torch
+import typer
 from torch import nn
 from typer.testing import CliRunner
 
@@ -463,3 +465,22 @@ def test_help_and_jobs_do_without_torch() -> None:
     code = "import sys; from trainer.lab import cli; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("local", "words"), [(True, "has ended with its jobs"), (False, "a job that was posted goes on")]
+)
+def test_an_interrupt_says_what_becomes_of_jobs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, local: bool, words: str
+) -> None:
+    """Those of a pool that the command has started end with it; another pool's go on."""
+    monkeypatch.setattr(surroundings, "embedded_pool", lambda *_: contextlib.nullcontext("http://pool.test"))
+    gateway = None if local else "http://pool.test"
+    with (
+        pytest.raises(typer.Exit) as ended,
+        surroundings.clear_words(),
+        surroundings.pool_client(gateway, None, local=local, workers=1, folder=tmp_path, needed=True),
+    ):
+        raise KeyboardInterrupt
+    assert ended.value.exit_code == 130
+    assert words in capsys.readouterr().err.replace("\n", " ")

@@ -243,6 +243,13 @@ def test_a_url_that_cannot_be_read_is_named_like_a_wrong_one(url: str) -> None:
     assert str(raised.value).isprintable()
 
 
+@pytest.mark.parametrize("url", ["http://gateway:8000/v1", "https://host/pool/v1/"])
+def test_a_url_that_ends_with_the_version_says_to_leave_it_out(url: str) -> None:
+    """Requests add it themselves, and would not be found."""
+    with pytest.raises(ValueError, match=r"leave out `/v1`"):
+        SolverClient(url)
+
+
 @pytest.mark.parametrize("key", ["s3cret\nmore", "s3cret\x00", "s3cr\u00e9t", "s3cret\udcff", "s3\rcret"])
 @pytest.mark.parametrize("told", ["argument", "variable"])
 def test_a_key_that_is_none_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch, key: str, told: str) -> None:

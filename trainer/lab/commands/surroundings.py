@@ -47,7 +47,9 @@ def clear_words() -> Iterator[None]:
     except OSError as error:
         raise _exit(1, str(error)) from error
     except KeyboardInterrupt as error:
-        raise _exit(130, "interrupted; nothing was kept here, and a job that was posted goes on") from error
+        raise _exit(
+            130, str(error) or "interrupted; nothing was kept here, and a job that was posted goes on"
+        ) from error
 
 
 def _exit(code: int, message: str) -> typer.Exit:
@@ -62,8 +64,12 @@ def pool_client(
     """A client of the pool that the options name, or of one's own; None if no pool is needed and none is named."""
     if local:
         err.print("starting a pool ...")
-        with embedded_pool(folder / "pool.log", workers) as url, SolverClient(url) as client:
-            yield client
+        try:
+            with embedded_pool(folder / "pool.log", workers) as url, SolverClient(url) as client:
+                yield client
+        except KeyboardInterrupt as error:
+            said = "interrupted; nothing was kept here, and the pool that was started has ended with its jobs"
+            raise KeyboardInterrupt(said) from error
     elif gateway and needed:
         with SolverClient(gateway, api_key) as client:
             if client.ready():
