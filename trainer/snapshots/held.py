@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, UntypedStorage, nn
 from torch.nn.parameter import is_lazy
 
+from trainer.snapshots.modules import modules_of, parameters_of
+
 Place = tuple[torch.dtype, torch.device, torch.Size, tuple[int, ...], int]
 PLAIN = (Tensor, nn.Parameter)
 
@@ -71,7 +73,7 @@ class Held:
 @contextmanager
 def memory_kept(model: nn.Module) -> Iterator[None]:
     """Give all parameters of a model their own memory back; nothing is copied. What does not exist yet is left out."""
-    before = [Held.of(one) for _, one in nn.Module.named_parameters(model) if not is_lazy(one)]
+    before = [Held.of(one) for one in parameters_of(modules_of(model)) if not is_lazy(one)]
     try:
         yield
     finally:

@@ -12,6 +12,7 @@ from torch.nn.utils import parametrize
 from trainer.snapshots.attributes import attributes_kept
 from trainer.snapshots.blocks import unwrap
 from trainer.snapshots.held import Held, memory_kept
+from trainer.snapshots.modules import modules_of
 from trainer.snapshots.registered import parameters_kept, registered_kept
 from trainer.snapshots.undisturbed import undisturbed
 
@@ -69,7 +70,7 @@ def written(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
 @contextmanager
 def _in_evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Set the flags, and nothing else: an `eval()` of one's own may do more, like merging an adapter's weights."""
-    modes = [(module, module.training) for module in model.modules()]
+    modes = [(module, module.training) for module in modules_of(model)]
     try:
         for module, _ in modes:
             module.training = False
@@ -83,7 +84,7 @@ def _in_evaluation_mode(model: nn.Module) -> Iterator[None]:
 def _without_fast_paths(model: nn.Module) -> Iterator[None]:
     """Encoders pad as in training, not as nested tensors; embeddings do not scale their own rows down in a pass."""
     fast = torch.backends.mha.get_fastpath_enabled()
-    scaled = [(module, module.max_norm) for module in model.modules() if isinstance(module, EMBEDDINGS)]
+    scaled = [(module, module.max_norm) for module in modules_of(model) if isinstance(module, EMBEDDINGS)]
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         for module, _ in scaled:
