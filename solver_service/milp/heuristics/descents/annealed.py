@@ -4,11 +4,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from shared.constraints import movement_prices
 from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.problem import MEANS, Array, Problem
 from solver_service.milp.heuristics.descents.annealed_counts import AnnealedCounts
 from solver_service.milp.heuristics.descents.single_precision import SinglePrecision
+from solver_service.milp.heuristics.descents.weight_prices import WeightPrices
+from solver_service.milp.heuristics.walks.mending import offer_mended
 from solver_service.milp.heuristics.walks.tally import Tally
 from solver_service.milp.heuristics.walks.walk import Walk
 from solver_service.milp.rounding.incumbents import Incumbents
@@ -26,8 +27,6 @@ WIDEST, NARROWEST = 1.0, (0.02, 0.05)
 PRICE, RAISED_EVERY = 5.0, 10
 """Of an augmented Lagrangian (Hestenes 1969), and how many steps lie between two raises of its multipliers."""
 FADES, SQUARES_FADE = 0.9, 0.99
-REPAIRS, WIDER_REPAIRS = 40, 40
-"""Line searches that an end gets to keep the constraints: along biases, then along anything."""
 ROUNDED = 0.01
 """How far the kink of what movement costs is rounded off, in radii."""
 
@@ -63,14 +62,8 @@ class AnnealedDescents:
     def __post_init__(self) -> None:
         self._counts = AnnealedCounts.of(self.problem, self.tally, self.block.unit)
         self._spread = float(self.block.scores.std()) or 1.0
-        snapshot, objective = self.problem.snapshot, self.problem.objective
-        mean = objective.name in MEANS or len(self.tally.judged)
-        per_value = 1.0 if mean else 1.0 / float(self.problem.weights.sum())
-        prices = np.pad(movement_prices(self.problem.constraints, snapshot.weight.shape), ((0, 0), (0, 1)))
-        self._movement, self._l2 = prices * self.problem.radius * per_value, objective.l2 * per_value
-        own = np.pad(snapshot.weight.astype(np.float64), ((0, 0), (0, 1))) - self.problem.center
-        self._own = np.divide(own, self.problem.radius, out=np.zeros_like(own), where=self.problem.radius > 0)
-        self._weights = np.arange(self.problem.radius.shape[1]) < snapshot.weight.shape[1]
+        mean = self.problem.objective.name in MEANS or len(self.tally.judged)
+        self._paid = WeightPrices.of(self.problem, 1.0 if mean else 1.0 / float(self.problem.weights.sum()))
 
     def advance(self, budget: Budget) -> bool:
         """Take a few steps; where a descent ends, or the time, offer it with its constraints mended."""
@@ -109,7 +102,8 @@ class AnnealedDescents:
         outputs = self.block.outputs(now.change.astype(np.float32)[None])[:, 0, :]
         _, slope, lack = self._counts(outputs, width, now.multipliers, PRICE)
         # [h, n] @ [n, c], by the change through the reach [h, c].
-        gradient = (self.block.reach * (slope.T @ self.block.inputs)).astype(np.float64) + self._paid(now.change)
+        gradient = (self.block.reach * (slope.T @ self.block.inputs)).astype(np.float64)
+        gradient += self._paid(now.change, ROUNDED)[1]
         now.done += 1
         if now.done % RAISED_EVERY == 0:
             now.multipliers = np.maximum(0.0, now.multipliers + PRICE * lack)
@@ -120,22 +114,7 @@ class AnnealedDescents:
         moved = now.change - rate * mean / (np.sqrt(square) + 1e-12)
         now.change = np.where(self.problem.radius > 0, np.clip(moved, -1.0, 1.0), 0.0)
 
-    def _paid(self, change: Array) -> Array:
-        """The slope [h, c] of what movement costs, its kink rounded off, and of l2."""
-        moved = change - self._own
-        weight = (self.problem.center + self.problem.radius * change) * self._weights
-        return np.asarray(
-            self._movement * moved / np.sqrt(moved**2 + ROUNDED**2) + 2 * self._l2 * weight * self.problem.radius
-        )
-
     def _offer(self, change: Array, budget: Budget) -> None:
         self.incumbents.offer_whole(change)
-        if not self.problem.constraints:
-            return
-        self.walk.goto(change)
-        self.walk.mend(REPAIRS, lambda: budget.over)
-        for _ in range(WIDER_REPAIRS):
-            if self.walk.rank.broken == 0 or budget.over:
-                break
-            self.walk.random_step()
-        self.incumbents.offer_whole(self.walk.change)
+        if self.problem.constraints:
+            offer_mended(change, self.walk, self.incumbents, budget)

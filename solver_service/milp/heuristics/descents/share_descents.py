@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from scipy.optimize import Bounds, minimize
 
-from shared.constraints import movement_prices
 from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.problem import Array, Problem
 from solver_service.milp.heuristics.descents.single_precision import SinglePrecision, Singles
 from solver_service.milp.heuristics.descents.smoothed_shares import SmoothedShares
+from solver_service.milp.heuristics.descents.weight_prices import WeightPrices
+from solver_service.milp.heuristics.walks.mending import offer_mended
 from solver_service.milp.heuristics.walks.tally import Tally
 from solver_service.milp.heuristics.walks.walk import Walk
 from solver_service.milp.rounding.incumbents import Incumbents
@@ -29,8 +30,6 @@ FIRST_PRICE, DEARER, CHEAPER = 3.0, 2.0, 0.8
 PRICES = (0.3, 300.0)
 KICK, FEW, ANEW = 0.3, 0.3, 0.3
 """How far a later run begins from the best, which part of the entries moves, and how often it begins anywhere."""
-REPAIRS, WIDER_REPAIRS = 40, 40
-"""Line searches that an end gets to keep the constraints: along biases, then along anything."""
 ROUNDED = 0.01
 """How far the kink of what movement costs is rounded off, in radii, for each unit of the width."""
 
@@ -60,15 +59,7 @@ class ShareDescents:
 
     def __post_init__(self) -> None:
         self._shares = SmoothedShares.of(self.problem, self.tally, self.block.unit, self.block.scores)
-        snapshot = self.problem.snapshot
-        prices = np.pad(movement_prices(self.problem.constraints, snapshot.weight.shape), ((0, 0), (0, 1)))
-        # [h, c], per unit of a change.
-        self._movement = prices * self.problem.radius * self._shares.per_value
-        self._l2 = self.problem.objective.l2 * self._shares.per_value
-        # [c]: all but the bias.
-        self._penalised = np.arange(self.problem.radius.shape[1]) < snapshot.weight.shape[1]
-        own = np.pad(snapshot.weight.astype(np.float64), ((0, 0), (0, 1))) - self.problem.center
-        self._own = np.divide(own, self.problem.radius, out=np.zeros_like(own), where=self.problem.radius > 0)
+        self._paid = WeightPrices.of(self.problem, self._shares.per_value)
 
     def advance(self, budget: Budget) -> bool:
         """Descend at one width, and offer the end with its constraints mended."""
@@ -135,25 +126,9 @@ class ShareDescents:
         """Scores [n, h] after a change [h, c], in the block's units."""
         return np.asarray(self.block.outputs(change.astype(np.float32)[None])[:, 0, :])
 
-    def _paid(self, change: Array, width: float) -> tuple[float, Array]:
-        """What movement costs, its kink rounded off, and l2, with their slopes [h, c]."""
-        moved = change - self._own
-        size = np.sqrt(moved**2 + width**2)
-        weight = (self.problem.center + self.problem.radius * change) * self._penalised
-        value = float((self._movement * (size - width)).sum() + self._l2 * (weight**2).sum())
-        return value, self._movement * moved / size + 2 * self._l2 * weight * self.problem.radius
-
     def _offer(self, change: Array, budget: Budget) -> bool:
         """Offer where a run is; whether that keeps what is asked of shares before anything is mended."""
         if not self.tally.asks:
             self.incumbents.offer_whole(change)
             return True
-        self.walk.goto(change)
-        kept = self.walk.rank.broken == 0
-        self.walk.mend(REPAIRS, lambda: budget.over)
-        for _ in range(WIDER_REPAIRS):
-            if self.walk.rank.broken == 0 or budget.over:
-                break
-            self.walk.random_step()
-        self.incumbents.offer_whole(self.walk.change)
-        return kept
+        return offer_mended(change, self.walk, self.incumbents, budget)
