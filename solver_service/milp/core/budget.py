@@ -5,6 +5,9 @@ from dataclasses import dataclass, replace
 
 from solver_service.milp.core.control import Control
 
+ENDLESS = 10**8
+"""So many rounds nobody counts."""
+
 
 @dataclass(frozen=True, eq=False)
 class Budget:
@@ -17,6 +20,11 @@ class Budget:
     until: float
     rounds: int
     patience: float = math.inf
+
+    @property
+    def timed(self) -> bool:
+        """Whether the clock may decide how much work is done, rather than rounds."""
+        return self.rounds >= ENDLESS
 
     @property
     def over(self) -> bool:

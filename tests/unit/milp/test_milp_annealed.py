@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from shared.activations import Activation
 from shared.contracts import JobSpec
-from shared.snapshot import Snapshot
+from shared.snapshot import Snapshot, TailLayer
 from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.control import Control
 from solver_service.milp.core.problem import problem_of
@@ -15,7 +16,9 @@ from solver_service.milp.heuristics.descents.annealed_counts import AnnealedCoun
 from solver_service.milp.heuristics.descents.single_precision import SinglePrecision
 from solver_service.milp.heuristics.walks.tally import Tally
 from solver_service.milp.heuristics.walks.walk import Walk
+from solver_service.milp.network.joint.search import JointSearch
 from solver_service.milp.rounding.incumbents import Incumbents
+from solver_service.milp.solve import solve
 
 RECALL = {"type": "recall_floor", "value": 0.6, "classes": [2]}
 PRECISION = {"type": "precision_floor", "value": 0.7, "classes": [1, 2]}
@@ -104,3 +107,41 @@ def test_one_descent_sees_samples_that_are_far_off(objective: str) -> None:
         for snapshot, radius in ((near, 8.0), (far, 8.0))
     ]
     assert values[1] <= 1.1 * values[0]
+
+
+def behind_units(activation: str) -> Snapshot:
+    """A small network whose classes are not what its start says."""
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(400, 6)).astype(np.float32)
+    truth = np.tanh(inputs @ rng.normal(size=(6, 6))) @ rng.normal(size=(6, 3)) * 2 + np.linspace(0, -1.5, 3)
+    tail = TailLayer(
+        (rng.normal(size=(3, 8)) / np.sqrt(8)).astype(np.float32), np.zeros(3, np.float32), Activation.parse("identity")
+    )
+    return Snapshot(
+        task="classification",
+        inputs=inputs,
+        targets=(truth + rng.normal(size=truth.shape)).argmax(axis=1),
+        weight=(rng.normal(size=(8, 6)) / np.sqrt(6)).astype(np.float32),
+        bias=np.zeros(8, dtype=np.float32),
+        activation=Activation.parse(activation),
+        tail=(tail,),
+        group=rng.integers(0, 2, 400),
+        sample_weight=(rng.random(400) > 0.05).astype(np.float32),
+    )
+
+
+@pytest.mark.parametrize(
+    ("objective", "asked", "activation"), [("worst_group", [], "relu"), ("zero_one", [RECALL], "tanh")]
+)
+def test_a_hidden_block_ends_lower_with_them(
+    objective: str, asked: list[dict[str, Any]], activation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By rounds, not by the clock; samples of weight 0 count for nothing."""
+    spec = spec_of(objective, asked, tail_radius=1.0, limits={"nodes": 1, "time_s": 600})
+    found = solve(behind_units(activation), spec).result
+    monkeypatch.setattr(JointSearch, "_annealing", None)
+    before = solve(behind_units(activation), spec).result
+    print(found.objective, before.objective)
+    assert found.feasible
+    assert before.feasible
+    assert found.objective.final < 0.95 * before.objective.final

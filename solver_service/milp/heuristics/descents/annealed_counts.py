@@ -11,9 +11,9 @@ import numpy as np
 from scipy.special import expit, logsumexp, softmax
 
 from shared.objectives import EPSILON
-from solver_service.milp.core.problem import Array, Problem
+from solver_service.milp.core.problem import Array
 from solver_service.milp.heuristics.descents.single_precision import Singles
-from solver_service.milp.heuristics.walks.tally import Tally
+from solver_service.milp.heuristics.walks.tally import Counted, Tally
 
 SHARP = 0.03
 """How far the largest of several rates is rounded off."""
@@ -38,7 +38,7 @@ class AnnealedCounts:
     `rows . wrong <= most`. `weights` [n] sum to 1; `targets` [n] are classes, of which a binary job has two.
     """
 
-    problem: Problem
+    problem: Counted
     tally: Tally
     unit: float
     weights: Singles
@@ -48,7 +48,7 @@ class AnnealedCounts:
     precisions: tuple[Precision, ...]
 
     @classmethod
-    def of(cls, problem: Problem, tally: Tally, unit: float) -> Self:
+    def of(cls, problem: Counted, tally: Tally, unit: float) -> Self:
         """Gather what is asked."""
         rows, most = [], []
         for row, least in zip(tally.floors, tally.least, strict=True):
@@ -75,7 +75,7 @@ class AnnealedCounts:
             tally=tally,
             unit=unit,
             weights=(problem.weights / problem.weights.sum()).astype(np.float32),
-            targets=problem.targets.astype(np.int64).reshape(len(problem.scores), -1)[:, 0],
+            targets=problem.targets.astype(np.int64).reshape(len(problem.weights), -1)[:, 0],
             rows=np.array(rows).reshape(-1, tally.cells),
             most=np.array(most),
             precisions=precisions,

@@ -1,14 +1,41 @@
 """What constraints ask of shares of right samples, over cells of samples that no constraint tells apart."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shared.constraints import ON_SAMPLES, floors, gap_groups
+from shared.contracts import Constraint
 from shared.losses import SLACK
-from shared.objectives import sample_weights
-from solver_service.milp.core.problem import Array, Index, Mask, Problem
+from shared.objectives import Objective, sample_weights
+from shared.snapshot import Snapshot
+from solver_service.milp.core.problem import Array, Index, Mask
+
+
+class Counted(Protocol):
+    """What is counted: the samples of positive weight, with their weights [n] and targets [n] or [n, h]."""
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """All of the samples."""
+
+    @property
+    def objective(self) -> Objective:
+        """What is minimised."""
+
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """What is asked."""
+
+    @property
+    def weights(self) -> Array:
+        """All above 0."""
+
+    @property
+    def targets(self) -> NDArray[np.generic]:
+        """Classes or labels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +60,7 @@ class Tally:
         return int(self.total.size)
 
     @classmethod
-    def of(cls, problem: Problem) -> Self:
+    def of(cls, problem: Counted) -> Self:
         """Gather the constraints on samples; one cell holds all samples where there is none."""
         snapshot = problem.snapshot
         kept = sample_weights(snapshot) > 0
@@ -96,7 +123,7 @@ class Tally:
         return np.asarray(short)
 
 
-def _judged(problem: Problem, kept: Mask) -> list[Mask]:
+def _judged(problem: Counted, kept: Mask) -> list[Mask]:
     """The classes, or the cells of class and group, that worst_class and worst_group look at."""
     snapshot, name = problem.snapshot, problem.objective.name
     if name not in ("worst_class", "worst_group"):

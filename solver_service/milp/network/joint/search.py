@@ -9,6 +9,7 @@ from shared.objectives import WORST, Objective, sample_weights
 from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.network import Network
 from solver_service.milp.core.problem import MEANS, Array
+from solver_service.milp.network.joint.annealing import Annealing
 from solver_service.milp.network.joint.descent import Descender, Descent
 from solver_service.milp.network.joint.evaluator import Evaluator
 from solver_service.milp.network.joint.fitting import fit
@@ -33,6 +34,8 @@ MORE, MORE_STALE = 0.25, 0.5
 """How often one more unit is replaced at once, in a valley that gains and in one that does not."""
 REACHING = 0.2
 """How often, where no unit can be replaced, one is put where a sample switches it on or off instead of kicked."""
+ANNEALED, AROUND = 0.04, 0.2
+"""How often counts are annealed once more, and how far from the best that begins, in half-widths of the box."""
 SHARPEST = 1e-4
 OPENING_LOOKS, LOOKS = 20, 3
 """How often the samples are weighed anew after a descent, where shares of them are asked for."""
@@ -70,6 +73,7 @@ class JointSearch:
         margin = goal.margin if goal.name in ("ramp", "hinge") else 1.0
         self._scaling = Scaling(network, limits, margin=margin)
         self._capped = goal.name in ("ramp", "zero_one", *WORST)
+        self._counts = goal.name in ("zero_one", *WORST)
         self._softness, self._weighing = SOFTNESS, self._keeper.weighing
         self._best = self._valley = Valley(np.zeros(0), np.inf)
         self._minibatches: Minibatches | None = None
@@ -97,6 +101,9 @@ class JointSearch:
             begin = self._minibatches.descend(begin, self._show, self._over)
         if self._network.elements > TOO_LARGE:
             return
+        if self._annealing is not None and self._counts:
+            self._anneal(begin)
+            begin = self._scaling.variables(self._incumbents.step)
         if self._capped:
             begin = self._uncapped(begin)
         descend = Descender(self._whole, self._over)
@@ -114,6 +121,8 @@ class JointSearch:
                 self._keep(found)
                 if ahead:
                     self._settle(found, LOOKS)
+        if self._annealing is not None and not self._incumbents.feasible:
+            self._anneal(self._best.variables if self._best.variables.size else begin)
         if self._valley.variables.size:
             self._follow_closer()
 
@@ -127,6 +136,9 @@ class JointSearch:
             step = self._scaling.variables(self._incumbents.step)
             begin = step if self._rng.random() < 0.7 else kicked(self._scaling, step, self._rng)
             self._minibatches.descend(begin, self._show, self._over)
+            return
+        if self._annealing is not None and self._counts and self._rng.random() < ANNEALED:
+            self._anneal(self._around())
             return
         valley = self._valley
         target = valley.value * (1 - GAIN)
@@ -154,6 +166,27 @@ class JointSearch:
         found = Descender(self._whole.following(function), self._over)(begin, effort=OPENING[0] * 3)
         self._show(found.variables)
         return found.variables
+
+    @cached_property
+    def _annealing(self) -> Annealing | None:
+        """Descents on counts; None where neither the objective nor a constraint counts samples of one label each."""
+        if self._network.snapshot.task not in ("classification", "binary"):
+            return None
+        if not (self._counts or self._keeper.on_samples):
+            return None
+        return Annealing.of(self._network.snapshot, self._goal, self._keeper.constraints)
+
+    def _anneal(self, begin: Array) -> None:
+        assert self._annealing is not None
+        found = self._annealing.descend(self._whole, begin, self._budget)
+        self._show(found)
+        self._keep(Descent(found, self._whole.value(found), 0))
+
+    def _around(self) -> Array:
+        """Somewhere near the best so far."""
+        scaling, best = self._scaling, self._scaling.variables(self._incumbents.step)
+        reach = AROUND * np.minimum((scaling.upper - scaling.lower) / 2, 1.0)
+        return np.clip(best + reach * self._rng.normal(size=best.shape), scaling.lower, scaling.upper)
 
     def _fresh(self) -> Array:
         begin = fresh(self._scaling, self._rng)

@@ -1,0 +1,89 @@
+"""Descents of a whole network on counts that grow sharp: wide sigmoids first, which see samples that are far off."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.contracts import Constraint
+from shared.objectives import Objective, sample_weights
+from shared.snapshot import Snapshot
+from solver_service.milp.core.budget import Budget
+from solver_service.milp.core.problem import Array, Mask
+from solver_service.milp.heuristics.descents.annealed_counts import AnnealedCounts
+from solver_service.milp.heuristics.walks.tally import Tally
+from solver_service.milp.network.joint.evaluator import Evaluator, Real
+from solver_service.milp.network.joint.stand_ins import StandIn
+
+STEPS, FEWEST, PART = 300, 40, 0.4
+"""Of one descent. By the clock fewer, where they would take more than this part of what is left, but so many."""
+TIMED = 5
+"""After so many it is known what one takes."""
+RATE = 0.05
+"""Adam's, in half-widths of the box, or units of a variable where these are less; it falls to 0 as a cosine."""
+NARROWEST = 0.02
+"""Where the sigmoid's width ends, in standard deviations of the outputs that a descent begins with."""
+PRICE, RAISED_EVERY = 5.0, 10
+"""Of an augmented Lagrangian, and how many steps lie between two raises of its multipliers."""
+FADES, SQUARES_FADE = 0.9, 0.99
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Those of positive weight, as counts are of them: `weights` and `targets` [n]."""
+
+    snapshot: Snapshot
+    objective: Objective
+    constraints: tuple[Constraint, ...]
+    weights: Array
+    targets: NDArray[np.generic]
+
+
+class Annealing:
+    """Counts of a network's outputs, and descents on them; `kept` [N] are the samples of positive weight."""
+
+    def __init__(self, counts: AnnealedCounts, kept: Mask, unit: float) -> None:
+        self._counts, self._kept, self._unit = counts, kept, unit
+        self._width, self._multipliers, self._lack = 1.0, np.zeros(counts.asked), np.zeros(counts.asked)
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, goal: Objective, constraints: tuple[Constraint, ...]) -> Self:
+        """Set it up for classes, or for one label each."""
+        weights = sample_weights(snapshot)
+        kept = weights > 0
+        samples = Samples(snapshot, goal, constraints, weights[kept], np.asarray(snapshot.targets)[kept])
+        unit = goal.margin if goal.name in ("ramp", "hinge") else 1.0
+        return cls(AnnealedCounts.of(samples, Tally.of(samples), unit), kept, unit)
+
+    def descend(self, evaluator: Evaluator, begin: Array, budget: Budget) -> Array:
+        """Where projected Adam ends that begins at these variables [size]."""
+        evaluate = evaluator.following(StandIn(self._function))
+        low, high = evaluate.lower, evaluate.upper
+        reach, spread = np.minimum((high - low) / 2, 1.0), float(np.std(evaluate.outputs(begin))) or 1.0
+        variables, mean, square = np.clip(begin, low, high), np.zeros_like(begin), np.zeros_like(begin)
+        self._multipliers = np.zeros(self._counts.asked)
+        began, steps, step = budget.control.elapsed, STEPS, 0
+        while step < steps and not budget.over:
+            step += 1
+            self._width = spread * NARROWEST ** (step / steps)
+            gradient = reach * evaluate(variables)[1]
+            if step % RAISED_EVERY == 0:
+                self._multipliers = np.maximum(0.0, self._multipliers + PRICE * self._lack)
+            mean = FADES * mean + (1 - FADES) * gradient
+            square = SQUARES_FADE * square + (1 - SQUARES_FADE) * gradient**2
+            pull = mean / (1 - FADES**step) / (np.sqrt(square / (1 - SQUARES_FADE**step)) + 1e-12)
+            rate = RATE * 0.5 * (1 + np.cos(np.pi * step / steps))
+            variables = np.clip(variables - rate * reach * pull, low, high)
+            if step == TIMED and budget.timed:
+                each, left = (budget.control.elapsed - began) / step, budget.until - budget.control.elapsed
+                steps = int(np.clip(PART * left / max(each, 1e-9), FEWEST, STEPS))
+        return variables
+
+    def _function(self, outputs: Real) -> tuple[float, Real]:
+        """Value and slopes [K, n] at outputs [K, n]."""
+        scores = (outputs.T[self._kept] / self._unit).astype(np.float32)
+        value, slope, self._lack = self._counts(scores, self._width / self._unit, self._multipliers, PRICE)
+        found = np.zeros(outputs.shape)
+        found[:, self._kept] = slope.T / self._unit
+        return value, found
