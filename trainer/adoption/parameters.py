@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
 from trainer.adoption.begun import begun
-from trainer.snapshots.blocks import parameters_of
+from trainer.snapshots.blocks import parameters_by_name
 from trainer.snapshots.live import outside_inference_mode, without_autocast_cache, written
 
 
 def read(model: nn.Module, names: Iterable[str]) -> dict[str, NDArray[np.float32]]:
     """Copies of the parameters that the model has under these names, as float32 arrays."""
-    own = parameters_of(model)
+    own = parameters_by_name(model)
     return {name: own[name].detach().to("cpu", torch.float32, copy=True).numpy() for name in names if name in own}
 
 
@@ -25,7 +25,7 @@ def write(model: nn.Module, values: Mapping[str, NDArray[np.float32]]) -> None:
 
     Unnoticed by autograd: a loop may be between its forward and its backward pass.
     """
-    own = parameters_of(model)
+    own = parameters_by_name(model)
     for name, value in _tensors(own, values).items():
         own[name].data.copy_(value)
 
@@ -33,7 +33,7 @@ def write(model: nn.Module, values: Mapping[str, NDArray[np.float32]]) -> None:
 @contextmanager
 def tried(model: nn.Module, values: Mapping[str, NDArray[np.float32]]) -> Iterator[None]:
     """These values for a moment; bit by bit as before afterwards, whatever happens, and unnoticed by autograd."""
-    with without_autocast_cache(), written(model, _tensors(parameters_of(model), values)):
+    with without_autocast_cache(), written(model, _tensors(parameters_by_name(model), values)):
         yield
 
 
@@ -47,7 +47,7 @@ def forget(model: nn.Module, optimizer: Optimizer, names: Iterable[str]) -> None
     if isinstance(optimizer, LBFGS):  # it keeps one history for all of them
         optimizer.state.clear()
         return
-    own = parameters_of(model)
+    own = parameters_by_name(model)
     fused = {id(one) for group in optimizer.param_groups if group.get("fused") for one in group["params"]}
     for name in names:
         momentum = optimizer.state.get(own[name], {}).get("momentum_buffer")

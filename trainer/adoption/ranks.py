@@ -17,7 +17,7 @@ from torch import distributed, nn
 from torch.optim import Optimizer
 
 from trainer.adoption import parameters
-from trainer.snapshots.blocks import Values, parameters_of
+from trainer.snapshots.blocks import Values, parameters_by_name
 
 Word = Literal["write", "undo", "validate", "screen", "adopt", "done"]
 MOST_WAITED_S = 120.0
@@ -84,7 +84,7 @@ class Ranks:
 def _digest(model: nn.Module) -> str:
     """What tells a model from another one: names, shapes, and a few values of each parameter."""
     found = hashlib.sha256()
-    for name, parameter in parameters_of(model).items():
+    for name, parameter in parameters_by_name(model).items():
         few = parameter.detach().reshape(-1)[:FEW].to("cpu", torch.float64)
         found.update(f"{name} {tuple(parameter.shape)} {few.tolist()}".encode())
     return found.hexdigest()

@@ -98,7 +98,7 @@ def unwrap(model: nn.Module) -> nn.Module:
         model = inner
 
 
-def parameters_of(model: nn.Module) -> dict[str, nn.Parameter]:
+def parameters_by_name(model: nn.Module) -> dict[str, nn.Parameter]:
     """All parameters by their names in the model, whatever a `named_parameters` of the model's own gives."""
     return dict(nn.Module.named_parameters(unwrap(model), remove_duplicate=False))
 

@@ -9,7 +9,7 @@ from torch import nn
 from shared.constraints import ON_WEIGHTS, level_values, nearest_multiple, violations
 from shared.contracts import Constraint
 from shared.snapshot import FloatArray
-from trainer.snapshots.blocks import Values, parameters_of
+from trainer.snapshots.blocks import Values, parameters_by_name
 from trainer.snapshots.captured import Captured
 
 SIGNS = ("nonnegative", "monotone")
@@ -23,7 +23,7 @@ def broken(constraints: Sequence[Constraint], captured: Captured, model: nn.Modu
     name = captured.block.parameters()["weight"]
     if not constraints or name not in values:
         return []
-    written = _held(values[name], parameters_of(model)[name].dtype)
+    written = _held(values[name], parameters_by_name(model)[name].dtype)
     weight = written.reshape(captured.weight.shape)
     return [
         f"constraints.{index} ({constraint.type})"
@@ -36,7 +36,7 @@ def unkept(
     constraints: Sequence[Constraint], captured: Captured, model: nn.Module, *, radius: float, project_above: int
 ) -> tuple[int, str] | None:
     """The place of the first constraint that jobs on a layer cannot keep, with the reason and the cure; None if all."""
-    dtype = parameters_of(model)[captured.block.parameters()["weight"]].dtype
+    dtype = parameters_by_name(model)[captured.block.parameters()["weight"]].dtype
     for index, constraint in enumerate(constraints):
         if constraint.type not in ON_WEIGHTS:
             continue

@@ -188,17 +188,18 @@ class Improver:
     def _smooth(self, found: list[Account], tally: Tally, block: SinglePrecision, walk: Walk) -> None:
         """Take descents on smoothed counts in, where the objective or a constraint counts."""
         problem, name, most = self.problem, self.problem.objective.name, max(account.parts for account in found)
-        smooth = ShareDescents(problem, tally, block, self.incumbents, walk.fork(), self.rng, self.reproducible)
         precise = any(constraint.type == "precision_floor" for constraint in problem.constraints)
+
+        def made(kind: type[ShareDescents] | type[AnnealedDescents]) -> Strategy:
+            return kind(problem, tally, block, self.incumbents, walk.fork(), self.rng, self.reproducible)
+
         if shares_count(tally) and not precise:
             # A ramp is smooth enough for the others, too.
-            found.insert(0, Account("descents on shares", smooth, parts=1 if name == "ramp" else most + 1))
+            parts = 1 if name == "ramp" else most + 1
+            found.insert(0, Account("descents on shares", made(ShareDescents), parts=parts))
         elif name in POLISHED and not precise:
-            found.append(Account(SMOOTHED, smooth, parts=2))
+            found.append(Account(SMOOTHED, made(ShareDescents), parts=2))
         if shares_count(tally) or precise or name in POLISHED:
             # Nothing else knows of precisions.
-            annealed = AnnealedDescents(
-                problem, tally, block, self.incumbents, walk.fork(), self.rng, self.reproducible
-            )
             parts = max(account.parts for account in found) * (ALONE if precise else 1)
-            found.insert(0, Account(ANNEALED, annealed, parts=parts))
+            found.insert(0, Account(ANNEALED, made(AnnealedDescents), parts=parts))

@@ -6,7 +6,8 @@ import numpy as np
 
 from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.problem import MEANS, Array, Problem
-from solver_service.milp.heuristics.descents.annealed_counts import AnnealedCounts
+from solver_service.milp.heuristics.descents.annealed_counts import PRICE, RAISED_EVERY, AnnealedCounts
+from solver_service.milp.heuristics.descents.moments import Moments
 from solver_service.milp.heuristics.descents.single_precision import SinglePrecision
 from solver_service.milp.heuristics.descents.weight_prices import WeightPrices
 from solver_service.milp.heuristics.walks.mending import offer_mended
@@ -24,24 +25,24 @@ RATE, KICK = 0.05, 0.2
 """Adam's rate in radii, falling to 0 as a cosine; how far from the best later descents begin."""
 WIDEST, NARROWEST = 1.0, (0.02, 0.05)
 """The sigmoid's width where a descent begins and, in turns, where it ends: in standard deviations of the scores."""
-PRICE, RAISED_EVERY = 5.0, 10
-"""Of an augmented Lagrangian (Hestenes 1969), and how many steps lie between two raises of its multipliers."""
-FADES, SQUARES_FADE = 0.9, 0.99
 ROUNDED = 0.01
 """How far the kink of what movement costs is rounded off, in radii."""
 
 
 @dataclass(eq=False)
 class _Descent:
-    """Where one descent is: its change [h, c], Adam's means, the multipliers, and how many steps it is to take."""
+    """Where one descent is: its change [h, c], the multipliers, Adam's means, and how many steps it is to take."""
 
     change: Array
     steps: int
     narrowest: float
     multipliers: Array
-    mean: Array
-    square: Array
-    done: int = 0
+    moments: Moments
+
+    @property
+    def done(self) -> int:
+        """How many it has taken."""
+        return self.moments.done
 
 
 @dataclass(eq=False)
@@ -92,8 +93,7 @@ class AnnealedDescents:
             steps=STEPS if self._runs else FIRST,
             narrowest=NARROWEST[self._runs % len(NARROWEST)],
             multipliers=np.zeros(self._counts.asked),
-            mean=nothing,
-            square=nothing,
+            moments=Moments(nothing, nothing),
         )
 
     def _step(self, now: _Descent) -> None:
@@ -104,14 +104,11 @@ class AnnealedDescents:
         # [h, n] @ [n, c], by the change through the reach [h, c].
         gradient = (self.block.reach * (slope.T @ self.block.inputs)).astype(np.float64)
         gradient += self._paid(now.change, ROUNDED)[1]
-        now.done += 1
+        mean, size = now.moments.take(gradient)
         if now.done % RAISED_EVERY == 0:
             now.multipliers = np.maximum(0.0, now.multipliers + PRICE * lack)
-        now.mean = FADES * now.mean + (1 - FADES) * gradient
-        now.square = SQUARES_FADE * now.square + (1 - SQUARES_FADE) * gradient**2
-        mean, square = now.mean / (1 - FADES**now.done), now.square / (1 - SQUARES_FADE**now.done)
         rate = RATE * 0.5 * (1 + np.cos(np.pi * part))
-        moved = now.change - rate * mean / (np.sqrt(square) + 1e-12)
+        moved = now.change - rate * mean / size
         now.change = np.where(self.problem.radius > 0, np.clip(moved, -1.0, 1.0), 0.0)
 
     def _offer(self, change: Array, budget: Budget) -> None:

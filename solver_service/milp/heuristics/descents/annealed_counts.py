@@ -19,6 +19,8 @@ SHARP = 0.03
 """How far the largest of several rates is rounded off."""
 ROOM = 2e-3
 """Shares are aimed at this much beyond what is asked: a smoothed one is not the counted one."""
+PRICE, RAISED_EVERY = 5.0, 10
+"""Of an augmented Lagrangian (Hestenes 1969), and how many steps lie between two raises of its multipliers."""
 ABOVE = 2.0
 """A margin counts from so many EPSILON on: rounding to float32 must not lose it."""
 

@@ -11,7 +11,8 @@ from shared.objectives import Objective, sample_weights
 from shared.snapshot import Snapshot
 from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.problem import Array, Mask
-from solver_service.milp.heuristics.descents.annealed_counts import AnnealedCounts
+from solver_service.milp.heuristics.descents.annealed_counts import PRICE, RAISED_EVERY, AnnealedCounts
+from solver_service.milp.heuristics.descents.moments import Moments
 from solver_service.milp.heuristics.walks.tally import Tally
 from solver_service.milp.network.joint.evaluator import Evaluator, Real
 from solver_service.milp.network.joint.stand_ins import StandIn
@@ -24,9 +25,6 @@ RATE = 0.05
 """Adam's, in half-widths of the box, or units of a variable where these are less; it falls to 0 as a cosine."""
 NARROWEST = 0.02
 """Where the sigmoid's width ends, in standard deviations of the outputs that a descent begins with."""
-PRICE, RAISED_EVERY = 5.0, 10
-"""Of an augmented Lagrangian, and how many steps lie between two raises of its multipliers."""
-FADES, SQUARES_FADE = 0.9, 0.99
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +59,7 @@ class Annealing:
         evaluate = evaluator.following(StandIn(self._function))
         low, high = evaluate.lower, evaluate.upper
         reach, spread = np.minimum((high - low) / 2, 1.0), float(np.std(evaluate.outputs(begin))) or 1.0
-        variables, mean, square = np.clip(begin, low, high), np.zeros_like(begin), np.zeros_like(begin)
+        variables, moments = np.clip(begin, low, high), Moments(np.zeros_like(begin), np.zeros_like(begin))
         self._multipliers = np.zeros(self._counts.asked)
         began, steps, step = budget.control.elapsed, STEPS, 0
         while step < steps and not budget.over:
@@ -70,11 +68,9 @@ class Annealing:
             gradient = reach * evaluate(variables)[1]
             if step % RAISED_EVERY == 0:
                 self._multipliers = np.maximum(0.0, self._multipliers + PRICE * self._lack)
-            mean = FADES * mean + (1 - FADES) * gradient
-            square = SQUARES_FADE * square + (1 - SQUARES_FADE) * gradient**2
-            pull = mean / (1 - FADES**step) / (np.sqrt(square / (1 - SQUARES_FADE**step)) + 1e-12)
+            mean, size = moments.take(gradient)
             rate = RATE * 0.5 * (1 + np.cos(np.pi * step / steps))
-            variables = np.clip(variables - rate * reach * pull, low, high)
+            variables = np.clip(variables - rate * reach * (mean / size), low, high)
             if step == TIMED and budget.timed:
                 each, left = (budget.control.elapsed - began) / step, budget.until - budget.control.elapsed
                 steps = int(np.clip(PART * left / max(each, 1e-9), FEWEST, STEPS))
