@@ -9,6 +9,7 @@ from solver_service.milp.core.moved import Moved, value_of
 from solver_service.milp.core.solution import Solution
 from solver_service.milp.core.units import brought, incumbent_back, scaled, solution_back, units_of, value_back
 from solver_service.milp.final_layer.solve import solve_final_layer
+from solver_service.milp.near_zero import start_near_zero
 from solver_service.milp.network.solve import solve_block
 from solver_service.milp.support import check_supported
 from solver_service.milp.tiers import far_apart, solve_by_tiers
@@ -28,12 +29,17 @@ def solve(snapshot: Snapshot, spec: JobSpec, control: Control | None = None, *, 
     spec.check(snapshot)
     check_supported(snapshot, spec)
     _tell_begin(snapshot, spec, control, start)
-    if far_apart(snapshot):
-        solution = solve_by_tiers(snapshot, spec, control, start, _in_own_units)
-    else:
-        solution = _in_own_units(snapshot, spec, control, start)
+    start = start or start_near_zero(snapshot, spec, control, _by_weights)
+    solution = _by_weights(snapshot, spec, control, start)
     _tell_end(solution, control)
     return solution
+
+
+def _by_weights(snapshot: Snapshot, spec: JobSpec, control: Control, start: Moved | None) -> Solution:
+    """By tiers where samples' weights are far apart, else at once."""
+    if far_apart(snapshot):
+        return solve_by_tiers(snapshot, spec, control, start, _in_own_units)
+    return _in_own_units(snapshot, spec, control, start)
 
 
 def _tell_begin(snapshot: Snapshot, spec: JobSpec, control: Control, start: Moved | None) -> None:

@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from shared.contracts import Backend, JobSpec, SolveStatus
 from solver_service.milp.backends.outcome import MilpOptions, Outcome
 from solver_service.milp.backends.registry import version
@@ -164,7 +166,8 @@ def allowance(job: Job) -> float:
         "mse": squared + 2 * math.sqrt(squared * best.objective),
         "max_error": float(errors.max()),
     }
-    # A cross-entropy has a unit of its own; other objectives have the start's.
-    unit = min(1.0, job.incumbents.start) if name == "log_loss" else job.incumbents.start
+    # A cross-entropy has a unit of its own; other objectives have the start's, or that of no scores at all.
+    silent = 1.0 if name == "log_loss" else job.problem.loss(np.zeros_like(job.problem.scores))
+    unit = min(silent, job.incumbents.start)
     most = MOST_ROUNDING * (best.objective + MOST_ROUNDING * unit)
     return tolerance + min(rounding[name], most)

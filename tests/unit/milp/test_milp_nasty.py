@@ -312,19 +312,45 @@ def test_what_a_heavy_sample_loses_by_rounding_is_not_paid_for_by_light_ones(see
     assert report.final <= report.bound * (1 + 1e-3)
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_scores_whose_float32_neighbours_are_far_apart_are_not_worse_than_no_scores(seed):
-    """Inputs of 1e9 and weights near to 1: rounding moves scores by 30; the least weights have closer ones."""
+@pytest.mark.parametrize("objective", ["log_loss", "hinge", "ramp", "zero_one", "mae"])
+@pytest.mark.parametrize("seed", [2, 8, 20, 22, 25, 55])
+def test_inputs_too_large_for_weights_of_the_size_of_the_box(seed, objective):
+    """Inputs of 1e9 and a radius of 1: no worse than the same job with inputs near to 1 and a box of 1e6.
+
+    All good weights are within 1e-6 of 0, where solvers' tolerances, relative to the box, and float32's neighbours of
+    weights near to 1 tell none from the other.
+    """
     rng = np.random.default_rng(seed)
+    inputs, values = rng.normal(size=(9, 3)), rng.normal(size=(9, 3)).astype(np.float32)
+    snapshot = Snapshot(
+        task="regression" if objective == "mae" else "classification",
+        inputs=(1e9 * inputs).astype(np.float32),
+        targets=values if objective == "mae" else np.arange(9) % 3,
+        weight=rng.uniform(-0.5, 0.5, (3, 3)).astype(np.float32),
+        bias=np.zeros(3, dtype=np.float32),
+    )
+    near = replace(snapshot, inputs=inputs.astype(np.float32), weight=np.zeros((3, 3), dtype=np.float32))
+    limits = {"nodes": 1000, "time_s": 60}
+    result = solve(snapshot, job(objective, radius=1.0, limits=limits)).result
+    other = solve(near, job(objective, radius=1e3, bias_radius=1.0, limits=limits)).result
+    assert result.objective.final <= other.objective.final * 1.001 + 1e-6
+    assert result.status is not SolveStatus.OPTIMAL or result.objective.gap < 1e-3
+
+
+@pytest.mark.parametrize("least", [0.25, 0.5])
+def test_a_box_without_0_is_searched_as_it_is(least):
+    """No smaller box is inside the job's where its weights keep away from 0."""
+    rng = np.random.default_rng(0)
     snapshot = Snapshot(
         task="classification",
         inputs=(1e9 * rng.normal(size=(9, 3))).astype(np.float32),
         targets=np.arange(9) % 3,
-        weight=rng.uniform(-0.5, 0.5, (3, 3)).astype(np.float32),
+        weight=np.full((3, 3), 2 * least, dtype=np.float32),
         bias=np.zeros(3, dtype=np.float32),
     )
-    report = solve(snapshot, job("log_loss", radius=1.0)).result.objective
-    assert report.final < np.log(3) - 1e-3
+    solution = solve(snapshot, job("hinge", radius=least, limits={"nodes": 10, "time_s": 60}))
+    assert np.abs(solution.weight - snapshot.weight).max() <= least
+    assert_honest(snapshot, job("hinge", radius=least), solution)
 
 
 @pytest.mark.parametrize("light", [1e-7, 1e-8])

@@ -24,15 +24,21 @@ TOO_LITTLE = 1e-6
 
 
 def search_by_random_steps(problem: Problem, incumbents: Incumbents, budget: Budget, seed: int) -> None:
-    """Steps in a random direction, doubled as long as that gains; from the best, after the least weights were tried."""
-    incumbents.offer_whole(_least_weights(problem, incumbents))
-    step_at_random(problem, incumbents, budget, np.random.default_rng(seed), PATIENCE)
+    """Steps in a random direction, doubled as long as that gains; from the least weights if these are as good."""
+    least = _least_weights(problem, incumbents)
+    start = least if incumbents.offer_whole(least) <= incumbents.best.objective else None
+    step_at_random(problem, incumbents, budget, np.random.default_rng(seed), PATIENCE, start)
 
 
 def step_at_random(
-    problem: Problem, incumbents: Incumbents, budget: Budget, rng: np.random.Generator, patience: int
+    problem: Problem,
+    incumbents: Incumbents,
+    budget: Budget,
+    rng: np.random.Generator,
+    patience: int,
+    start: Array | None = None,
 ) -> None:
-    """The steps alone, until so many in a row have gained nothing."""
+    """The steps alone, until so many in a row have gained nothing; from the best, or from a start as good as that."""
     waited = 0
     while waited < patience and not budget.over:
         before = incumbents.best.objective
@@ -40,10 +46,10 @@ def step_at_random(
         step *= rng.random(step.shape) < rng.choice(SHARES)
         while not budget.over:
             best = incumbents.best.objective
-            incumbents.offer_whole(incumbents.whole_change + step)
+            incumbents.offer_whole((incumbents.whole_change if start is None else start) + step)
             if incumbents.best.objective >= best:
                 break
-            step *= 2
+            start, step = None, 2 * step
         waited = 0 if incumbents.best.objective < before * (1 - TOO_LITTLE) else waited + 1
 
 
