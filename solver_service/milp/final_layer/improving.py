@@ -9,9 +9,11 @@ from shared.objectives import WORST
 from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.control import Control
 from solver_service.milp.core.problem import Problem, Space
+from solver_service.milp.final_layer.convex.stand_in import StandIn
 from solver_service.milp.formulation.constraints.on_samples import shares_of
 from solver_service.milp.formulation.rows import nonzeros
 from solver_service.milp.heuristics.descents.annealed import AnnealedDescents
+from solver_service.milp.heuristics.descents.few_values import PINNING
 from solver_service.milp.heuristics.descents.long_descents import Polishing
 from solver_service.milp.heuristics.descents.rounds import Descents
 from solver_service.milp.heuristics.descents.share_descents import ShareDescents
@@ -20,7 +22,9 @@ from solver_service.milp.heuristics.descents.smoothed_shares import shares_count
 from solver_service.milp.heuristics.programs.kept_sets import KeptSets
 from solver_service.milp.heuristics.programs.priced_sets import PricedSets
 from solver_service.milp.heuristics.schedule import Account, Schedule, Strategy
+from solver_service.milp.heuristics.walks.discrete import Discrete
 from solver_service.milp.heuristics.walks.tally import Tally
+from solver_service.milp.heuristics.walks.value_walk import ValueWalk
 from solver_service.milp.heuristics.walks.walk import WALKED, Walk
 from solver_service.milp.heuristics.walks.walking import Walking
 from solver_service.milp.presolve.screening import Screened
@@ -30,6 +34,9 @@ POLISHED = ("zero_one", "ramp", "outliers")
 """Objectives whose stand-in is capped: long descents reach what short ones do not."""
 ANNEALED, SMOOTHED, LONG = "annealed descents", "descents on smoothed counts", "long descents"
 """They would take all of a short limit, and do better from where a slow descent of Adam ended."""
+PINNED = 8
+"""The same for descents on few values, and for walks, which swap one nonzero for another."""
+WALKS = "line searches"
 ALONE = 4
 """Where only one search knows what is asked, it gets so much more of the time than any other."""
 LARGE = 100_000
@@ -177,12 +184,25 @@ class Improver:
         if (problem.objective.name in WALKED or tally.asks) and not labels:
             # Where shares of samples are asked for, lines are what knows them; most of all where errors are counted.
             parts = 1 if not tally.asks else 3 if follows else 20
-            found.insert(0 if tally.asks else 1, Account("line searches", walking, parts=parts))
+            found.insert(0 if tally.asks else 1, Account(WALKS, walking, parts=parts))
         if problem.objective.name in POLISHED and not tally.asks:
             polishing = Polishing(problem, descents.block, self.incumbents, self.rng, self.reproducible)
             found.append(Account(LONG, polishing))
         if problem.snapshot.task in ("classification", "binary"):
             self._smooth(found, tally, descents.block, walk)
+        elif problem.objective.name in POLISHED and not tally.asks:
+            each = AnnealedDescents(
+                problem, tally, descents.block, self.incumbents, walk.fork(), self.rng, self.reproducible
+            )
+            found.append(Account(ANNEALED, each, parts=2))
+        if problem.objective.name in WALKED:
+            mended = walk.fork() if tally.asks and not labels else None
+            found.insert(0, Account("a convex stand-in", StandIn(problem, self.incumbents, mended)))
+        discrete = Discrete.of(problem)
+        if discrete is not None and not tally.asks:
+            most = max(account.parts for account in found)
+            valued = ValueWalk(problem, self.incumbents, discrete, self.rng, self.reproducible)
+            found.append(Account("single moves", valued, parts=most))
         self.accounts.extend(found)
 
     def _smooth(self, found: list[Account], tally: Tally, block: SinglePrecision, walk: Walk) -> None:
@@ -199,7 +219,11 @@ class Improver:
             found.insert(0, Account("descents on shares", made(ShareDescents), parts=parts))
         elif name in POLISHED and not precise:
             found.append(Account(SMOOTHED, made(ShareDescents), parts=2))
-        if shares_count(tally) or precise or name in POLISHED:
-            # Nothing else knows of precisions.
-            parts = max(account.parts for account in found) * (ALONE if precise else 1)
+        pinned = any(constraint.type in PINNING for constraint in problem.constraints)
+        if shares_count(tally) or precise or pinned or name in POLISHED:
+            # Nothing else knows of precisions, and no other descent of weights with few values.
+            parts = max(account.parts for account in found) * (ALONE if precise else PINNED if pinned else 1)
+            for account in found:
+                if account.name == WALKS and pinned:
+                    account.parts = parts
             found.insert(0, Account(ANNEALED, made(AnnealedDescents), parts=parts))

@@ -4,12 +4,14 @@ import math
 from dataclasses import replace
 
 from shared.contracts import SolveStatus
+from shared.objectives import TRIMMED
 from solver_service.milp.backends.outcome import Outcome
 from solver_service.milp.backends.registry import milp_solver
 from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.solution import is_integral, safe_bound
 from solver_service.milp.final_layer.constrained_search import best_solution, polish_best, taker
 from solver_service.milp.final_layer.convex.rounded_fits import fit_rounded
+from solver_service.milp.final_layer.convex.splicing import splice_counts
 from solver_service.milp.final_layer.infeasible import blame
 from solver_service.milp.final_layer.job import ROUNDS, Job, allowance, ending_of, honest, options_of, too_large, why
 from solver_service.milp.final_layer.job_model import JobModel
@@ -17,6 +19,7 @@ from solver_service.milp.final_layer.linear import solve_linear
 from solver_service.milp.final_layer.report import Ending
 from solver_service.milp.formulation.constraints.constrained_model import ConstrainedModel
 from solver_service.milp.formulation.model import LinearModel
+from solver_service.milp.heuristics.walks.walk import WALKED
 from solver_service.milp.rounding.into_box import rounding_errors
 
 FEASIBLE_SHARE, CONSTRAINED_SHARE = 0.3, 0.85
@@ -25,6 +28,8 @@ SMALL_SHARE, SMALL_S, TINY_S = 0.7, 1.5, 0.1
 """Searches on small and tiny models that find nothing for so many seconds give way to a solver."""
 CONSTRAINED_S, LONG_SHARE = 20.0, 0.25
 """Where a model fits they get no more than these seconds, or this share if it is more: then branching finds more."""
+STANDS_IN = (*WALKED, *TRIMMED)
+"""Objectives that are not convex, for which another one looks for nonzeros."""
 EARLY_S = 4.0
 """A limit from which on bounds get a part of the time before better solutions are looked for."""
 POLISHED_SHARE = 0.5
@@ -39,6 +44,8 @@ scores, or where this is more in what rounding moves a score, or in units of the
 def solve_constrained(job: Job) -> Ending:
     """Feasible first, then better; bounds that know the constraints, and a solver that branches."""
     model, ending = JobModel(job), None
+    if job.spec.objective in STANDS_IN:
+        splice_counts(job)
     fit_rounded(job)
     _make_feasible(job, model)
     if not (job.incumbents.feasible or model.branching_pays()):

@@ -5,13 +5,15 @@ f is convex, so at any x of the box  f(x) + min over the box of grad f(x) . (y -
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 from scipy.optimize import Bounds, minimize
 
 from shared.constraints import movement_prices
-from solver_service.milp.core.problem import Array, Problem
+from solver_service.milp.core.problem import Array, Index, Problem
 from solver_service.milp.final_layer.convex.newton import newton
 from solver_service.milp.final_layer.convex.smooth_losses import SmoothLoss, smooth_loss
 
@@ -85,6 +87,17 @@ class ConvexProgram:
         squares = np.einsum("n,nc,nc->c", self.cost, self.problem.inputs, self.problem.inputs)
         square = self.loss.most_curvature * squares
         return np.asarray(self.problem.radius**2 * square + 2 * self.l2 * self._movable**2)
+
+    def of_columns(self, columns: Index, silent: Array) -> Self:
+        """The same over some columns [w], weights of all others at 0; `silent` [n, h] are the scores of nothing."""
+        problem, found = self.problem, copy(self)
+        inputs, center = problem.inputs[:, columns], problem.center[:, columns]
+        found.problem = replace(
+            problem, inputs=inputs, scores=silent + inputs @ center.T, radius=problem.radius[:, columns], center=center
+        )
+        found.prices, found._movable = self.prices[:, columns], self._movable[:, columns]
+        found._own, found._outside = self._own[:, columns], self._outside[:, columns]
+        return found
 
     def minimise(
         self, lower: Array, upper: Array, start: Array, over: Callable[[], bool], close: float = CLOSE

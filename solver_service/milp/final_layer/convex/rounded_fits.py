@@ -6,15 +6,19 @@ answer that searches by single lines or batches do not find; branching on the sa
 """
 
 from shared.constraints import ON_SAMPLES
+from solver_service.milp.core.problem import Array
 from solver_service.milp.core.solution import BREAKS, gave_up
 from solver_service.milp.final_layer.convex.branching import Branching
 from solver_service.milp.final_layer.convex.smoothed import PRECISE, ROUNDABLE, WIDTHS, smoothed
+from solver_service.milp.final_layer.convex.splicing import LOOSE, splice, splice_counts
 from solver_service.milp.final_layer.job import Job
 
 PINNING = ("max_nonzero", "grid", "levels")
 """Constraints that leave single weights a few values each."""
 FITTED_SHARE, BRANCHED_SHARE = 0.3, 0.4
 """Of the time, for minima and their rounded fits; of what is left then, for branching on them."""
+SPLICED_SHARE, SPLICED_AT = 0.5, 0.1
+"""Of the time, for supports of so many nonzeros, and the width at which they are sought."""
 BRANCHED_AT = 0.003
 """The width at which is branched: near to the objective, and still smooth."""
 
@@ -30,10 +34,29 @@ def fit_rounded(job: Job) -> None:
         job.control.say(f"rounded fits end: {gave_up(error)}")
 
 
+def _spliced(job: Job, change: Array) -> Array:
+    """Look for nonzeros by a program that is near to the objective; the minimum without zeros that it began with."""
+    if job.problem.objective.name == "hinge":
+        splice_counts(job)  # cross-entropy sees samples that a hinge cannot tell apart
+        change = job.incumbents.whole_change
+    problem, budget = job.problem, job.budget().share(SPLICED_SHARE)
+    wide = smoothed(problem, problem.cost, change, SPLICED_AT)
+    if wide is None:
+        return change
+    least = wide.minimise(*wide.box, change, lambda: budget.over, LOOSE).change
+    program = smoothed(problem, problem.cost, least, SPLICED_AT)
+    if program is not None:
+        splice(job, program, least, budget)
+    return least
+
+
 def _fit(job: Job, types: set[str]) -> None:
     problem, incumbents = job.problem, job.incumbents
     budget, change = job.budget().share(FITTED_SHARE), incumbents.whole_change
     pinned, branched = bool(types.intersection(PINNING)), None
+    if "max_nonzero" in types:
+        change = _spliced(job, change)
+        budget = job.budget().share(FITTED_SHARE)
     for share in WIDTHS:
         program = None if budget.over or job.proven else smoothed(problem, problem.cost, change, share)
         if program is None:

@@ -11,6 +11,7 @@ from solver_service.milp.final_layer.convex.branching import Branching
 from solver_service.milp.final_layer.convex.cutting_planes import Tangents
 from solver_service.milp.final_layer.convex.program import ConvexProgram, Minimum
 from solver_service.milp.final_layer.convex.right_samples import search_right_samples
+from solver_service.milp.final_layer.convex.splicing import splice
 from solver_service.milp.final_layer.convex.weighted_cells import search_weighted_cells
 from solver_service.milp.final_layer.infeasible import blame
 from solver_service.milp.final_layer.job import Job, allowance, ending_of, why
@@ -26,6 +27,9 @@ TANGENTS_PATIENCE = 3
 """Rounds of tangents in a row without a better bound or better weights, after which it is others' turn; then more."""
 SEARCH_ROUNDS, PATIENCE_S = 3, 1.0
 """Rounds, or seconds, without a gain after which searches end."""
+ROOT_SHARE, SPLICED_SHARE = 0.15, 0.5
+"""Of the time, for a minimum without zeros where they are asked for; of what is left then, for supports of so many
+nonzeros, before anything is branched on."""
 STEPS_SHARE = 0.3
 """Of the time that is left, for random steps before tangents: rounding may spoil all that a model says."""
 WEIGHTED_SHARE = 0.4
@@ -40,12 +44,16 @@ def solve_smooth(job: Job) -> Ending:
     branching = Branching(job, program) if types.intersection(PINNING) else None
     lower, upper = branching.root if branching else program.box
     start = change_of(problem, incumbents.best.weight, incumbents.best.bias)
-    least = program.minimise(lower, upper, start, lambda: budget.over)
+    # Where nonzeros are counted, those have to be found; their number says little in a minimum that has more.
+    first = budget.share(ROOT_SHARE) if "max_nonzero" in types else budget
+    least = program.minimise(lower, upper, start, lambda: first.over)
     incumbents.raise_bound(least.bound * (1 - ROOM_FOR_BOUND))
     incumbents.offer(least.change)
     incumbents.tell("convex program")
     on_samples = bool(types.intersection(ON_SAMPLES))
     ending = replace(_ended(job, why(job)), solve_s=job.control.elapsed - began)
+    if branching is not None and not _done(job):
+        splice(job, program, least.change, job.budget().share(SPLICED_SHARE))
     if branching is not None and on_samples:
         branching.fit(least)
     if on_samples and not _done(job):

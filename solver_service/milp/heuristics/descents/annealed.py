@@ -7,6 +7,8 @@ import numpy as np
 from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.problem import MEANS, Array, Problem
 from solver_service.milp.heuristics.descents.annealed_counts import PRICE, RAISED_EVERY, AnnealedCounts
+from solver_service.milp.heuristics.descents.annealed_each import AnnealedEach
+from solver_service.milp.heuristics.descents.few_values import FewValues
 from solver_service.milp.heuristics.descents.moments import Moments
 from solver_service.milp.heuristics.descents.single_precision import SinglePrecision
 from solver_service.milp.heuristics.descents.weight_prices import WeightPrices
@@ -25,8 +27,13 @@ RATE, KICK = 0.05, 0.2
 """Adam's rate in radii, falling to 0 as a cosine; how far from the best later descents begin."""
 WIDEST, NARROWEST = 1.0, (0.02, 0.05)
 """The sigmoid's width where a descent begins and, in turns, where it ends: in standard deviations of the scores."""
+STEPPED_RATE, STEPPED_KICK, STEPPED_NARROWEST = 0.1, 0.05, (0.02, 0.005)
+"""The same where weights take few values: from one to the next it is far, and from anywhere near it leads back."""
 ROUNDED = 0.01
 """How far the kink of what movement costs is rounded off, in radii."""
+THINNED, OFFERED, OFFERED_EVERY = 0.3, 0.4, 10
+"""Where weights take few values: until which part of a descent more and more are held at 0 (as a cube, Zhu and Gupta
+2017), and from which and how often it is offered on its way."""
 
 
 @dataclass(eq=False)
@@ -58,11 +65,23 @@ class AnnealedDescents:
     reproducible: bool
     _runs: int = 0
     _now: _Descent | None = None
-    _counts: AnnealedCounts = field(init=False)
+    _counts: AnnealedCounts | AnnealedEach = field(init=False)
 
     def __post_init__(self) -> None:
-        self._counts = AnnealedCounts.of(self.problem, self.tally, self.block.unit)
+        single = self.problem.snapshot.task in ("classification", "binary")
+        self._counts = (
+            AnnealedCounts.of(self.problem, self.tally, self.block.unit)
+            if single
+            else AnnealedEach.of(self.problem, self.block.unit)
+        )
+        self._few = FewValues.of(self.problem)
+        self._stepped = self._few is not None and self._few.stepped
         self._spread = float(self.block.scores.std()) or 1.0
+        if self._few is not None:
+            # What there is now is far from any grid or list: scores anywhere in the box say more.
+            anywhere = self.rng.uniform(-1.0, 1.0, self.problem.radius.shape).astype(np.float32)
+            moved = self.block.inputs @ (self.block.reach * anywhere).T
+            self._spread = max(self._spread, float(moved.std()))
         mean = self.problem.objective.name in MEANS or len(self.tally.judged)
         self._paid = WeightPrices.of(self.problem, 1.0 if mean else 1.0 / float(self.problem.weights.sum()))
 
@@ -86,12 +105,13 @@ class AnnealedDescents:
     def _begin(self) -> _Descent:
         change = self.incumbents.whole_change
         if self._runs:
-            change = np.clip(change + KICK * self.rng.normal(size=change.shape), -1.0, 1.0)
+            kick = STEPPED_KICK if self._stepped else KICK
+            change = np.clip(change + kick * self.rng.normal(size=change.shape), -1.0, 1.0)
         nothing = np.zeros_like(change)
         return _Descent(
             change=np.where(self.problem.radius > 0, change, 0.0),
             steps=STEPS if self._runs else FIRST,
-            narrowest=NARROWEST[self._runs % len(NARROWEST)],
+            narrowest=(STEPPED_NARROWEST if self._stepped else NARROWEST)[self._runs % 2],
             multipliers=np.zeros(self._counts.asked),
             moments=Moments(nothing, nothing),
         )
@@ -99,17 +119,29 @@ class AnnealedDescents:
     def _step(self, now: _Descent) -> None:
         part = now.done / now.steps
         width = self._spread * WIDEST * (now.narrowest / WIDEST) ** part
-        outputs = self.block.outputs(now.change.astype(np.float32)[None])[:, 0, :]
+        place = self._settle(now, part)
+        outputs = self.block.outputs(place.astype(np.float32)[None])[:, 0, :]
         _, slope, lack = self._counts(outputs, width, now.multipliers, PRICE)
         # [h, n] @ [n, c], by the change through the reach [h, c].
         gradient = (self.block.reach * (slope.T @ self.block.inputs)).astype(np.float64)
-        gradient += self._paid(now.change, ROUNDED)[1]
+        gradient += self._paid(place, ROUNDED)[1]
         mean, size = now.moments.take(gradient)
         if now.done % RAISED_EVERY == 0:
             now.multipliers = np.maximum(0.0, now.multipliers + PRICE * lack)
-        rate = RATE * 0.5 * (1 + np.cos(np.pi * part))
+        rate = (STEPPED_RATE if self._stepped else RATE) * 0.5 * (1 + np.cos(np.pi * part))
         moved = now.change - rate * mean / size
         now.change = np.where(self.problem.radius > 0, np.clip(moved, -1.0, 1.0), 0.0)
+
+    def _settle(self, now: _Descent, part: float) -> Array:
+        """Where slopes are taken: on grids and levels, from which the change itself is not moved, and with zeros."""
+        if self._few is None:
+            return now.change
+        now.change = self._few.thinned(now.change, max(0.0, 1.0 - part / THINNED) ** 3)
+        place = self._few.settled(now.change)
+        if part >= OFFERED and now.done % OFFERED_EVERY == 0:
+            # Single steps of values jump up and down: the last one is not the best.
+            self.incumbents.offer_whole(place)
+        return place
 
     def _offer(self, change: Array, budget: Budget) -> None:
         self.incumbents.offer_whole(change)

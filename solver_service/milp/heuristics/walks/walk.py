@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -20,6 +20,9 @@ TO_THE_EDGE = 1e-9
 """Steps shorter than this, in units of the box, are none."""
 FEW = 0.3
 """Of the entries of a random row, how many move."""
+SWAPPED, JOLTED = 0.35, 0.7
+"""Where only so many weights may differ from 0, and do: from which draw on two are swapped; where they are on grids or
+levels, from which on one goes anywhere before another one moves."""
 FIRST_PRICE, RISE, EVERY = 2.0, 1.5, 40
 """What breaking constraints costs at first, as a multiple of all weight; it rises as long as that does not help."""
 
@@ -50,6 +53,7 @@ class Walk:
         self._first_price = FIRST_PRICE * (1.0 if len(tally.judged) else float(self._weights.sum()))
         self._price, self._waited = self._first_price, 0
         self._discrete = Discrete.of(problem)
+        self._all_stepped = self._discrete is not None and bool(self._discrete.stepped[:, :-1].all())
         classes = problem.snapshot.task == "classification" and problem.objective.name == "zero_one"
         self._pairs = classes and self._discrete is None
         self.goto(np.zeros_like(problem.radius))
@@ -62,9 +66,10 @@ class Walk:
         """Go on from another change, or from the nearest one that keeps what is asked of single weights."""
         self.change = np.clip(change, -1.0, 1.0)
         self._free: Mask = self._problem.radius > 0
+        self._zeros: Mask = np.zeros_like(self._free)
         if self._discrete is not None:
             self.change = self._discrete.settled(self.change)
-            self._free = self._discrete.free(self.change)
+            self._release(self._discrete)
         self.scores = self._problem.scores_at(self.change)
         self.rank = self.rank_of(self.scores)
 
@@ -118,12 +123,14 @@ class Walk:
         draw, unit = rng.random(), int(rng.integers(units))
         if draw < 0.2:
             return self.single(unit, np.array([width - 1]), np.ones(1))
-        if draw < 0.55:
+        if draw > SWAPPED and self._discrete is not None and not self._free.all():
+            return self._swap(self._discrete)
+        if draw > JOLTED and self._discrete is not None and self._discrete.stepped[unit].any():
+            return self._jolt(self._discrete, unit)
+        if draw < 0.55 or self._all_stepped:
             return self.single(unit, rng.integers(width, size=1), np.ones(1))
         if draw > 0.75 and self._pairs:
             return self._towards_a_wrong_sample()
-        if draw > 0.75 and self._discrete is not None and not self._free.all():
-            return self._swap(self._discrete)
         chosen = np.flatnonzero(rng.random(width) < FEW)
         return self.single(unit, chosen, rng.normal(size=chosen.size))
 
@@ -137,6 +144,8 @@ class Walk:
                 # The only steps that lead to values which the entry may have.
                 stops = (self._discrete.choices(unit, int(entries[0]), now) - now) / amounts[0]
             movable = self._free[unit, entries] & (~stepped if stops is None else True)
+            # Of several zeros perhaps only one may move.
+            movable &= ~self._zeros[unit, entries] | (entries.size == 1)
             entries, amounts = entries[movable], amounts[movable]
         least, most = _range(self.change[unit, entries], amounts)
         if most - least <= TO_THE_EDGE or (stops is not None and stops.size == 0):
@@ -190,18 +199,44 @@ class Walk:
             return False
         state = copy(self.__dict__)
         (unit, entry), (off_unit, off_entry) = self._rng.choice(fixed), self._rng.choice(zeroable)
-        change = self.change.copy()
-        change[off_unit, off_entry] = discrete.zero[off_unit, off_entry]
-        self.goto(change)
+        self._set(int(off_unit), int(off_entry), discrete.zero[off_unit, off_entry])
         self._free = self._free.copy()
         self._free[unit, entry] = True
         self.single(int(unit), np.array([entry]), np.ones(1))
+        return self._settled(state, discrete)
+
+    def _jolt(self, discrete: Discrete, unit: int) -> bool:
+        """One of a unit's entries takes any of its values, another one its best after that; undone if that is worse."""
+        state = copy(self.__dict__)
+        movable = np.flatnonzero(discrete.stepped[unit] & self._free[unit])
+        if movable.size < 2:
+            return False
+        one, other = self._rng.choice(movable, size=2, replace=False)
+        self._set(unit, int(one), float(self._rng.choice(discrete.choices(unit, int(one), self.change[unit, one]))))
+        self.single(unit, np.array([other]), np.ones(1))
+        return self._settled(state, discrete)
+
+    def _settled(self, state: dict[str, Any], discrete: Discrete) -> bool:
+        """Whether what was done since is no worse; else it is undone."""
         before: Rank = state["rank"]
         if (before.broken == 0 and self.rank.broken > 0) or self.rank.at(self._price) > before.at(self._price):
             self.__dict__.update(state)
             return False
-        self._free = discrete.free(self.change)
+        self._release(discrete)
         return True
+
+    def _release(self, discrete: Discrete) -> None:
+        """See anew which entries may move, and which are zeros that are counted."""
+        self._zeros = discrete.zeros(self.change)
+        self._free = discrete.free(self._zeros)
+
+    def _set(self, unit: int, entry: int, value: float) -> None:
+        """Give an entry another value, whatever that costs."""
+        step = value - self.change[unit, entry]
+        self.change, self.scores = self.change.copy(), self.scores.copy()
+        self.change[unit, entry] = value
+        self.scores[:, unit] += self._problem.inputs[:, entry] * (self._problem.radius[unit, entry] * step)
+        self.rank = self.rank_of(self.scores)
 
     def _worse(self, rank: Rank) -> bool:
         """Whether a state is no place to go to; one that breaks constraints never is from one that keeps them."""
@@ -223,6 +258,8 @@ class Walk:
         for unit, entries, amounts in parts:
             change[unit, entries] = np.clip(change[unit, entries] + step * amounts, -1.0, 1.0)
         self.change, self.scores, self.rank = change, scores, rank
+        if self._discrete is not None:
+            self._release(self._discrete)
         return True
 
     def _by_count(self, found: Stretches, stops: Array | None) -> tuple[float, Rank]:

@@ -1,0 +1,301 @@
+"""Grids, levels and numbers of nonzeros: no worse than what a script of straight-through steps or thresholds finds."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from shared.constraints import violations
+from shared.contracts import JobSpec
+from shared.snapshot import Snapshot
+from solver_service.milp.core.budget import Budget
+from solver_service.milp.core.control import Control
+from solver_service.milp.core.problem import Problem, problem_of
+from solver_service.milp.final_layer.convex.program import ConvexProgram
+from solver_service.milp.final_layer.convex.splicing import Splicing
+from solver_service.milp.final_layer.convex.stand_in import StandIn
+from solver_service.milp.heuristics.descents.annealed_each import AnnealedEach
+from solver_service.milp.heuristics.descents.few_values import FewValues
+from solver_service.milp.heuristics.walks.tally import Tally
+from solver_service.milp.heuristics.walks.walk import Walk
+from solver_service.milp.rounding.incumbents import Incumbents
+from solver_service.milp.solve import solve
+
+LEVELS = {"type": "levels", "levels": [-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0]}
+GRID = {"type": "grid", "value": 0.25}
+SPARSE = {"type": "max_nonzero", "value": 12}
+
+
+def classes(seed: int, *, samples: int = 400, width: int = 12, number: int = 4) -> Snapshot:
+    """Classes with wrong labels among them, and a start that has learnt nothing."""
+    rng = np.random.default_rng(seed)
+    truth = rng.normal(size=(number, width)) * (rng.random((number, width)) < 0.4)
+    inputs = rng.normal(size=(samples, width)).astype(np.float32)
+    targets = (inputs @ truth.T + 0.3 * rng.normal(size=(samples, number))).argmax(axis=1)
+    wrong = rng.random(samples) < 0.15
+    targets[wrong] = rng.integers(0, number, int(wrong.sum()))
+    return Snapshot(
+        task="classification",
+        inputs=inputs,
+        targets=targets.astype(np.int64),
+        weight=(0.1 * rng.normal(size=(number, width))).astype(np.float32),
+        bias=np.zeros(number, dtype=np.float32),
+    )
+
+
+def values(seed: int, *, samples: int = 300, width: int = 60, rows: int = 1) -> Snapshot:
+    """Columns that say nearly the same, of which few matter."""
+    rng = np.random.default_rng(seed)
+    common = rng.normal(size=(samples, 6))
+    inputs = common[:, rng.integers(0, 6, width)] + 0.4 * rng.normal(size=(samples, width))
+    truth = np.where(rng.random((rows, width)) < 0.15, rng.normal(size=(rows, width)), 0.0)
+    targets = inputs @ truth.T + 0.5 * rng.normal(size=(samples, rows))
+    return Snapshot(
+        task="regression",
+        inputs=inputs.astype(np.float32),
+        targets=targets.astype(np.float32),
+        weight=(0.02 * rng.normal(size=(rows, width))).astype(np.float32),
+        bias=np.zeros(rows, dtype=np.float32),
+    )
+
+
+def spec_of(objective: str, constraint: dict[str, Any], **more: Any) -> JobSpec:
+    return JobSpec.model_validate(
+        {"objective": objective, "radius": 2.0, "constraints": [constraint]}
+        | {"limits": {"nodes": 5, "time_s": 60}}
+        | more
+    )
+
+
+# --- the rival: straight-through steps (Bengio et al. 2013), hard thresholds, then single moves and swaps -----------
+
+
+def _nearest(constraint: dict[str, Any], weight: np.ndarray) -> np.ndarray:
+    if constraint["type"] == "levels":
+        levels = np.array(constraint["levels"])
+        return levels[np.abs(weight[..., None] - levels).argmin(axis=-1)]
+    if constraint["type"] == "grid":
+        return np.round(weight / constraint["value"]) * constraint["value"]
+    least = np.sort(np.abs(weight).ravel())[-int(constraint["value"])]
+    return np.where(np.abs(weight) >= least, weight, 0.0)
+
+
+def _slope(name: str, scores: np.ndarray, targets: np.ndarray, width: float) -> np.ndarray:
+    """The slope of a smooth stand-in by the scores [n, h]."""
+    rows, found = np.arange(len(scores)), np.zeros_like(scores)
+    rest = scores.copy()
+    rest[rows, targets] = -np.inf
+    rival = rest.argmax(axis=1)
+    margin = scores[rows, targets] - rest[rows, rival]
+    wrong = 1 / (1 + np.exp(np.clip(margin / width, -30, 30)))
+    pull = {"hinge": (margin < 1) * 1.0, "ramp": ((margin < 1) & (margin > -width)) * 1.0}.get(
+        name, wrong * (1 - wrong) / width
+    )
+    found[rows, targets] -= pull
+    found[rows, rival] += pull
+    return found / len(scores)
+
+
+def script(snapshot: Snapshot, spec: JobSpec, *, restarts: int = 4, moves: int = 1500) -> float:
+    """The best value of some restarts of Adam, and of single moves from the best of them."""
+    rng, inputs, targets = np.random.default_rng(0), snapshot.inputs.astype(np.float64), snapshot.targets
+    constraint = spec.constraints[0].model_dump(exclude_none=True)
+    low, high = snapshot.weight - 2.0, snapshot.weight + 2.0
+
+    def value(weight: np.ndarray, bias: np.ndarray) -> float:
+        return spec.value(snapshot, weight.astype(np.float32), bias.astype(np.float32))
+
+    best = (np.inf, np.zeros_like(low), np.zeros(len(low)))
+    for restart in range(restarts):
+        weight = snapshot.weight + 0.05 * restart * rng.normal(size=low.shape)
+        bias, mean, square = np.zeros(len(low)), 0.0, 0.0
+        for step in range(1, 151):
+            thinned = constraint["type"] == "max_nonzero" and step > 50
+            taken = _nearest(constraint, weight) if thinned or constraint["type"] != "max_nonzero" else weight
+            slope = _slope(spec.objective, inputs @ taken.T + bias, targets, max(2 * (1 - step / 150), 0.05))
+            gradient = np.column_stack([slope.T @ inputs, slope.sum(axis=0)])
+            mean, square = 0.9 * mean + 0.1 * gradient, 0.99 * square + 0.01 * gradient**2
+            move = 0.05 * (1 - step / 151) * (mean / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.99**step)) + 1e-12)
+            weight = np.clip((taken if thinned else weight) - move[:, :-1], low, high)
+            bias = bias - move[:, -1]
+            if step % 10 == 0:
+                found = _nearest(constraint, weight)
+                best = min(best, (value(found, bias), found, bias), key=lambda one: one[0])
+    reached, weight, bias = best
+    for _ in range(moves):
+        tried, place = weight.copy(), tuple(rng.integers(low.shape))
+        if constraint["type"] == "max_nonzero":
+            if tried[place] == 0:
+                tried[tuple(rng.choice(np.argwhere(tried)))] = 0.0
+            tried[place] += rng.normal() * 10 ** rng.uniform(-2, 0)
+        else:
+            tried[place] = _nearest(constraint, tried[place] + rng.normal(size=1) * 0.5)[0]
+        found = value(tried, bias)
+        if found < reached:
+            reached, weight = found, tried
+    return reached
+
+
+@pytest.mark.parametrize("constraint", [LEVELS, GRID, SPARSE], ids=["levels", "grid", "max_nonzero"])
+@pytest.mark.parametrize("objective", ["zero_one", "ramp", "hinge"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_job_is_no_worse_than_straight_through_steps_thresholds_and_swaps(seed, objective, constraint):
+    snapshot, spec = classes(seed), spec_of(objective, constraint)
+    found = solve(snapshot, spec)
+    assert found.result.feasible
+    assert not violations(spec.constraints, snapshot, found.weight, found.bias)
+    assert found.result.objective.final <= script(snapshot, spec)
+
+
+@pytest.mark.parametrize("objective", ["mse", "mae", "huber"])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_job_is_no_worse_than_orthogonal_matching_pursuit(seed, objective):
+    """Where columns say the same, what is largest without zeros is no guide to what may stay."""
+    snapshot, spec = values(seed), spec_of(objective, {"type": "max_nonzero", "value": 6})
+    inputs, targets = snapshot.inputs.astype(np.float64), snapshot.targets[:, 0].astype(np.float64)
+    support: list[int] = []
+    residual = targets - targets.mean()
+    for _ in range(6):
+        support.append(int(np.abs(inputs.T @ residual / np.linalg.norm(inputs, axis=0)).argmax()))
+        columns = np.column_stack([inputs[:, support], np.ones(len(inputs))])
+        fitted = np.linalg.lstsq(columns, targets, rcond=None)[0]
+        residual = targets - columns @ fitted
+    weight = np.zeros_like(snapshot.weight)
+    weight[0, support] = fitted[:-1]
+    pursued = spec.value(snapshot, weight, np.array([fitted[-1]], dtype=np.float32))
+    assert solve(snapshot, spec).result.objective.final <= pursued * (1 + 1e-6)
+
+
+# --- the parts ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("constraint", [LEVELS, GRID], ids=["levels", "grid"])
+def test_settled_changes_are_the_nearest_allowed_ones(constraint):
+    problem = problem_of(classes(3), spec_of("ramp", constraint))
+    few = FewValues.of(problem)
+    assert few is not None
+    assert few.stepped
+    change = np.random.default_rng(0).uniform(-1, 1, problem.radius.shape)
+    weight = (problem.center + problem.radius * few.settled(change))[:, :-1]
+    np.testing.assert_allclose(weight, _allowed(problem, constraint, change), atol=1e-6)
+
+
+def _allowed(problem: Problem, constraint: dict[str, Any], change: np.ndarray) -> np.ndarray:
+    weight = (problem.center + problem.radius * change)[:, :-1]
+    every = np.array(constraint.get("levels", np.arange(-12, 13) * 0.25))
+    apart = np.abs(weight[..., None] - every)
+    apart[np.abs(every - problem.center[:, :-1, None]) > problem.radius[:, :-1, None]] = np.inf
+    return every[apart.argmin(axis=-1)]
+
+
+def test_thinned_changes_have_no_more_nonzeros_and_keep_what_moves_scores():
+    problem = problem_of(classes(3), spec_of("ramp", SPARSE))
+    few = FewValues.of(problem)
+    assert few is not None
+    assert not few.stepped
+    change = np.random.default_rng(0).uniform(-1, 1, problem.radius.shape)
+    for spared, most in ((1.0, 48), (0.5, 30), (0.0, 12)):
+        weight = (problem.center + problem.radius * few.thinned(change, spared))[:, :-1]
+        assert np.count_nonzero(np.abs(weight) > 1e-9) == most
+
+
+@pytest.mark.parametrize("objective", ["zero_one", "ramp"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_walk_never_has_more_nonzeros_than_are_asked_for(seed, objective):
+    """Where fewer are used than may be, several that move at once could be too many together."""
+    problem = problem_of(classes(seed), spec_of(objective, SPARSE))
+    walk = Walk(problem, Tally.of(problem), np.random.default_rng(seed))
+    walk.goto(np.divide(-problem.center, problem.radius))
+    before = walk.rank.value
+    for _ in range(300):
+        walk.random_step()
+        weight = (problem.center + problem.radius * walk.change)[:, :-1]
+        assert np.count_nonzero(np.abs(weight) > 1e-9) <= 12
+        np.testing.assert_allclose(walk.scores, problem.scores_at(walk.change), atol=1e-9)
+    assert walk.rank.value < before
+
+
+@pytest.mark.parametrize("constraint", [LEVELS, GRID], ids=["levels", "grid"])
+def test_a_walk_stays_on_levels_and_grids(constraint):
+    problem = problem_of(classes(1), spec_of("zero_one", constraint))
+    walk = Walk(problem, Tally.of(problem), np.random.default_rng(0))
+    for _ in range(300):
+        walk.random_step()
+    weight = (problem.center + problem.radius * walk.change)[:, :-1]
+    np.testing.assert_allclose(weight, _allowed(problem, constraint, walk.change), atol=1e-6)
+    np.testing.assert_allclose(walk.scores, problem.scores_at(walk.change), atol=1e-9)
+
+
+@pytest.mark.parametrize("objective", ["zero_one", "ramp", "outliers"])
+def test_slopes_of_every_output_are_those_of_differences(objective):
+    rng = np.random.default_rng(0)
+    task = "regression" if objective == "outliers" else "multilabel"
+    targets = rng.normal(size=(40, 3)) if task == "regression" else rng.integers(0, 2, (40, 3))
+    snapshot = Snapshot(
+        task=task,
+        inputs=rng.normal(size=(40, 4)).astype(np.float32),
+        targets=targets.astype(np.float32 if task == "regression" else np.int64),
+        weight=rng.normal(size=(3, 4)).astype(np.float32),
+        sample_weight=rng.uniform(0.5, 2.0, 40).astype(np.float32),
+    )
+    spec = JobSpec(objective=objective, radius=1.0, tolerance=0.5 if task == "regression" else None)
+    problem = problem_of(snapshot, spec)
+    each, start = AnnealedEach.of(problem, 0.7), problem.scores / 0.7
+    _, slope, lack = each(start.astype(np.float32), 0.6, np.zeros(0), 1.0)
+    assert lack.size == 0
+    for _ in range(5):
+        step = rng.normal(size=start.shape)
+        low, high = (each((start + far * step).astype(np.float32), 0.6, np.zeros(0), 1.0)[0] for far in (-1e-3, 1e-3))
+        assert float((slope * step).sum()) == pytest.approx((high - low) / 2e-3, rel=2e-2, abs=2e-4)
+
+
+def test_a_program_over_some_columns_is_the_whole_one_with_the_others_at_0():
+    problem = problem_of(values(0), spec_of("mse", SPARSE))
+    program, columns = ConvexProgram(problem), np.array([1, 5, 8, 60])
+    zero = np.divide(-problem.center, problem.radius)
+    change = zero.copy()
+    change[:, columns] = np.random.default_rng(0).uniform(-1, 1, (1, 4))
+    few = program.of_columns(columns, problem.scores_at(np.where(np.arange(61) < 60, zero, zero)))
+    value, slope = program.smooth(change)
+    found, some = few.smooth(change[:, columns])
+    assert found == pytest.approx(value, rel=1e-12)
+    np.testing.assert_allclose(some, slope[:, columns], rtol=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_splicing_finds_the_best_support_of_small_problems(seed):
+    """Against all supports of three out of nine."""
+    from itertools import combinations
+
+    snapshot = values(seed, samples=80, width=9)
+    problem = problem_of(snapshot, spec_of("mse", {"type": "max_nonzero", "value": 3}))
+    incumbents, program = Incumbents(problem, Control()), ConvexProgram(problem)
+    every = np.ones((1, 9), dtype=bool)
+    search = Splicing(program, incumbents, [(every, 3)], program.box, np.random.default_rng(0), lambda: False)
+    search.run(incumbents.whole_change)
+    inputs = np.column_stack([snapshot.inputs, np.ones(80)]).astype(np.float64)
+    fits = (
+        np.linalg.lstsq(inputs[:, [*chosen, 9]], snapshot.targets.astype(np.float64), rcond=None)[1][0] / 80
+        for chosen in combinations(range(9), 3)
+    )
+    assert incumbents.best.objective == pytest.approx(min(fits), rel=1e-4)
+
+
+def test_a_count_on_raw_columns_begins_at_the_stand_ins_minimum():
+    """A timestamp beside small numbers: descents in units of the largest column hardly move any other."""
+    rng = np.random.default_rng(0)
+    inputs = np.column_stack([rng.normal(size=(500, 3)), 1.7e9 + 1e5 * rng.random(500)]).astype(np.float32)
+    targets = (inputs[:, :3].sum(axis=1) + 0.3 * rng.normal(size=500) > 0).astype(np.int64)
+    snapshot = Snapshot(
+        task="classification",
+        inputs=inputs,
+        targets=targets,
+        weight=np.zeros((2, 4), dtype=np.float32),
+        bias=np.zeros(2, dtype=np.float32),
+    )
+    problem, control = problem_of(snapshot, JobSpec(objective="zero_one", radius=5.0)), Control()
+    incumbents = Incumbents(problem, control)
+    strategy, budget = StandIn(problem, incumbents, None), Budget(control, 60.0, 10)
+    while strategy.advance(budget):
+        pass
+    assert incumbents.best.objective <= 50
