@@ -22,8 +22,9 @@ import structlog
 from solver_service.errors import ServiceError, StoreUnavailableError
 from solver_service.gateway.door import require_a_key
 from solver_service.pool.children import Child, python_path
+from solver_service.pool.folder import REDIS_LOG, taken
 from solver_service.pool.listening import listening, url_of
-from solver_service.pool.running import announced, exclusive, keys_marked, mark_keys
+from solver_service.pool.running import announced, keys_marked, mark_keys
 from solver_service.settings import Settings
 from solver_service.store.apikeys import ApiKeyStore
 from solver_service.store.workers import WorkerStore
@@ -34,7 +35,6 @@ READY_WITHIN_S = 60.0
 STOP_WITHIN_S, REDIS_STOPS_WITHIN_S = 15.0, 10.0
 POLL_S, LOOK_S = 0.1, 1.0
 ANSWERS_WITHIN_S = 2.0
-REDIS_LOG = "redis.log"
 
 
 class PoolStartError(ServiceError):
@@ -72,10 +72,9 @@ class EmbeddedPool:
 
         Returns the names of those that had to be killed, because they did not stop in time.
         """
-        make_private(self.data_dir)
         killed: list[str] = []
         with (
-            exclusive(self.data_dir),
+            taken(self.data_dir),
             tempfile.TemporaryDirectory(prefix="gdsolver-") as short,
             listening(self.settings) as listener,
         ):
@@ -178,15 +177,6 @@ class EmbeddedPool:
             end = time.monotonic() + within_s
             killed += [child.name for child in group if child.end(end)]
         return killed
-
-
-def make_private(folder: Path) -> None:
-    """Make the folder and whatever is in it this user's alone, and what is going to be made by us and our children."""
-    os.umask(0o077)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for path in (folder, *folder.rglob("*")):
-        if not path.is_symlink():
-            path.chmod(0o700 if path.is_dir() else 0o600)
 
 
 def redis_command(socket_path: Path, data_dir: Path) -> list[str]:
