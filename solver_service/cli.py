@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from solver_service import logs
 from solver_service.errors import ServiceError, StoreRefusedError, StoreUnavailableError
-from solver_service.pool import keeping, operate
+from solver_service.pool import keeping, keyring, operate
 from solver_service.pool.opening import RedisUrl
 from solver_service.pool.running import KEYS
 from solver_service.settings import Settings
@@ -35,7 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-app.add_typer(operate.keys, name="keys")
+app.add_typer(keyring.keys, name="keys")
 for command in (operate.status, operate.pause, operate.drain, operate.resume, keeping.backup, keeping.restore):
     app.command()(command)
 
