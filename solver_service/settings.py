@@ -1,6 +1,7 @@
 """The service's settings: flags, then GDSOLVER_* variables, then these defaults; built at entry points only."""
 
 import ipaddress
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
@@ -67,6 +68,13 @@ class Settings(BaseSettings):
     def key(self) -> str | None:
         """The API key as text; an empty variable counts as none."""
         return (self.api_key.get_secret_value() or None) if self.api_key else None
+
+    def environment(self, outer: Mapping[str, str]) -> dict[str, str]:
+        """An environment in which a child process has these settings, whatever `outer`, its parent's, says of them."""
+        names = {f"{self.model_config['env_prefix']}{name.upper()}": value for name, value in self}
+        others = {name: value for name, value in outer.items() if name.upper() not in names}
+        told = {name: value for name, value in names.items() if value is not None}
+        return others | {name: v.get_secret_value() if isinstance(v, SecretStr) else str(v) for name, v in told.items()}
 
     @property
     def on_loopback(self) -> bool:

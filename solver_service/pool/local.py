@@ -85,8 +85,7 @@ class EmbeddedPool:
 
     def _start(self, redis_url: str, listener: socket.socket, ended: Callable[[], bool]) -> None:
         self._environment = {
-            **os.environ,
-            "GDSOLVER_REDIS_URL": redis_url,
+            **self.settings.model_copy(update={"redis_url": redis_url}).environment(os.environ),
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
             **({"GDSOLVER_REQUIRE_KEYS": "true"} if keys_marked(self.data_dir) else {}),

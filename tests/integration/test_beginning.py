@@ -1,5 +1,6 @@
 """`gdsolver-pool up` where something is wrong at the beginning: it says what, or goes on in spite of it."""
 
+import json
 import os
 import signal
 import subprocess
@@ -7,9 +8,11 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.conftest import ROOT, wait_for
+from tests.processes import command_line, is_alive, living_children
 
 UP = [sys.executable, "-m", "solver_service", "up", "--workers", "1", "--port", "0", "--data-dir"]
 
@@ -43,3 +46,33 @@ def test_a_pool_that_waits_for_redis_ends_when_it_is_told_to(tmp_path: Path, num
     assert time.monotonic() - begun < 8
     assert process.returncode == 0, said
     assert "no process is left" in said
+
+
+def test_a_pool_serves_although_nobody_reads_what_it_says(tmp_path: Path) -> None:
+    """`up 2>&1 | head -1`, with a variable that a flag overrules, below a folder of a name too long for sockets."""
+    long, data = tmp_path / ("d" * 100), tmp_path / "data"
+    long.mkdir()
+    environment = {**os.environ, "TMPDIR": str(long), "GDSOLVER_PORT": "many", "PYTHONUNBUFFERED": ""}
+    process = subprocess.Popen(
+        [*UP, str(data)], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        url = json.loads((data / "pool.json").read_text())["url"]
+        wait_for(lambda: answers(url))
+        gateway = next(child for child in living_children(process.pid) if "gateway" in command_line(child))
+        gateway.kill()
+        wait_for(lambda: not is_alive(gateway))
+        wait_for(lambda: answers(url))
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz").status_code == 200
+    except httpx.HTTPError:
+        return False
