@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.live import Live
 
-from solver_service.errors import StoreUnavailableError
+from solver_service.errors import StoreRefusedError, StoreUnavailableError
 from solver_service.pool.opening import DataDir, RedisUrl, clear_words, opened, refuse, terminal
 
 if TYPE_CHECKING:
     from solver_service.store import Store
     from solver_service.store.operation import Mode
 
-REFRESH_S = 1.0
+REFRESH_S, AWAY_S = 1.0, 60.0
 
 
 @clear_words()
@@ -83,12 +83,31 @@ def drain(
     with opened(redis_url, data_dir) as store:
         _begin_again(store, Mode.DRAINING)
         typer.echo("draining: no further job is accepted until `gdsolver-pool resume`")
-        counts = store.jobs.counts()
-        while wait and counts["queued"] + counts["running"]:
-            time.sleep(REFRESH_S)
-            counts = store.jobs.counts()
+        if wait:
+            _await_empty(store)
     if wait:
         typer.echo("drained: nothing is queued or running")
+
+
+def _await_empty(store: "Store") -> None:
+    """Return when nothing is queued or running; a Redis that is away meanwhile has a minute to come back."""
+    away_since: float | None = None
+    while True:
+        try:
+            counts = store.jobs.counts()
+        except StoreRefusedError:
+            raise
+        except StoreUnavailableError as error:
+            if away_since is None:
+                away_since = time.monotonic()
+                typer.echo(f"{error}; waiting {AWAY_S:.0f} s at most for it to come back", err=True)
+            elif time.monotonic() - away_since > AWAY_S:
+                raise
+        else:
+            away_since = None
+            if not counts["queued"] + counts["running"]:
+                return
+        time.sleep(REFRESH_S)
 
 
 @clear_words()
