@@ -52,17 +52,36 @@ class Settings(BaseSettings):
         """A password with characters of its own meaning in a URL splits it elsewhere than it was meant to."""
         if sentinels(url) is not None:
             return url
-        parts = urlsplit(url)
+        if url.startswith("unix://"):
+            return url
         try:
-            misread = parts.scheme != "unix" and (parts.port, "@" in parts.path + parts.query + parts.fragment)[1]
-        except ValueError:
-            misread = True
-        if misread:
+            parts = urlsplit(url)
+            split = "@" in parts.path + parts.query + parts.fragment
+        except ValueError:  # a bracket that opens no address
+            split = True
+        if split:
             raise ValueError(
                 "cannot be read; write a password with characters such as / # ? @ : in percent-encoding, as "
                 "`python -c \"import urllib.parse; print(urllib.parse.quote(input(), safe=''))\"` prints it"
             )
+        try:
+            parts.port  # noqa: B018 (it is read to be checked)
+        except ValueError as error:
+            raise ValueError("its port is no number from 0 to 65535") from error
         return url
+
+    @field_validator("api_key")
+    @classmethod
+    def _sendable(cls, key: SecretStr | None) -> SecretStr | None:
+        """Clients send what they make of it: without spaces around it, and in ASCII alone."""
+        text = "" if key is None else key.get_secret_value()
+        bare = text.strip()
+        if text and not (bare and bare.isascii() and bare.isprintable()):
+            raise ValueError(
+                "a key has to be printable ASCII, for instance the output of "
+                '`python -c "import secrets; print(secrets.token_urlsafe(32))"`'
+            )
+        return key and SecretStr(bare)
 
     @property
     def key(self) -> str | None:
