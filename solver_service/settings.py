@@ -50,9 +50,7 @@ class Settings(BaseSettings):
     @classmethod
     def _readable(cls, url: str) -> str:
         """A password with characters of its own meaning in a URL splits it elsewhere than it was meant to."""
-        if sentinels(url) is not None:
-            return url
-        if url.startswith("unix://"):
+        if sentinels(url) is not None or url.startswith("unix://"):
             return url
         try:
             parts = urlsplit(url)
