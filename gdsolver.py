@@ -5,6 +5,7 @@ Everything begins by making sure that `trainer`, `solver_service` and `shared` a
 
 import importlib.metadata
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,6 +117,7 @@ def pool() -> None:
 
 
 def _start(module: str, extra: str) -> None:
+    _open_what_is_closed()
     try:
         check_packages()
         command = importlib.import_module(module).app
@@ -126,3 +128,12 @@ def _start(module: str, extra: str) -> None:
             raise
         sys.exit(f"gdsolver: the package `{error.name}` is missing; install it with: pip install 'gdsolver[{extra}]'")
     command()
+
+
+def _open_what_is_closed() -> None:
+    """Have the null device for a standard stream that is closed (`>&-`), before anything else gets its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            number = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, mode))

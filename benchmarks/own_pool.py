@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from solver_service.pool.children import Child  # noqa: E402 (from a checkout, whatever is installed)
-from solver_service.pool.local import answers, redis_command  # noqa: E402
+from solver_service.pool.local import answers  # noqa: E402
+from solver_service.pool.own_redis import redis_command  # noqa: E402
 
 LIFELINE = [sys.executable, "-m", "solver_service.pool.lifeline"]
 

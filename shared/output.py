@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import TextIO
 
 
 @contextmanager
@@ -15,10 +16,15 @@ def flushed() -> Iterator[None]:
         try:
             sys.stdout.flush()
         except OSError:
-            _discard()
+            discard(sys.stdout)
             raise
 
 
-def _discard() -> None:
+def discard(stream: TextIO) -> None:
+    """Have nobody take what a stream holds, and what it is still given."""
     with suppress(OSError, ValueError):  # a stream of a test's own has no file behind it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        nobody = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nobody, stream.fileno())
+        finally:
+            os.close(nobody)

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import ValidationError
 
+from shared.output import flushed
 from solver_service import logs
 from solver_service.errors import ServiceError, StoreRefusedError, StoreUnavailableError
-from solver_service.pool import keeping, operate
+from solver_service.pool import keeping, keyring, operate
 from solver_service.pool.opening import RedisUrl
 from solver_service.pool.running import KEYS
 from solver_service.settings import Settings
@@ -35,7 +36,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-app.add_typer(operate.keys, name="keys")
+app.add_typer(keyring.keys, name="keys")
 for command in (operate.status, operate.pause, operate.drain, operate.resume, keeping.backup, keeping.restore):
     app.command()(command)
 
@@ -83,7 +84,7 @@ def up(
             shutil.rmtree(folder, ignore_errors=True)
     if killed:
         _exit(f"stopped, but not in good order: {', '.join(killed)} had to be killed", code=3)
-    typer.echo("gdsolver-pool: stopped, no process is left", err=True)
+    _say("gdsolver-pool: stopped, no process is left")
 
 
 @app.command()
@@ -217,11 +218,20 @@ def _of_folder(folder: Path, error: OSError) -> str:
 
 
 def _say_ready(folder: Path, url: str) -> None:
-    typer.echo(f"gdsolver-pool: `gdsolver-pool status --data-dir {folder}` shows what it does", err=True)
-    typer.echo(f"gdsolver-pool ready: {url}")
-    sys.stdout.flush()
+    """Tell the address; a pool whose output nobody takes is ready all the same."""
+    _say(f"gdsolver-pool: `gdsolver-pool status --data-dir {folder}` shows what it does")
+    ready = f"gdsolver-pool ready: {url}"
+    try:
+        with flushed():
+            typer.echo(ready)
+    except OSError as error:
+        _say(f"{ready} (standard output takes nothing: {error.strerror})")
+
+
+def _say(words: str) -> None:
+    typer.echo(words, file=logs.stderr)
 
 
 def _exit(message: str, *, code: int) -> None:
-    typer.echo(f"gdsolver-pool: {message}", err=True)
+    _say(f"gdsolver-pool: {message}")
     raise typer.Exit(code)

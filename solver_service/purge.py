@@ -74,6 +74,7 @@ def purge(store: Store, owner: str) -> Purged:
         rest = [name for pattern in patterns for name in _named(store, pattern)]
         store.quota.drop(_named(store, keys.batch(owner, "*")))
         store.redis.delete(keys.jobs(owner), keys.unfinished(owner), keys.models_wanted(owner), *rest)
+        store.apikeys.forget(owner)
     log.info("purged", owner=owner, jobs=len(gone), snapshots=dropped, still_running=len(running))
     return Purged(len(gone), dropped, len(running))
 

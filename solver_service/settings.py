@@ -1,6 +1,7 @@
 """The service's settings: flags, then GDSOLVER_* variables, then these defaults; built at entry points only."""
 
 import ipaddress
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
@@ -49,24 +50,48 @@ class Settings(BaseSettings):
     @classmethod
     def _readable(cls, url: str) -> str:
         """A password with characters of its own meaning in a URL splits it elsewhere than it was meant to."""
-        if sentinels(url) is not None:
+        if sentinels(url) is not None or url.startswith("unix://"):
             return url
-        parts = urlsplit(url)
         try:
-            misread = parts.scheme != "unix" and (parts.port, "@" in parts.path + parts.query + parts.fragment)[1]
-        except ValueError:
-            misread = True
-        if misread:
+            parts = urlsplit(url)
+            split = "@" in parts.path + parts.query + parts.fragment
+        except ValueError:  # a bracket that opens no address
+            split = True
+        if split:
             raise ValueError(
                 "cannot be read; write a password with characters such as / # ? @ : in percent-encoding, as "
                 "`python -c \"import urllib.parse; print(urllib.parse.quote(input(), safe=''))\"` prints it"
             )
+        try:
+            parts.port  # noqa: B018 (it is read to be checked)
+        except ValueError as error:
+            raise ValueError("its port is no number from 0 to 65535") from error
         return url
+
+    @field_validator("api_key")
+    @classmethod
+    def _sendable(cls, key: SecretStr | None) -> SecretStr | None:
+        """Clients send what they make of it: without spaces around it, and in ASCII alone."""
+        text = "" if key is None else key.get_secret_value()
+        bare = text.strip()
+        if text and not (bare and bare.isascii() and bare.isprintable()):
+            raise ValueError(
+                "a key has to be printable ASCII, for instance the output of "
+                '`python -c "import secrets; print(secrets.token_urlsafe(32))"`'
+            )
+        return key and SecretStr(bare)
 
     @property
     def key(self) -> str | None:
         """The API key as text; an empty variable counts as none."""
         return (self.api_key.get_secret_value() or None) if self.api_key else None
+
+    def environment(self, outer: Mapping[str, str]) -> dict[str, str]:
+        """An environment in which a child process has these settings, whatever `outer`, its parent's, says of them."""
+        names = {f"{self.model_config['env_prefix']}{name.upper()}": value for name, value in self}
+        others = {name: value for name, value in outer.items() if name.upper() not in names}
+        told = {name: value for name, value in names.items() if value is not None}
+        return others | {name: v.get_secret_value() if isinstance(v, SecretStr) else str(v) for name, v in told.items()}
 
     @property
     def on_loopback(self) -> bool:

@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from shared.snapshot import Snapshot
-from solver_service.pool.local import redis_command
+from solver_service.pool.own_redis import redis_command
 from solver_service.queue import QUEUES, TASK
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -19,7 +19,7 @@ from solver_service.store.connection import names, payload, translated
 
 log = structlog.get_logger()
 
-HASHES = (keys.API_KEYS, keys.WEIGHTS, keys.COUNTERS, keys.FINISHED, keys.QUARANTINE)
+HASHES = (keys.API_KEYS, keys.API_KEYS_REVOKED, keys.WEIGHTS, keys.COUNTERS, keys.FINISHED, keys.QUARANTINE)
 """Kept whole: they are small. API keys come first, so that a pool is never open while it is restored."""
 
 

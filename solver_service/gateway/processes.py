@@ -48,9 +48,8 @@ class Processes:
         """Tend the processes until `ended` says so, then stop all; returns the names of those that had to be killed."""
         with tempfile.TemporaryDirectory(prefix="gdsolver-gateways-") as folder:
             environment = {
-                **os.environ,
+                **self.settings.environment(os.environ),  # no arguments: they may hold a password
                 FOLDER: folder,
-                "GDSOLVER_REDIS_URL": self.settings.redis_url,  # not an argument: it may hold a password
                 "PYTHONPATH": python_path(),
             }
             try:

@@ -99,6 +99,10 @@ class Child:
             log.warning("child killed: it hangs", child=self.name)
             process.kill()
 
+    def code(self) -> int | None:
+        """The exit code of a process that has ended and has not been started again."""
+        return None if self.process is None else self.process.poll()
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal if it is running."""
         if self.process is not None and self.process.poll() is None:

@@ -1,9 +1,11 @@
 """The commands `gdsolver-pool backup` and `restore`: a pool in a file, and back."""
 
 import os
-from contextlib import suppress
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 
@@ -22,28 +24,33 @@ def backup(
     """
     from solver_service.backup.take import take  # noqa: PLC0415 (needs Redis' client)
 
-    part = file.with_name(f"{file.name}.part")
     if file.exists() and not file.is_file():
         refuse(f"{file} is a folder or a device; name a file for the backup")
     try:
-        with opened(redis_url, data_dir) as store:
-            with suppress(FileNotFoundError):
-                part.unlink()
-            with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "w+b") as writing:
-                kept = take(store, writing)
-                writing.flush()
-                os.fsync(writing.fileno())
-            part.replace(file)  # a backup that was there before is lost only for a whole one
+        with opened(redis_url, data_dir) as store, _replacing(file) as writing:
+            kept = take(store, writing)
     except OSError as error:
         refuse(f"{file} cannot be written: {error}")
-    finally:
-        part.unlink(missing_ok=True)
     typer.echo(
         f"{kept.jobs} jobs ({kept.unfinished} of them unfinished), {kept.snapshots} snapshots and "
         f"{kept.api_keys} keys: {file.stat().st_size:,} bytes in {file}"
     )
     if kept.left_out:
         typer.echo(f"{kept.left_out} records are not as a pool writes them and were left out: their names are above")
+
+
+@contextmanager
+def _replacing(file: Path) -> Iterator[BinaryIO]:
+    """A new file beside it, that takes its name once it is whole: until then, and if it fails, the old one is there."""
+    number, part = tempfile.mkstemp(prefix="gdsolver-backup-", suffix=".part", dir=file.parent)
+    try:
+        with os.fdopen(number, "w+b") as writing:
+            yield writing
+            writing.flush()
+            os.fsync(writing.fileno())
+        Path(part).replace(file)
+    finally:
+        Path(part).unlink(missing_ok=True)
 
 
 @clear_words()

@@ -1,6 +1,7 @@
 """A listening socket that outlives whoever serves it: it is made first, and handed to child processes."""
 
 import contextlib
+import errno
 import socket
 from collections.abc import Iterator
 
@@ -27,9 +28,9 @@ def listening(settings: Settings, fd: int | None = None) -> Iterator[socket.sock
             family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
             listener = socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
     except OSError as error:
-        raise CannotListenError(
-            f"cannot listen on {settings.host}:{settings.port}: {error}; choose another --port"
-        ) from error
+        taken = error.errno in (errno.EADDRINUSE, errno.EACCES)
+        cure = "choose another --port" if taken else "name an address of this machine with --host"
+        raise CannotListenError(f"cannot listen on {settings.host}:{settings.port}: {error}; {cure}") from error
     with listener:
         yield listener
 

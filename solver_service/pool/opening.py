@@ -70,7 +70,7 @@ def opened(redis_url: str | None, data_dir: Path | None) -> Iterator["Store"]:
         finally:
             store.close()
     except ServiceError as error:
-        named = url is not None or "GDSOLVER_REDIS_URL" in os.environ
+        named = url is not None or data_dir is not None or "GDSOLVER_REDIS_URL" in os.environ
         refuse(str(error) if named else f"{error}; {UNNAMED}")
     except ValidationError as error:
         refuse(f"setting {error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}")

@@ -4,8 +4,10 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from solver_service.errors import ServiceError
 
@@ -13,6 +15,7 @@ FILE = "pool.json"
 LOCK = "pool.lock"
 KEYS = "keys-in-use"
 """Present once a key was stored for the pool, whatever becomes of its Redis: it is never keyless again."""
+LOOK_S = 0.1
 
 
 class NoPoolError(ServiceError):
@@ -30,11 +33,28 @@ def exclusive(data_dir: Path) -> Iterator[None]:
     The lock ends with the process, however it ends. Raises FolderTakenError.
     """
     with (data_dir / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise FolderTakenError(f"another pool runs on {data_dir}; stop it, or choose another --data-dir") from error
+        if not _locked(file, fcntl.LOCK_EX):
+            time.sleep(LOOK_S)  # perhaps somebody only looks
+            if not _locked(file, fcntl.LOCK_EX):
+                raise FolderTakenError(f"another pool runs on {data_dir}; stop it, or choose another --data-dir")
         yield
+
+
+def _locked(file: TextIO, kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _ended(data_dir: Path) -> bool:
+    """Whether no pool runs on the folder, whatever a killed one left there; False where that cannot be told."""
+    try:
+        with (data_dir / LOCK).open() as file:
+            return _locked(file, fcntl.LOCK_SH)
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager
@@ -51,11 +71,14 @@ def announced(data_dir: Path, *, redis_url: str, url: str) -> Iterator[None]:
 
 
 def redis_url_of(data_dir: Path) -> str:
-    """Where the Redis of the pool on this folder is."""
+    """Where the Redis of the pool on this folder is; raises NoPoolError."""
+    none = f"no pool runs on {data_dir}; start it with `gdsolver-pool up --data-dir {data_dir}`"
+    if _ended(data_dir):
+        raise NoPoolError(none)
     try:
         return str(json.loads((data_dir / FILE).read_text())["redis_url"])
     except (OSError, ValueError, KeyError) as error:
-        raise NoPoolError(f"no pool runs on {data_dir}; start it with `gdsolver-pool up --data-dir`") from error
+        raise NoPoolError(none) from error
 
 
 def mark_keys(data_dir: Path) -> None:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from solver_service.rules.numbers import Moment
 
 KEYLESS_OWNER = "local"
+_OWNER = re.compile(r"[0-9a-f]{16}")
 _TOKEN = re.compile(r"gds_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
 
 
@@ -85,3 +86,8 @@ def digest(token: str) -> str:
 def owner_of(key: str) -> str:
     """The name under which a key's jobs and snapshots are kept; it does not reveal the key."""
     return hashlib.sha256(b"gdsolver owner " + key.encode()).hexdigest()[:16]
+
+
+def is_owner(name: str) -> bool:
+    """Whether things may be kept under this name."""
+    return name == KEYLESS_OWNER or _OWNER.fullmatch(name) is not None

@@ -43,18 +43,36 @@ class ApiKeyStore:
     @translated
     def all(self) -> list[ApiKey]:
         """Read all keys that can be read, oldest first."""
-        stored: dict[Any, Any] = self.redis.hgetall(keys.API_KEYS)
+        return self._all(keys.API_KEYS)
+
+    @translated
+    def revoked(self) -> list[ApiKey]:
+        """Read the keys that were revoked and not purged; their data may have expired since."""
+        return self._all(keys.API_KEYS_REVOKED)
+
+    def _all(self, stored_as: str) -> list[ApiKey]:
+        stored: dict[Any, Any] = self.redis.hgetall(stored_as)
         found = [_read(bytes(name).decode(errors="replace"), data) for name, data in stored.items()]
         return sorted((key for key in found if key is not None), key=lambda key: key.created)
 
     @translated
     def revoke(self, name_or_id: str) -> ApiKey | None:
-        """Remove a key; None when there is none of that name or id."""
+        """Have a key open nothing from now on; None when there is none of that name or id."""
         for key in self.all():
             if name_or_id in (key.name, key.id):
-                self.redis.hdel(keys.API_KEYS, key.id)
+                with self.redis.pipeline() as pipe:
+                    pipe.hdel(keys.API_KEYS, key.id)
+                    pipe.hset(keys.API_KEYS_REVOKED, key.id, key.model_dump_json())
+                    pipe.execute()
                 return key
         return None
+
+    @translated
+    def forget(self, owner: str) -> None:
+        """Forget the revoked keys of an owner who has nothing left."""
+        gone = [key.id for key in self.revoked() if key.owner == owner]
+        if gone:
+            self.redis.hdel(keys.API_KEYS_REVOKED, *gone)
 
     @translated
     def in_use(self) -> bool:

@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import redis
 from redis.client import Pipeline
 
 from shared.errors import ErrorCode
-from solver_service.rules.owners import KEYLESS_OWNER
+from solver_service.rules.owners import KEYLESS_OWNER, is_owner
 from solver_service.store import keys
-from solver_service.store.connection import translated
+from solver_service.store.connection import is_text, translated
 from solver_service.store.limits import LimitReachedError
 
 RETRY_AFTER_S = 60
@@ -77,6 +78,16 @@ class Quota:
         """Bytes kept for an owner, and for all."""
         mine, everyone = self.redis.eval(_USED, 3, keys.BLOB_ENDS, keys.BLOB_SIZES, keys.BYTES, owner)
         return int(mine), int(everyone)
+
+    @translated
+    def kept(self) -> dict[str, int]:
+        """Bytes kept for each owner who has any; a sum that is no number, and a name that is none, is passed over."""
+        self.used("")
+        found: dict[Any, Any] = self.redis.hgetall(keys.BYTES)
+        told = [(bytes(name).decode(), bytes(amount)) for name, amount in found.items() if is_text(name)]
+        return {
+            name: int(size) for name, size in told if is_owner(name) and size.isdigit() and len(size) < 18 and int(size)
+        }
 
     @translated
     def drop(self, names: Sequence[str]) -> int:

@@ -15,7 +15,7 @@ HOMES = {
     "pyscipopt": ("solver_service/milp/backends/scip.py",),
     "highspy": ("solver_service/milp/backends/highs.py",),
     "celery": ("solver_service/worker/", "solver_service/queue.py"),
-    "redis": ("solver_service/store/", "solver_service/pool/local.py"),
+    "redis": ("solver_service/store/", "solver_service/pool/own_redis.py"),
     "fastapi": ("solver_service/gateway/",),
     "prometheus_client": ("solver_service/gateway/",),
     "torch": ("trainer/",),

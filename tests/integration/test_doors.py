@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from solver_service.cli import _of_folder, app
 from solver_service.errors import StoreRefusedError
-from solver_service.pool.local import redis_command
+from solver_service.pool.own_redis import redis_command
 from solver_service.rules.owners import Scope, create_key
 from solver_service.settings import Settings
 from solver_service.store import Store

@@ -21,7 +21,7 @@ from kombu.serialization import registry
 from shared.contracts import State
 from solver_service import queue
 from solver_service.errors import StoreFullError
-from solver_service.pool.local import redis_command
+from solver_service.pool.own_redis import redis_command
 from solver_service.rules.owners import Scope, create_key
 from solver_service.settings import Settings
 from solver_service.store import Store

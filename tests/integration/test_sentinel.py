@@ -9,7 +9,7 @@ import pytest
 import redis
 from pydantic import ValidationError
 
-from solver_service.pool.local import redis_server
+from solver_service.pool.own_redis import redis_server
 from solver_service.queue import celery_app
 from solver_service.sentinel import Sentinels, sentinels
 from solver_service.settings import Settings

@@ -171,8 +171,8 @@ def test_the_data_folder_is_this_users_alone(tmp_path: Path) -> None:
     """Also one that others could read before; and a Redis that was emptied does not open the door again."""
     data = tmp_path / "data"
     data.mkdir(mode=0o755)
-    (data / "old").write_text("x")
-    (data / "old").chmod(0o644)
+    (data / "redis.log").write_text("x")
+    (data / "redis.log").chmod(0o644)
     pool = start_pool(tmp_path)
     environment = {**os.environ, "COLUMNS": "200"}
     try:

@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from solver_service.pool.local import redis_command
+from solver_service.pool.own_redis import redis_command
 from solver_service.pool.running import announced, redis_url_of
 from solver_service.settings import Settings
 from solver_service.store import Store
