@@ -26,7 +26,7 @@ from trainer.adoption.ranks import Weights
 from trainer.adoption.requirements import Required, parse
 from trainer.adoption.suspicions import Suspicion
 from trainer.adoption.validation import Score, ScoreTrust, Validator, direction, read_score
-from trainer.errors import CaptureError, DataError, NothingCountsError, TrainerError, interrupts
+from trainer.errors import CaptureError, DataError, FinalLayerError, NothingCountsError, TrainerError, interrupts
 from trainer.events import Event, Summary, as_state, of_state
 from trainer.explain import Explanation, explain
 from trainer.journal import Journal, OnEvent
@@ -334,6 +334,8 @@ class Tunneller:
         except NothingCountsError:
             self._checked = False  # the next batch may say more
         except CaptureError as error:
+            if isinstance(error, FinalLayerError):
+                self._layers = (error.layer,)  # it may move later; no other is tunnelled in its stead
             self.plan = f"nothing can be tunnelled: {error}"
             self._worker.warn(self.plan)
         else:
