@@ -633,8 +633,9 @@ class Tunneller:
         while True:
             left = until - time.monotonic()
             in_time = self._worker.idle.wait(None if left == math.inf else max(0.0, left))
+            launched = self._stalls
             adopted |= self._adopt_arrived(None if adopted else score)
-            if not in_time or self._worker.idle.is_set():
+            if not in_time or self._stalls == launched:  # an answer to what followed may be there already
                 return adopted
 
 
