@@ -34,7 +34,12 @@ class Journal:
         self._events: list[Event] = []
         self._on_event = on_event
         self._lock = threading.RLock()  # re-entrant: a listener may look at the history
-        self._hook = optimizer.register_step_post_hook(self._count)
+        self.before_step: Callable[[], object] = lambda: None
+        """Called before each of the optimizer's steps."""
+        self._hooks = optimizer.register_step_pre_hook(self._call), optimizer.register_step_post_hook(self._count)
+
+    def _call(self, *_: Any) -> None:
+        self.before_step()
 
     def _count(self, *_: Any) -> None:
         self.gd_step += 1
@@ -80,7 +85,7 @@ class Journal:
             stalls=kinds.count("stall"),
             jobs=kinds.count("submitted"),
             answers=kinds.count("answered"),
-            adopted=kinds.count("adopted"),
+            adopted=len(story.standing(events)),
             rejected=kinds.count("rejected"),
             refused=kinds.count("refused"),
             failed=kinds.count("failed"),
@@ -99,7 +104,8 @@ class Journal:
 
     def close(self) -> None:
         """Stop counting the optimizer's steps."""
-        self._hook.remove()
+        for hook in self._hooks:
+            hook.remove()
 
 
 def _steps_during_jobs(events: tuple[Event, ...]) -> int:

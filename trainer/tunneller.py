@@ -363,6 +363,7 @@ class Tunneller:
 
     def _step(self, score: float) -> bool:
         self._journal.step += 1
+        self._adopter.standing.check()
         self._reservoir.mark()
         self._rest_or_not()
         if self._journal.step == 1 and not self._closed:
@@ -395,6 +396,7 @@ class Tunneller:
         return self.summary()
 
     def _finish(self, polish_s: float | None) -> bool:
+        self._adopter.standing.check()
         adopted = self._adopt_arrived(None, follow=False)
         return adopted if polish_s is None else self._polish(polish_s) or adopted
 
@@ -640,7 +642,7 @@ class Tunneller:
 
 
 def _abandoned(worker: BackgroundWorker, journal: Journal) -> None:
-    """End the thread and the hook on the optimizer of a tunneller that nobody closed and nobody holds any more."""
+    """End the thread and the hooks on the optimizer of a tunneller that nobody closed and nobody holds any more."""
     journal.close()
     with suppress(RuntimeError):  # the garbage collector may run on that thread, which cannot wait for itself
         worker.close(timeout=0.0)
