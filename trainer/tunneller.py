@@ -195,7 +195,7 @@ class Tunneller:
         self._weights = Weights(self._model, self._optimizer)
         self._ranks, self._screen, self._trust = self._weights.ranks, screen, ScoreTrust()
         self._validator = Validator(self._model, validate, monitor, parse(require), self._ranks)
-        movable = Movable(self._model, self._optimizer)
+        self._movable = movable = Movable(self._model, self._optimizer)
         self._layers = candidates(self._model, movable(), layer)
         self._ranks.agree(self._model)
         self._auto, self._by_default = layer == AUTO, layer is None
@@ -222,7 +222,7 @@ class Tunneller:
             run=asked.run or f"run-{uuid.uuid4().hex[:12]}",
             seed=asked.seed,
         )
-        self._stalls, self._closed, self._checked, self._resting = 0, False, False, False
+        self._stalls, self._closed, self._checked, self._resting, self._strayed = 0, False, False, False, False
         self._lost: Sequence[Ticket] = ()
         self._first_after, self._last_radius = asked.first_after, asked.radius
         self._reservoir = reservoir_of(data, split, keep=asked.keep, keep_mb=asked.keep_mb, seed=asked.seed)
@@ -368,6 +368,9 @@ class Tunneller:
         self._rest_or_not()
         if self._journal.step == 1 and not self._closed:
             self._trust.compare(score, self._validator.judge().score)  # a validation that fails had better fail now
+        if self._strays():
+            self._detector.update(score)
+            return False
         if again := bool(self._lost and self._reservoir.size and not self._closed):
             self._find_again()
         asked = again and not self._sync  # what was out is looked at in the next step, however soon it is there
@@ -384,6 +387,33 @@ class Tunneller:
                 adopted = self._adopt_all(math.inf, score)
         return adopted
 
+    def _strays(self) -> bool:
+        """Whether another optimizer trains the model by now: nobody knows what may move, and nothing is adopted."""
+        other = self._journal.strays()
+        if other is None:
+            return False
+        if not self._strayed:
+            logger.warning(
+                "the model is trained by another optimizer (%s) while the Tunneller's own stands still: nothing is "
+                "tunnelled until that steps again, or the new one is handed over by tunneller.use_optimizer(optimizer)",
+                type(other).__name__,
+            )
+        self._strayed = True
+        self._worker.abandon()
+        self._worker.arrived()
+        return True
+
+    def use_optimizer(self, optimizer: object) -> None:
+        """Another optimizer trains the model from now on: its steps count, and only what it holds may move.
+
+        On every rank. Raises OptimizerError for what is none.
+        """
+        found = unwrap_optimizer(optimizer)
+        self._optimizer = self._movable.optimizer = self._weights.optimizer = found
+        if not self._closed:
+            self._journal.close()
+            self._journal.follow(found)
+
     def close(self, polish: bool = False, timeout: float = 60.0) -> Summary:
         """End: adopt what has arrived, cancel what is still out, and sum up; with `polish`, tunnel once more first.
 
@@ -397,6 +427,8 @@ class Tunneller:
 
     def _finish(self, polish_s: float | None) -> bool:
         self._adopter.standing.check()
+        if self._strays():
+            return False
         adopted = self._adopt_arrived(None, follow=False)
         return adopted if polish_s is None else self._polish(polish_s) or adopted
 

@@ -91,7 +91,7 @@ def _digest(model: nn.Module) -> str:
     return found.hexdigest()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Weights:
     """Changes of the live model, on every rank alike."""
 
