@@ -287,12 +287,12 @@ class Tunneller:
     def watch(self, loader: Iterable[Any]) -> Watched:
         """The loader's batches, untouched; a bounded sample of them is kept for the next stall."""
         self._validator.loader = loader
-        return watched(loader, self._begin, self._observe)
+        return watched(loader, partial(self._begin, loader), self._observe)
 
-    def _begin(self) -> None:
+    def _begin(self, loader: object) -> None:
         self._rest_or_not()
         if not self._resting:
-            self._reservoir.begin()
+            self._reservoir.begin(loader)
 
     def _rest_or_not(self) -> None:
         """Keep no new samples until the next check while that has taken more than its share of the time.
@@ -333,9 +333,10 @@ class Tunneller:
             self._layers, self.plan = self._inspector.begin(self._layers, by_default=self._by_default)
         except NothingCountsError:
             self._checked = False  # the next batch may say more
+        except FinalLayerError as error:
+            self._layers = (error.layer,)  # no other is tunnelled in its stead, should the loop go on
+            raise
         except CaptureError as error:
-            if isinstance(error, FinalLayerError):
-                self._layers = (error.layer,)  # it may move later; no other is tunnelled in its stead
             self.plan = f"nothing can be tunnelled: {error}"
             self._worker.warn(self.plan)
         else:

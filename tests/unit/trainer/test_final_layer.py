@@ -1,6 +1,7 @@
 """The layer of the default is the last that is called: what is registered behind it does not matter."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from tests.unit.trainer.fakes import FakePool, unchanged
 from trainer import Tunneller
-from trainer.errors import CaptureError
+from trainer.errors import CaptureError, FinalLayerError
 
 X, Y = torch.randn(100, 6, generator=torch.Generator().manual_seed(0)), torch.arange(100) % 4
 
@@ -113,10 +114,33 @@ def test_where_the_head_may_not_move_the_others_are_named() -> None:
     """Nothing else is tunnelled in its stead: that would be another question than was asked."""
     model, pool = Attending(), FakePool(unchanged)
     model.head.requires_grad_(requires_grad=False)
-    found = tunnelled(model, pool)
-    assert "the final layer 'head' cannot be tunnelled: its weight is frozen" in found.plan
-    assert "these may move, if given as `layer`: 'body'" in found.plan
+    with pytest.raises(
+        FinalLayerError, match="the final layer 'head' cannot be tunnelled: its weight is frozen"
+    ) as told:
+        tunnelled(model, pool)
+    assert str(told.value).endswith("these may move, if given as `layer`: 'body'")
     assert not pool.snapshots
+
+
+def test_a_loop_that_goes_on_all_the_same_has_no_other_layer_tunnelled() -> None:
+    model, pool = Attending(), FakePool(unchanged)
+    model.head.requires_grad_(requires_grad=False)
+    made = Tunneller(
+        model,
+        optimizer=torch.optim.SGD(model.body.parameters(), 0.01),
+        validate=lambda: 0.0,
+        mode="min",
+        client=pool.client(),
+        patience=1,
+        sync=True,
+    )
+    with made:
+        for _ in range(3):
+            with suppress(FinalLayerError):
+                made.observe(X, Y)
+            made.step(1.0)
+    assert not pool.snapshots
+    assert "frozen" in str(made.history[-1].detail)
 
 
 def test_a_head_that_may_not_move_and_is_defined_first_is_named_as_well() -> None:
@@ -128,8 +152,8 @@ def test_a_head_that_may_not_move_and_is_defined_first_is_named_as_well() -> Non
 
     model, pool = Turned(), FakePool(unchanged)
     model.head.requires_grad_(requires_grad=False)
-    found = tunnelled(model, pool)
-    assert "the final layer 'head' cannot be tunnelled" in found.plan
+    with pytest.raises(FinalLayerError, match="the final layer 'head' cannot be tunnelled"):
+        tunnelled(model, pool)
     assert not pool.snapshots
 
 
