@@ -7,13 +7,13 @@ there are samples has one for each, unless batches of another size have shown th
 from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass, replace
 from enum import Enum
-from types import SimpleNamespace
+from types import FunctionType, MethodType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainer.errors import DataError
 from trainer.snapshots.batches import Batch
@@ -36,6 +36,8 @@ PLAIN = (
     torch.Size,
 )
 """Values that say all that they are where they are printed."""
+CODE = (nn.Module, FunctionType, MethodType)
+ROWS = (Tensor, np.ndarray, list, tuple)
 CURE = (
     "let `split` give what each sample has its own of as a tensor or a numpy array (of dtype=object, if it is no "
     "number), and leave out what is the same for all, which the model may know by itself"
@@ -134,7 +136,7 @@ class Columns:
         return type(value)(parts) if fields is None else type(value)(*parts)
 
     def _refuse_counting(self, value: object, name: str, count: int) -> None:
-        if count > 1 and not isinstance(value, (*PLAIN, Tensor, np.ndarray)) and _may_count(value, count):
+        if count > 1 and not isinstance(value, (*PLAIN, *CODE, Tensor, np.ndarray)) and _may_count(value, count):
             raise DataError(
                 f"{name} of this batch is a {type(value).__name__} that holds something of each sample, and single "
                 f"samples cannot be taken from it; {CURE}"
@@ -175,10 +177,11 @@ def _has_rows(tree: object) -> bool:
 
 
 def _may_count(value: object, count: int) -> bool:
-    """Whether an object has so many entries, or an attribute that has."""
-    for part in (value, *getattr(value, "__dict__", {}).values()):
+    """Whether an object has so many entries, or an array or a list that has as an attribute."""
+    parts = [part for part in getattr(value, "__dict__", {}).values() if isinstance(part, ROWS)]
+    for part in (value, *parts):
         try:
-            if not isinstance(part, PLAIN) and len(part) == count:
+            if len(part) == count:  # type: ignore[arg-type]
                 return True
         except Exception:  # it has no length, or does not say it
             continue

@@ -183,6 +183,25 @@ def test_what_hides_something_of_each_sample_is_refused(beside: Any) -> None:
         observed((3, beside))
 
 
+@dataclass
+class Named:
+    """Of other sizes."""
+
+    names: dict[str, int]
+    sizes: list[int]
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [nn.Sequential(nn.ReLU(), nn.ReLU(), nn.ReLU()), split, Named({"a": 1, "b": 2, "c": 3}, [1]), "abc", range(3)],
+    ids=lambda beside: type(beside).__name__,
+)
+def test_what_counts_no_samples_is_handed_on_as_it_is(beside: Any) -> None:
+    (batch,) = rows(observed((3, beside), (3, beside)))
+    assert batch.samples == 6
+    assert batch.args[1] is beside
+
+
 class Looks:
     """One looks like another."""
 
