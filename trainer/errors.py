@@ -48,11 +48,14 @@ class NothingCountsError(CaptureError):
 
 
 class FinalLayerError(CaptureError):
-    """The final layer, `layer`, may not move, and no other was asked for; the message names those that may."""
+    """The final layer, `layer`, may not move, and no other was asked for; the message names those that may.
 
-    def __init__(self, message: str, layer: str) -> None:
+    `always` says that it never could, so that another one has to be given; else the loop may free it again.
+    """
+
+    def __init__(self, message: str, layer: str, *, always: bool) -> None:
         super().__init__(message)
-        self.layer = layer
+        self.layer, self.always = layer, always
 
 
 class DataError(TrainerError):

@@ -333,10 +333,11 @@ class Tunneller:
             self._layers, self.plan = self._inspector.begin(self._layers, by_default=self._by_default)
         except NothingCountsError:
             self._checked = False  # the next batch may say more
-        except FinalLayerError as error:
-            self._layers = (error.layer,)  # no other is tunnelled in its stead, should the loop go on
-            raise
         except CaptureError as error:
+            if isinstance(error, FinalLayerError):
+                self._layers = (error.layer,)  # no other is tunnelled in its stead
+                if error.always:
+                    raise
             self.plan = f"nothing can be tunnelled: {error}"
             self._worker.warn(self.plan)
         else:

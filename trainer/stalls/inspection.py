@@ -65,6 +65,10 @@ class Inspector:
     auto: bool
     _memory: Memory = field(default_factory=Memory)
     _said: set[str] = field(default_factory=set)
+    _never_free: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._never_free.update(name for name, layer in self.eligible().items() if layer.why is not None)
 
     def plan(self, layers: Sequence[str]) -> str:
         """One line on what will be tunnelled, from a pass over a few samples.
@@ -123,7 +127,7 @@ class Inspector:
             with suppress(CaptureError):
                 if (name in layers and name == order[-1]) or self._is_final(name):
                     return (name,), self.plan((name,))
-        check_final(found, order)
+        check_final(found, order, self._never_free)
         return tuple(layers), self.plan(layers)
 
     def _is_final(self, layer: str) -> bool:

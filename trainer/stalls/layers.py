@@ -1,6 +1,6 @@
 """Which layers of a model a tunneller may look at, from what the user named and what may move."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from torch import nn
 
@@ -37,12 +37,12 @@ def final_ones(model: nn.Module, eligible: Mapping[str, Eligibility]) -> tuple[s
     return plain or tuple(eligible)
 
 
-def check_final(eligible: Mapping[str, Eligibility], called: Sequence[str]) -> None:
+def check_final(eligible: Mapping[str, Eligibility], called: Sequence[str], never_free: Collection[str]) -> None:
     """Raise FinalLayerError where the last of those `called` may not move, with the names of those that may."""
     if called and eligible[called[-1]].why is not None:
         free = ", ".join(repr(name) for name, found in eligible.items() if found.why is None)
         told = f"the final {_why(eligible[called[-1]])}; these may move, if given as `layer`: {free}"
-        raise FinalLayerError(told, called[-1])
+        raise FinalLayerError(told, called[-1], always=called[-1] in never_free)
 
 
 def name_of(model: nn.Module, eligible: Mapping[str, Eligibility], layer: str | nn.Module | None) -> str:

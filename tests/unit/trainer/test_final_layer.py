@@ -157,6 +157,31 @@ def test_a_head_that_may_not_move_and_is_defined_first_is_named_as_well() -> Non
     assert not pool.snapshots
 
 
+def test_a_head_that_the_loop_has_frozen_by_the_first_batch_may_be_freed_again() -> None:
+    """As after a crash, in a loop that freezes and frees layers: it is said, and training goes on."""
+    model, pool = Attending(), FakePool(unchanged)
+    made = Tunneller(
+        model,
+        optimizer=torch.optim.SGD(model.parameters(), 0.01),
+        validate=lambda: 0.0,
+        mode="min",
+        client=pool.client(),
+        patience=1,
+        sync=True,
+    )
+    model.head.requires_grad_(requires_grad=False)
+    with made:
+        for _ in range(3):
+            made.observe(X, Y)
+            made.step(1.0)
+        assert "the final layer 'head' cannot be tunnelled: its weight is frozen" in made.plan
+        assert not pool.snapshots
+        model.head.requires_grad_(requires_grad=True)
+        for _ in range(5):
+            made.step(1.0)
+    assert {len(snapshot.weight) for snapshot in pool.snapshots} == {4}
+
+
 def test_where_no_layer_may_move_that_is_said_at_once() -> None:
     model = Attending().requires_grad_(requires_grad=False)
     model.extra = nn.Parameter(torch.zeros(3))
