@@ -47,6 +47,17 @@ class NothingCountsError(CaptureError):
     """No target of the samples at hand is one that the loss looks at; others may be."""
 
 
+class FinalLayerError(CaptureError):
+    """The final layer, `layer`, may not move, and no other was asked for; the message names those that may.
+
+    `always` says that it never could, so that another one has to be given; else the loop may free it again.
+    """
+
+    def __init__(self, message: str, layer: str, *, always: bool) -> None:
+        super().__init__(message)
+        self.layer, self.always = layer, always
+
+
 class DataError(TrainerError):
     """A batch, targets or weights are not of a form that is understood; the message says what would be."""
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["stall", "submitted", "answered", "failed", "cancelled", "adopted", "rejected", "refused"]
+Kind = Literal["stall", "submitted", "answered", "failed", "cancelled", "adopted", "rejected", "refused", "undone"]
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,8 @@ class Event:
     `t_s` counts from the tunneller's start, `step` its `step()` calls and `gd_step` the optimizer's steps up to then.
     `before` and `after` are validation scores (adopted, rejected), or the objective (answered). `way` says how
     an answer was merged, `seconds` and `gd_steps` how long and how many optimizer steps a job took (at its end), or
-    the pass over the samples (stall). `refused`: the live model does not do what the job promised.
+    the pass over the samples (stall). `refused`: the live model does not do what the job promised. `undone`: the loop
+    has set back what was adopted.
     """
 
     kind: Kind

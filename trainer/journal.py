@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from trainer import story
 from trainer.events import Event, Kind, Summary
+from trainer.snapshots.eligibility import unwrap_optimizer
 from trainer.speaking import logger
 
 OnEvent = Callable[[Event], object]
@@ -34,7 +36,44 @@ class Journal:
         self._events: list[Event] = []
         self._on_event = on_event
         self._lock = threading.RLock()  # re-entrant: a listener may look at the history
-        self._hook = optimizer.register_step_post_hook(self._count)
+        self.before_step: Callable[[], object] = lambda: None
+        """Called before each of the optimizer's steps."""
+        self.follow(optimizer)
+
+    def follow(self, optimizer: Optimizer) -> None:
+        """Count the steps of this one from now on, and hear of others'."""
+        self._optimizer = optimizer
+        self._others: dict[int, Optimizer] = {}
+        self._stray: Optimizer | None = None
+        self._counted = -1
+        self._hooks = (
+            optimizer.register_step_pre_hook(self._call),
+            optimizer.register_step_post_hook(self._count),
+            register_optimizer_step_post_hook(self._hear),
+        )
+
+    def _hear(self, optimizer: Optimizer, *_: Any) -> None:
+        if optimizer is not self._optimizer:  # as few words as possible: this is every optimizer's every step
+            self._others[id(optimizer)] = optimizer
+
+    def strays(self) -> Optimizer | None:
+        """Another optimizer that has moved the same parameters since the last call, while the one followed stood still.
+
+        It is told until that steps again. One that wraps it does not count, nor does one that takes turns with it
+        between two calls.
+        """
+        others, self._others = self._others, {}
+        still, self._counted = self.gd_step == self._counted, self.gd_step
+        if not still:
+            self._stray = None
+        elif others:
+            own = _held(self._optimizer)
+            alike = (other for other in others.values() if unwrap_optimizer(other) is not self._optimizer)
+            self._stray = next((other for other in alike if not own.isdisjoint(_held(other))), self._stray)
+        return self._stray
+
+    def _call(self, *_: Any) -> None:
+        self.before_step()
 
     def _count(self, *_: Any) -> None:
         self.gd_step += 1
@@ -80,7 +119,7 @@ class Journal:
             stalls=kinds.count("stall"),
             jobs=kinds.count("submitted"),
             answers=kinds.count("answered"),
-            adopted=kinds.count("adopted"),
+            adopted=len(story.standing(events)),
             rejected=kinds.count("rejected"),
             refused=kinds.count("refused"),
             failed=kinds.count("failed"),
@@ -99,7 +138,12 @@ class Journal:
 
     def close(self) -> None:
         """Stop counting the optimizer's steps."""
-        self._hook.remove()
+        for hook in self._hooks:
+            hook.remove()
+
+
+def _held(optimizer: Optimizer) -> set[int]:
+    return {id(part) for group in optimizer.param_groups for part in group["params"]}
 
 
 def _steps_during_jobs(events: tuple[Event, ...]) -> int:

@@ -62,7 +62,7 @@ def _draw_gains(
     by_stall: dict[int, list[Event]] = {}
     for event in events:
         by_stall.setdefault(event.stall, []).append(event)
-    helped = {number: mine for number, mine in by_stall.items() if any(event.kind == "adopted" for event in mine)}
+    helped = {number: mine for number, mine in by_stall.items() if story.standing(mine)}
     # One call for all of them: in a long run there are thousands.
     axes.bar(
         list(helped),
@@ -88,7 +88,7 @@ def _draw_jobs(axes: Axes, events: Sequence[Event], layers: dict[int, str], colo
         lasted = [end - begin for begin, end in zip(begun, ended, strict=True)]
         colour = [colours.get(layers.get(stall, UNKNOWN), DECLINED) for stall in stalls]
         axes.barh(stalls, lasted, left=begun, height=0.6, color=colour, alpha=0.5)
-    adopted = [(event.t_s, event.stall) for event in events if event.kind == "adopted"]
+    adopted = [(event.t_s, event.stall) for event in story.standing(events)]
     if adopted:
         axes.plot(*zip(*adopted, strict=True), "*", color="gold", markersize=13, markeredgecolor="black",
                   label="adopted")  # fmt: skip

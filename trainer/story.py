@@ -16,6 +16,7 @@ ANOTHER = "another answer to the same stall did better on the kept samples"
 UNLIKE = "the live model does not do what the job promised"
 STILL_OUT = "cancelled at close, still out"
 NOT_JUDGED = "answered, but not judged any more"
+UNDONE = "adopted, and set back by the loop"
 VERDICTS = ("adopted", "rejected", "refused")
 FITTED, FITTED_NUMBERS = 1e-3, 1e-6
 """An objective at the start that leaves nothing to be had; that of numbers is in the targets' units."""
@@ -48,26 +49,34 @@ def declined(events: Sequence[Event]) -> dict[str, int]:
     return dict(reasons.most_common())
 
 
+def standing(events: Sequence[Event]) -> list[Event]:
+    """The adoptions that the loop has not undone."""
+    undone = {event.job for event in events if event.kind == "undone"}
+    return [event for event in events if event.kind == "adopted" and event.job not in undone]
+
+
 def gained(events: Sequence[Event], mode: Literal["min", "max"] | None = None) -> float:
     """The sum of what adopted answers gained on the validation score, in the metric's units.
 
     Below 0 where a score was given up for what is required. Without `mode` each change counts by its size.
     """
-    adopted = [event for event in events if event.kind == "adopted"]
-    adopted = [event for event in events if event.kind == "adopted"]
+    adopted = standing(events)
     found = [(event.before, event.after) for event in adopted if event.before is not None and event.after is not None]
     changes = [after - before for before, after in found]
     if mode is None:
         return sum(map(abs, changes))
     # What was NaN before gained something, but nobody can say how much.
-    return (1.0 if mode == "max" else -1.0) * sum(change for change in changes if math.isfinite(change))
+    gains = (change if mode == "max" else -change for change in changes)
+    return sum((gain for gain in gains if math.isfinite(gain)), start=0.0)  # never -0.0 where there are none
 
 
 def advice(events: Sequence[Event], *, pool_lost: bool, settings: InForce | None = None) -> str:  # noqa: PLR0911
     """One sentence on what to try; empty where answers help."""
     kinds, settings = Counter(event.kind for event in events), settings or InForce()
-    if kinds["adopted"]:
+    if standing(events):
         return ""
+    if kinds["undone"]:
+        return "call step() where the model holds the weights that are trained, not while others are swapped in"
     if pool_lost:
         return "the pool could not be reached: start one with `gdsolver-pool up`, or check GDSOLVER_GATEWAY"
     if not kinds["stall"] and not kinds["failed"]:
@@ -112,6 +121,8 @@ def _reason(event: Event) -> str | None:
             return event.detail or NO_GAIN
         case "refused":
             return UNLIKE
+        case "undone":
+            return UNDONE
         case "failed":
             return (event.detail or "failed").split(": ")[0]  # what follows may differ; a URL's colon has no space
         case "cancelled":

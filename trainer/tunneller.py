@@ -26,7 +26,7 @@ from trainer.adoption.ranks import Weights
 from trainer.adoption.requirements import Required, parse
 from trainer.adoption.suspicions import Suspicion
 from trainer.adoption.validation import Score, ScoreTrust, Validator, direction, read_score
-from trainer.errors import CaptureError, DataError, NothingCountsError, TrainerError, interrupts
+from trainer.errors import CaptureError, DataError, FinalLayerError, NothingCountsError, TrainerError, interrupts
 from trainer.events import Event, Summary, as_state, of_state
 from trainer.explain import Explanation, explain
 from trainer.journal import Journal, OnEvent
@@ -195,7 +195,7 @@ class Tunneller:
         self._weights = Weights(self._model, self._optimizer)
         self._ranks, self._screen, self._trust = self._weights.ranks, screen, ScoreTrust()
         self._validator = Validator(self._model, validate, monitor, parse(require), self._ranks)
-        movable = Movable(self._model, self._optimizer)
+        self._movable = movable = Movable(self._model, self._optimizer)
         self._layers = candidates(self._model, movable(), layer)
         self._ranks.agree(self._model)
         self._auto, self._by_default = layer == AUTO, layer is None
@@ -222,7 +222,7 @@ class Tunneller:
             run=asked.run or f"run-{uuid.uuid4().hex[:12]}",
             seed=asked.seed,
         )
-        self._stalls, self._closed, self._checked, self._resting = 0, False, False, False
+        self._stalls, self._closed, self._checked, self._resting, self._strayed = 0, False, False, False, False
         self._lost: Sequence[Ticket] = ()
         self._first_after, self._last_radius = asked.first_after, asked.radius
         self._reservoir = reservoir_of(data, split, keep=asked.keep, keep_mb=asked.keep_mb, seed=asked.seed)
@@ -287,12 +287,12 @@ class Tunneller:
     def watch(self, loader: Iterable[Any]) -> Watched:
         """The loader's batches, untouched; a bounded sample of them is kept for the next stall."""
         self._validator.loader = loader
-        return watched(loader, self._begin, self._observe)
+        return watched(loader, partial(self._begin, loader), self._observe)
 
-    def _begin(self) -> None:
+    def _begin(self, loader: object) -> None:
         self._rest_or_not()
         if not self._resting:
-            self._reservoir.begin()
+            self._reservoir.begin(loader)
 
     def _rest_or_not(self) -> None:
         """Keep no new samples until the next check while that has taken more than its share of the time.
@@ -334,6 +334,10 @@ class Tunneller:
         except NothingCountsError:
             self._checked = False  # the next batch may say more
         except CaptureError as error:
+            if isinstance(error, FinalLayerError):
+                self._layers = (error.layer,)  # no other is tunnelled in its stead
+                if error.always:
+                    raise
             self.plan = f"nothing can be tunnelled: {error}"
             self._worker.warn(self.plan)
         else:
@@ -361,10 +365,14 @@ class Tunneller:
 
     def _step(self, score: float) -> bool:
         self._journal.step += 1
+        self._adopter.standing.check()
         self._reservoir.mark()
         self._rest_or_not()
         if self._journal.step == 1 and not self._closed:
             self._trust.compare(score, self._validator.judge().score)  # a validation that fails had better fail now
+        if self._strays():
+            self._detector.update(score)
+            return False
         if again := bool(self._lost and self._reservoir.size and not self._closed):
             self._find_again()
         asked = again and not self._sync  # what was out is looked at in the next step, however soon it is there
@@ -381,6 +389,33 @@ class Tunneller:
                 adopted = self._adopt_all(math.inf, score)
         return adopted
 
+    def _strays(self) -> bool:
+        """Whether another optimizer trains the model by now: nobody knows what may move, and nothing is adopted."""
+        other = self._journal.strays()
+        if other is None:
+            return False
+        if not self._strayed:
+            logger.warning(
+                "the model is trained by another optimizer (%s) while the Tunneller's own stands still: nothing is "
+                "tunnelled until that steps again, or the new one is handed over by tunneller.use_optimizer(optimizer)",
+                type(other).__name__,
+            )
+        self._strayed = True
+        self._worker.abandon()
+        self._worker.arrived()
+        return True
+
+    def use_optimizer(self, optimizer: object) -> None:
+        """Another optimizer trains the model from now on: its steps count, and only what it holds may move.
+
+        On every rank. Raises OptimizerError for what is none.
+        """
+        found = unwrap_optimizer(optimizer)
+        self._optimizer = self._movable.optimizer = self._weights.optimizer = found
+        if not self._closed:
+            self._journal.close()
+            self._journal.follow(found)
+
     def close(self, polish: bool = False, timeout: float = 60.0) -> Summary:
         """End: adopt what has arrived, cancel what is still out, and sum up; with `polish`, tunnel once more first.
 
@@ -393,6 +428,9 @@ class Tunneller:
         return self.summary()
 
     def _finish(self, polish_s: float | None) -> bool:
+        self._adopter.standing.check()
+        if self._strays():
+            return False
         adopted = self._adopt_arrived(None, follow=False)
         return adopted if polish_s is None else self._polish(polish_s) or adopted
 
@@ -631,13 +669,14 @@ class Tunneller:
         while True:
             left = until - time.monotonic()
             in_time = self._worker.idle.wait(None if left == math.inf else max(0.0, left))
+            launched = self._stalls
             adopted |= self._adopt_arrived(None if adopted else score)
-            if not in_time or self._worker.idle.is_set():
+            if not in_time or self._stalls == launched:  # an answer to what followed may be there already
                 return adopted
 
 
 def _abandoned(worker: BackgroundWorker, journal: Journal) -> None:
-    """End the thread and the hook on the optimizer of a tunneller that nobody closed and nobody holds any more."""
+    """End the thread and the hooks on the optimizer of a tunneller that nobody closed and nobody holds any more."""
     journal.close()
     with suppress(RuntimeError):  # the garbage collector may run on that thread, which cannot wait for itself
         worker.close(timeout=0.0)

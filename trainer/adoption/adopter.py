@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from shared.contracts import Feedback
 from trainer.adoption.decision import Case, Court, Decision
+from trainer.adoption.standing import Standing
 from trainer.adoption.suspicions import Suspicions
 from trainer.errors import CaptureError
 from trainer.events import Kind
@@ -41,7 +42,11 @@ class Adopter:
     monitor: str | None
     exact: bool = False
     suspicions: Suspicions = field(default_factory=Suspicions)
+    standing: Standing = field(init=False)
     _deaf: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.standing = Standing(self.court.weights.model, self.journal)
 
     def consider(self, answers: Sequence[Answer], known: float | None, budget_s: float) -> list[Decision]:
         """Adopt one of the answers to a stall, if it helps; `known` is the score of the model as it is, where known."""
@@ -107,6 +112,8 @@ class Adopter:
         kind: Kind = "adopted" if decision.accepted else "rejected" if decision.refused is None else "refused"
         detail = decision.refused or decision.detail
         self.journal.add(kind, stall.number, job=answer.job, way=decision.way, detail=detail, **figures)
+        if decision.change is not None:
+            self.standing.note(stall.number, answer.job, decision.change)
         finite = {name: value for name, value in figures.items() if value is not None and math.isfinite(value)}
         feedback = Feedback.model_validate({"accepted": decision.accepted, "metric": self.monitor, **finite})
         self.worker.report(Verdict(answer.job, feedback))

@@ -11,6 +11,7 @@ from shared.objectives import Objective
 from trainer.adoption import parameters
 from trainer.adoption.candidates import MergeCandidate, merge_candidates
 from trainer.adoption.ranks import Weights
+from trainer.adoption.standing import Change
 from trainer.adoption.validation import Judgement, Validator
 from trainer.errors import interrupts
 from trainer.snapshots.blocks import Values
@@ -53,6 +54,8 @@ class Decision:
     detail: str | None = None
     deaf: bool = False
     """Whether the score stayed the same to the last digit although the model's outputs had changed."""
+    change: Change | None = None
+    """Of an adoption."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,9 +197,9 @@ class Court:
             if not certain and self._helps(before, after):  # what the loop said may be of an earlier epoch
                 before, certain = self.validator.judge(), True
             if self._helps(before, after):
-                self.weights.adopt(offer.candidate.values)
-                way = offer.candidate.name
-                return offer.case, Decision(accepted=True, way=way, before=before.score, after=after.score)
+                change, way = self.weights.adopt(offer.candidate.values), offer.candidate.name
+                found = Decision(accepted=True, way=way, before=before.score, after=after.score, change=change)
+                return offer.case, found
             tried.append((after, offer))
         sign = 1.0 if self.threshold.mode == "max" else -1.0
         after, offer = max(tried, key=lambda pair: -math.inf if math.isnan(pair[0].score) else sign * pair[0].score)

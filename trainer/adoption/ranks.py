@@ -17,6 +17,7 @@ from torch import distributed, nn
 from torch.optim import Optimizer
 
 from trainer.adoption import parameters
+from trainer.adoption.standing import Change
 from trainer.snapshots.blocks import Values, parameters_by_name
 
 Word = Literal["write", "undo", "validate", "screen", "adopt", "done"]
@@ -90,7 +91,7 @@ def _digest(model: nn.Module) -> str:
     return found.hexdigest()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Weights:
     """Changes of the live model, on every rank alike."""
 
@@ -108,10 +109,12 @@ class Weights:
         finally:
             self.ranks.tell("undo")
 
-    def adopt(self, values: Values) -> None:
+    def adopt(self, values: Values) -> Change:
         """These values from now on, with a fresh optimizer state."""
+        before = parameters.read(self.model, values)
         self.ranks.tell("adopt", dict(values))
         self._take(values)
+        return Change(before, parameters.read(self.model, values))
 
     def _take(self, values: Values) -> None:
         parameters.write(self.model, values)

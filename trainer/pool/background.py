@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 from shared.contracts import JobSpec, JobStatus
 from shared.errors import ContractError
@@ -90,10 +90,12 @@ class BackgroundWorker:
     _flown: int = 0
     _warned: bool = False
     _ending: threading.Event = field(default_factory=threading.Event)
+    _over: threading.Event = field(default_factory=threading.Event)
     _forked: bool = False
 
     def __post_init__(self) -> None:
         WORKERS.add(self)
+        finalize(self, self._over.set)  # at exit before what is older: a pool that ends with the program
         self.idle.set()
         self._thread = threading.Thread(target=self._run, name="gdsolver-tunneller", daemon=True)
         self._thread.start()
@@ -160,8 +162,8 @@ class BackgroundWorker:
             self._thread.join(timeout)
 
     def warn(self, reason: str) -> None:
-        """Say once that something does not work; later only to those who debug."""
-        if self._warned:
+        """Say once that something does not work; later, or when the program ends, only to those who debug."""
+        if self._warned or self._over.is_set():
             logger.debug("tunnelling failed again: %s", reason)
         else:
             logger.warning("training goes on without a tunnel; later stalls will try again: %s", reason)

@@ -1,6 +1,6 @@
-"""Reads any batch as what the model and the loss take, and takes batches apart into rows and together again."""
+"""Reads any batch as what the model and the loss take."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ class Batch:
     """One batch as the model and the loss take it: `model(*args, **kwargs)`, targets, and weights [n] or [n, ...].
 
     `groups` [n] or [n, ...] are whole numbers that say of which group each sample is, for what compares groups. The
-    leading dimension of each tensor counts samples. Leaves that are not tensors are handed on as they are.
+    leading dimension of each tensor counts samples. What is no tensor is a `Column`, or handed on as it is.
     """
 
     args: tuple[Any, ...] = ()
@@ -206,48 +206,6 @@ def as_tensors(tree: Any) -> Any:
 
 def _size(batch: Any) -> str:
     return f" of {len(batch)}" if isinstance(batch, tuple | list) else ""
-
-
-# --- rows: a batch's tensors in a fixed order, and the form they came in ----------------------------------------------
-
-
-def take_apart(batch: Batch) -> tuple[list[Tensor], Any]:
-    """The tensors of a batch that have a row per sample, and the form: everything else, with holes for them."""
-    leaves: list[Tensor] = []
-
-    def visit(tree: Any) -> Any:
-        if isinstance(tree, Tensor) and tree.dim() > 0:
-            leaves.append(tree)
-            return _HOLE
-        return _mapped(visit, tree)
-
-    return leaves, visit(batch.tree())
-
-
-def put_together(form: Any, leaves: Sequence[Tensor]) -> Batch:
-    """The batch with these tensors in the form's holes."""
-    rest = iter(leaves)
-
-    def visit(tree: Any) -> Any:
-        return next(rest) if tree is _HOLE else _mapped(visit, tree)
-
-    return Batch.of_tree(visit(form))
-
-
-class _Hole:
-    def __repr__(self) -> str:
-        return "tensor"
-
-
-_HOLE = _Hole()
-
-
-def _mapped(visit: Callable[[Any], Any], tree: Any) -> Any:
-    if isinstance(tree, Mapping):
-        return {name: visit(value) for name, value in tree.items()}
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*map(visit, tree))
-    return type(tree)(map(visit, tree)) if type(tree) in (tuple, list) else tree
 
 
 def _tensors(tree: Any) -> Iterator[Tensor]:

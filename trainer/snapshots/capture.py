@@ -8,16 +8,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from shared.errors import SnapshotError
 from shared.snapshot import FloatArray, IntArray, Task
 from trainer.errors import CaptureError, DataError, NothingCountsError
 from trainer.snapshots.assembly import as_snapshot, choose, subset
-from trainer.snapshots.batches import GROUPS_BY, take_apart
+from trainer.snapshots.batches import GROUPS_BY
 from trainer.snapshots.blocks import Block, Owners, owners_of
 from trainer.snapshots.captured import Captured, Origin
 from trainer.snapshots.folding import fold, recorded_for, unlink, with_offsets
+from trainer.snapshots.forms import take_apart
 from trainer.snapshots.heads import wire_targets
 from trainer.snapshots.live import live
 from trainer.snapshots.modules import parameter_named
@@ -214,7 +215,8 @@ def _broken(seen: Recording, rows: Rows) -> NDArray[np.int64]:
     found = [np.empty(0, np.int64)]
     for numbers, batch in rows.take(odd).batches(BATCH, torch.device("cpu")) if len(odd) else ():
         leaves, _ = take_apart(replace(batch, targets=torch.empty(0), weights=None, groups=None))
-        finite = [torch.isfinite(leaf).reshape(len(leaf), -1).all(dim=1) for leaf in leaves if len(leaf)]
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor) and len(leaf)]
+        finite = [torch.isfinite(leaf).reshape(len(leaf), -1).all(dim=1) for leaf in tensors]
         found.append(odd[numbers[~torch.stack(finite).all(dim=0).numpy()]])
     return np.concatenate(found)
 

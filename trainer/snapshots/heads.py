@@ -30,8 +30,17 @@ def output_tensor(output: Any) -> Tensor:
         return first[0]
     raise DataError(
         f"the model puts out a {type(output).__name__}; GDSolver reads a tensor, an object with `.logits`, or the "
-        "first tensor of a tuple"
+        "first tensor of a tuple. Otherwise give the Tunneller a module around the model, whose forward returns the "
+        f"scores alone{_such_as(output)}"
     )
+
+
+def _such_as(output: Any) -> str:
+    """How to take the first tensor from an output, in code."""
+    if isinstance(output, Mapping):
+        return next((f": self.model(x)[{name!r}]" for name, part in output.items() if isinstance(part, Tensor)), "")
+    parts = getattr(output, "__dict__", {})
+    return next((f": self.model(x).{name}" for name, part in parts.items() if isinstance(part, Tensor)), "")
 
 
 def by_rows(output: Tensor, rows: int) -> Tensor:

@@ -19,15 +19,15 @@ class Movable:
     """
 
     def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
-        self._model, self._optimizer = model, optimizer
+        self._model, self.optimizer = model, optimizer
         self._mark: _Mark | None = None
         self._found: Mapping[str, Eligibility] = {}
 
     def __call__(self) -> Mapping[str, Eligibility]:
         """Every layer by name, and whether it may move."""
-        mark = _mark(self._model, self._optimizer)
+        mark = _mark(self._model, self.optimizer)
         if mark is None or not _same(mark, self._mark):
-            self._found, self._mark = eligible(self._model, self._optimizer), mark
+            self._found, self._mark = eligible(self._model, self.optimizer), mark
         return self._found
 
 

@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainer.errors import DataError
-from trainer.snapshots.batches import Batch, Split, read_batch, take_apart
+from trainer.snapshots.batches import Batch, Split, read_batch
+from trainer.snapshots.columns import Columns
+from trainer.snapshots.forms import take_apart
 from trainer.snapshots.rows import Cluster, Rows
 
 __all__ = ["Batch", "Reservoir", "Rows", "Split"]
@@ -157,7 +159,9 @@ class Reservoir:
         self._keep, self._most_bytes, self._split = keep, keep_mb * MIB, split
         self._generator = np.random.default_rng(seed)
         self._last = self._now = _Generation(keep, self._most_bytes, self._generator)
-        self._announced = False
+        self._columns, self._announced = Columns(), False
+        self._loader: object = None
+        self._checked = False
         self._largest = 1
         self.seen = 0
 
@@ -241,16 +245,23 @@ class Reservoir:
         plain = _plain_count(batch) if self._split is None else None
         if plain is not None:
             return plain, lambda: read_batch(batch)
-        found = read_batch(batch, self._split)
+        found = self._columns.marked(read_batch(batch, self._split))
         return found.samples, lambda: found
 
-    def begin(self) -> None:
-        """An epoch begins; the rows of the last one stay until this one has given as many."""
+    def begin(self, loader: object = None) -> None:
+        """An epoch begins; the rows of the last one stay until this one has given as many.
+
+        That of another loader, before the loop has come to a check, is a part of it: loops run within one another, or
+        one after the other.
+        """
         self._announced = True
-        self._turn()
+        if self._checked or self._loader is None or self._loader is loader:
+            self._loader, self._checked = loader, False
+            self._turn()
 
     def mark(self) -> None:
         """The loop has come to a check: where epochs are not announced, a full sample is followed by a new one."""
+        self._checked = True
         if not self._announced and self._now.seen >= self._keep:
             self._turn()
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from trainer.snapshots.batches import Batch, put_together
+from trainer.snapshots.batches import Batch
+from trainer.snapshots.columns import Column, told
+from trainer.snapshots.forms import Leaf, joined, put_together
 
 MOST_GATHERED = 8_000_000
 """Bytes of rows that are gathered to be run several times."""
@@ -18,13 +19,13 @@ MOST_GATHERED = 8_000_000
 
 @dataclass(frozen=True, eq=False)
 class Cluster:
-    """Rows of one batch that were chosen together: their tensors, the batch's form and size, and a lot in [0, 1).
+    """Rows of one batch that were chosen together: their leaves, the batch's form and size, and a lot in [0, 1).
 
     Rows with the same key can be stacked: the same form, shapes and dtypes. `numbers` [count] are by what the caller
     knows them, where there is such a thing.
     """
 
-    leaves: tuple[Tensor, ...]
+    leaves: tuple[Leaf, ...]
     form: Any
     total: int
     lot: float
@@ -38,12 +39,12 @@ class Cluster:
     @property
     def nbytes(self) -> int:
         """What they take in memory."""
-        return sum(leaf.numel() * leaf.element_size() for leaf in self.leaves)
+        return sum(leaf.nbytes for leaf in self.leaves)
 
     @cached_property
     def key(self) -> str:
         """What rows have to have in common."""
-        return repr((self.form, [(tuple(leaf.shape[1:]), leaf.dtype) for leaf in self.leaves]))
+        return told((self.form, list(map(_kind, self.leaves))))
 
     def take(self, chosen: NDArray[np.int64]) -> "Cluster":
         """A copy of some of the rows: later changes of the batch in place do not matter."""
@@ -66,12 +67,20 @@ class Cluster:
         """What tells each row from other ones."""
         parts = [_bytes(leaf) for leaf in self.leaves]
         for number in range(self.count):
-            yield (self.key, *(part[number].tobytes() for part in parts))
+            yield (self.key, *(part[number] for part in parts))
 
 
-def _bytes(leaf: Tensor) -> NDArray[np.uint8]:
-    """A tensor's memory, row by row [n, bytes]."""
-    return np.asarray(leaf.contiguous().reshape(len(leaf), -1).view(torch.uint8).numpy())
+def _kind(leaf: Leaf) -> tuple[object, ...]:
+    """What leaves have to have in common to be joined."""
+    return (leaf.key,) if isinstance(leaf, Column) else (tuple(leaf.shape[1:]), leaf.dtype)
+
+
+def _bytes(leaf: Leaf) -> Sequence[bytes]:
+    """What tells rows from one another: a tensor's memory, row by row."""
+    if isinstance(leaf, Column):
+        return leaf.contents()
+    memory = leaf.contiguous().reshape(len(leaf), -1).view(torch.uint8).numpy()
+    return [row.tobytes() for row in memory]
 
 
 class Rows:
@@ -155,7 +164,7 @@ class Rows:
         leaves, form = self._gathered(numbers)
         return put_together(form, [leaf.to(device) for leaf in leaves])
 
-    def _gathered(self, numbers: NDArray[np.int64]) -> tuple[list[Tensor], Any]:
+    def _gathered(self, numbers: NDArray[np.int64]) -> tuple[list[Leaf], Any]:
         """Copies of rows that can be stacked, leaf by leaf, and their form."""
         which, index = self._which[numbers], self._index[numbers]
         order = np.argsort(which, kind="stable")  # rows of one cluster are copied at once
@@ -166,5 +175,5 @@ class Rows:
             leaves, at = parts[0][0], torch.from_numpy(index)
             return [leaf[at] for leaf in leaves], self._clusters[which[0]].form
         back = torch.from_numpy(np.argsort(order, kind="stable"))
-        found = [torch.cat([leaves[leaf][at] for leaves, at in parts])[back] for leaf in range(len(parts[0][0]))]
+        found = [joined([leaves[leaf][at] for leaves, at in parts])[back] for leaf in range(len(parts[0][0]))]
         return found, self._clusters[which[0]].form

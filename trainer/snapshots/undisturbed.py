@@ -50,7 +50,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
             torch.cuda.set_rng_state_all(on_gpu)
 
 
-def _switches() -> tuple[bool, torch.dtype, bool, bool, bool, bool]:
+def _switches() -> tuple[bool, torch.dtype, bool, bool, bool, bool, str | None, int]:
     """Those of torch that code in the middle of a validation may turn, and forget."""
     cudnn = torch.backends.cudnn
     return (
@@ -60,13 +60,33 @@ def _switches() -> tuple[bool, torch.dtype, bool, bool, bool, bool]:
         torch.is_deterministic_algorithms_warn_only_enabled(),
         cudnn.deterministic,
         cudnn.benchmark,
+        _precision(),
+        torch.get_num_threads(),
     )
 
 
 def _switch(
-    grad: bool, dtype: torch.dtype, deterministic: bool, warn_only: bool, cudnn_deterministic: bool, benchmark: bool
+    grad: bool,
+    dtype: torch.dtype,
+    deterministic: bool,
+    warn_only: bool,
+    cudnn_deterministic: bool,
+    benchmark: bool,
+    precision: str | None,
+    threads: int,
 ) -> None:
     torch.set_grad_enabled(grad)
     torch.set_default_dtype(dtype)
     torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn_deterministic, benchmark
+    if precision is not None:
+        torch.set_float32_matmul_precision(precision)
+    torch.set_num_threads(threads)
+
+
+def _precision() -> str | None:
+    """That of products of float32; None where each backend has been given its own, which torch does not tell."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return None

@@ -23,6 +23,7 @@ from trainer.snapshots.memory import Memory
 from trainer.snapshots.reservoir import Reservoir
 from trainer.snapshots.view import LayerView
 from trainer.speaking import logger
+from trainer.stalls.layers import check_final, final_ones
 from trainer.stalls.policy import choose
 from trainer.stalls.radius import AdaptiveRadius
 from trainer.stalls.survey import relative_gradients, survey
@@ -64,6 +65,10 @@ class Inspector:
     auto: bool
     _memory: Memory = field(default_factory=Memory)
     _said: set[str] = field(default_factory=set)
+    _never_free: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._never_free.update(name for name, layer in self.eligible().items() if layer.why is not None)
 
     def plan(self, layers: Sequence[str]) -> str:
         """One line on what will be tunnelled, from a pass over a few samples.
@@ -108,19 +113,21 @@ class Inspector:
         """The layers in the order in which a forward pass calls them, and the plan; raises as `plan` does.
 
         A module may define its layers in another order, and call some that lead nowhere: these come before those that
-        can be tunnelled. `by_default`: of all that may move the final one, whichever place it has.
+        can be tunnelled. `by_default`: the final one, whichever place it has; FinalLayerError where that may not move.
         """
         if not (by_default or self.auto):
             return tuple(layers), self.plan(layers)
-        order = self._called(self._plain() if by_default else layers)
+        found = self.eligible()
+        order = self._called(final_ones(self.model, found) if by_default else layers)
         if not by_default:
             seen = self.look(layers, 0, most=DRY_ROWS)
             last = [name for name in order if name in seen.captured]
             return (*(name for name in layers if name not in last), *last), self._planned(seen)
-        for name in islice(reversed(order), TRIES):
+        for name in islice((name for name in reversed(order) if found[name].why is None), TRIES):
             with suppress(CaptureError):
-                if name in layers or self._is_final(name):
+                if (name in layers and name == order[-1]) or self._is_final(name):
                     return (name,), self.plan((name,))
+        check_final(found, order, self._never_free)
         return tuple(layers), self.plan(layers)
 
     def _is_final(self, layer: str) -> bool:
@@ -131,11 +138,6 @@ class Inspector:
         generator = np.random.default_rng([self.template.seed, 0])
         rows = self.reservoir.rows(DRY_ROWS, generator)
         return tuple(dict.fromkeys(called(self.model, rows, self.template.plan, layers)))
-
-    def _plain(self) -> list[str]:
-        """Layers that may move, convolutions left out."""
-        found = self.eligible().items()
-        return [name for name, layer in found if layer.why is None and layer.kind.endswith("Linear")]
 
     def inspect(self, layers: Sequence[str], stall: int, *, budget_s: float, last: bool) -> Found:
         """What this stall's jobs are about; CaptureError or DataError with the reason where there is nothing."""
