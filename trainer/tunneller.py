@@ -364,7 +364,7 @@ class Tunneller:
         self._reservoir.mark()
         self._rest_or_not()
         if self._journal.step == 1 and not self._closed:
-            self._trust.compare(score, self._validator.judge().score)  # a validation that fails had better fail now
+            self._trust.compare(score, self._validator.first(score))  # a validation that fails had better fail now
         if again := bool(self._lost and self._reservoir.size and not self._closed):
             self._find_again()
         asked = again and not self._sync  # what was out is looked at in the next step, however soon it is there
