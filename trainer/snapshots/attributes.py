@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from trainer.snapshots import undoing
-from trainer.snapshots.calls import Calls
+from trainer.snapshots.calls import CACHED, Calls
 from trainer.snapshots.modules import Entries, buffers_of, modules_of, parameters_of
 from trainer.snapshots.named import named_in
 from trainer.snapshots.own_code import OURS, is_users, root_of
@@ -104,7 +104,7 @@ class _Memory:
                 self._ways[kind] = self._way(kind)
             if (way := self._ways[kind]) is not None:
                 self._seen[id(value)] = value
-                size = len(value) if issubclass(kind, CONTAINERS) else 0
+                size = undoing.length_of(value) if issubclass(kind, CONTAINERS) else 0
                 heappush(self._waiting, (size, len(self._seen), name, value, way))
 
     def remember(self) -> Contents:
@@ -125,6 +125,7 @@ class _Memory:
             (FunctionType, _Memory._see_function),
             (MethodType, _Memory._see_method),
             (partial, _Memory._see_partial),
+            (CACHED, _Memory._see_cached),
             (ModuleType, None),
             (type, _Memory._see_class),
             ((Tensor, np.ndarray, array), _Memory._see_values),
@@ -156,7 +157,7 @@ class _Memory:
         self._values.append(value)
 
     def _see_container(self, value: Any, name: str) -> None:
-        if self._fits(len(value)):
+        if self._fits(undoing.length_of(value)):
             entries = undoing.entries_of(value)
             self.undo.append(undoing.of_container(value, entries))
             self.look((name, entry) for entry in entries)
@@ -207,6 +208,10 @@ class _Memory:
     def _see_partial(self, value: Any, name: str) -> None:
         self.look((name, part) for part in (*value.args, value.func))
         self.look(value.keywords.items())
+
+    def _see_cached(self, value: Any, name: str) -> None:
+        """What a cache holds by itself is not a pass's doing alone, and cannot be looked at."""
+        self.look([(name, value.__wrapped__)])
 
     def _see_function(self, value: Any, _: str) -> None:
         """Of a function of the user's the variables around it, the global ones that it names, and what it keeps."""

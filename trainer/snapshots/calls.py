@@ -1,11 +1,13 @@
 """Which methods code may call: those of the user's classes that are known, by the names that the code names."""
 
 from collections.abc import Collection, Iterator
+from functools import cached_property, lru_cache, partialmethod
 from types import FunctionType
 from typing import Any
 
 from trainer.snapshots.own_code import is_users
 
+CACHED: Any = type(lru_cache(len))
 WITHOUT_A_NAME = ("forward", "__call__", "__next__", "__iter__", "__getitem__", "__setitem__", "__len__")
 """Methods that are called without being named."""
 
@@ -45,8 +47,10 @@ class Calls:
 
 def _function(part: Any) -> Any:
     """What is behind an attribute of a class: a method, a property, something cached or bound."""
-    for inside in ("fget", "__func__", "func", "__wrapped__"):
-        if isinstance(part, FunctionType):
-            break
-        part = getattr(part, inside, None) or part
-    return part
+    if isinstance(part, property):
+        return part.fget
+    if isinstance(part, staticmethod | classmethod):
+        part = part.__func__
+    if isinstance(part, partialmethod | cached_property):
+        part = part.func
+    return part.__wrapped__ if isinstance(part, CACHED) else part

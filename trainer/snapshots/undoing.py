@@ -12,11 +12,22 @@ from typing import Any
 import numpy as np
 import torch
 
+BASES = (OrderedDict, dict, list, set, deque, bytearray)
 GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.device, torch.Size})
 """Values that nobody can change."""
 MISSING: Any = object()
 Undo = Callable[[], object]
+
+
+def length_of(value: Any) -> int:
+    """Of a container, whatever its own class makes of `len`."""
+    return int(_base_of(value).__len__(value))
+
+
+def _base_of(value: Any) -> Any:
+    """The class whose methods look into a container: subclasses may forbid theirs, or do more in them."""
+    return next(kind for kind in BASES if issubclass(type(value), kind))
 
 
 def of_container(value: Any, entries: list[Any]) -> Undo:
@@ -27,24 +38,22 @@ def of_container(value: Any, entries: list[Any]) -> Undo:
 def of_large(value: Any) -> Undo:
     """A container of very many entries; of a list or a dict only how long it is, since such are added to at the end."""
     if isinstance(value, deque | set):
-        return partial(_refill, value, list(value))
-    return partial(_shorten, value, len(value))
+        return partial(_refill, value, entries_of(value))
+    return partial(_shorten, value, length_of(value))
 
 
 def entries_of(value: Any) -> list[Any]:
     """All that a container holds; of a mapping each key before its entry."""
     if isinstance(value, dict):
-        items = OrderedDict.items(value) if isinstance(value, OrderedDict) else dict.items(value)
-        return [part for pair in items for part in pair]
-    return list(value)
+        return [part for pair in _base_of(value).items(value) for part in pair]
+    return list(_base_of(value).__iter__(value))
 
 
 def _refill(value: Any, entries: list[Any]) -> None:
-    """By the base class's own methods: subclasses may forbid theirs, or do more in them."""
     now = entries_of(value)
     if len(now) == len(entries) and all(map(is_, now, entries)):
         return
-    base: Any = next(kind for kind in (OrderedDict, dict, list, set, deque, bytearray) if isinstance(value, kind))
+    base = _base_of(value)
     base.clear(value)
     if isinstance(value, dict):
         for key, entry in zip(entries[::2], entries[1::2], strict=True):
@@ -56,12 +65,12 @@ def _refill(value: Any, entries: list[Any]) -> None:
 
 
 def _shorten(value: Any, length: int) -> None:
+    base = _base_of(value)
     if isinstance(value, dict):
-        base: Any = OrderedDict if isinstance(value, OrderedDict) else dict
-        while len(value) > length:
+        while length_of(value) > length:
             base.popitem(value)
-    elif len(value) > length:
-        (list if isinstance(value, list) else bytearray).__delitem__(value, slice(length, None))
+    elif length_of(value) > length:
+        base.__delitem__(value, slice(length, None))
 
 
 def attributes_of(value: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, lru_cache, partial
 from itertools import count, cycle
 from queue import Queue
 from secrets import randbelow
@@ -77,7 +77,7 @@ class ByGlobalList(Net):
         return len(NOTES)
 
 
-def noted() -> None:
+def noted() -> Any:
     """A function that is called."""
     NOTES.append(1)
 
@@ -102,6 +102,33 @@ class ByClass(Net):
 
     def seen(self) -> float:
         return len(self.notes) + float(self.bank.sum()) + len(type(self).last)
+
+
+class ByProperty(Net):
+    """By what a class has instead of methods."""
+
+    def note(self) -> None:
+        assert self.first + self.second + self.third() + self.fourth() == 4
+
+    @property
+    def first(self) -> int:
+        return noted() or 1
+
+    @cached_property
+    def second(self) -> int:
+        return noted() or 1
+
+    @classmethod
+    def third(cls) -> int:
+        return noted() or 1
+
+    @staticmethod
+    @lru_cache
+    def fourth() -> int:
+        return 1
+
+    def seen(self) -> float:
+        return len(NOTES)
 
 
 class Tally:
@@ -313,6 +340,15 @@ def by_function() -> Net:
     return made
 
 
+def by_default() -> Net:
+    notes: list[Any] = []
+
+    def hook(*_: Any, kept: list[Any] = notes) -> None:
+        kept.append(1)
+
+    return Hooked(hook, notes)
+
+
 HOLDERS: dict[str, Callable[[], Net]] = {
     **KEPT,
     "global number": ByNumber,
@@ -320,12 +356,14 @@ HOLDERS: dict[str, Callable[[], Net]] = {
     "variable of another file": ByModule,
     "class": ByClass,
     "another class": ByAnotherClass,
+    "property": ByProperty,
     "large buffer": Bank,
     "lambda hook": by_lambda,
     "bound hook": by_method,
     "variable of an outer function": by_nonlocal,
     "partial hook": by_partial,
     "forward of its own": by_forward,
+    "default of a hook": by_default,
     "attribute of a function": by_function,
 }
 
