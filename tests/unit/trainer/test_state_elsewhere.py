@@ -247,7 +247,7 @@ KEPT: dict[str, Callable[[], Kept]] = {
     "large tensor": lambda: Kept(torch.zeros(1_200_000), written, lambda one: one[0]),
     "large array": lambda: Kept(np.zeros(1_200_000), written, lambda one: one[0]),
     "behind a large tensor": lambda: Kept(
-        [torch.zeros(999_999), [0]], lambda one: written(one[1]), lambda one: one[1][0]
+        [torch.zeros(1_000_000), [0]], lambda one: written(one[1]), lambda one: one[1][0]
     ),
 }
 
