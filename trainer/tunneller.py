@@ -369,7 +369,7 @@ class Tunneller:
         self._reservoir.mark()
         self._rest_or_not()
         if self._journal.step == 1 and not self._closed:
-            self._trust.compare(score, self._validator.judge().score)  # a validation that fails had better fail now
+            self._trust.compare(score, self._validator.first(score))  # a validation that fails had better fail now
         if self._strays():
             self._detector.update(score)
             return False

@@ -18,6 +18,7 @@ from trainer.snapshots.held import memory_kept
 from trainer.snapshots.live import without_parametrization_cache
 from trainer.snapshots.registered import registered_kept
 from trainer.snapshots.undisturbed import undisturbed
+from trainer.speaking import logger
 from trainer.stalls.detector import Mode
 
 Score = float | Mapping[str, float]
@@ -94,6 +95,8 @@ class Validator:
         """The loop's own, whose random generator validation data may share."""
         self.seconds = 0.0
         self.calls = 0
+        self.fleeting: list[str] = []
+        """The names of iterators that it draws from: nothing puts these back."""
 
     @property
     def requires(self) -> bool:
@@ -108,34 +111,64 @@ class Validator:
             read_score(scores, self._monitor, "what `validate` returns"), broken(self._requirements, scores)
         )
 
+    def first(self, given: float) -> float:
+        """Judge for the first time; one warning where the same weights have other scores, by data or chance.
+
+        It is asked twice only where the loop gave another score than it does.
+        """
+        score = self.judge().score
+        if self.fleeting:
+            logger.warning(
+                "validate() draws from an iterator, %r, and every call beside the loop's own takes what the loop would "
+                "have had: let it score the same data each time",
+                self.fleeting[0],
+            )
+        elif not _alike(score, given) and not _alike(again := self.judge().score, score):
+            logger.warning(
+                "validate() gave %.6g, and then %.6g for the same weights, so that answers would be adopted by chance: "
+                "let it score the same data each time",
+                score,
+                again,
+            )
+        return score
+
     def quick(self, score: Callable[[], object], word: Word) -> float:
         """Score the model by another function, guarded and timed alike; other ranks know it by the word."""
         return read_score(self._run(score, word), self._monitor, f"what `{word}` returns")
 
     def follow(self, score: Callable[[], object] | None = None) -> None:
         """Call it because rank zero does; what it gives is rank zero's matter."""
-        with self._unnoticed():
+        with self._unnoticed(score or self._validate):
             (score or self._validate)()
 
     @contextmanager
-    def _unnoticed(self) -> Iterator[None]:
-        """The loop's own calls alone may leave their traces: statistics of BatchNorm, counts, notes in attributes."""
+    def _unnoticed(self, score: Callable[[], object]) -> Iterator[None]:
+        """The loop's own calls alone may leave their traces: statistics of BatchNorm, counts, notes in attributes.
+
+        Of the function itself, too: a history, or a learning rate that it sets.
+        """
         inner = unwrap(self._model)
         draws = draws_kept([self.loader, *within_reach(self._validate)])
-        kept = undisturbed(self._model), registered_kept(inner), memory_kept(inner), attributes_kept(inner), draws
+        kept = undisturbed(self._model), registered_kept(inner), memory_kept(inner), draws
         with ExitStack() as stack:
+            self.fleeting = stack.enter_context(attributes_kept(inner, score))
             for context in (*kept, without_parametrization_cache()):
                 stack.enter_context(context)
             yield
 
     def _run(self, score: Callable[[], object], word: Word) -> object:
         self._ranks.tell(word)
-        with self._unnoticed():
+        with self._unnoticed(score):
             begun = time.perf_counter()
             try:
                 return score()
             finally:
                 self.seconds += time.perf_counter() - begun
+
+
+def _alike(score: float, other: float) -> bool:
+    """Whether two scores are the same but for what a GPU adds up in another order."""
+    return math.isclose(score, other, rel_tol=1e-3, abs_tol=1e-6) or (math.isnan(score) and math.isnan(other))
 
 
 class ScoreTrust:

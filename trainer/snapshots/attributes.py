@@ -1,156 +1,248 @@
-"""Puts back what modules keep in plain attributes: hidden states, counters, caches, generators of their own."""
+"""Puts back what a pass may note down: in attributes of modules, and in what hooks and code of the user's reach."""
 
-import random
+import builtins
 from array import array
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import is_dataclass
 from functools import partial
-from itertools import chain
-from operator import is_
+from heapq import heappop, heappush
+from io import IOBase
+from threading import Thread
 from types import FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as all_modules
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader
 
+from trainer.snapshots import undoing
+from trainer.snapshots.calls import CACHED, Calls
 from trainer.snapshots.modules import Entries, buffers_of, modules_of, parameters_of
-from trainer.snapshots.tensors import Room, remembered
+from trainer.snapshots.named import named_in
+from trainer.snapshots.own_code import OURS, is_users, root_of
+from trainer.snapshots.tensors import Contents, Values
+from trainer.snapshots.undoing import GENERATORS, PLAIN, Undo
 
 MOST_ENTRIES = 20_000
-"""Of all containers together that are looked into: what is larger is a table, and no state."""
-PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.device, torch.Size})
-"""Values that nobody can change."""
-FOREIGN = (type, FunctionType, MethodType, ModuleType)
-"""Objects that are no state of a model."""
-GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
-DEPTH = 6
-Undo = Callable[[], object]
+"""Of all containers together that are looked into, the smallest first: what is larger is a table, and no state."""
+CONTAINERS = (list, deque, dict, set, bytearray)
+NO_STATE = (IOBase, Thread, DataLoader)
+"""Objects that are no state of a model, even where their classes are the user's."""
+CONTAINING = frozenset({"collections", "queue", "weakref"})
+"""Modules of Python whose objects are containers."""
 OWN = frozenset(vars(nn.Module()))
 """What every module has; parameters, buffers and modes are looked after elsewhere."""
 
 
 @contextmanager
-def attributes_kept(model: nn.Module) -> Iterator[None]:
+def attributes_kept(model: nn.Module, *functions: Callable[..., object]) -> Iterator[list[str]]:
     """Put the attributes of all modules back, and the contents of those that are tensors, containers or generators.
 
-    A recurrent network may carry its state from batch to batch in an attribute: a pass in between must not show. What
-    modules that are not registered and plain objects of the model's own keep counts, too, a few steps deep.
+    A recurrent network may carry its state from batch to batch in an attribute: a pass in between must not show. So
+    may objects of the user's own, hooks, classes, variables around a function and global ones: those that a `forward`,
+    a hook or one of the functions names. Given are the names of iterators that it draws from: nothing puts these back.
     """
     modules = modules_of(model)
-    present, hooks = list(map(vars, modules)), list(_hooks(modules))
-    before, memory = Entries(present), _Memory(modules, hooks)
-    own = (value for value in before.values_but(OWN) if type(value) not in PLAIN)
-    undo = [step for value in chain(own, hooks) for step in memory.steps(value)]
-    undo += [_of_class(kind) for kind in memory.classes]
+    present = list(map(vars, modules))
+    before, memory = Entries(present), _Memory(modules, hooks := list(_hooks(modules)))
+    memory.look(before.items_but(OWN))
+    memory.look(("__call__", value) for value in (*hooks, *functions))
+    contents = memory.remember()
     try:
-        yield
+        yield memory.iterators()
     finally:
         for number, then in before.changed(present):
             attributes = present[number]
             for name in [name for name in attributes if name not in OWN and name not in then]:
                 del attributes[name]
             attributes.update({name: value for name, value in then.items() if name not in OWN})
-        for step in undo:
+        for step in memory.undo:
             # What one object of the user's does not let itself be given back keeps nobody else from it.
             with suppress(Exception):
                 step()
+        contents.put_back()
 
 
 def _hooks(modules: Iterable[nn.Module]) -> Iterator[Any]:
-    """What is called around a pass, and may have a memory; the methods of others are these others' matter."""
-    for present in map(vars, modules):
-        for name in ("_forward_hooks", "_forward_pre_hooks"):
+    """What is called around a pass, and may have a memory; the methods of modules are these modules' matter."""
+    for present in (vars(all_modules), *map(vars, modules)):
+        for name in ("_forward_hooks", "_forward_pre_hooks", "_global_forward_hooks", "_global_forward_pre_hooks"):
             if found := present.get(name):
                 yield from found.values()
 
 
 class _Memory:
-    """Remembers contents, each object once, as much as there is room for."""
+    """Remembers what it finds, each object once, small ones before large ones."""
 
     def __init__(self, modules: Sequence[nn.Module], hooks: Iterable[Any]) -> None:
-        self._room, self._entries = Room(), MOST_ENTRIES
+        self.undo = list[Undo]()
+        self._entries, self._values, self._calls = MOST_ENTRIES, list[Values](), Calls()
+        self._iterators, self._classes = dict[str, None](), set[type]()
+        self._waiting: list[tuple[int, int, str, Any, Way]] = []
         self._ways: dict[type, Way | None] = {}  # functions, not methods: these would hold it in a circle
         registered = (*modules, *parameters_of(modules), *buffers_of(modules))
-        present = set(map(type, modules))
-        kinds = {kind for one in present for kind in one.__mro__}
-        self.classes = [kind for kind in kinds if kind.__module__.partition(".")[0] not in ("torch", "builtins")]
-        homes = {one.__module__ for one in present}
-        homes |= {type(hook).__module__ for hook in hooks}
-        self._homes = {home for home in homes if home.partition(".")[0] not in ("torch", "builtins")}
         self._seen = {id(one): one for one in registered}  # held, so that no other object gets its id
+        present = set(map(type, modules))
+        homes = {one.__module__ for one in present} | {type(hook).__module__ for hook in hooks}
+        self._homes = {home for home in homes if root_of(home) not in OURS | {"torch", "builtins"}}
+        for kind in {kind for one in present for kind in one.__mro__}:
+            if root_of(kind.__module__) not in ("torch", "builtins"):
+                self._class(kind)
 
-    def steps(self, value: Any) -> list[Undo]:
-        """What puts the contents of a value back; nothing of an object that cannot be looked into."""
-        found = list[Undo]()
-        with suppress(Exception):
-            self._look(value, found, DEPTH)
-        return found
+    def look(self, found: Iterable[tuple[str, Any]]) -> None:
+        """Note values, with the names under which they are reached."""
+        for name, value in found:
+            kind = type(value)
+            if kind in PLAIN or id(value) in self._seen:
+                continue
+            if kind not in self._ways:  # asked once: a model may keep thousands of objects of a few kinds
+                self._ways[kind] = self._way(kind)
+            if (way := self._ways[kind]) is not None:
+                self._seen[id(value)] = value
+                size = undoing.length_of(value) if issubclass(kind, CONTAINERS) else 0
+                heappush(self._waiting, (size, len(self._seen), name, value, way))
 
-    def _look(self, value: Any, found: list[Undo], depth: int) -> None:
-        kind = type(value)
-        if kind in PLAIN or id(value) in self._seen:
-            return
-        if kind not in self._ways:  # asked once: a model may keep thousands of objects of a few kinds
-            self._ways[kind] = self._way(kind, value)
-        if (way := self._ways[kind]) is not None:
-            self._seen[id(value)] = value
-            way(self, value, found, depth)
+    def remember(self) -> Contents:
+        """Go through all that was noted, and what is found in it; the contents of tensors and arrays."""
+        while self._waiting:
+            _, _, name, value, way = heappop(self._waiting)
+            with suppress(Exception):  # an object of somebody's own may do anything when it is looked at
+                way(self, value, name)
+        return Contents(self._values)
 
-    def _way(self, kind: type, value: Any) -> "Way | None":
-        """How to look into values of a kind, of which this is one; None for what is no state of a model."""
+    def iterators(self) -> list[str]:
+        """The names of iterators that code draws from."""
+        return [name for name in self._iterators if name in self._calls.names]
+
+    def _way(self, kind: type) -> "Way | None":
+        """How to look into values of a kind; None for what is no state of a model."""
         ways: tuple[tuple[Any, Way | None], ...] = (
-            (FOREIGN, None),
-            (Tensor, _Memory._see_tensor),
-            ((np.ndarray, array), _Memory._see_numbers),
-            ((list, deque, dict, set, bytearray), _Memory._see_container),
+            (FunctionType, _Memory._see_function),
+            (MethodType, _Memory._see_method),
+            (partial, _Memory._see_partial),
+            (CACHED, _Memory._see_cached),
+            (ModuleType, None),
+            (type, _Memory._see_class),
+            ((Tensor, np.ndarray, array), _Memory._see_values),
+            (CONTAINERS, _Memory._see_container),
             (tuple, _Memory._see_tuple),
             (GENERATORS, _Memory._see_generator),
+            (Optimizer, _Memory._see_optimizer),
+            (NO_STATE, None),
         )
         for kinds, way in ways:
             if issubclass(kind, kinds):
                 return way
-        return _Memory._see_object if self._is_state(kind, value) else None
+        if self._is_state(kind):
+            return _Memory._see_object
+        return _Memory._see_iterator if hasattr(kind, "__next__") else None
 
-    def _see_tensor(self, value: Tensor, found: list[Undo], _: int) -> None:
-        if (undo := remembered(value, self._room)) is not None:
-            found.append(undo)
+    def _is_state(self, kind: type) -> bool:
+        """Whether an object is part of the model, by its kind or its class's home: not a library's logger or Trainer.
 
-    def _see_numbers(self, value: Any, found: list[Undo], _: int) -> None:
-        whole = isinstance(value, np.ndarray)
-        if self._room.takes(value.size if whole else len(value)):
-            found.append(_of_array(value) if whole else _of_numbers(value))
+        Nor anything of a tunneller's own, which the user's objects may hold.
+        """
+        homes = {base.__module__ for base in kind.__mro__}
+        if OURS & set(map(root_of, homes)):
+            return False
+        kept = issubclass(kind, nn.Module | SimpleNamespace | LRScheduler) or is_dataclass(kind)
+        return kept or kind.__module__ in self._homes | CONTAINING or is_users(kind.__module__)
 
-    def _see_container(self, value: Any, found: list[Undo], depth: int) -> None:
+    def _see_values(self, value: Values, _: str) -> None:
+        self._values.append(value)
+
+    def _see_container(self, value: Any, name: str) -> None:
+        if self._fits(undoing.length_of(value)):
+            entries = undoing.entries_of(value)
+            self.undo.append(undoing.of_container(value, entries))
+            self.look((name, entry) for entry in entries)
+        else:
+            self.undo.append(undoing.of_large(value))
+
+    def _see_tuple(self, value: Any, name: str) -> None:
         if self._fits(len(value)):
-            entries = _entries(value)
-            found.append(partial(_refill, value, entries))
-            self._look_at_all(entries, found, depth)
+            self.look((name, entry) for entry in value)
 
-    def _see_tuple(self, value: Any, found: list[Undo], depth: int) -> None:
-        self._look_at_all(value if self._fits(len(value)) else (), found, depth)
+    def _see_generator(self, value: Any, _: str) -> None:
+        self.undo.extend(undoing.of_generator(value))
 
-    def _see_generator(self, value: Any, found: list[Undo], _: int) -> None:
-        found.extend(_of_generator(value))
+    def _see_iterator(self, _: Any, name: str) -> None:
+        self._iterators[name] = None
 
-    def _see_object(self, value: Any, found: list[Undo], depth: int) -> None:
-        if self._fits(len(vars(value))):
-            content = dict(vars(value))
-            found.append(partial(_reset, value, content))
-            self._look_at_all(list(content.values()), found, depth)
+    def _see_optimizer(self, value: Any, name: str) -> None:
+        """What schedules change; its state and parameters are no pass's matter."""
+        for group in value.param_groups:
+            content = {key: entry for key, entry in group.items() if key != "params"}
+            self.undo.append(undoing.of_entries(group, content))
+            self.look((name, entry) for entry in content.values())
 
-    def _is_state(self, kind: type, value: Any) -> bool:
-        """Whether an object is part of the model, by its kind or its class's home: not a logger, not a Trainer."""
-        kept = issubclass(kind, nn.Module | SimpleNamespace) or is_dataclass(kind)
-        return kept or (kind.__module__ in self._homes and hasattr(value, "__dict__"))
+    def _see_object(self, value: Any, _: str) -> None:
+        content = undoing.attributes_of(value)
+        if self._fits(len(content)):
+            self.undo.append(undoing.of_object(value, content))
+            self.look(content.items())
+            self._class(type(value))
 
-    def _look_at_all(self, values: Any, found: list[Undo], depth: int) -> None:
-        if depth:
-            for value in values:
-                if type(value) not in PLAIN:
-                    self._look(value, found, depth - 1)
+    def _see_class(self, value: type, _: str) -> None:
+        if is_users(value.__module__):
+            self._class(value)
+
+    def _class(self, kind: type) -> None:
+        """What a class keeps for all of its objects, and what its methods name."""
+        for base in kind.__mro__:
+            if base not in self._classes and root_of(base.__module__) not in ("torch", "builtins"):
+                self._classes.add(base)
+                self.undo.append(undoing.of_class(base))
+                if is_users(base.__module__):
+                    self.look((name, part) for name, part in vars(base).items() if not callable(part))
+        self.look(("", method) for method in self._calls.meet(kind))
+
+    def _see_method(self, value: Any, name: str) -> None:
+        self.look([(name, value.__self__), (name, value.__func__)])
+
+    def _see_partial(self, value: Any, name: str) -> None:
+        self.look((name, part) for part in (*value.args, value.func))
+        self.look(value.keywords.items())
+
+    def _see_cached(self, value: Any, name: str) -> None:
+        """What a cache holds by itself is not a pass's doing alone, and cannot be looked at."""
+        self.look([(name, value.__wrapped__)])
+
+    def _see_function(self, value: Any, _: str) -> None:
+        """Of a function of the user's the variables around it, the global ones that it names, and what it keeps."""
+        scope, code = value.__globals__, value.__code__
+        if not (is_users(value.__module__) or is_users(scope.get("__name__"))):
+            return
+        defaults = value.__defaults__ or ()
+        own = dict(zip(code.co_varnames[code.co_argcount - len(defaults) :], defaults, strict=False))
+        own |= value.__kwdefaults__ or {}
+        self.look((*own.items(), ("", vars(value))))
+        for name, cell in zip(code.co_freevars, value.__closure__ or (), strict=True):
+            with suppress(ValueError):  # it is empty yet
+                self.undo.append(undoing.of_cell(cell, cell.cell_contents))
+                self.look([(name, cell.cell_contents)])
+        found = named_in(code)
+        if is_users(scope.get("__name__")):  # not where a library's decorator is around it
+            for name in found.variables:
+                self._variable(scope, name, found.attributes)
+        names = {*own, *code.co_freevars, *found.variables, *found.attributes}
+        self.look(("", method) for method in self._calls.learn(names))
+
+    def _variable(self, scope: dict[str, Any], name: str, attributes: Iterable[str]) -> None:
+        """A global variable; of a module of the user's those of its own that are named."""
+        value = scope.get(name)
+        if type(value) is ModuleType:  # others load what they are asked for
+            if is_users(value.__name__):
+                for part in vars(value).keys() & attributes:
+                    self._variable(vars(value), part, ())
+        elif name in scope or not hasattr(builtins, name):
+            self.undo.append(undoing.of_variable(scope, name))
+            self.look([(name, value)])
 
     def _fits(self, entries: int) -> bool:
         if entries > self._entries:
@@ -159,78 +251,4 @@ class _Memory:
         return True
 
 
-Way = Callable[[_Memory, Any, list[Undo], int], object]
-
-
-def _of_array(value: np.ndarray[Any, Any]) -> Undo:
-    content = value.copy()
-    return lambda: np.copyto(value, content) if value.flags.writeable else None
-
-
-def _of_numbers(value: "array[Any]") -> Undo:
-    content = value[:]
-
-    def undo() -> None:
-        value[:] = content
-
-    return undo
-
-
-def _of_class(kind: type) -> Undo:
-    """Numbers and texts that a class keeps for all of its modules, such as a count of calls."""
-    content = {name: value for name, value in vars(kind).items() if type(value) in PLAIN and not name.startswith("__")}
-
-    def undo() -> None:
-        for name, value in content.items():
-            if vars(kind).get(name) is not value:
-                setattr(kind, name, value)
-
-    return undo
-
-
-def _reset(value: Any, content: dict[str, Any]) -> None:
-    """An object's attributes, as references."""
-    present = vars(value)
-    for name in [name for name in present if name not in content]:
-        del present[name]
-    present.update(content)
-
-
-def _refill(value: Any, entries: list[Any]) -> None:
-    """By the base class's own methods: subclasses may forbid theirs, or do more in them."""
-    now = _entries(value)
-    if len(now) == len(entries) and all(map(is_, now, entries)):
-        return
-    base: Any = next(kind for kind in (OrderedDict, dict, list, set, deque, bytearray) if isinstance(value, kind))
-    base.clear(value)
-    if isinstance(value, dict):
-        for key, entry in zip(entries[::2], entries[1::2], strict=True):
-            base.__setitem__(value, key, entry)
-    elif isinstance(value, set):
-        base.update(value, entries)
-    else:
-        base.extend(value, entries)
-
-
-def _entries(value: Any) -> list[Any]:
-    """All that a container holds; of a mapping each key before its entry."""
-    if isinstance(value, dict):
-        items = OrderedDict.items(value) if isinstance(value, OrderedDict) else dict.items(value)
-        return [part for pair in items for part in pair]
-    return list(value)
-
-
-def _of_generator(value: Any) -> Iterator[Undo]:
-    """A random generator's state."""
-    if isinstance(value, torch.Generator):
-        state = value.get_state()
-        yield lambda: value.set_state(state)
-    elif isinstance(value, np.random.Generator):
-        numbers = value.bit_generator.state
-        yield lambda: setattr(value.bit_generator, "state", numbers)
-    elif isinstance(value, np.random.RandomState):
-        old = value.get_state()
-        yield lambda: value.set_state(old)
-    elif isinstance(value, random.Random):
-        python = value.getstate()
-        yield lambda: value.setstate(python)
+Way = Callable[[_Memory, Any, str], object]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from trainer.errors import CaptureError
 from trainer.snapshots.attributes import attributes_kept
 from trainer.snapshots.blocks import unwrap
 from trainer.snapshots.held import Held, memory_kept
@@ -23,15 +24,19 @@ EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 def live(model: nn.Module) -> Iterator[nn.Module]:
     """The unwrapped model in evaluation mode, without gradients and compilation; everything is put back after it.
 
-    Modes, gradients, `requires_grad`, random states, small buffers and what modules note down in attributes are as
-    before, bit by bit; so are parameters to which `forward` gives other memory, and small ones that it writes into.
-    CaptureError where those are large.
+    Modes, gradients, `requires_grad`, random states, buffers, and what modules, hooks and the code of `forward` note
+    down are as before, bit by bit; so are parameters to which `forward` gives other memory, and small ones that it
+    writes into. CaptureError where those are large, or where there is an iterator that cannot be put back.
     """
     inner = unwrap(model)
     with ExitStack() as stack:
         stack.enter_context(undisturbed(inner))
-        stack.enter_context(registered_kept(inner))
-        stack.enter_context(attributes_kept(inner))
+        stack.enter_context(registered_kept(inner, strict=True))
+        if fleeting := stack.enter_context(attributes_kept(inner)):
+            raise CaptureError(
+                f"the model draws from an iterator, {fleeting[0]!r}, and what a pass takes from it cannot be put back; "
+                "count in an attribute instead"
+            )
         stack.enter_context(parameters_kept(inner))
         stack.enter_context(memory_kept(inner))
         stack.enter_context(_in_evaluation_mode(inner))

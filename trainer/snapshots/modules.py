@@ -49,9 +49,9 @@ class Entries:
         self._names = list(chain.from_iterable(mappings))
         self._values = list(chain.from_iterable(mapping.values() for mapping in mappings))
 
-    def values_but(self, names: Collection[str]) -> Iterator[Any]:
-        """All values except those of such names, in order."""
-        return compress(self._values, map(not_, map(names.__contains__, self._names)))
+    def items_but(self, names: Collection[str]) -> Iterator[tuple[str, Any]]:
+        """All entries except those of such names, in order."""
+        return compress(zip(self._names, self._values, strict=True), map(not_, map(names.__contains__, self._names)))
 
     def changed(self, mappings: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
         """The number of each mapping that holds something else by now, and what it held."""

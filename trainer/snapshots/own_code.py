@@ -5,12 +5,18 @@ from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 
+OURS = frozenset({"trainer", "shared", "gdsolver"})
 INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 
 def root_of(module: str | None) -> str:
     """The package that a module is in."""
     return (module or "").partition(".")[0]
+
+
+def is_users(module: str | None) -> bool:
+    """Whether a module, by name, is the user's: neither a library's nor this one's own."""
+    return bool(module) and root_of(module) not in OURS and is_own(module)
 
 
 def is_own(module: str | None, homes: Collection[str] = ()) -> bool:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from trainer.snapshots.attributes import OWN, PLAIN
+from trainer.snapshots.attributes import OWN
 from trainer.snapshots.own_code import is_own, root_of
+from trainer.snapshots.undoing import PLAIN
 
 DEPTH = 6
 """So many calls or containers deep."""

@@ -13,7 +13,7 @@ from trainer.errors import CaptureError
 from trainer.snapshots import tensors
 from trainer.snapshots.held import Held
 from trainer.snapshots.modules import Entries, buffers_of, modules_of, parameters_of
-from trainer.snapshots.tensors import Room, remembered
+from trainer.snapshots.tensors import Contents
 
 QUIET: WeakSet[nn.Module] = WeakSet()
 """Models that have been run without writing into their parameters."""
@@ -21,14 +21,17 @@ NONE: set[str] = set()
 
 
 @contextmanager
-def registered_kept(model: nn.Module) -> Iterator[None]:
-    """Put small buffers back, since some modules count or cache in them on every pass, and take out what is new."""
-    modules, room = modules_of(model), Room()
+def registered_kept(model: nn.Module, *, strict: bool = False) -> Iterator[None]:
+    """Put buffers back, since some modules count or cache in them on every pass, and take out what is new.
+
+    With `strict`, CaptureError where a pass wrote into one that is too large to be remembered.
+    """
+    modules = modules_of(model)
     # what is scripted or traced registers nothing any more
     open_ones = [module for module in modules if not isinstance(module, torch.jit.ScriptModule)]
     before = Entries(_registries(open_ones))
     fleeting = [set(found) if (found := module._non_persistent_buffers_set) else NONE for module in open_ones]
-    undo = [step for value in buffers_of(modules) if (step := remembered(value, room)) is not None]
+    contents = Contents({id(value): value for value in buffers_of(modules)}.values())
     try:
         yield
     finally:
@@ -40,8 +43,13 @@ def registered_kept(model: nn.Module) -> Iterator[None]:
             if module._non_persistent_buffers_set != names:
                 module._non_persistent_buffers_set.clear()
                 module._non_persistent_buffers_set.update(names)
-        for step in undo:
-            step()
+        moved = contents.put_back()
+    if strict and moved:
+        told = next((name for name, buffer in nn.Module.named_buffers(model) if buffer is moved[0]), "")
+        raise CaptureError(
+            f"the model writes into its large buffer {told} when it is run; let it write there "
+            "in training mode only, or hold it outside the model"
+        )
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -543,11 +544,10 @@ def test_a_stall_allocates_as_much_whatever_the_backbone_holds() -> None:
 
 def test_a_large_model_gets_few_rows_at_once() -> None:
     """What modules put out for a batch stays within bounds, whatever a row takes."""
-    most = 0
+    sizes = Mock()  # a number would be as before after each look
 
     def note(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        nonlocal most
-        most = max(most, output.numel() * output.element_size())
+        sizes(output.numel() * output.element_size())
 
     model = nn.Sequential(nn.Linear(6, 100_000), nn.ReLU(), nn.Linear(100_000, 4))
     model[0].register_forward_hook(note)
@@ -559,16 +559,16 @@ def test_a_large_model_gets_few_rows_at_once() -> None:
     tunneller.step(STALLED)
     tunneller.close()
     assert "answered" in kinds(tunneller)
-    assert most <= 20 * 400_000
+    assert 0 < max(call.args[0] for call in sizes.call_args_list) <= 20 * 400_000
 
 
 def test_a_small_model_gets_more_rows_at_once_than_the_loop_gives_it() -> None:
     """Running them costs less so; a model that is made for the loop's own batches alone gets no more than those."""
-    longest = {}
+    lengths = Mock()  # a dict would be as before after each look
     for most in (1000, 5):
 
         def batch_sized(net: nn.Module, x: Tensor, most: int = most) -> Tensor:
-            longest[most] = max(longest.get(most, 0), len(x))
+            lengths(most, len(x))
             return net.head(x + torch.zeros(most, 6)[torch.arange(len(x))])
 
         pool = FakePool(Liar("random"))
@@ -580,36 +580,37 @@ def test_a_small_model_gets_more_rows_at_once_than_the_loop_gives_it() -> None:
         tunneller.close()
         assert "answered" in kinds(tunneller)
         assert len(pool.snapshots[0].inputs) == 100
+    longest = {most: max(call.args[1] for call in lengths.call_args_list if call.args[0] == most) for most in (1000, 5)}
     assert longest == {1000: 64, 5: 64}  # the second one was tried with as many once
 
 
 def test_a_known_chain_is_not_examined_again() -> None:
     """A stall runs a few rows to see that the model is called as before, a few to confirm, and the rows of the job."""
-    model, passes = network(), [0]
-    model.register_forward_hook(lambda *_: passes.__setitem__(0, passes[0] + 1))
+    model, passes = network(), Mock(return_value=None)  # a list would be as before after each look
+    model.register_forward_hook(lambda *_: passes())
     counts = []
     for capture_s in (1e-6, 60.0):
         tunneller = tunnelled(model, FakePool(), data=classes(64), layer="auto", sync=False, capture_s=capture_s)
-        examined = passes[0]
+        examined = passes.call_count
         tunneller.step(STALLED)
-        before = passes[0]
+        before = passes.call_count
         tunneller.step(STALLED)
-        counts += [examined, passes[0] - before]
+        counts += [examined, passes.call_count - before]
         tunneller.close()
-        passes[0] = 0
+        passes.reset_mock()
     assert counts[1] == counts[3] == 3
     assert min(counts[0], counts[2]) > 6
 
 
 def test_an_answer_costs_two_validations_and_the_summary_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a clock that a validation moves by a second: 2.2 s at most, of which 2 are the validations'."""
-    now, real = [0.0], time.perf_counter
-    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    clock, real = Mock(now=0.0), time.perf_counter  # a list would be as before after each validation
+    monkeypatch.setattr(time, "perf_counter", lambda: clock.now)
     model, pool = network(), FakePool(Liar("random"), held=True)
 
     def validate() -> float:
-        now[0] += 1.0
-        return 0.5 + 0.1 * (now[0] % 7)
+        clock.now += 1.0
+        return 0.5 + 0.1 * (clock.now % 7)
 
     tunneller = tunnelled(model, pool, data=classes(), sync=False, validate=validate)
     tunneller.step(STALLED)
@@ -617,13 +618,13 @@ def test_an_answer_costs_two_validations_and_the_summary_says_so(monkeypatch: py
     assert pool.submitted.wait(20)
     pool.release.set()
     eventually(lambda: "answered" in kinds(tunneller))
-    before, begun = tunneller.summary(), now[0]
+    before, begun = tunneller.summary(), clock.now
     tunneller.step(STALLED)
     after = tunneller.summary()
     tunneller.close()
     assert {"adopted", "rejected"} & set(kinds(tunneller))
     assert after.validations - before.validations <= 2
-    assert now[0] - begun <= 2.2
-    assert after.validate_s - before.validate_s == now[0] - begun
-    assert after.longest_step_ms >= 1000 * (now[0] - begun)
+    assert clock.now - begun <= 2.2
+    assert after.validate_s - before.validate_s == clock.now - begun
+    assert after.longest_step_ms >= 1000 * (clock.now - begun)
     assert real() > 0
