@@ -191,5 +191,5 @@ class Splicing:
         """Where the largest of some values are."""
         found = np.zeros_like(among)
         order = np.argsort(np.where(among, -values, np.inf), axis=None, kind="stable")
-        found.ravel()[order[: min(many, int(among.sum()))]] = True
+        found.flat[order[: min(many, int(among.sum()))]] = True
         return found

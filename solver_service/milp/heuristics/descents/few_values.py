@@ -98,7 +98,7 @@ class FewValues:
             moves = np.where(chosen, np.abs(weight) * self.weigh, 0.0)
             zeros = int((1 - spared) * (int(chosen.sum()) - max(0, most)))
             order = np.argsort(np.where(chosen, moves, np.inf), axis=None, kind="stable")
-            weight.ravel()[order[: max(0, zeros)]] = 0.0
+            weight.flat[order[: max(0, zeros)]] = 0.0
         return self._change(weight, change)
 
     def _weights(self, change: Array) -> Array:

@@ -21,6 +21,8 @@ PATIENCE = 3
 """Moves in a row without a gain, for each entry, after which some entries go anywhere."""
 KICKED = (2, 6)
 """How many of them."""
+EDGE = 1e-9
+"""How far the kink of what movement costs is rounded off, in radii."""
 FREE, DECADES = 0.15, 2.5
 """How often something free is shifted, and over how many decades, in radii."""
 
@@ -68,7 +70,7 @@ class ValueWalk:
         self._value = self._worth(self._scores, self._change)
 
     def _worth(self, scores: Array, change: Array) -> float:
-        return self.problem.loss(scores) + self._paid(change, 0.0)[0]
+        return self.problem.loss(scores) + self._paid(change, EDGE)[0]
 
     def _move(self) -> None:
         draw = self.rng.random()
