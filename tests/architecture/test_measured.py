@@ -67,3 +67,14 @@ def test_counts_that_grow_sharp(after: float) -> None:
         column = int(after != 1.0)
         assert reads(cells[column], job), (name, cells, job)
         assert reads(cells[2 + column], median(rival)) if rival else not cells[2 + column], (name, cells, rival)
+
+
+def test_weights_with_few_values() -> None:
+    found = results("few-values")["rows"]
+    for cells, row in zip(rows("docs/solver/few-values.md", "## Measured"), found, strict=True):
+        data, objective, asked, *seeds, ratio = cells
+        assert (data, objective, asked) == (row["data"], f"`{row['objective']}`", f"`{row['asked']}`")
+        for cell, run in zip(seeds, row["runs"], strict=True):
+            job, script = (float(one) for one in cell.rstrip(")").split(" ("))
+            assert (f"{job:.4g}", f"{script:.4g}") == (f"{run['job']:.4g}", f"{run['script']:.4g}"), cells
+        assert reads(ratio, row["ratio"])

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.few_values import Script
 from shared.constraints import violations
 from shared.contracts import JobSpec
 from shared.snapshot import Snapshot
@@ -69,73 +70,14 @@ def spec_of(objective: str, constraint: dict[str, Any], **more: Any) -> JobSpec:
     )
 
 
-# --- the rival: straight-through steps (Bengio et al. 2013), hard thresholds, then single moves and swaps -----------
-
-
-def _nearest(constraint: dict[str, Any], weight: np.ndarray) -> np.ndarray:
-    if constraint["type"] == "levels":
-        levels = np.array(constraint["levels"])
-        return levels[np.abs(weight[..., None] - levels).argmin(axis=-1)]
-    if constraint["type"] == "grid":
-        return np.round(weight / constraint["value"]) * constraint["value"]
-    least = np.sort(np.abs(weight).ravel())[-int(constraint["value"])]
-    return np.where(np.abs(weight) >= least, weight, 0.0)
-
-
-def _slope(name: str, scores: np.ndarray, targets: np.ndarray, width: float) -> np.ndarray:
-    """The slope of a smooth stand-in by the scores [n, h]."""
-    rows, found = np.arange(len(scores)), np.zeros_like(scores)
-    rest = scores.copy()
-    rest[rows, targets] = -np.inf
-    rival = rest.argmax(axis=1)
-    margin = scores[rows, targets] - rest[rows, rival]
-    wrong = 1 / (1 + np.exp(np.clip(margin / width, -30, 30)))
-    pull = {"hinge": (margin < 1) * 1.0, "ramp": ((margin < 1) & (margin > -width)) * 1.0}.get(
-        name, wrong * (1 - wrong) / width
-    )
-    found[rows, targets] -= pull
-    found[rows, rival] += pull
-    return found / len(scores)
-
-
-def script(snapshot: Snapshot, spec: JobSpec, *, restarts: int = 4, moves: int = 1500) -> float:
-    """The best value of some restarts of Adam, and of single moves from the best of them."""
-    rng, inputs, targets = np.random.default_rng(0), snapshot.inputs.astype(np.float64), snapshot.targets
-    constraint = spec.constraints[0].model_dump(exclude_none=True)
-    low, high = snapshot.weight - 2.0, snapshot.weight + 2.0
-
-    def value(weight: np.ndarray, bias: np.ndarray) -> float:
-        return spec.value(snapshot, weight.astype(np.float32), bias.astype(np.float32))
-
-    best = (np.inf, np.zeros_like(low), np.zeros(len(low)))
-    for restart in range(restarts):
-        weight = snapshot.weight + 0.05 * restart * rng.normal(size=low.shape)
-        bias, mean, square = np.zeros(len(low)), 0.0, 0.0
-        for step in range(1, 151):
-            thinned = constraint["type"] == "max_nonzero" and step > 50
-            taken = _nearest(constraint, weight) if thinned or constraint["type"] != "max_nonzero" else weight
-            slope = _slope(spec.objective, inputs @ taken.T + bias, targets, max(2 * (1 - step / 150), 0.05))
-            gradient = np.column_stack([slope.T @ inputs, slope.sum(axis=0)])
-            mean, square = 0.9 * mean + 0.1 * gradient, 0.99 * square + 0.01 * gradient**2
-            move = 0.05 * (1 - step / 151) * (mean / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.99**step)) + 1e-12)
-            weight = np.clip((taken if thinned else weight) - move[:, :-1], low, high)
-            bias = bias - move[:, -1]
-            if step % 10 == 0:
-                found = _nearest(constraint, weight)
-                best = min(best, (value(found, bias), found, bias), key=lambda one: one[0])
-    reached, weight, bias = best
-    for _ in range(moves):
-        tried, place = weight.copy(), tuple(rng.integers(low.shape))
-        if constraint["type"] == "max_nonzero":
-            if tried[place] == 0:
-                tried[tuple(rng.choice(np.argwhere(tried)))] = 0.0
-            tried[place] += rng.normal() * 10 ** rng.uniform(-2, 0)
-        else:
-            tried[place] = _nearest(constraint, tried[place] + rng.normal(size=1) * 0.5)[0]
-        found = value(tried, bias)
-        if found < reached:
-            reached, weight = found, tried
-    return reached
+def script(snapshot: Snapshot, spec: JobSpec) -> float:
+    """The best value of four restarts and 1,500 moves of the rival of `benchmarks/few_values.py`."""
+    rival = Script(snapshot, spec, np.random.default_rng(0))
+    for number in range(4):
+        rival.restart(number, lambda: False)
+    for _ in range(1500):
+        rival.move()
+    return rival.best[0]
 
 
 @pytest.mark.parametrize("constraint", [LEVELS, GRID, SPARSE], ids=["levels", "grid", "max_nonzero"])

@@ -11,6 +11,8 @@ from shared.contracts import JobSpec, SolveStatus
 from shared.errors import SpecError
 from shared.objectives import Objective
 from shared.snapshot import Snapshot, TailLayer
+from solver_service.milp.core.budget import Budget
+from solver_service.milp.core.control import Control
 from solver_service.milp.core.network import Network, network_of
 from solver_service.milp.core.problem import Array
 from solver_service.milp.core.solution import Solution
@@ -205,10 +207,10 @@ def test_minibatches_descend_and_show_what_they_come_to() -> None:
     scaling, shown = Scaling(net), []
     batches = Minibatches(net, goal, scaling, np.random.default_rng(0))
     begin = scaling.variables(np.zeros(net.size))
-    end = batches.descend(begin, shown.append, lambda: False)
+    end = batches.descend(begin, shown.append, Budget(Control(), 60.0, 10))
     evaluate = Evaluator(net, stand_in(goal, snapshot), scaling=scaling)
     assert evaluate.value(end) < 0.5 * evaluate.value(begin)
-    assert len(shown) == 4
+    assert len(shown) == 8  # after 30, 100 and 300 steps, then after each tenth of them all
     assert all(within(evaluate, point) for point in shown)
 
 

@@ -177,7 +177,9 @@ def test_what_was_of_each_sample_and_is_so_no_more_is_refused() -> None:
         observed((4, [1, 2, 3, 4]), (3, [1, 2, 3, 4]))
 
 
-@pytest.mark.parametrize("beside", [Meta(["a", "b", "c"]), Words("abc"), {"a", "b", "c"}], ids=repr)
+@pytest.mark.parametrize(
+    "beside", [Meta(["a", "b", "c"]), Words("abc"), {"a", "b", "c"}], ids=["dataclass", "subclass", "set"]
+)
 def test_what_hides_something_of_each_sample_is_refused(beside: Any) -> None:
     with pytest.raises(DataError, match=f"argument 1 of this batch is a {type(beside).__name__} that holds"):
         observed((3, beside))

@@ -5,17 +5,19 @@ of a run over all samples, and the first dozens of them bring most of what is to
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from shared.objectives import Objective
+from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.network import Network
 from solver_service.milp.core.problem import Array, Index
 from solver_service.milp.network.joint.evaluator import Evaluator
 from solver_service.milp.network.joint.scaling import Scaling
 from solver_service.milp.network.joint.stand_ins import stand_in
 
-BATCH_ELEMENTS = 40_000_000
+BATCH_ELEMENTS = 3_000_000
 """A batch multiplies about so many coefficients at most."""
 LEAST, MOST = 128, 2048
 """Samples in a batch."""
@@ -24,8 +26,14 @@ RATES = (0.1, 0.03, 0.3)
 """Lengths of the first steps, in units of the usual size of a weight; each descent takes the next."""
 LAST = 0.03
 """The last steps of a descent are so much shorter."""
-OFFERS = (30, 100, 300, 600)
-"""Steps after which a descent shows what it has come to; the last of them ends it."""
+STEPS, FEWEST, MOST_STEPS, PART = 600, 60, 20_000, 0.5
+"""Of a descent; by the clock as many as fit into this part of what is left, within a range."""
+TIMED = 5
+"""After so many it is known what one takes."""
+UNCAPPED = 0.4
+"""Which part of the first descent gives up on no sample."""
+OFFERS, PARTS = (30, 100, 300), 10
+"""Steps after which a descent shows what it has come to; later it does so after each of so many parts."""
 
 
 class Minibatches:
@@ -37,29 +45,40 @@ class Minibatches:
         size = int(np.clip(BATCH_ELEMENTS // per_sample, LEAST, MOST))
         order = rng.permutation(network.snapshot.samples)
         self._rows: list[Index] = np.array_split(order, max(1, len(order) // size))
-        self._batches: dict[tuple[int, bool], Evaluator] = {}
+        self._batches: dict[tuple[int, bool], tuple[int, Evaluator]] = {}
+        self._importance: Array | None = None
+        self._version = 0
         self._descents = 0
+        # What no count sees, cross-entropy does.
+        counted = goal.name in ("zero_one", "ramp") and network.snapshot.task != "regression"
+        self._kinder = replace(goal, name="log_loss") if counted else goal
 
-    def descend(self, begin: Array, show: Callable[[Array], None], over: Callable[[], bool]) -> Array:
+    def descend(self, begin: Array, show: Callable[[Array], None], budget: Budget) -> Array:
         """One descent from variables [size]: where it ended; `show` is given what it comes to now and then.
 
         The first descent gives up on no sample at first, whatever the objective.
         """
         rate = RATES[self._descents % len(RATES)] * self._usual()
         variables, moment, square = begin.copy(), np.zeros_like(begin), np.zeros_like(begin)
-        for number in range(1, OFFERS[-1] + 1):
-            if over():
-                if number > 1:
-                    show(variables)
+        began, steps, number, shown = budget.control.elapsed, STEPS, 0, 0
+        while number < steps:
+            if budget.over:
                 break
-            gradient = self._batch(number, capped=self._descents > 0 or number > OFFERS[1])(variables)[1]
+            number += 1
+            gradient = self._batch(number, capped=self._descents > 0 or number > UNCAPPED * steps)(variables)[1]
             moment = MOMENT * moment + (1 - MOMENT) * gradient
             square = SQUARE * square + (1 - SQUARE) * gradient**2
             scaled = (moment / (1 - MOMENT**number)) / (np.sqrt(square / (1 - SQUARE**number)) + 1e-30)
-            pace = LAST ** (number / OFFERS[-1])
+            pace = LAST ** (number / steps)
             variables = np.clip(variables - rate * pace * scaled, self._scaling.lower, self._scaling.upper)
-            if number in OFFERS:
+            if number in OFFERS or (number > OFFERS[-1] and number % max(1, steps // PARTS) == 0) or number == steps:
                 show(variables)
+                shown = number
+            if number == TIMED and budget.timed:
+                each, left = (budget.control.elapsed - began) / number, budget.until - budget.control.elapsed
+                steps = int(np.clip(PART * left / max(each, 1e-9), FEWEST, MOST_STEPS))
+        if number > shown:
+            show(variables)
         self._descents += 1
         return np.asarray(variables)
 
@@ -73,16 +92,24 @@ class Minibatches:
         usual: Array = np.concatenate([size.ravel() for size in sizes])[self._scaling.free]
         return np.asarray(np.minimum(usual, (self._scaling.upper - self._scaling.lower) / 2))
 
+    def weigh(self, importance: Array) -> None:
+        """Let samples [N] count so many times their own weights from now on."""
+        self._importance = importance
+        self._version += 1
+
     def _batch(self, number: int, *, capped: bool) -> Evaluator:
-        """The evaluator of the next batch, made when it is first asked for."""
+        """The evaluator of the next batch, made when it is first asked for, and anew where samples weigh otherwise."""
         index = number % len(self._rows)
-        rows, key = self._rows[index], (index, capped)
-        if key not in self._batches:
-            function = stand_in(self._goal, self._network.snapshot, rows, capped=capped)
-            other = self._batches.get((index, not capped))
-            self._batches[key] = (
+        key, rows = (index, capped), self._rows[index]
+        version, found = self._batches.get(key) or self._batches.get((index, not capped)) or (-1, None)
+        if key not in self._batches or version != self._version:
+            goal = self._goal if capped else self._kinder
+            function = stand_in(goal, self._network.snapshot, rows, capped=capped, importance=self._importance)
+            found = (
                 Evaluator(self._network, function, rows, self._scaling.dtype, self._scaling)
-                if other is None
-                else other.following(function)
+                if found is None
+                else found.following(function)
             )
-        return self._batches[key]
+            self._batches[key] = self._version, found
+        assert found is not None, "it was there, or was made"
+        return found

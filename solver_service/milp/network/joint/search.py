@@ -98,7 +98,7 @@ class JointSearch:
         """Descend from the best step so far, and offer what comes of it early and often."""
         begin = self._scaling.variables(self._incumbents.step)
         if self._minibatches is not None:
-            begin = self._minibatches.descend(begin, self._show, self._over)
+            begin = self._minibatches.descend(begin, self._look, self._budget)
         if self._network.elements > TOO_LARGE:
             return
         if self._annealing is not None and self._counts:
@@ -135,7 +135,7 @@ class JointSearch:
         if self._minibatches is not None and (nowhere or self._network.elements > TOO_LARGE):
             step = self._scaling.variables(self._incumbents.step)
             begin = step if self._rng.random() < 0.7 else kicked(self._scaling, step, self._rng)
-            self._minibatches.descend(begin, self._show, self._over)
+            self._minibatches.descend(begin, self._look, self._budget)
             return
         if self._annealing is not None and self._counts and self._rng.random() < ANNEALED:
             self._anneal(self._around())
@@ -159,6 +159,14 @@ class JointSearch:
     def _show(self, variables: Array) -> None:
         """Offer variables as they are."""
         self._incumbents.offer(self._scaling.step(variables))
+
+    def _look(self, variables: Array) -> None:
+        """Offer what minibatches have come to, and weigh samples for the shares that it lacks."""
+        self._show(variables)
+        small = self._network.elements <= TOO_LARGE
+        if small and self._weighing is not None and self._minibatches is not None:
+            self._weighing.learn(self._outputs(variables))
+            self._minibatches.weigh(self._weighing.importance)
 
     def _uncapped(self, begin: Array) -> Array:
         """Descend on a loss that gives up on no sample: from far away the objective's own slope leads nowhere."""
