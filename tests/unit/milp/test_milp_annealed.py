@@ -109,9 +109,9 @@ def test_one_descent_sees_samples_that_are_far_off(objective: str) -> None:
     assert values[1] <= 1.1 * values[0]
 
 
-def behind_units(activation: str) -> Snapshot:
+def behind_units(activation: str, seed: int = 0) -> Snapshot:
     """A small network whose classes are not what its start says."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     inputs = rng.normal(size=(400, 6)).astype(np.float32)
     truth = np.tanh(inputs @ rng.normal(size=(6, 6))) @ rng.normal(size=(6, 3)) * 2 + np.linspace(0, -1.5, 3)
     tail = TailLayer(
@@ -136,12 +136,12 @@ def behind_units(activation: str) -> Snapshot:
 def test_a_hidden_block_ends_lower_with_them(
     objective: str, asked: list[dict[str, Any]], activation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By rounds, not by the clock; samples of weight 0 count for nothing."""
+    """By rounds, not by the clock; several blocks, as one may end anywhere. Samples of weight 0 count for nothing."""
     spec = spec_of(objective, asked, tail_radius=1.0, limits={"nodes": 1, "time_s": 600})
-    found = solve(behind_units(activation), spec).result
+    blocks = [behind_units(activation, seed) for seed in range(4)]
+    found = [solve(block, spec).result for block in blocks]
     monkeypatch.setattr(JointSearch, "_annealing", None)
-    before = solve(behind_units(activation), spec).result
-    print(found.objective, before.objective)
-    assert found.feasible
-    assert before.feasible
-    assert found.objective.final < 0.95 * before.objective.final
+    before = [solve(block, spec).result for block in blocks]
+    assert all(result.feasible for result in (*found, *before))
+    values = [sum(result.objective.final for result in results) for results in (found, before)]
+    assert values[0] < 0.95 * values[1]

@@ -17,6 +17,7 @@ from solver_service.milp.core.network import Network, network_of
 from solver_service.milp.core.problem import Array
 from solver_service.milp.core.solution import Solution
 from solver_service.milp.network.arms import Arms, relative_gain
+from solver_service.milp.network.joint import search
 from solver_service.milp.network.joint.descent import Descender
 from solver_service.milp.network.joint.evaluator import Evaluator
 from solver_service.milp.network.joint.gauss_newton import gauss_newton
@@ -24,6 +25,7 @@ from solver_service.milp.network.joint.initial import fresh
 from solver_service.milp.network.joint.minibatches import Minibatches
 from solver_service.milp.network.joint.replacement import replace_unit, replaceable
 from solver_service.milp.network.joint.scaling import Scaling
+from solver_service.milp.network.joint.search import JointSearch
 from solver_service.milp.network.joint.stand_ins import stand_in
 from solver_service.milp.solve import solve
 
@@ -351,3 +353,57 @@ def test_the_first_feasible_weights_are_a_gain() -> None:
     assert relative_gain(np.inf, 3.0) == 1.0
     assert relative_gain(np.inf, np.inf) == 0.0
     assert relative_gain(4.0, 3.0) == 0.25
+
+
+@pytest.mark.parametrize("task", ["classification", "multilabel"])
+def test_minibatches_of_counts_begin_on_cross_entropy(task: str) -> None:
+    """From a young start a count's own slope leads nowhere: most samples are far off."""
+    snapshot = counted(task)
+    net, goal = view(snapshot, 2.0), Objective("zero_one")
+    scaling = Scaling(net)
+    batches = Minibatches(net, goal, scaling, np.random.default_rng(0))
+    begin = scaling.variables(np.zeros(net.size))
+    end = batches.descend(begin, lambda _: None, Budget(Control(), 60.0, 10))
+    evaluate = Evaluator(net, stand_in(goal, snapshot), scaling=scaling)
+    before, after = (goal.of_outputs(snapshot, evaluate.outputs(place).T) for place in (begin, end))
+    assert after < 0.25 * before
+
+
+def test_minibatches_weigh_samples_for_the_floors_that_they_lack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rare class, whose recall no plain descent keeps: something does as soon as minibatches end."""
+    monkeypatch.setattr(search, "LARGE", 0)
+    monkeypatch.setattr(search, "TOO_LARGE", 10**9)
+    snapshot = counted("classification", rare=0.03)
+    spec = JobSpec.model_validate(
+        {"objective": "zero_one", "radius": 2.0, "tail_radius": 2.0}
+        | {"constraints": [{"type": "recall_floor", "value": 0.9}], "limits": {"nodes": 1, "time_s": 600}}
+    )
+    minibatches: list[float] = []
+    look = JointSearch._look
+
+    def looked(self: JointSearch, variables: np.ndarray) -> None:
+        look(self, variables)
+        minibatches.append(self._incumbents.objective)
+
+    monkeypatch.setattr(JointSearch, "_look", looked)
+    assert solve(snapshot, spec).result.feasible
+    assert np.isfinite(minibatches[-1])
+
+
+def counted(task: str, *, rare: float = 0.3) -> Snapshot:
+    """Classes that a hidden layer can tell apart, the last of them rare, and a start that has learnt nothing."""
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(600, 6)).astype(np.float32)
+    scores = np.tanh(inputs @ rng.normal(size=(6, 5))) @ rng.normal(size=(5, 3))
+    scores[:, 2] -= np.quantile(scores[:, 2] - scores[:, :2].max(axis=1), 1 - rare)
+    targets = scores.argmax(axis=1) if task == "classification" else (scores > 0).astype(np.int64)
+    tail = (rng.normal(size=(3, 12)) / np.sqrt(12)).astype(np.float32)
+    return Snapshot(
+        task=task,
+        inputs=inputs,
+        targets=targets,
+        weight=(rng.normal(size=(12, 6)) / np.sqrt(6)).astype(np.float32),
+        bias=np.zeros(12, dtype=np.float32),
+        activation=Activation.parse("relu"),
+        tail=(TailLayer(tail, np.zeros(3, np.float32), Activation.parse("identity")),),
+    )
