@@ -1,6 +1,8 @@
 """Whole networks: gradients against differences, descents that never lose ground, tails of any depth, constraints."""
 
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from solver_service.milp.network.arms import Arms, relative_gain
 from solver_service.milp.network.joint import search
 from solver_service.milp.network.joint.descent import Descender
 from solver_service.milp.network.joint.evaluator import Evaluator
+from solver_service.milp.network.joint.fitting import rounded
 from solver_service.milp.network.joint.gauss_newton import gauss_newton
 from solver_service.milp.network.joint.initial import fresh
 from solver_service.milp.network.joint.minibatches import Minibatches
@@ -27,6 +30,7 @@ from solver_service.milp.network.joint.replacement import replace_unit, replacea
 from solver_service.milp.network.joint.scaling import Scaling
 from solver_service.milp.network.joint.search import JointSearch
 from solver_service.milp.network.joint.stand_ins import stand_in
+from solver_service.milp.network.keeping import Keeper
 from solver_service.milp.solve import solve
 
 OBJECTIVES = ("mse", "mae", "max_error", "outliers", "zero_one", "ramp", "hinge")
@@ -388,6 +392,29 @@ def test_minibatches_weigh_samples_for_the_floors_that_they_lack(monkeypatch: py
     monkeypatch.setattr(JointSearch, "_look", looked)
     assert solve(snapshot, spec).result.feasible
     assert np.isfinite(minibatches[-1])
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"type": "max_nonzero", "value": 20},
+        {"type": "levels", "levels": [-1.0, 0.0, 1.0]},
+        {"type": "grid", "value": 1.0},
+    ],
+    ids=["max_nonzero", "levels", "grid"],
+)
+def test_minibatches_take_slopes_at_weights_that_may_be(asked: dict[str, Any]) -> None:
+    """What is rounded only in the end has lost most of what was gained."""
+    snapshot, goal = counted("classification"), Objective("log_loss")
+    spec = JobSpec.model_validate({"objective": "log_loss", "radius": 2.0, "tail_radius": 2.0, "constraints": [asked]})
+    net, keeper, ends = network_of(snapshot, spec), Keeper(snapshot, spec), []
+    scaling = Scaling(net)
+    evaluate = Evaluator(net, stand_in(goal, snapshot), scaling=scaling)
+    for held in (partial(rounded, net, scaling, keeper), None):
+        batches = Minibatches(net, goal, scaling, np.random.default_rng(0), held)
+        end = batches.descend(scaling.variables(np.zeros(net.size)), lambda _: None, Budget(Control(), 60.0, 10))
+        ends.append(evaluate.value(rounded(net, scaling, keeper, end)))
+    assert ends[0] < 0.8 * ends[1]
 
 
 def counted(task: str, *, rare: float = 0.3) -> Snapshot:

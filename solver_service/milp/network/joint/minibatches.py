@@ -32,6 +32,8 @@ TIMED = 5
 """After so many it is known what one takes."""
 UNCAPPED = 0.4
 """Which part of the first descent gives up on no sample."""
+FREE = 0.2
+"""Which part of a descent knows nothing of zeros, grids and levels."""
 OFFERS, PARTS = (30, 100, 300), 10
 """Steps after which a descent shows what it has come to; later it does so after each of so many parts."""
 
@@ -39,8 +41,16 @@ OFFERS, PARTS = (30, 100, 300), 10
 class Minibatches:
     """Descents over batches of a network's samples, drawn once and kept."""
 
-    def __init__(self, network: Network, goal: Objective, scaling: Scaling, rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        network: Network,
+        goal: Objective,
+        scaling: Scaling,
+        rng: np.random.Generator,
+        rounded: Callable[[Array], Array] | None = None,
+    ) -> None:
         self._network, self._goal, self._scaling, self._rng = network, goal, scaling, rng
+        self._rounded = rounded
         per_sample = max(1, network.elements // network.snapshot.samples)
         size = int(np.clip(BATCH_ELEMENTS // per_sample, LEAST, MOST))
         order = rng.permutation(network.snapshot.samples)
@@ -65,7 +75,8 @@ class Minibatches:
             if budget.over:
                 break
             number += 1
-            gradient = self._batch(number, capped=self._descents > 0 or number > UNCAPPED * steps)(variables)[1]
+            batch = self._batch(number, capped=self._descents > 0 or number > UNCAPPED * steps)
+            gradient = batch(self._place(variables, number / steps))[1]
             moment = MOMENT * moment + (1 - MOMENT) * gradient
             square = SQUARE * square + (1 - SQUARE) * gradient**2
             scaled = (moment / (1 - MOMENT**number)) / (np.sqrt(square / (1 - SQUARE**number)) + 1e-30)
@@ -81,6 +92,10 @@ class Minibatches:
             show(variables)
         self._descents += 1
         return np.asarray(variables)
+
+    def _place(self, variables: Array, part: float) -> Array:
+        """Where slopes are taken: at weights that keep what is asked of single ones, once a descent is on its way."""
+        return variables if self._rounded is None or part < FREE else self._rounded(variables)
 
     def _usual(self) -> Array:
         """The usual size of each weight [size]: 1 / sqrt(inputs of its layer), or what the box lets it be."""

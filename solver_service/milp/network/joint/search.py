@@ -1,7 +1,7 @@
 """The search over a block and all tail layers that move: descents, fresh starts, unit replacement, and kicks."""
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from solver_service.milp.core.problem import MEANS, Array
 from solver_service.milp.network.joint.annealing import Annealing
 from solver_service.milp.network.joint.descent import Descender, Descent
 from solver_service.milp.network.joint.evaluator import Evaluator
-from solver_service.milp.network.joint.fitting import fit
+from solver_service.milp.network.joint.fitting import fit, rounded
 from solver_service.milp.network.joint.initial import fresh, kicked, reaching
 from solver_service.milp.network.joint.minibatches import Minibatches
 from solver_service.milp.network.joint.replacement import replace_unit, replaceable
@@ -78,7 +78,8 @@ class JointSearch:
         self._best = self._valley = Valley(np.zeros(0), np.inf)
         self._minibatches: Minibatches | None = None
         if network.elements > LARGE:
-            self._minibatches = Minibatches(network, goal, self._scaling, rng)
+            held = partial(rounded, network, self._scaling, self._keeper) if self._keeper.rounds else None
+            self._minibatches = Minibatches(network, goal, self._scaling, rng, held)
 
     @cached_property
     def _whole(self) -> Evaluator:
