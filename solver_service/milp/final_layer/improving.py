@@ -33,6 +33,9 @@ from solver_service.milp.rounding.incumbents import Incumbents
 POLISHED = ("zero_one", "ramp", "outliers")
 """Objectives whose stand-in is capped: long descents reach what short ones do not."""
 ANNEALED, SMOOTHED, LONG = "annealed descents", "descents on smoothed counts", "long descents"
+STAND_IN = "a convex stand-in"
+SMALL, SMALL_SHARE, SHARE = 2_000_000, 0.3, 0.1
+"""Coefficients up to which it comes first, and takes more of the time that is left at once: it is soon done."""
 """They would take all of a short limit, and do better from where a slow descent of Adam ended."""
 PINNED = 8
 """The same for descents on few values, and for walks, which swap one nonzero for another."""
@@ -92,7 +95,7 @@ class Improver:
         """One short round, before any model: at any size it takes a fraction of a second."""
         self._begin()
         for account in self.accounts:
-            if not budget.over and (self.reproducible or account.name not in (ANNEALED, SMOOTHED, LONG)):
+            if not budget.over and (self.reproducible or account.name not in (ANNEALED, SMOOTHED, LONG, STAND_IN)):
                 account.advance(budget)
 
     def learn(self, space: Space, screened: Screened) -> None:
@@ -197,7 +200,10 @@ class Improver:
             found.append(Account(ANNEALED, each, parts=2))
         if problem.objective.name in WALKED:
             mended = walk.fork() if tally.asks and not labels else None
-            found.insert(0, Account("a convex stand-in", StandIn(problem, self.incumbents, mended)))
+            small = self.coefficients <= SMALL
+            place = 0 if small else [account.name for account in found].index("descents") + 1
+            share = SMALL_SHARE if small else SHARE
+            found.insert(place, Account(STAND_IN, StandIn(problem, self.incumbents, mended, share)))
         discrete = Discrete.of(problem)
         if discrete is not None and not tally.asks:
             most = max(account.parts for account in found)

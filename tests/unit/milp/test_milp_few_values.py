@@ -240,7 +240,7 @@ def test_a_count_on_raw_columns_begins_at_the_stand_ins_minimum():
     )
     problem, control = problem_of(snapshot, JobSpec(objective="zero_one", radius=5.0)), Control()
     incumbents = Incumbents(problem, control)
-    strategy, budget = StandIn(problem, incumbents, None), Budget(control, 60.0, 10)
+    strategy, budget = StandIn(problem, incumbents, None, 0.3), Budget(control, 60.0, 10)
     while strategy.advance(budget):
         pass
     assert incumbents.best.objective <= 50

@@ -13,8 +13,8 @@ from solver_service.milp.heuristics.walks.mending import offer_mended
 from solver_service.milp.heuristics.walks.walk import Walk
 from solver_service.milp.rounding.incumbents import Incumbents
 
-SHARE, LOOSE = 0.15, 1e-3
-"""Of the time that is left, at most; the relative gap to which it is solved."""
+LOOSE = 1e-3
+"""The relative gap to which it is solved."""
 
 
 def stand_in(problem: Problem) -> ConvexProgram:
@@ -30,17 +30,18 @@ def stand_in(problem: Problem) -> ConvexProgram:
 class StandIn:
     """A strategy: each `advance` goes on to the stand-in's minimum, and offers it; the last one ends there.
 
-    Where a walk knows the constraints they are mended.
+    Where a walk knows the constraints they are mended. An advance takes a `share` of the time that is left at most.
     """
 
     problem: Problem
     incumbents: Incumbents
     walk: Walk | None
+    share: float
     _reached: Array | None = None
 
     def advance(self, budget: Budget) -> bool:
         """Minimise for a part of the time; False once that is done."""
-        program, soon = stand_in(self.problem), budget.share(SHARE)
+        program, soon = stand_in(self.problem), budget.share(self.share)
         start = self.incumbents.whole_change if self._reached is None else self._reached
         found = program.minimise(*program.box, start, lambda: soon.over, LOOSE)
         self._reached = found.change
