@@ -17,8 +17,9 @@ TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(4, 1 + (os.cpu_coun
 demo: $(READY)  ## two minutes: a task where tunnels are worth it, one where they are not, with a pool of its own
 	$(BIN)/gdsolver demo --out runs/demo
 
+# One thread each: several processes whose arithmetic takes all cores wait for one another, up to five times as long.
 test: $(READY)  ## every test that needs no container engine and no browser
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not containers and not browser"
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not containers and not browser"
 
 e2e: $(READY)  ## the containers, in a Docker engine; GDSOLVER_WHEELS=DIR with a CPU-only torch for the trainer's
 	$(BIN)/python -m pytest -m containers tests/e2e

@@ -138,7 +138,7 @@ def test_a_hidden_block_ends_lower_with_them(
 ) -> None:
     """By rounds, not by the clock; several blocks, as one may end anywhere. Samples of weight 0 count for nothing."""
     spec = spec_of(objective, asked, tail_radius=1.0, limits={"nodes": 1, "time_s": 600})
-    blocks = [behind_units(activation, seed) for seed in range(4)]
+    blocks = [behind_units(activation, seed) for seed in range(3)]
     found = [solve(block, spec).result for block in blocks]
     monkeypatch.setattr(JointSearch, "_annealing", None)
     before = [solve(block, spec).result for block in blocks]

@@ -5,6 +5,7 @@ from collections import namedtuple
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -19,8 +20,8 @@ from trainer.snapshots.batches import Batch
 from trainer.snapshots.reservoir import Reservoir
 
 COUNT = 48
-KINDS = set[type]()
-"""What stood beside the tensors when a model was called."""
+SEEN = Mock()
+"""Called with the type of what stood beside the tensors of a model: a set of types would be put back."""
 Pair = namedtuple("Pair", "names lengths")
 
 
@@ -78,7 +79,7 @@ class Reading(nn.Module):
         self.head = nn.Linear(2, 4)
 
     def forward(self, x: Tensor, beside: Any) -> Tensor:
-        KINDS.add(type(beside))  # an attribute would be put back
+        SEEN(type(beside))
         return self.head(torch.stack([x[:, 0], torch.tensor(numbers_of(beside))], dim=1))
 
 
@@ -96,7 +97,7 @@ def split(batch: tuple[Tensor, Any, Tensor]) -> tuple[Any, ...]:
 def jobs_of(make: Callable[[list[int]], Any], size: int) -> list[Snapshot]:
     """What the pool is sent, by a loop of a few epochs."""
     torch.manual_seed(0)
-    KINDS.clear()
+    SEEN.reset_mock()
     model, pool = Reading(), FakePool(unchanged)
     tunneller = Tunneller(
         model,
@@ -113,7 +114,7 @@ def jobs_of(make: Callable[[list[int]], Any], size: int) -> list[Snapshot]:
             pass
         tunneller.step(1.0)
     tunneller.close()
-    assert {type(make([1, 2, 3]))} == KINDS
+    assert {type(make([1, 2, 3]))} == {call.args[0] for call in SEEN.call_args_list}
     return pool.snapshots
 
 
