@@ -1,5 +1,6 @@
 """Grids, levels and numbers of nonzeros: no worse than what a script of straight-through steps or thresholds finds."""
 
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -224,6 +225,30 @@ def test_splicing_finds_the_best_support_of_small_problems(seed):
         for chosen in combinations(range(9), 3)
     )
     assert incumbents.best.objective == pytest.approx(min(fits), rel=1e-4)
+
+
+@pytest.mark.parametrize("objective", ["mse", "mae"])
+def test_splicing_knows_what_cannot_move(objective):
+    """Biases of a radius of 0, and weights that are held away from 0: programs over some columns have their scores."""
+    snapshot = values(1, samples=80, width=9, rows=2)
+    radius = np.full((2, 9), 3.0, dtype=np.float32)
+    radius[0, 2], radius[1, 5] = 0.0, 0.0
+    weight = snapshot.weight.copy()
+    weight[0, 2], weight[1, 5] = 0.7, -0.4
+    bias = np.array([0.5, -0.3], dtype=np.float32)
+    snapshot = replace(snapshot, weight=weight, bias=bias, radius=radius, bias_radius=np.zeros(2, dtype=np.float32))
+    asked = {"type": "max_nonzero", "value": 6}
+    problem = problem_of(snapshot, spec_of(objective, asked, radius=None))
+    program = ConvexProgram(replace(problem, objective=replace(problem.objective, name="mse")))
+    rng = np.random.default_rng(0)
+    every = np.ones((2, 9), dtype=bool)
+    search = Splicing(program, Incumbents(problem, Control()), [(every, 6)], program.box, rng, lambda: False)
+    for _ in range(5):
+        support = rng.random((2, 9)) < 0.4
+        support |= search.kept
+        found = search._fitted(support, np.zeros_like(problem.radius))
+        assert found.value == pytest.approx(program.smooth(found.change)[0], rel=1e-9)
+        assert found.bound <= found.value
 
 
 def test_a_count_on_raw_columns_begins_at_the_stand_ins_minimum():

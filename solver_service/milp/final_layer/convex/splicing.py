@@ -77,11 +77,8 @@ class Splicing:
         self.zero = np.divide(-problem.center[:, :-1], radius, out=np.zeros_like(radius), where=radius > 0)
         self.kept = (np.abs(self.zero) > 1.0) | ((radius == 0) & (problem.center[:, :-1] != 0))
         self.steep = self.program.steepness()[:, :-1]
-        # [n, h], the scores of a block of nothing.
-        nothing = np.divide(
-            -problem.center, problem.radius, out=np.zeros_like(problem.center), where=problem.radius > 0
-        )
-        self.silent = problem.scores_at(nothing)
+        # [n, h], the scores of a block of nothing, also where its biases or some weights cannot move.
+        self.silent = problem.scores - problem.inputs @ problem.center.T
 
     def run(self, start: Array) -> None:
         """From those that gain step by step, and from what matters most at a change [h, c]; then from kicks."""

@@ -79,7 +79,8 @@ class ValueWalk:
         elif len(self._stepped) and (draw < 0.5 or not len(self._counted)):
             unit, entry = self._any(self._stepped)
             choices = self.discrete.choices(unit, entry, self._change[unit, entry])
-            self._try([(unit, entry, float(self.rng.choice(choices)))])
+            if choices.size:
+                self._try([(unit, entry, float(self.rng.choice(choices)))])
         elif len(self._counted):
             self._shift_or_exchange()
 

@@ -212,7 +212,10 @@ class Walk:
         if movable.size < 2:
             return False
         one, other = self._rng.choice(movable, size=2, replace=False)
-        self._set(unit, int(one), float(self._rng.choice(discrete.choices(unit, int(one), self.change[unit, one]))))
+        choices = discrete.choices(unit, int(one), self.change[unit, one])
+        if choices.size == 0:
+            return False
+        self._set(unit, int(one), float(self._rng.choice(choices)))
         self.single(unit, np.array([other]), np.ones(1))
         return self._settled(state, discrete)
 
