@@ -13,7 +13,6 @@ from solver_service.milp.final_layer.convex.stand_in import StandIn
 from solver_service.milp.formulation.constraints.on_samples import shares_of
 from solver_service.milp.formulation.rows import nonzeros
 from solver_service.milp.heuristics.descents.annealed import AnnealedDescents
-from solver_service.milp.heuristics.descents.few_values import PINNING
 from solver_service.milp.heuristics.descents.long_descents import Polishing
 from solver_service.milp.heuristics.descents.rounds import Descents
 from solver_service.milp.heuristics.descents.share_descents import ShareDescents
@@ -29,6 +28,7 @@ from solver_service.milp.heuristics.walks.walk import WALKED, Walk
 from solver_service.milp.heuristics.walks.walking import Walking
 from solver_service.milp.presolve.screening import Screened
 from solver_service.milp.rounding.incumbents import Incumbents
+from solver_service.milp.rounding.snapping import PINNING
 
 POLISHED = ("zero_one", "ramp", "outliers")
 """Objectives whose stand-in is capped: long descents reach what short ones do not."""

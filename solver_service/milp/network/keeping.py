@@ -22,10 +22,7 @@ from solver_service.milp.core.moved import Moved
 from solver_service.milp.core.problem import Array, Mask, Problem, problem_of
 from solver_service.milp.network.impossible import impossible
 from solver_service.milp.network.weighing import Weighing
-from solver_service.milp.rounding.snapping import inside, snapped
-
-ROUNDED = ("max_nonzero", "grid", "levels")
-"""Constraints that weights are rounded to."""
+from solver_service.milp.rounding.snapping import PINNING, inside, snapped
 
 
 class Keeper:
@@ -42,7 +39,7 @@ class Keeper:
     @property
     def rounds(self) -> bool:
         """Whether weights have to be rounded: to zeros, or to a grid."""
-        return any(constraint.type in ROUNDED for constraint in self.constraints)
+        return any(constraint.type in PINNING for constraint in self.constraints)
 
     @property
     def on_samples(self) -> bool:
@@ -69,7 +66,7 @@ class Keeper:
         """Which block weights [h, d+1] rounding decides: all on a grid, and the zeros where few may be others."""
         found = np.zeros(self.box.center.shape, dtype=bool)
         for constraint in self.constraints:
-            if constraint.type in ROUNDED:
+            if constraint.type in PINNING:
                 chosen = selected(constraint, moved.weight.shape)
                 found[:, :-1] |= chosen & (moved.weight == 0) if constraint.type == "max_nonzero" else chosen
         return found

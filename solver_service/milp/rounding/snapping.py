@@ -9,6 +9,9 @@ from shared.contracts import Constraint
 from shared.snapshot import FloatArray
 from solver_service.milp.core.problem import Array, Index, Mask, Problem
 
+PINNING = ("max_nonzero", "grid", "levels")
+"""Constraints that leave single weights a few values each, or only some of them any."""
+
 
 def snapped(problem: Problem, weight: FloatArray) -> FloatArray:
     """The weights with the smallest ones set to 0 and the others moved to their grid, where constraints ask for it."""

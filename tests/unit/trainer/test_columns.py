@@ -94,12 +94,10 @@ def split(batch: tuple[Tensor, Any, Tensor]) -> tuple[Any, ...]:
     return (x, beside), {}, targets
 
 
-def jobs_of(make: Callable[[list[int]], Any], size: int) -> list[Snapshot]:
-    """What the pool is sent, by a loop of a few epochs."""
-    torch.manual_seed(0)
-    SEEN.reset_mock()
-    model, pool = Reading(), FakePool(unchanged)
-    tunneller = Tunneller(
+def tunnelled(pool: FakePool) -> Tunneller:
+    """A stall at every step, of a model that reads what stands beside its tensors."""
+    model = Reading()
+    return Tunneller(
         model,
         optimizer=torch.optim.SGD(model.parameters(), 0.01),
         validate=lambda: 0.0,
@@ -109,6 +107,14 @@ def jobs_of(make: Callable[[list[int]], Any], size: int) -> list[Snapshot]:
         patience=1,
         sync=True,
     )
+
+
+def jobs_of(make: Callable[[list[int]], Any], size: int) -> list[Snapshot]:
+    """What the pool is sent, by a loop of a few epochs."""
+    torch.manual_seed(0)
+    SEEN.reset_mock()
+    pool = FakePool(unchanged)
+    tunneller = tunnelled(pool)
     for epoch in range(4):
         for _ in tunneller.watch(list(batches(make, size, seed=epoch))):
             pass
@@ -253,17 +259,8 @@ def test_a_sample_with_infinity_is_left_out_beside_words() -> None:
     def endless(numbers: list[int]) -> Any:
         return [f"n{number}" for number in numbers]
 
-    model, pool = Reading(), FakePool(unchanged)
-    tunneller = Tunneller(
-        model,
-        optimizer=torch.optim.SGD(model.parameters(), 0.01),
-        validate=lambda: 0.0,
-        mode="min",
-        client=pool.client(),
-        split=split,
-        patience=1,
-        sync=True,
-    )
+    pool = FakePool(unchanged)
+    tunneller = tunnelled(pool)
     for _ in range(3):
         for x, beside, targets in batches(endless, 16):
             tunneller.observe((torch.where(x == 5, torch.inf, x), beside, targets))

@@ -12,9 +12,8 @@ from solver_service.milp.final_layer.convex.branching import Branching
 from solver_service.milp.final_layer.convex.smoothed import PRECISE, ROUNDABLE, WIDTHS, smoothed
 from solver_service.milp.final_layer.convex.splicing import LOOSE, splice, splice_counts
 from solver_service.milp.final_layer.job import Job
+from solver_service.milp.rounding.snapping import PINNING
 
-PINNING = ("max_nonzero", "grid", "levels")
-"""Constraints that leave single weights a few values each."""
 FITTED_SHARE, BRANCHED_SHARE = 0.3, 0.4
 """Of the time, for minima and their rounded fits; of what is left then, for branching on them."""
 SPLICED_SHARE, SPLICED_AT = 0.5, 0.1

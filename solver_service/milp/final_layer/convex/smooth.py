@@ -19,9 +19,8 @@ from solver_service.milp.final_layer.report import Ending
 from solver_service.milp.final_layer.under_constraints import solve_constrained
 from solver_service.milp.heuristics.walks.random_steps import search_by_random_steps
 from solver_service.milp.rounding.into_box import change_of
+from solver_service.milp.rounding.snapping import PINNING
 
-PINNING = ("max_nonzero", "grid", "levels")
-"""Constraints that leave single weights a few values each."""
 ROOM_FOR_BOUND = 1e-9
 TANGENTS_PATIENCE = 3
 """Rounds of tangents in a row without a better bound or better weights, after which it is others' turn; then more."""

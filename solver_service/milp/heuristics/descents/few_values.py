@@ -10,10 +10,7 @@ import numpy as np
 
 from shared.constraints import selected
 from solver_service.milp.core.problem import Array, Index, Mask, Problem
-from solver_service.milp.rounding.snapping import grid_range, level_choices
-
-PINNING = ("max_nonzero", "grid", "levels")
-"""Constraints that leave single weights a few values each, or only some of them any."""
+from solver_service.milp.rounding.snapping import PINNING, grid_range, level_choices
 
 
 @dataclass(frozen=True, eq=False)

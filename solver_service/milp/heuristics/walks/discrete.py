@@ -8,7 +8,7 @@ import numpy as np
 from shared.constraints import selected
 from solver_service.milp.core.problem import Array, Index, Mask, Problem
 from solver_service.milp.rounding.into_box import change_of, weights_of
-from solver_service.milp.rounding.snapping import LevelChoice, grid_range, level_choices, snapped
+from solver_service.milp.rounding.snapping import PINNING, LevelChoice, grid_range, level_choices, snapped
 
 MOST_CHOICES = 32
 """Multiples of a grid that are tried on either side of where an entry is."""
@@ -32,7 +32,7 @@ class Discrete:
     @classmethod
     def of(cls, problem: Problem) -> Self | None:
         """What a problem asks of single weights; None where that is nothing."""
-        if not any(constraint.type in ("grid", "levels", "max_nonzero") for constraint in problem.constraints):
+        if not any(constraint.type in PINNING for constraint in problem.constraints):
             return None
         steps, low, high = grid_range(problem)
         stepped = np.zeros(problem.radius.shape, dtype=bool)
