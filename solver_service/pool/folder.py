@@ -34,11 +34,16 @@ def taken(folder: Path) -> Iterator[None]:
 
 
 def _require_own(folder: Path) -> None:
-    found = {path.name for path in folder.iterdir()} - EMPTY
+    found = {path.name for path in folder.iterdir() if not _holds_nothing(path)}
     if found and not found & OWN:
         raise ForeignFolderError(
             f"{folder} holds files that are no pool's ({min(found)!r}); name a new or an empty folder with --data-dir"
         )
+
+
+def _holds_nothing(path: Path) -> bool:
+    """Such as the log that a shell has just opened: `up --data-dir pool > pool/pool.log`."""
+    return path.name in EMPTY or (path.is_file() and not path.stat().st_size)
 
 
 def _make_private(folder: Path) -> None:

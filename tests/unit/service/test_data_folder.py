@@ -58,6 +58,14 @@ def test_beside_a_pools_files_everything_keeps_its_permissions(project: Path) ->
     assert {found["redis.log"], found["pool.lock"], found["appendonlydir/appendonly.aof.1.incr.aof"]} == {0o600}
 
 
+def test_a_log_that_a_shell_has_just_opened_is_no_strangers_file(tmp_path: Path) -> None:
+    """`up --data-dir pool > pool/pool.log`: the shell makes the file before the pool begins."""
+    (tmp_path / "pool.log").touch(mode=0o644)
+    with taken(tmp_path):
+        pass
+    assert mode(tmp_path / "pool.log") == 0o644
+
+
 @pytest.mark.parametrize("there", [None, "", "lost+found"])
 def test_a_new_or_empty_folder_becomes_this_users_alone(tmp_path: Path, there: str | None) -> None:
     """A file system of its own begins with `lost+found`; what is made in the folder later is private as well."""
