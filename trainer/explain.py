@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from trainer.model.eligibility import Eligibility
 from trainer.snapshots.capture import Look
-from trainer.snapshots.eligibility import Eligibility
 from trainer.stalls.survey import view
 
 HEADINGS = ("layer", "kind", "units", "dead", "nearly dead", "bytes a sample", "tunnel")

@@ -10,7 +10,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from trainer import story
 from trainer.events import Event, Kind, Summary
-from trainer.snapshots.eligibility import unwrap_optimizer
+from trainer.model.wrappers import unwrap_optimizer
 from trainer.speaking import logger
 
 OnEvent = Callable[[Event], object]

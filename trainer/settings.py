@@ -19,8 +19,8 @@ from trainer.pool.client import SolverClient
 from trainer.pool.constraints import EXAMPLE
 from trainer.pool.job_template import FREE, MAX_TIME_S
 from trainer.pool.own import LOCAL, Local
+from trainer.samples.reservoir import Split
 from trainer.snapshots.capture import OF_CLASSES
-from trainer.snapshots.reservoir import Split
 from trainer.stalls.detector import DeltaMode, Mode
 from trainer.stalls.layers import AUTO
 

@@ -30,6 +30,10 @@ from trainer.errors import CaptureError, DataError, FinalLayerError, NothingCoun
 from trainer.events import Event, Summary, as_state, of_state
 from trainer.explain import Explanation, explain
 from trainer.journal import Journal, OnEvent
+from trainer.model.chain import described
+from trainer.model.live import device_of
+from trainer.model.movable import Movable
+from trainer.model.wrappers import unwrap, unwrap_optimizer
 from trainer.pool.background import BackgroundWorker
 from trainer.pool.client import SolverClient
 from trainer.pool.constraints import read_constraints
@@ -38,14 +42,10 @@ from trainer.pool.job_template import FREE, JobTemplate
 from trainer.pool.line import Line
 from trainer.pool.messages import Stall, grouped
 from trainer.pool.own import LOCAL, Local, OwnPool, free_cores
+from trainer.samples.reservoir import Numbers, Split
+from trainer.samples.sources import Data, reservoir_of
 from trainer.settings import Settings, asks_groups, refuse_tail_of
 from trainer.snapshots.capture import Plan
-from trainer.snapshots.chain import described
-from trainer.snapshots.eligibility import unwrap, unwrap_optimizer
-from trainer.snapshots.live import device_of
-from trainer.snapshots.movable import Movable
-from trainer.snapshots.reservoir import Numbers, Split
-from trainer.snapshots.sources import Data, reservoir_of
 from trainer.speaking import logger, speak_up
 from trainer.stalls.detector import DeltaMode, Mode, StallDetector
 from trainer.stalls.inspection import DRY_ROWS, Found, Inspector

@@ -7,7 +7,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from trainer.adapters.settings import Pool, Settings, let_go, step
 from trainer.errors import CaptureError
-from trainer.snapshots.draws import draws_kept
+from trainer.restoring.draws import draws_kept
 from trainer.tunneller import Tunneller
 
 STATE = "gdsolver"

@@ -15,9 +15,9 @@ from torchmetrics import Metric
 from trainer.adapters.recording import Recorder, metrics_kept
 from trainer.adapters.settings import Pool, Settings, let_go, step
 from trainer.errors import CaptureError
-from trainer.snapshots.draws import draws_kept
-from trainer.snapshots.live import eagerly
-from trainer.snapshots.undisturbed import undisturbed
+from trainer.model.live import eagerly
+from trainer.restoring.draws import draws_kept
+from trainer.restoring.undisturbed import undisturbed
 from trainer.speaking import logger
 from trainer.tunneller import Tunneller
 

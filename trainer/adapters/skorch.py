@@ -10,7 +10,7 @@ from skorch.dataset import get_len
 
 from trainer.adapters.settings import Pool, Settings, copyable, let_go, step
 from trainer.errors import CaptureError
-from trainer.snapshots.draws import draws_kept
+from trainer.restoring.draws import draws_kept
 from trainer.tunneller import Tunneller
 
 OURS = ("model", "optimizer", "validate", "client")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainer.snapshots.blocks import Values
+from trainer.model.blocks import Values
 
 PARTS = (1.0, 0.5, 0.25)
 

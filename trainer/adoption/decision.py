@@ -14,9 +14,9 @@ from trainer.adoption.ranks import Weights
 from trainer.adoption.standing import Change
 from trainer.adoption.validation import Judgement, Validator
 from trainer.errors import interrupts
-from trainer.snapshots.blocks import Values
+from trainer.model.blocks import Values
+from trainer.model.eligibility import Eligibility
 from trainer.snapshots.capture import Captured, try_out
-from trainer.snapshots.eligibility import Eligibility
 from trainer.snapshots.keeping import broken
 from trainer.stalls.detector import DeltaMode, Mode, improvement, least_gain
 from trainer.story import ANOTHER, MOVED_ON

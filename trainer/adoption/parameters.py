@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
 from trainer.adoption.begun import begun
-from trainer.snapshots.blocks import parameters_by_name
-from trainer.snapshots.live import outside_inference_mode, without_autocast_cache, written
+from trainer.model.blocks import parameters_by_name
+from trainer.model.live import outside_inference_mode, without_autocast_cache, written
 
 
 def read(model: nn.Module, names: Iterable[str]) -> dict[str, NDArray[np.float32]]:

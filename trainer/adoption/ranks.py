@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from trainer.adoption import parameters
 from trainer.adoption.standing import Change
-from trainer.snapshots.blocks import Values, parameters_by_name
+from trainer.model.blocks import Values, parameters_by_name
 
 Word = Literal["write", "undo", "validate", "screen", "adopt", "done"]
 MOST_WAITED_S = 120.0

@@ -12,7 +12,7 @@ from torch import nn
 
 from trainer.adoption import parameters
 from trainer.journal import Journal
-from trainer.snapshots.blocks import Values
+from trainer.model.blocks import Values
 from trainer.speaking import logger
 from trainer.story import UNDONE
 

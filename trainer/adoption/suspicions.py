@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from shared.contracts import Suspect
 from trainer.pool.messages import Answer
-from trainer.snapshots.batches import Batch
+from trainer.samples.batches import Batch
+from trainer.samples.rows import Rows
 from trainer.snapshots.captured import Origin
-from trainer.snapshots.rows import Rows
 
 MOST = 200
 """How many samples are remembered: where they have no numbers, a copy of each is kept."""

@@ -11,13 +11,13 @@ from torch import nn
 
 from trainer.adoption.ranks import Ranks, Word
 from trainer.adoption.requirements import Requirement, broken
-from trainer.snapshots.attributes import attributes_kept
-from trainer.snapshots.blocks import unwrap
-from trainer.snapshots.draws import draws_kept, within_reach
-from trainer.snapshots.held import memory_kept
-from trainer.snapshots.live import without_parametrization_cache
-from trainer.snapshots.registered import registered_kept
-from trainer.snapshots.undisturbed import undisturbed
+from trainer.model.live import without_parametrization_cache
+from trainer.model.wrappers import unwrap
+from trainer.restoring.attributes import attributes_kept
+from trainer.restoring.draws import draws_kept, within_reach
+from trainer.restoring.held import memory_kept
+from trainer.restoring.registered import registered_kept
+from trainer.restoring.undisturbed import undisturbed
 from trainer.speaking import logger
 from trainer.stalls.detector import Mode
 

@@ -17,9 +17,9 @@ from trainer.lab.plots import draw_all
 from trainer.lab.report import document, write_json
 from trainer.lab.runs import Run
 from trainer.lab.tasks import Defaults, Request, Task, load_task
+from trainer.model.blocks import find_layer
+from trainer.model.whole_network import MOST_WEIGHTS
 from trainer.pool.client import SolverClient
-from trainer.snapshots.blocks import find_layer
-from trainer.snapshots.whole_network import MOST_WEIGHTS
 from trainer.stalls.policy import AUTO
 
 

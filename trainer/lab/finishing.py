@@ -11,7 +11,7 @@ from trainer.events import Event
 from trainer.lab.losses import ramp
 from trainer.lab.states import copy_state, write_state
 from trainer.lab.tasks import Task
-from trainer.snapshots.blocks import find_layer
+from trainer.model.blocks import find_layer
 
 L2 = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 """Prices of the squared weights that a refit tries, the highest first: each is a start for the next."""

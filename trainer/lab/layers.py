@@ -8,7 +8,8 @@ from torch.optim import SGD
 
 from trainer.errors import TaskError
 from trainer.lab.factory import call_factory, load_factory
-from trainer.snapshots.eligibility import Eligibility, eligible, unwrap
+from trainer.model.eligibility import Eligibility, eligible
+from trainer.model.wrappers import unwrap
 
 NOT_LINEAR = "only nn.Linear and nn.Conv2d layers are tunnelled"
 

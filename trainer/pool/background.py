@@ -22,6 +22,7 @@ from shared.contracts import JobSpec, JobStatus
 from shared.errors import ContractError
 from trainer.errors import CaptureError, PoolRefusedError, PoolUnavailableError, ResultUnavailableError, TrainerError
 from trainer.journal import Journal
+from trainer.model.whole_network import draws
 from trainer.pool.client import SolverClient
 from trainer.pool.in_flight import Pending, Ticket
 from trainer.pool.job_template import FREE, JobTemplate
@@ -29,7 +30,6 @@ from trainer.pool.line import Line
 from trainer.pool.messages import Answer, JobKind, Stall, Verdict
 from trainer.pool.packing import Packed, key_of, pack, share_of
 from trainer.pool.portfolio import Portfolio, free_jobs
-from trainer.snapshots.whole_network import draws
 
 Reply = TypeVar("Reply")
 logger = logging.getLogger("gdsolver")

@@ -6,10 +6,10 @@ from typing import Any, Self
 
 from shared.contracts import JobSpec
 from shared.result import Candidate
+from trainer.model.whole_network import Draw
 from trainer.pool.messages import JobKind, Stall
 from trainer.pool.portfolio import Variation
 from trainer.snapshots.capture import Parcel
-from trainer.snapshots.whole_network import Draw
 
 AGREEMENT = 1e-4
 """A result's own figure and the one recomputed here differ by no more than this share."""

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from shared.contracts import Feedback, JobResult
 from shared.objectives import Objective
+from trainer.model.blocks import Values
+from trainer.model.view import LayerView
+from trainer.model.whole_network import Draw
 from trainer.pool.portfolio import Variation
-from trainer.snapshots.blocks import Values
 from trainer.snapshots.captured import Captured
-from trainer.snapshots.view import LayerView
-from trainer.snapshots.whole_network import Draw
 
 JobKind = Draw | Variation
 

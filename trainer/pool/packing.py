@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from shared.contracts import JobSpec
+from trainer.model.whole_network import Draw, boxes, drawn_anew
 from trainer.pool.job_template import JobTemplate
 from trainer.pool.messages import JobKind, Stall
 from trainer.pool.portfolio import Variation
 from trainer.snapshots.capture import Parcel
-from trainer.snapshots.whole_network import Draw, boxes, drawn_anew
 
 
 @dataclass(frozen=True, eq=False)

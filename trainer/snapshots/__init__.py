@@ -1,6 +1,6 @@
-"""Model and samples to the wire, and answers back to parameters.
+"""A look at the model becomes snapshots, and answers become parameters again.
 
-Read `reservoir` (what is kept of the loop's batches), then `capture` (a look at the live model), which builds on
-`scene` and `watch` (how the model is called and read), `chain` and `verify` (what follows a layer), `captured` and
-`parcel` (to the wire and back), and `trial` (whether the live model does what an answer promises).
+Read `scene` (how the model is called and read), then `capture` (a look at some layers), `captured`, `assembly`,
+`projection` and `parcel` (to the wire and back), then `trial` and `keeping` (whether the live model does what an
+answer promises, and keeps what it must).
 """

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from shared.activations import Activation
 from shared.objectives import label_margins
 from shared.snapshot import FloatArray, Snapshot, TailLayer
-from trainer.snapshots.blocks import Array
-from trainer.snapshots.folding import Folded
+from trainer.model.blocks import Array
+from trainer.model.folding import Folded
+from trainer.samples.choice import choose_by_margin, choose_evenly
 from trainer.snapshots.projection import Projection
-from trainer.snapshots.samples import choose_by_margin, choose_evenly
 
 
 def slope_share(activation: Activation, before: Array) -> Array:

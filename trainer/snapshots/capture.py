@@ -13,22 +13,22 @@ from torch import Tensor, nn
 from shared.errors import SnapshotError
 from shared.snapshot import FloatArray, IntArray, Task
 from trainer.errors import CaptureError, DataError, NothingCountsError
+from trainer.model.blocks import Block, Owners, owners_of
+from trainer.model.folding import fold, recorded_for, unlink, with_offsets
+from trainer.model.live import live
+from trainer.model.verify import Examiner, explains, not_finite
+from trainer.model.watch import Recording, Watcher
+from trainer.restoring.modules import parameter_named
+from trainer.samples.batches import GROUPS_BY
+from trainer.samples.forms import take_apart
+from trainer.samples.heads import wire_targets
+from trainer.samples.positions import BATCH, at_random
+from trainer.samples.reservoir import Rows
 from trainer.snapshots.assembly import as_snapshot, choose, subset
-from trainer.snapshots.batches import GROUPS_BY
-from trainer.snapshots.blocks import Block, Owners, owners_of
 from trainer.snapshots.captured import Captured, Origin
-from trainer.snapshots.folding import fold, recorded_for, unlink, with_offsets
-from trainer.snapshots.forms import take_apart
-from trainer.snapshots.heads import wire_targets
-from trainer.snapshots.live import live
-from trainer.snapshots.modules import parameter_named
 from trainer.snapshots.parcel import Parcel
-from trainer.snapshots.positions import BATCH, at_random
-from trainer.snapshots.reservoir import Rows
 from trainer.snapshots.scene import FEWEST_ROWS, Plan, Scene, read_scene, unfit
 from trainer.snapshots.trial import Trial, try_out
-from trainer.snapshots.verify import Examiner, explains, not_finite
-from trainer.snapshots.watch import Recording, Watcher
 
 __all__ = ["Captured", "Look", "Parcel", "Plan", "Trial", "look", "try_out"]
 

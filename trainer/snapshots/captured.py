@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from shared.snapshot import FloatArray, Snapshot, TailLayer
 from trainer.errors import CaptureError
+from trainer.model.blocks import Array, Block, weight_size
+from trainer.model.recognise import Precision
+from trainer.samples.positions import Reader
+from trainer.samples.reservoir import Rows
 from trainer.snapshots.assembly import annotated, choose, projected, slope_share, subset
-from trainer.snapshots.blocks import Array, Block, weight_size
 from trainer.snapshots.parcel import Parcel
-from trainer.snapshots.positions import Reader
 from trainer.snapshots.projection import project
-from trainer.snapshots.recognise import Precision
-from trainer.snapshots.reservoir import Rows
 
 MOST_FOR_STATISTICS = 500
 """Samples of which a layer's dead units are told."""

@@ -9,7 +9,7 @@ from torch import nn
 from shared.constraints import ON_WEIGHTS, level_values, nearest_multiple, violations
 from shared.contracts import Constraint
 from shared.snapshot import FloatArray
-from trainer.snapshots.blocks import Values, parameters_by_name
+from trainer.model.blocks import Values, parameters_by_name
 from trainer.snapshots.captured import Captured
 
 SIGNS = ("nonnegative", "monotone")

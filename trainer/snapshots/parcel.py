@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from shared.result import Candidate
 from shared.snapshot import FloatArray, Snapshot, TailLayer
 from trainer.errors import CaptureError
-from trainer.snapshots.blocks import Array
+from trainer.model.blocks import Array
 from trainer.snapshots.projection import Projection, clip_to_box
 
 if TYPE_CHECKING:

@@ -9,16 +9,16 @@ from torch.nn.parameter import is_lazy
 
 from shared.snapshot import Task
 from trainer.errors import CaptureError, DataError, NothingCountsError
-from trainer.snapshots.batches import Batch
-from trainer.snapshots.blocks import Owners, why_not
-from trainer.snapshots.heads import View, views
-from trainer.snapshots.live import device_of
-from trainer.snapshots.modules import modules_of, parameters_of
-from trainer.snapshots.positions import Reader
-from trainer.snapshots.recognise import Precision
-from trainer.snapshots.reservoir import Rows
-from trainer.snapshots.verify import Tolerance, precision_of, tolerance_of
-from trainer.snapshots.watch import Call, forward, order_of, rows_at_once, scout
+from trainer.model.blocks import Owners, why_not
+from trainer.model.live import device_of
+from trainer.model.recognise import Precision
+from trainer.model.verify import Tolerance, precision_of, tolerance_of
+from trainer.model.watch import Call, forward, order_of, rows_at_once, scout
+from trainer.restoring.modules import modules_of, parameters_of
+from trainer.samples.batches import Batch
+from trainer.samples.heads import View, views
+from trainer.samples.positions import Reader
+from trainer.samples.reservoir import Rows
 
 FEWEST_ROWS = 64
 """Rows that are looked at whatever the budget, and on which layers are moved to see what follows them."""

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from shared.objectives import Objective
 from shared.snapshot import Snapshot
 from trainer.errors import CaptureError
+from trainer.model.folding import Folded, fold, recorded_for, unlink, with_offsets
+from trainer.model.live import device_of, live, written
+from trainer.model.verify import explains, keep_offsets, tolerance_of
+from trainer.model.watch import Recording, Watcher
+from trainer.restoring.modules import parameter_named
+from trainer.samples.positions import at_places
+from trainer.samples.reservoir import Rows
 from trainer.snapshots.assembly import subset
 from trainer.snapshots.captured import Captured
-from trainer.snapshots.folding import Folded, fold, recorded_for, unlink, with_offsets
-from trainer.snapshots.live import device_of, live, written
-from trainer.snapshots.modules import parameter_named
-from trainer.snapshots.positions import at_places
-from trainer.snapshots.reservoir import Rows
-from trainer.snapshots.verify import explains, keep_offsets, tolerance_of
-from trainer.snapshots.watch import Recording, Watcher
 
 FEWEST_ROWS = 64
 

@@ -13,15 +13,15 @@ from shared.constraint_checks import check_constraints
 from shared.errors import SpecError
 from trainer.errors import CaptureError, DataError
 from trainer.journal import Journal
+from trainer.model.eligibility import Eligibility
+from trainer.model.memory import Memory
+from trainer.model.view import LayerView
+from trainer.model.wrappers import unwrap
 from trainer.pool.job_template import JobTemplate
 from trainer.pool.line import Line
-from trainer.snapshots.blocks import unwrap
+from trainer.samples.reservoir import Reservoir
 from trainer.snapshots.capture import Captured, Look, called, look
-from trainer.snapshots.eligibility import Eligibility
 from trainer.snapshots.keeping import unkept
-from trainer.snapshots.memory import Memory
-from trainer.snapshots.reservoir import Reservoir
-from trainer.snapshots.view import LayerView
 from trainer.speaking import logger
 from trainer.stalls.layers import check_final, final_ones
 from trainer.stalls.policy import choose

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from torch import nn
 
 from trainer.errors import CaptureError, FinalLayerError
-from trainer.snapshots.eligibility import Eligibility
+from trainer.model.eligibility import Eligibility
 from trainer.stalls.policy import AUTO
 
 __all__ = ["AUTO", "candidates", "name_of", "names_of"]

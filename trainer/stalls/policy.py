@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from trainer.errors import CaptureError
-from trainer.snapshots.view import MOST_COEFFICIENTS, LayerView
+from trainer.model.view import MOST_COEFFICIENTS, LayerView
 
 AUTO = "auto"
 """In place of a layer's name: the policy decides at every stall."""

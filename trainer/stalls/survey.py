@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from torch import nn
 
+from trainer.model.view import LayerView
+from trainer.model.whole_network import MOST_WEIGHTS, weight_count
 from trainer.snapshots.capture import Captured, Look
-from trainer.snapshots.view import LayerView
-from trainer.snapshots.whole_network import MOST_WEIGHTS, weight_count
 
 NEARLY = 0.02
 """A unit that is active on a smaller share of the samples is nearly dead."""

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from trainer.samples.reservoir import Reservoir
 from trainer.snapshots.capture import Look, Plan, look
-from trainer.snapshots.reservoir import Reservoir
 
 
 def seen(model: nn.Module, inputs: Tensor, targets: Tensor) -> Look:

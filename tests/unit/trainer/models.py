@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainer.snapshots.blocks import linear_layers
+from trainer.model.blocks import linear_layers
+from trainer.samples.reservoir import Reservoir, Rows
 from trainer.snapshots.capture import Look, Plan, look
-from trainer.snapshots.reservoir import Reservoir, Rows
 
 
 class Made(nn.Module):

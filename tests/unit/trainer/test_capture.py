@@ -20,10 +20,10 @@ from shared.objectives import Objective, outputs
 from shared.snapshot import Snapshot, TailLayer
 from tests.unit.trainer.models import Made, classes, kept, seen, state, used
 from trainer.errors import CaptureError, DataError
-from trainer.snapshots.blocks import find_layer
+from trainer.model.blocks import find_layer
+from trainer.samples.reservoir import Reservoir
 from trainer.snapshots.capture import Captured, Parcel, Plan, look, try_out
 from trainer.snapshots.projection import clip_to_box, project
-from trainer.snapshots.reservoir import Reservoir
 
 F = nn.functional
 RAMP = Objective("ramp")

@@ -16,8 +16,8 @@ from shared.snapshot import Snapshot
 from tests.unit.trainer.fakes import FakePool, unchanged
 from trainer import Tunneller
 from trainer.errors import DataError
-from trainer.snapshots.batches import Batch
-from trainer.snapshots.reservoir import Reservoir
+from trainer.samples.batches import Batch
+from trainer.samples.reservoir import Reservoir
 
 COUNT = 48
 SEEN = Mock()

@@ -11,7 +11,8 @@ from torch.nn.utils import parametrizations, prune
 from torch.optim import LBFGS, SGD, Adam, Optimizer
 
 from trainer.errors import OptimizerError, TrainerError
-from trainer.snapshots.eligibility import eligible, unwrap, unwrap_optimizer
+from trainer.model.eligibility import eligible
+from trainer.model.wrappers import unwrap, unwrap_optimizer
 from trainer.stalls.layers import name_of, names_of
 
 

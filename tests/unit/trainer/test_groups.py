@@ -12,8 +12,8 @@ from gdsolver import MinAccuracy, Objective, RateGap, RecallFloor, Tunneller
 from shared.snapshot import Snapshot
 from tests.unit.trainer.fakes import FakePool
 from trainer.errors import DataError
+from trainer.samples.batches import Batch, read_batch
 from trainer.snapshots.assembly import choose
-from trainer.snapshots.batches import Batch, read_batch
 
 GROUPED: list[dict[str, Any]] = [
     {"constraints": [MinAccuracy(0.5), RateGap(0.1)]},

@@ -12,8 +12,8 @@ from shared.objectives import Objective, outputs
 from shared.snapshot import Task
 from tests.unit.trainer.models import Made, kept, seen
 from trainer.errors import TrainerError
+from trainer.samples.reservoir import Reservoir
 from trainer.snapshots.capture import Captured, Plan, look
-from trainer.snapshots.reservoir import Reservoir
 
 
 def head(width: int, shape: str = "last") -> nn.Module:

@@ -21,11 +21,11 @@ from trainer.adapters.jsonl import JsonLines
 from trainer.errors import DataError
 from trainer.events import Event
 from trainer.journal import Journal
+from trainer.model.eligibility import eligible
+from trainer.model.movable import Movable
 from trainer.pool.embedded import embedded_pool
-from trainer.snapshots import attributes
-from trainer.snapshots.eligibility import eligible
-from trainer.snapshots.movable import Movable
-from trainer.snapshots.registered import registered_kept
+from trainer.restoring import attributes
+from trainer.restoring.registered import registered_kept
 
 functional = nn.functional
 GENERATOR = torch.Generator().manual_seed(1)

@@ -25,7 +25,7 @@ from trainer import Tunneller
 from trainer.adoption import ranks
 from trainer.adoption.validation import ScoreTrust
 from trainer.errors import CaptureError
-from trainer.snapshots.draws import draws_kept, within_reach
+from trainer.restoring.draws import draws_kept, within_reach
 from trainer.stalls.detector import StallDetector
 
 functional = nn.functional

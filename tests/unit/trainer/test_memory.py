@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from tests.unit.trainer.models import classes, seen
-from trainer.snapshots.blocks import Block, linear_layers
-from trainer.snapshots.memory import Memory
+from trainer.model.blocks import Block, linear_layers
+from trainer.model.memory import Memory
 
 LAYERS = ("0", "2")
 

@@ -10,8 +10,8 @@ from torch.nn.utils import parametrize
 
 from tests.unit.trainer.fakes import FakePool, least_squares
 from trainer import Tunneller
-from trainer.snapshots.held import Held, memory_kept
-from trainer.snapshots.live import live, written
+from trainer.model.live import live, written
+from trainer.restoring.held import Held, memory_kept
 
 functional = nn.functional
 generator = torch.Generator().manual_seed(1)
@@ -175,7 +175,7 @@ def test_the_first_look_leaves_weights_as_they_are(most: float, in_place: bool) 
 
 def test_what_a_pass_moves_is_put_back_without_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     """The old memory holds the old values, however large it is."""
-    monkeypatch.setattr("trainer.snapshots.tensors.MOST_ELEMENTS", 10)
+    monkeypatch.setattr("trainer.restoring.tensors.MOST_ELEMENTS", 10)
     model = Limited(0.1)
     unchanged = kept(model)
     with live(model):

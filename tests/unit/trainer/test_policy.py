@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from tests.unit.trainer.looking import seen
 from trainer.errors import CaptureError
-from trainer.snapshots.view import MOST_COEFFICIENTS, LayerView
+from trainer.model.view import MOST_COEFFICIENTS, LayerView
 from trainer.stalls.policy import FEWEST_SAMPLES, choose
 from trainer.stalls.survey import relative_gradients, survey
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tests.unit.trainer.models import classes, seen
-from trainer.snapshots.blocks import weight_size
+from trainer.model.blocks import weight_size
 from trainer.stalls.radius import LARGEST, SMALLEST, AdaptiveRadius
 
 

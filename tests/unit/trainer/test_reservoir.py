@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
 
 from trainer.errors import DataError, TrainerError
-from trainer.snapshots.reservoir import Batch, Reservoir, Rows
+from trainer.samples.reservoir import Batch, Reservoir, Rows
 
 CPU = torch.device("cpu")
 

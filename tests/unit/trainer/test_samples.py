@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from trainer.snapshots.samples import choose_by_margin, choose_evenly
+from trainer.samples.choice import choose_by_margin, choose_evenly
 
 
 def pool(wrong: int, right: int) -> tuple[np.ndarray, np.ndarray]:

@@ -23,11 +23,11 @@ from tests.unit.trainer.fakes import FakePool, least_squares
 from tests.unit.trainer.meters import Extractor, Meter
 from trainer import Tunneller
 from trainer.errors import CaptureError
-from trainer.snapshots import tensors
-from trainer.snapshots.attributes import MOST_ENTRIES, attributes_kept
-from trainer.snapshots.live import live
-from trainer.snapshots.own_code import is_users
-from trainer.snapshots.registered import registered_kept
+from trainer.model.live import live
+from trainer.restoring import tensors
+from trainer.restoring.attributes import MOST_ENTRIES, attributes_kept
+from trainer.restoring.own_code import is_users
+from trainer.restoring.registered import registered_kept
 
 functional = nn.functional
 GENERATOR = torch.Generator().manual_seed(1)

@@ -20,7 +20,7 @@ from shared.snapshot import Snapshot
 from tests.unit.trainer.fakes import FakePool, Tensors, least_squares, unchanged
 from trainer import Tunneller
 from trainer.adoption.validation import direction
-from trainer.snapshots.attributes import MOST_ENTRIES, attributes_kept
+from trainer.restoring.attributes import MOST_ENTRIES, attributes_kept
 
 functional = nn.functional
 torch.manual_seed(0)
@@ -282,7 +282,7 @@ def test_parameters_that_a_pass_writes_into_are_as_before(how: str) -> None:
 
 def test_large_parameters_that_a_pass_writes_into_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are not copied: nothing is tunnelled, and the plan says why."""
-    monkeypatch.setattr("trainer.snapshots.tensors.MOST_ELEMENTS", 10)
+    monkeypatch.setattr("trainer.restoring.tensors.MOST_ELEMENTS", 10)
     with tunneller(Scaling("own")) as found:
         found.observe(WORDS, Y)
         assert "writes into its own parameter head.weight" in (found.plan or "")

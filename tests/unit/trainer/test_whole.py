@@ -12,8 +12,8 @@ from shared.snapshot import Snapshot
 from tests.unit.trainer.fakes import FakePool, Tensors
 from tests.unit.trainer.looking import seen
 from trainer import Tunneller
-from trainer.snapshots.view import LayerView
-from trainer.snapshots.whole_network import (
+from trainer.model.view import LayerView
+from trainer.model.whole_network import (
     ANEW,
     MOST_COEFFICIENTS,
     MOST_WEIGHTS,

@@ -16,8 +16,8 @@ from trainer.lab.goal import Goal
 from trainer.lab.methods import Method
 from trainer.lab.redo import Redo
 from trainer.lab.tasks import Task
+from trainer.model.blocks import find_layer
 from trainer.pool.client import SolverClient
-from trainer.snapshots.blocks import find_layer
 from trainer.stalls.detector import StallDetector
 from trainer.stalls.policy import AUTO
 from trainer.tunneller import Tunneller

@@ -15,12 +15,12 @@ from torch.utils.hooks import RemovableHandle
 
 from shared.snapshot import FloatArray
 from trainer.errors import CaptureError, DataError, interrupts
-from trainer.snapshots.batches import Batch
-from trainer.snapshots.blocks import Linear, applied_at, linear_layer, put_out
-from trainer.snapshots.heads import by_rows, output_tensor, per_position
-from trainer.snapshots.live import device_of
-from trainer.snapshots.positions import BATCH, Choose, Reader
-from trainer.snapshots.reservoir import Rows
+from trainer.model.blocks import Linear, applied_at, linear_layer, put_out
+from trainer.model.live import device_of
+from trainer.samples.batches import Batch
+from trainer.samples.heads import by_rows, output_tensor, per_position
+from trainer.samples.positions import BATCH, Choose, Reader
+from trainer.samples.reservoir import Rows
 
 MOST_BYTES = 8_000_000
 """Of what any one module puts out for a batch of rows: a large model gets fewer rows at once."""

@@ -7,8 +7,8 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from trainer.snapshots.eligibility import Eligibility, eligible
-from trainer.snapshots.modules import modules_of
+from trainer.model.eligibility import Eligibility, eligible
+from trainer.restoring.modules import modules_of
 
 
 class Movable:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from shared.activations import Activation
-from trainer.snapshots.blocks import Affine, Array, Block, Layer, affine_of
-from trainer.snapshots.watch import Recording
+from trainer.model.blocks import Affine, Array, Block, Layer, affine_of
+from trainer.model.watch import Recording
 
 MOST_EXACT = 20_000_000
 """Products of a chain up to which it is computed in float64."""

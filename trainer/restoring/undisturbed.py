@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from trainer.snapshots.modules import modules_of, parameters_of
+from trainer.restoring.modules import modules_of, parameters_of
 
 
 @contextmanager

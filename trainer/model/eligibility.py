@@ -1,29 +1,20 @@
 """Says which layers of a model may move, by looking at its parameters and its optimizer, without a forward pass."""
 
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.nn.utils.parametrize import is_parametrized
 from torch.optim import Optimizer
 
-from trainer.errors import OptimizerError
-from trainer.snapshots.own_code import is_own
+from trainer.model.wrappers import class_name, optimizers, owning, owns_weights, unwrap, unwrap_optimizer
+from trainer.restoring.own_code import is_own
 
 Linear = nn.Linear | nn.Conv2d
-WRAPPERS = (DistributedDataParallel, nn.DataParallel)
-WRAPPER_NAMES = frozenset({"DeepSpeedEngine", "_FabricModule"})
-"""Wrappers of libraries that need not be there, by class name."""
-INNER_MODULES = ("module", "_original_module")
-"""Where wrappers keep the model: Lightning Fabric's as the latter."""
 UNMADE = (UninitializedParameter, UninitializedBuffer)
-INNER_OPTIMIZERS = ("optimizer", "opt", "_optimizer", "base_optimizer")
-"""Where Accelerate, Lightning and Apex (`optimizer`), fastai (`opt`), SAM and others keep the optimizer they wrap."""
 SHARDING = frozenset({"FullyShardedDataParallel", "FSDPModule", "FlatParameter", "DTensor", "ShardedTensor"})
 """Classes of modules and parameters that hold only a part of the weights, by name: importing them may be costly."""
 ANOTHER = "choose another layer"
@@ -41,34 +32,6 @@ class Eligibility:
     units: int
     inputs: int
     why: str | None
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """The module inside DistributedDataParallel, DataParallel, a compiled module, or wrappers of these."""
-    while True:
-        names = INNER_MODULES if isinstance(model, WRAPPERS) or type(model).__name__ in WRAPPER_NAMES else ()
-        # A compiled module, torch's OptimizedModule, is known by the name under which it keeps the original.
-        inner = (model._modules[name] for name in (*names, "_orig_mod") if name in model._modules)
-        found = next((module for module in inner if module is not None), None)
-        if found is None:
-            return model
-        model = found
-
-
-def unwrap_optimizer(optimizer: object) -> Optimizer:
-    """The torch optimizer inside what Accelerate, Lightning, fastai and others wrap around it.
-
-    Raises OptimizerError (also a TypeError) if there is none.
-    """
-    *_, last = _optimizers(optimizer)
-    if isinstance(last, Optimizer):
-        return last
-    if _owns_weights(last):
-        raise OptimizerError(_owning(last))
-    raise OptimizerError(
-        f"optimizer is a {_class_name(optimizer)}, which neither is nor wraps a torch.optim.Optimizer; "
-        "give the torch optimizer whose step() changes the model (fastai: an OptimWrapper of one)"
-    )
 
 
 def eligible(model: nn.Module, optimizer: Optimizer) -> dict[str, Eligibility]:
@@ -100,9 +63,9 @@ def kind_of(module: nn.Module) -> str:
 
 def _refuses_all(model: nn.Module, optimizer: object, held: set[int]) -> str | None:
     """Why none of the layers may move, or None."""
-    for layer in _optimizers(optimizer):
-        if _owns_weights(layer):
-            return _owning(layer)
+    for layer in optimizers(optimizer):
+        if owns_weights(layer):
+            return owning(layer)
     if any(SHARDING & _class_names(module) for module in model.modules()):
         return "the model is sharded, so that no process has a whole layer; for now, train it unsharded on one device"
     parameters = list(model.parameters())
@@ -112,36 +75,6 @@ def _refuses_all(model: nn.Module, optimizer: object, held: set[int]) -> str | N
             "after the model is in its final place and type"
         )
     return None
-
-
-def _optimizers(optimizer: object) -> Iterator[object]:
-    """An optimizer and what it wraps, from the outside in."""
-    seen: list[object] = []
-    while not any(optimizer is other for other in seen):
-        seen.append(optimizer)
-        # AcceleratedOptimizer is itself an Optimizer, but without hooks of its own: what is inside decides.
-        inner = (getattr(optimizer, name, None) for name in INNER_OPTIMIZERS)
-        optimizer = next((part for part in inner if part is not None), optimizer)
-    yield from seen
-
-
-def _owns_weights(optimizer: object) -> bool:
-    """Whether parameters are computed from the optimizer's state: schedule-free ones and Lookahead.
-
-    Those that are only passed on to (Accelerate's have train() and eval(), too) are judged when their turn comes.
-    """
-    groups = getattr(optimizer, "param_groups", [])
-    if any("train_mode" in group for group in groups) or "lookahead" in type(optimizer).__name__.lower():
-        return True
-    switches = all(callable(getattr(optimizer, name, None)) for name in ("train", "eval"))
-    return switches and not any(hasattr(optimizer, name) for name in INNER_OPTIMIZERS)
-
-
-def _owning(optimizer: object) -> str:
-    return (
-        f"{_class_name(optimizer)} keeps weights of its own, from which it would undo the change; for now, train with "
-        "an optimizer that only steps, like Adam or SGD"
-    )
 
 
 # --- a layer by itself ------------------------------------------------------------------------------------------------
@@ -181,7 +114,7 @@ def _why_not_numbers(part: str, parameter: nn.Parameter) -> str | None:
     if not parameter.is_floating_point():
         return f"its {part} is of type {_dtype(parameter)}; use float32, float64, float16 or bfloat16"
     if type(parameter) is not nn.Parameter:
-        return f"its {part} is a {_class_name(parameter)}, not a plain nn.Parameter; {ANOTHER}"
+        return f"its {part} is a {class_name(parameter)}, not a plain nn.Parameter; {ANOTHER}"
     return None
 
 
@@ -213,7 +146,7 @@ def _why_not_class(module: Linear) -> str | None:
         return f"nn.MultiheadAttention uses its weights without calling it; {ANOTHER}"
     if type(module).forward is not base.forward:
         return (
-            f"its class {_class_name(module)} has a forward() of its own, so that it need not be linear; "
+            f"its class {class_name(module)} has a forward() of its own, so that it need not be linear; "
             f"use a plain nn.{base.__name__}, or {ANOTHER}"
         )
     return None
@@ -295,12 +228,6 @@ def _shape(module: Linear) -> tuple[int, int]:
 
 def _class_names(value: object) -> set[str]:
     return {kind.__name__ for kind in type(value).__mro__}
-
-
-def _class_name(value: object) -> str:
-    """Where a class is from, without the dull `builtins`."""
-    kind = type(value)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__.split('.')[0]}'s {kind.__name__}"
 
 
 def _dtype(tensor: Tensor) -> str:

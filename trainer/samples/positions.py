@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainer.snapshots.heads import View
+from trainer.samples.heads import View
 
 BATCH = 256
 Choose = Callable[[NDArray[np.int64], int, NDArray[np.bool_]], NDArray[np.int64]]

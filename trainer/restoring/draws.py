@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from trainer.snapshots.reach import within_reach
+from trainer.restoring.reach import within_reach
 
 __all__ = ["draws_kept", "within_reach"]
 

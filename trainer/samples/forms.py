@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.snapshots.batches import Batch
-from trainer.snapshots.columns import Column
+from trainer.samples.batches import Batch
+from trainer.samples.columns import Column
 
 Leaf = Tensor | Column
 """What has a row for each sample."""

@@ -7,10 +7,10 @@ import numpy as np
 from torch import nn
 
 from trainer.errors import CaptureError
-from trainer.snapshots.blocks import Block, Layer, linear_layers
-from trainer.snapshots.folding import OUTPUT
-from trainer.snapshots.joins import Join, Sight, farther, nearest_source
-from trainer.snapshots.recognise import seen_as, why_unknown
+from trainer.model.blocks import Block, Layer, linear_layers
+from trainer.model.folding import OUTPUT
+from trainer.model.joins import Join, Sight, farther, nearest_source
+from trainer.model.recognise import seen_as, why_unknown
 
 TRANSPARENT = (nn.Identity, nn.Dropout, nn.AlphaDropout, nn.Flatten, nn.Softmax, nn.LogSoftmax)
 """Modules that need not be named when a chain is refused: they do nothing to a matrix, or only at the end."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from trainer.snapshots.whole_network import MOST_COEFFICIENTS as MOST_WHOLE
+from trainer.model.whole_network import MOST_COEFFICIENTS as MOST_WHOLE
 
 MOST_COEFFICIENTS = 3_000_000
 """Of the linear programs that refine a hidden block: samples x outputs x weights that move."""

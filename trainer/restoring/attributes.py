@@ -20,13 +20,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from trainer.snapshots import undoing
-from trainer.snapshots.calls import CACHED, Calls
-from trainer.snapshots.modules import Entries, buffers_of, modules_of, parameters_of
-from trainer.snapshots.named import named_in
-from trainer.snapshots.own_code import OURS, is_users, root_of
-from trainer.snapshots.tensors import Contents, Values
-from trainer.snapshots.undoing import GENERATORS, PLAIN, Undo
+from trainer.restoring import undoing
+from trainer.restoring.calls import CACHED, Calls
+from trainer.restoring.modules import Entries, buffers_of, modules_of, parameters_of
+from trainer.restoring.named import named_in
+from trainer.restoring.own_code import OURS, is_users, root_of
+from trainer.restoring.tensors import Contents, Values
+from trainer.restoring.undoing import GENERATORS, PLAIN, Undo
 
 MOST_ENTRIES = 20_000
 """Of all containers together that are looked into, the smallest first: what is larger is a table, and no state."""

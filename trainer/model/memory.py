@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from torch import nn
 
-from trainer.snapshots.blocks import Block
+from trainer.model.blocks import Block
 
 
 class Memory:

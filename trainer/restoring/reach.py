@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from trainer.snapshots.attributes import OWN
-from trainer.snapshots.own_code import is_own, root_of
-from trainer.snapshots.undoing import PLAIN
+from trainer.restoring.attributes import OWN
+from trainer.restoring.own_code import is_own, root_of
+from trainer.restoring.undoing import PLAIN
 
 DEPTH = 6
 """So many calls or containers deep."""

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from trainer.errors import CaptureError
-from trainer.snapshots.attributes import attributes_kept
-from trainer.snapshots.blocks import unwrap
-from trainer.snapshots.held import Held, memory_kept
-from trainer.snapshots.modules import modules_of
-from trainer.snapshots.registered import parameters_kept, registered_kept
-from trainer.snapshots.undisturbed import undisturbed
+from trainer.model.wrappers import unwrap
+from trainer.restoring.attributes import attributes_kept
+from trainer.restoring.held import Held, memory_kept
+from trainer.restoring.modules import modules_of
+from trainer.restoring.registered import parameters_kept, registered_kept
+from trainer.restoring.undisturbed import undisturbed
 
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 

@@ -12,6 +12,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from shared.activations import IDENTITY, Activation
 from trainer.errors import CaptureError
+from trainer.model.wrappers import unwrap
 
 Linear = nn.Linear | nn.Conv1d | nn.Conv2d
 Weights = NDArray[np.float32]
@@ -85,17 +86,6 @@ class Block:
 def named(layer: str, part: str) -> str:
     """A parameter's name in the model, which may be the layer itself: then its parameters have no prefix."""
     return f"{layer}.{part}" if layer else part
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """The model inside `torch.compile`, `DataParallel` and `DistributedDataParallel`; layers are named as it does."""
-    while True:
-        inner = getattr(model, "_orig_mod", None)
-        if inner is None and isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            inner = model.module
-        if not isinstance(inner, nn.Module):
-            return model
-        model = inner
 
 
 def parameters_by_name(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -5,7 +5,7 @@ from functools import cached_property, lru_cache, partialmethod
 from types import FunctionType
 from typing import Any
 
-from trainer.snapshots.own_code import is_users
+from trainer.restoring.own_code import is_users
 
 CACHED: Any = type(lru_cache(len))
 WITHOUT_A_NAME = ("forward", "__call__", "__next__", "__iter__", "__getitem__", "__setitem__", "__len__")

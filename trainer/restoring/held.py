@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, UntypedStorage, nn
 from torch.nn.parameter import is_lazy
 
-from trainer.snapshots.modules import modules_of, parameters_of
+from trainer.restoring.modules import modules_of, parameters_of
 
 Place = tuple[torch.dtype, torch.device, torch.Size, tuple[int, ...], int]
 PLAIN = (Tensor, nn.Parameter)

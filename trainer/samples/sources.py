@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from trainer.errors import DataError
-from trainer.snapshots.batches import as_tensors
-from trainer.snapshots.reservoir import Reservoir, Split
+from trainer.samples.batches import as_tensors
+from trainer.samples.reservoir import Reservoir, Split
 
 Array = Tensor | NDArray[Any]
 Inputs = Array | tuple[Array, ...]

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from shared.snapshot import FloatArray
 from trainer.errors import CaptureError
-from trainer.snapshots.blocks import Array, Block, Layer, Owners, linear_layer, named, weight_size, why_not
-from trainer.snapshots.chain import described, propose, refused
-from trainer.snapshots.folding import Folded, absorbs, fold, link, recorded_for, scores, with_offsets
-from trainer.snapshots.joins import NEAREST, Sight
-from trainer.snapshots.live import written
-from trainer.snapshots.positions import at_places
-from trainer.snapshots.recognise import Precision
-from trainer.snapshots.reservoir import Rows
-from trainer.snapshots.watch import Call, Recording, Watcher
+from trainer.model.blocks import Array, Block, Layer, Owners, linear_layer, named, weight_size, why_not
+from trainer.model.chain import described, propose, refused
+from trainer.model.folding import Folded, absorbs, fold, link, recorded_for, scores, with_offsets
+from trainer.model.joins import NEAREST, Sight
+from trainer.model.live import written
+from trainer.model.recognise import Precision
+from trainer.model.watch import Call, Recording, Watcher
+from trainer.samples.positions import at_places
+from trainer.samples.reservoir import Rows
 
 TENTH = 0.1
 FAR = 8.0

@@ -10,10 +10,10 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from trainer.errors import CaptureError
-from trainer.snapshots import tensors
-from trainer.snapshots.held import Held
-from trainer.snapshots.modules import Entries, buffers_of, modules_of, parameters_of
-from trainer.snapshots.tensors import Contents
+from trainer.restoring import tensors
+from trainer.restoring.held import Held
+from trainer.restoring.modules import Entries, buffers_of, modules_of, parameters_of
+from trainer.restoring.tensors import Contents
 
 QUIET: WeakSet[nn.Module] = WeakSet()
 """Models that have been run without writing into their parameters."""

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainer.errors import DataError
-from trainer.snapshots.batches import Batch, Split, read_batch
-from trainer.snapshots.columns import Columns
-from trainer.snapshots.forms import take_apart
-from trainer.snapshots.rows import Cluster, Rows
+from trainer.samples.batches import Batch, Split, read_batch
+from trainer.samples.columns import Columns
+from trainer.samples.forms import take_apart
+from trainer.samples.rows import Cluster, Rows
 
 __all__ = ["Batch", "Reservoir", "Rows", "Split"]
 

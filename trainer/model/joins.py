@@ -8,10 +8,10 @@ import numpy as np
 from torch import nn
 
 from shared.activations import IDENTITY, Activation
-from trainer.snapshots.blocks import Affine, Array, affine_of
-from trainer.snapshots.folding import LINKS, OUTPUT, link
-from trainer.snapshots.recognise import Precision, candidates, recognise, seen_as, slope_of_moves
-from trainer.snapshots.watch import Call, Recording
+from trainer.model.blocks import Affine, Array, affine_of
+from trainer.model.folding import LINKS, OUTPUT, link
+from trainer.model.recognise import Precision, candidates, recognise, seen_as, slope_of_moves
+from trainer.model.watch import Call, Recording
 
 NEAREST = 6
 """So many layers before one are tried as where its inputs come from."""

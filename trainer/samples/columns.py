@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trainer.errors import DataError
-from trainer.snapshots.batches import Batch
+from trainer.samples.batches import Batch
 
 FEW = 2
 """Lists of so many entries may well be as long as the batch by chance: pairs, and lists of one."""

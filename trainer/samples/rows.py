@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trainer.snapshots.batches import Batch
-from trainer.snapshots.columns import Column, told
-from trainer.snapshots.forms import Leaf, joined, put_together
+from trainer.samples.batches import Batch
+from trainer.samples.columns import Column, told
+from trainer.samples.forms import Leaf, joined, put_together
 
 MOST_GATHERED = 8_000_000
 """Bytes of rows that are gathered to be run several times."""
