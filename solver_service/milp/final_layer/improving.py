@@ -1,9 +1,11 @@
 """The primal heuristics of one job: which there are, in which order, and a schedule that pays what has paid."""
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from shared.constraints import ON_SAMPLES
 from shared.contracts import JobSpec
 from shared.objectives import WORST
 from solver_service.milp.core.budget import Budget
@@ -18,6 +20,7 @@ from solver_service.milp.heuristics.descents.rounds import Descents
 from solver_service.milp.heuristics.descents.share_descents import ShareDescents
 from solver_service.milp.heuristics.descents.single_precision import SinglePrecision
 from solver_service.milp.heuristics.descents.smoothed_shares import shares_count
+from solver_service.milp.heuristics.descents.stand_in_descents import StandInDescents
 from solver_service.milp.heuristics.programs.kept_sets import KeptSets
 from solver_service.milp.heuristics.programs.priced_sets import PricedSets
 from solver_service.milp.heuristics.schedule import Account, Schedule, Strategy
@@ -33,10 +36,14 @@ from solver_service.milp.rounding.snapping import PINNING
 POLISHED = ("zero_one", "ramp", "outliers")
 """Objectives whose stand-in is capped: long descents reach what short ones do not."""
 ANNEALED, SMOOTHED, LONG = "annealed descents", "descents on smoothed counts", "long descents"
-STAND_IN = "a convex stand-in"
+STAND_IN, STAND_IN_DESCENTS = "a convex stand-in", "descents on a convex stand-in"
 SMALL, SMALL_SHARE, SHARE = 2_000_000, 0.3, 0.1
 """Coefficients up to which it comes first, and takes more of the time that is left at once: it is soon done."""
-"""They would take all of a short limit, and do better from where a slow descent of Adam ended."""
+STOOD_IN, STOOD_IN_PER_S = 5_000, 6_000_000
+"""Coefficients from which on it comes before all else, and up to which, for each second of the limit; of more, descents
+on it do."""
+LEAD_SHARE = 0.3
+"""Of the time that is left, alone, for what leads, where nothing comes after the searches."""
 PINNED = 8
 """The same for descents on few values, and for walks, which swap one nonzero for another."""
 WALKS = "line searches"
@@ -87,9 +94,28 @@ class Improver:
         return self.coefficients >= SLOW
 
     @property
+    def soon_minimised(self) -> bool:
+        """Whether a convex program over all samples takes a small part of the time."""
+        return self.coefficients <= STOOD_IN_PER_S * self.spec.limits.time_s
+
+    @property
     def models_pay(self) -> bool:
         """Whether the rows of a model can be written down within a small part of the time."""
         return self.reproducible or self.coefficients <= MODELLED + MODELLED_PER_S * self.spec.limits.time_s
+
+    def stand_in(self, budget: Budget) -> None:
+        """The minimum of the convex objective next to a count, before anything else, where that is soon there.
+
+        Where shares of samples are asked for it says less: there searches that know of them come first.
+        """
+        asked = any(constraint.type in ON_SAMPLES for constraint in self.problem.constraints)
+        if self.reproducible or asked or self.coefficients < STOOD_IN or not self.soon_minimised:
+            return
+        self._begin()
+        for account in self.accounts:
+            if account.name == STAND_IN:
+                account.advance(budget)
+                self.incumbents.tell(STAND_IN)
 
     def first(self, budget: Budget) -> None:
         """One short round, before any model: at any size it takes a fraction of a second."""
@@ -161,10 +187,13 @@ class Improver:
             # Kept constraints are all that this search is for.
             account.alive = account.alive and not (account.name == COUNTED_SETS and incumbents.feasible)
         leading = [account for account in self.accounts if account.leads and account.alive]
-        for accounts in filter(None, (leading, self.accounts)):
+        alone = budget if self.reproducible or math.isfinite(budget.patience) else budget.share(LEAD_SHARE)
+        for accounts, until in ((leading, alone), (self.accounts, budget)):
+            if not accounts:
+                continue
             Schedule(
                 accounts,
-                budget,
+                until,
                 value=lambda: incumbents.best.objective,
                 settled=settled,
                 improved_s=lambda: incumbents.history[-1].t_s if incumbents.history else 0.0,
@@ -202,8 +231,12 @@ class Improver:
             mended = walk.fork() if tally.asks and not labels else None
             small = self.coefficients <= SMALL
             place = 0 if small else [account.name for account in found].index("descents") + 1
-            share = SMALL_SHARE if small else SHARE
+            share = SMALL_SHARE if self.soon_minimised else SHARE
             found.insert(place, Account(STAND_IN, StandIn(problem, self.incumbents, mended, share)))
+        if (problem.objective.name in WALKED or tally.asks) and not self.soon_minimised:
+            mended = walk.fork() if tally.asks and not labels else None
+            far = StandInDescents(problem, descents.block, self.incumbents, mended, self.rng, self.reproducible)
+            found.insert(0, Account(STAND_IN_DESCENTS, far))
         discrete = Discrete.of(problem)
         if discrete is not None and not tally.asks:
             most = max(account.parts for account in found)

@@ -92,8 +92,10 @@ def _whatever_breaks(improver: Improver) -> Ending:
 
 
 def _improved_and_proven(improver: Improver) -> Ending:
+    budget = budget_of(improver.spec, improver.control)
+    improver.stand_in(budget)
     if improver.slow_to_model:
-        improver.first(budget_of(improver.spec, improver.control))
+        improver.first(budget)
         improver.incumbents.tell("a first round of searches")
     job = _job(improver, *_reduced(improver))
     rows, columns = job.screened.requirements.rows, job.space.columns

@@ -72,7 +72,8 @@ def solve_constrained(job: Job) -> Ending:
         note = "the model does not fit `limits.memory_mb`; heuristics only"
         status, notes = (SolveStatus.MEMORY_LIMIT, (note,)) if too_large(job) else (why(job), ())
         return replace(ending, status=status, notes=notes)
-    return _branch_under_constraints(job, model.learnt())
+    learnt = model.learnt()
+    return ending if job.budget().over else _branch_under_constraints(job, learnt)
 
 
 def _make_feasible(job: Job, model: JobModel) -> None:

@@ -29,7 +29,7 @@ class Account:
     """What a strategy has paid, per second, as a part of the best value at that time.
 
     It has `parts` of the time, whatever it pays. One that `leads` is complete in its way: once it has nothing left to
-    do, the others need not go on.
+    do, the others need not go on, unless nothing comes after them.
     """
 
     name: str
@@ -95,7 +95,8 @@ class Schedule:
                 return
 
     def _over(self) -> bool:
-        if self.budget.over or self.settled() or any(account.leads and not account.alive for account in self.accounts):
+        complete = any(account.leads and not account.alive for account in self.accounts)
+        if self.budget.over or self.settled() or (complete and np.isfinite(self.budget.patience)):
             return True
         improved = max(self.began, self.improved_s())
         return self.budget.control.elapsed - improved > max(self.budget.patience, improved - self.began)

@@ -87,7 +87,7 @@ def test_slopes_are_those_of_differences(objective: str, asked: list[dict[str, A
 )
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_one_descent_keeps_what_is_asked(objective: str, asked: list[dict[str, Any]], binary: bool) -> None:
-    """From weights that break it; a precision is no exception, of which line searches know nothing."""
+    """From weights that break it; a precision is no exception."""
     if binary:
         asked = [{**constraint, "classes": [1]} for constraint in asked]
     found = one_descent(classes(binary=binary), spec_of(objective, asked))

@@ -12,7 +12,7 @@ from solver_service.milp.final_layer.convex.cutting_planes import Tangents
 from solver_service.milp.final_layer.convex.program import ConvexProgram, Minimum
 from solver_service.milp.final_layer.convex.right_samples import search_right_samples
 from solver_service.milp.final_layer.convex.splicing import splice
-from solver_service.milp.final_layer.convex.weighted_cells import search_weighted_cells
+from solver_service.milp.final_layer.convex.weighted_cells import mend_minimum, search_weighted_cells
 from solver_service.milp.final_layer.infeasible import blame
 from solver_service.milp.final_layer.job import Job, allowance, ending_of, why
 from solver_service.milp.final_layer.report import Ending
@@ -31,6 +31,8 @@ ROOT_SHARE, SPLICED_SHARE = 0.15, 0.5
 nonzeros, before anything is branched on."""
 STEPS_SHARE = 0.3
 """Of the time that is left, for random steps before tangents: rounding may spoil all that a model says."""
+PRECISE_SHARE = 0.6
+"""Of the time that is left, for descents that know of precisions: weights of whole classes say little about them."""
 WEIGHTED_SHARE = 0.4
 """Of the time that is left, for programs with weighted cells, before anything else looks for feasible weights."""
 
@@ -38,6 +40,8 @@ WEIGHTED_SHARE = 0.4
 def solve_smooth(job: Job) -> Ending:
     """Minimise, offer, and search where rounding to what constraints allow loses something."""
     began, problem, incumbents, budget = job.control.elapsed, job.problem, job.incumbents, job.budget()
+    if budget.over:
+        return _ended(job, why(job))
     types = {constraint.type for constraint in problem.constraints}
     program = ConvexProgram(problem)
     branching = Branching(job, program) if types.intersection(PINNING) else None
@@ -56,17 +60,7 @@ def solve_smooth(job: Job) -> Ending:
     if branching is not None and on_samples:
         branching.fit(least)
     if on_samples and not _done(job):
-        if branching is None:
-            search_weighted_cells(job, least, WEIGHTED_SHARE)
-        if not incumbents.feasible:
-            ending = solve_constrained(job)
-        if incumbents.feasible:
-            search_right_samples(job, program, least)
-            incumbents.tell("search for the samples to get right")
-        if incumbents.feasible and not _done(job):
-            _step(job, job.budget().share(STEPS_SHARE))
-        if incumbents.feasible and not _done(job):
-            _by_tangents(job, program, least)
+        ending = _with_shares(job, program, least, ending, plain=branching is None)
     if branching is not None and not _done(job):
         done = branching.run(least, certain=not on_samples)
         incumbents.tell(f"branching on single weights: {branching.nodes} nodes")
@@ -77,6 +71,27 @@ def solve_smooth(job: Job) -> Ending:
     if incumbents.feasible:
         ending = replace(ending, status=why(job))
     return replace(ending, allowance=_ended(job, why(job)).allowance)
+
+
+def _with_shares(job: Job, program: ConvexProgram, least: Minimum, ending: Ending, *, plain: bool) -> Ending:
+    """Keep what is asked of shares of samples, then go down from there; `plain` where weights may take any value."""
+    incumbents = job.incumbents
+    if plain:
+        mend_minimum(job, least.change)
+    if any(constraint.type == "precision_floor" for constraint in job.problem.constraints):
+        job.improver.run(job.budget().share(PRECISE_SHARE))
+    if plain and not _done(job):
+        search_weighted_cells(job, least, WEIGHTED_SHARE)
+    if not incumbents.feasible:
+        ending = solve_constrained(job)
+    if incumbents.feasible:
+        search_right_samples(job, program, least)
+        incumbents.tell("search for the samples to get right")
+    if incumbents.feasible and not _done(job):
+        _step(job, job.budget().share(STEPS_SHARE))
+    if incumbents.feasible and not _done(job):
+        _by_tangents(job, program, least)
+    return ending
 
 
 def _by_tangents(job: Job, program: ConvexProgram, least: Minimum) -> None:

@@ -4,11 +4,12 @@ Cross-entropy for classes and labels, Huber's loss for values. Its program has s
 units need, and has an end where descents on a count see nothing of samples that are far off.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.problem import Array, Problem
 from solver_service.milp.final_layer.convex.program import ConvexProgram
+from solver_service.milp.heuristics.descents.stand_in_descents import convex_of
 from solver_service.milp.heuristics.walks.mending import offer_mended
 from solver_service.milp.heuristics.walks.walk import Walk
 from solver_service.milp.rounding.incumbents import Incumbents
@@ -19,18 +20,15 @@ LOOSE = 1e-3
 
 def stand_in(problem: Problem) -> ConvexProgram:
     """The program of the convex objective that is nearest to a problem's own."""
-    if problem.snapshot.task == "regression":
-        objective = replace(problem.objective, name="huber", delta=problem.objective.tolerance or 1.0)
-    else:
-        objective = replace(problem.objective, name="log_loss")
-    return ConvexProgram(replace(problem, objective=objective))
+    return ConvexProgram(convex_of(problem))
 
 
 @dataclass(eq=False)
 class StandIn:
     """A strategy: each `advance` goes on to the stand-in's minimum, and offers it; the last one ends there.
 
-    Where a walk knows the constraints they are mended. An advance takes a `share` of the time that is left at most.
+    Where a walk knows the constraints they are mended. An advance takes a `share` of the time that is left at most,
+    and as much to mend.
     """
 
     problem: Problem
@@ -47,5 +45,5 @@ class StandIn:
         self._reached = found.change
         self.incumbents.offer_whole(found.change)
         if self.walk is not None and self.problem.constraints:
-            offer_mended(found.change, self.walk, self.incumbents, budget)
+            offer_mended(found.change, self.walk, self.incumbents, budget.share(self.share))
         return soon.over and not budget.over

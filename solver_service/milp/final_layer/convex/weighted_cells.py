@@ -40,11 +40,11 @@ def search_weighted_cells(job: Job, least: Minimum, share: float = 1.0) -> None:
     if not tally.asks:
         return
     budget = job.budget().share(share)
-    lines, change = MarginLines(problem, tally.cell), least.change
+    lines, change = MarginLines(problem, tally), least.change
     walk = Walk(problem, tally, np.random.default_rng([job.spec.solver.seed, 2]))
     multipliers = Multipliers(tally)
     for _ in range(ROUNDS):
-        right = tally.gather(problem.weights * lines.right(problem.scores_at(change), lines.guard))
+        right = lines.counted(problem.scores_at(change), lines.guard)
         if budget.over or multipliers.learn(right) < SETTLED:
             return
         cost = problem.cost * multipliers.factors[tally.cell]
@@ -53,6 +53,13 @@ def search_weighted_cells(job: Job, least: Minimum, share: float = 1.0) -> None:
         change = program.minimise(*program.box, change, lambda: budget.over or next(looks) >= LOOKS, CLOSE).change  # noqa: B023
         if math.isinf(job.incumbents.offer(change)):
             _mend(job, walk, change)
+
+
+def mend_minimum(job: Job, change: Array) -> None:
+    """Offer what line searches make of the minimum without constraints: where it breaks them a little, that is near."""
+    tally = Tally.of(job.problem)
+    if tally.asks and not job.incumbents.feasible:
+        _mend(job, Walk(job.problem, tally, np.random.default_rng([job.spec.solver.seed, 4])), change)
 
 
 def _mend(job: Job, walk: Walk, change: Array) -> None:

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from solver_service.milp.core.budget import Budget
-from solver_service.milp.core.problem import MEANS, Array, Problem
+from solver_service.milp.core.problem import MEANS, Array, Index, Problem
 from solver_service.milp.heuristics.descents.annealed_counts import PRICE, RAISED_EVERY, AnnealedCounts
 from solver_service.milp.heuristics.descents.annealed_each import AnnealedEach
 from solver_service.milp.heuristics.descents.few_values import FewValues
 from solver_service.milp.heuristics.descents.moments import Moments
-from solver_service.milp.heuristics.descents.single_precision import SinglePrecision
+from solver_service.milp.heuristics.descents.single_precision import SinglePrecision, Singles
 from solver_service.milp.heuristics.descents.weight_prices import WeightPrices
 from solver_service.milp.heuristics.walks.mending import offer_mended
 from solver_service.milp.heuristics.walks.tally import Tally
@@ -29,6 +29,11 @@ WIDEST, NARROWEST = 1.0, (0.02, 0.05)
 """The sigmoid's width where a descent begins and, in turns, where it ends: in standard deviations of the scores."""
 STEPPED_RATE, STEPPED_KICK, STEPPED_NARROWEST = 0.1, 0.05, (0.02, 0.005)
 """The same where weights take few values: from one to the next it is far, and from anywhere near it leads back."""
+ALL, BATCH, BATCHES, LACK_FADES = 4096, 512, 4, 0.05
+"""Of more samples than the first each step takes a batch, and there are so many times as many steps; what shares lack
+is a running mean, into which each batch goes by the last."""
+SOME, LEAST_BATCHES = 20, 8
+"""Samples of each set in a batch; all are taken where fewer batches than that would do."""
 ROUNDED = 0.01
 """How far the kink of what movement costs is rounded off, in radii."""
 THINNED, OFFERED, OFFERED_EVERY = 0.3, 0.4, 10
@@ -38,12 +43,13 @@ THINNED, OFFERED, OFFERED_EVERY = 0.3, 0.4, 10
 
 @dataclass(eq=False)
 class _Descent:
-    """Where one descent is: its change [h, c], the multipliers, Adam's means, and how many steps it is to take."""
+    """Where one descent is: its change [h, c], multipliers, what shares lack, Adam's means, the steps it is to take."""
 
     change: Array
     steps: int
     narrowest: float
     multipliers: Array
+    lack: Array
     moments: Moments
 
     @property
@@ -66,6 +72,7 @@ class AnnealedDescents:
     _runs: int = 0
     _now: _Descent | None = None
     _counts: AnnealedCounts | AnnealedEach = field(init=False)
+    _order: Index = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def __post_init__(self) -> None:
         single = self.problem.snapshot.task in ("classification", "binary")
@@ -74,6 +81,7 @@ class AnnealedDescents:
             if single
             else AnnealedEach.of(self.problem, self.block.unit)
         )
+        self._batch = self._batch_size()
         self._few = FewValues.of(self.problem)
         self._stepped = self._few is not None and self._few.stepped
         self._spread = float(self.block.scores.std()) or 1.0
@@ -110,9 +118,10 @@ class AnnealedDescents:
         nothing = np.zeros_like(change)
         return _Descent(
             change=np.where(self.problem.radius > 0, change, 0.0),
-            steps=STEPS if self._runs else FIRST,
+            steps=(STEPS if self._runs else FIRST) * (1 if self._batch is None else BATCHES),
             narrowest=(STEPPED_NARROWEST if self._stepped else NARROWEST)[self._runs % 2],
             multipliers=np.zeros(self._counts.asked),
+            lack=np.zeros(self._counts.asked),
             moments=Moments(nothing, nothing),
         )
 
@@ -120,17 +129,36 @@ class AnnealedDescents:
         part = now.done / now.steps
         width = self._spread * WIDEST * (now.narrowest / WIDEST) ** part
         place = self._settle(now, part)
-        outputs = self.block.outputs(place.astype(np.float32)[None])[:, 0, :]
-        _, slope, lack = self._counts(outputs, width, now.multipliers, PRICE)
+        counts, inputs, scores = self._drawn()
+        outputs = scores + inputs @ (self.block.reach * place.astype(np.float32)).T
+        _, slope, lack = counts(outputs, width, now.multipliers, PRICE)
+        now.lack += (lack - now.lack) * (1.0 if self._batch is None else LACK_FADES)
         # [h, n] @ [n, c], by the change through the reach [h, c].
-        gradient = (self.block.reach * (slope.T @ self.block.inputs)).astype(np.float64)
+        gradient = (self.block.reach * (slope.T @ inputs)).astype(np.float64)
         gradient += self._paid(place, ROUNDED)[1]
         mean, size = now.moments.take(gradient)
         if now.done % RAISED_EVERY == 0:
-            now.multipliers = np.maximum(0.0, now.multipliers + PRICE * lack)
+            now.multipliers = counts.raised(now.multipliers, now.lack, part)
         rate = (STEPPED_RATE if self._stepped else RATE) * 0.5 * (1 + np.cos(np.pi * part))
         moved = now.change - rate * mean / size
         now.change = np.where(self.problem.radius > 0, np.clip(moved, -1.0, 1.0), 0.0)
+
+    def _batch_size(self) -> int | None:
+        """Samples for a step, with some of each set whose share is asked for; None for all of them."""
+        samples, tally = len(self.block.inputs), self.tally
+        sets = np.concatenate([tally.floors, *(members for members, _ in tally.gaps), tally.judged, tally.precise])
+        shares = (sets @ tally.total) / tally.total.sum()
+        size = max(BATCH, int(np.ceil(SOME / max(float(shares.min(initial=1.0)), 1e-9))))
+        return size if samples > ALL and size <= samples // LEAST_BATCHES else None
+
+    def _drawn(self) -> tuple[AnnealedCounts | AnnealedEach, Singles, Singles]:
+        """What a step looks at: all samples, or the next batch of them; their inputs [n, c] and scores [n, h]."""
+        if self._batch is None:
+            return self._counts, self.block.inputs, self.block.scores
+        if self._order.size < self._batch:
+            self._order = self.rng.permutation(len(self.block.inputs))
+        rows, self._order = self._order[: self._batch], self._order[self._batch :]
+        return self._counts.part(rows), self.block.inputs[rows], self.block.scores[rows]
 
     def _settle(self, now: _Descent, part: float) -> Array:
         """Where slopes are taken: on grids and levels, from which the change itself is not moved, and with zeros."""

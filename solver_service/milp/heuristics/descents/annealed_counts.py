@@ -4,14 +4,14 @@ A sample is wrong by `sigmoid((t - margin) / width)`, its margin taken over the 
 sigmoid also those pull that are wrong by far, which a ramp gives up on; a narrow one is the count.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
 import numpy as np
 from scipy.special import expit, logsumexp, softmax
 
 from shared.objectives import EPSILON
-from solver_service.milp.core.problem import Array
+from solver_service.milp.core.problem import Array, Index
 from solver_service.milp.heuristics.descents.single_precision import Singles
 from solver_service.milp.heuristics.walks.tally import Counted, Tally
 
@@ -23,6 +23,14 @@ PRICE, RAISED_EVERY = 5.0, 10
 """Of an augmented Lagrangian (Hestenes 1969), and how many steps lie between two raises of its multipliers."""
 ABOVE = 2.0
 """A margin counts from so many EPSILON on: rounding to float32 must not lose it."""
+
+
+CLAIMED_FROM = 0.3
+"""The part of a descent from which on precisions are asked for: wide sigmoids see claims everywhere."""
+LEAST_LACK = 0.02
+"""What a precision that is not kept lacks at least: the last sample too many counts for little."""
+HALF = 0.5
+"""Where a sigmoid begins to count, whatever its width."""
 
 
 class Precision(NamedTuple):
@@ -37,7 +45,8 @@ class AnnealedCounts:
     """The stand-in of one job, at outputs [n, h] in units of `unit`.
 
     `rows` [r, c] and `most` [r] say what floors and gaps ask of the wrong weight [c] of each cell of samples:
-    `rows . wrong <= most`. `weights` [n] sum to 1; `targets` [n] are classes, of which a binary job has two.
+    `rows . wrong <= most`. `weights` [n] sum to 1; `targets` [n] are classes, of which a binary job has two, and `cell`
+    [n] is where each sample is counted.
     """
 
     problem: Counted
@@ -45,6 +54,7 @@ class AnnealedCounts:
     unit: float
     weights: Singles
     targets: np.ndarray
+    cell: Index
     rows: Array
     most: Array
     precisions: tuple[Precision, ...]
@@ -78,31 +88,50 @@ class AnnealedCounts:
             unit=unit,
             weights=(problem.weights / problem.weights.sum()).astype(np.float32),
             targets=problem.targets.astype(np.int64).reshape(len(problem.weights), -1)[:, 0],
+            cell=tally.cell,
             rows=np.array(rows).reshape(-1, tally.cells),
             most=np.array(most),
             precisions=precisions,
         )
+
+    def part(self, samples: Index) -> Self:
+        """The same of some samples, that stand for all."""
+        weights = self.weights[samples]
+        weights = weights / weights.sum()
+        return replace(self, weights=weights, targets=self.targets[samples], cell=self.cell[samples])
 
     @property
     def asked(self) -> int:
         """How many shares are asked for."""
         return len(self.rows) + len(self.precisions)
 
+    def raised(self, multipliers: Array, lack: Array, part: float) -> Array:
+        """The multipliers [asked] after steps that ended with this lack, in some part of a descent."""
+        claims = np.arange(len(lack)) >= len(self.rows)
+        lack = np.where(claims & (lack > 0), np.maximum(lack, LEAST_LACK), lack)
+        return np.where(claims & (part < CLAIMED_FROM), 0.0, np.maximum(0.0, multipliers + PRICE * lack))
+
     def __call__(
         self, outputs: Singles, width: float, multipliers: Array, price: float
     ) -> tuple[float, Singles, Array]:
-        """Value, slopes [n, h], and what each share lacks [asked]; the augmented Lagrangian of these multipliers."""
+        """Value, slopes [n, h], and what each share lacks [asked]; the augmented Lagrangian of these multipliers.
+
+        Of a precision they are those of a stand-in, and the lack is counted (proxy constraints, Cotter et al. 2019).
+        """
         scores = self._scores(outputs)
         margin, rival = self._margins(scores, self.targets)
         wrong = self._beyond(-margin, width)
         lacking, cells = self._lacking(wrong)
         claims = [self._claims(scores, wrong, one, width) for one in self.precisions]
         lack = np.concatenate([lacking, [claim.lack for claim in claims]])
-        pull = np.maximum(0.0, multipliers + price * lack)
+        # A precision has its multiplier alone: one step could take all that is called the class away.
+        first = len(self.rows)
+        pull = np.maximum(0.0, multipliers[:first] + price * lacking)
         value, by_margin, slope = self._objective(scores, margin, wrong, cells, width)
         value += float((pull**2).sum()) / (2 * price)
-        by_wrong = (pull[: len(self.rows)] @ self.rows).astype(np.float32)[self.tally.cell] * self._total * self.weights
-        for claim, strength in zip(claims, pull[len(self.rows) :], strict=True):
+        by_wrong = (pull @ self.rows).astype(np.float32)[self.cell] * self._total * self.weights
+        for claim, strength in zip(claims, multipliers[first:], strict=True):
+            value += float(strength) * claim.value
             by_wrong += np.float32(strength) * claim.by_wrong
             self._spread(slope, np.float32(strength) * claim.by_lead, claim.number, claim.rival)
         self._spread(slope, by_margin - by_wrong * self._steepness(wrong, width), self.targets, rival)
@@ -135,23 +164,24 @@ class AnnealedCounts:
 
     def _lacking(self, wrong: Singles) -> tuple[Array, Array]:
         """What floors and gaps lack [r], and the wrong weight of each cell [c]."""
-        cells = self.tally.gather((self.weights * wrong).astype(np.float64)) * float(self._total)
+        cells = np.bincount(self.cell, self.weights * wrong, self.tally.cells).astype(np.float64) * float(self._total)
         return self.rows @ cells - self.most, cells
 
     def _claims(self, scores: Singles, wrong: Singles, asked: Precision, width: float) -> "_Claims":
-        """What a precision lacks, as a part of the class: too many of others, for how many of its own are right."""
+        """What a precision lacks, and its stand-in in parts of the class: claims of others, its own that are wrong."""
         own = self.targets == asked.number
         lead, rival = self._margins(scores, asked.number)
         size = max(float(self.weights[own].sum()), 1.0 / len(own))  # there may be none
-        claimed = self._beyond(lead, width)
-        false = float(self.weights[~own] @ claimed[~own])
-        right = float(self.weights[own] @ (1 - wrong[own]))
-        lack = (asked.least * false - (1 - asked.least) * right) / size + ROOM
+        claimed, others = self._beyond(lead, width), np.where(own, np.float32(0.0), self.weights)
+        # Counted, not smoothed: of wide sigmoids' many claims hardly any is one, and they would cost the class itself.
+        false = float(self.weights[~own] @ (claimed[~own] > HALF))
+        right = float(self.weights[own] @ (wrong[own] < HALF))
+        lack = asked.least + ROOM - (right / (right + false) if right + false > 0 else 1.0)
         by_wrong = np.where(own, np.float32((1 - asked.least) / size) * self.weights, np.float32(0.0))
-        by_lead = np.where(
-            own, np.float32(0.0), np.float32(asked.least / size) * self.weights * self._steepness(claimed, width)
-        )
-        return _Claims(asked.number, lack, by_wrong, by_lead, rival)
+        # As of a softplus, not of a sigmoid: also what is claimed by far has to go, if it is too much.
+        far = np.logaddexp(np.float32(0.0), (lead + np.float32(ABOVE * EPSILON / self.unit)) / np.float32(width))
+        value = asked.least / size * width * float(others @ far) + float(by_wrong @ wrong)
+        return _Claims(asked.number, lack, value, by_wrong, np.float32(asked.least / size) * others * claimed, rival)
 
     def _objective(
         self, scores: Singles, margin: Singles, wrong: Singles, cells: Array, width: float
@@ -178,7 +208,7 @@ class AnnealedCounts:
             rates = (self.tally.judged @ cells) / size
             value = SHARP * float(logsumexp(rates / SHARP))
             of_cells = ((softmax(rates / SHARP) / size) @ self.tally.judged).astype(np.float32)
-            by_wrong = of_cells[self.tally.cell] * self._total * self.weights
+            by_wrong = of_cells[self.cell] * self._total * self.weights
         return value, -by_wrong * self._steepness(wrong, width), slope
 
     def _spread(self, slope: Singles, pull: Singles, own: np.ndarray | int, rival: np.ndarray) -> None:
@@ -191,6 +221,7 @@ class AnnealedCounts:
 class _Claims(NamedTuple):
     number: int
     lack: float
+    value: float
     by_wrong: Singles
     by_lead: Singles
     rival: np.ndarray

@@ -1,13 +1,13 @@
 """What an annealed descent follows where every output counts by itself: labels, and values off by a tolerance."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 from scipy.special import expit
 
 from shared.objectives import EPSILON
-from solver_service.milp.core.problem import Array, Problem
+from solver_service.milp.core.problem import Array, Index, Problem
 from solver_service.milp.heuristics.descents.annealed_counts import ABOVE
 from solver_service.milp.heuristics.descents.single_precision import Singles
 
@@ -39,6 +39,15 @@ class AnnealedEach:
             weights=weights.astype(np.float32)[:, None],
             tolerance=(problem.objective.tolerance or 0.0) / unit,
         )
+
+    def part(self, samples: Index) -> Self:
+        """The same of some samples, that stand for all."""
+        weights = self.weights[samples]
+        return replace(self, wanted=self.wanted[samples], weights=weights / weights.sum())
+
+    def raised(self, multipliers: Array, lack: Array, part: float) -> Array:
+        """Nothing is asked for."""
+        return multipliers
 
     def __call__(
         self, outputs: Singles, width: float, multipliers: Array, price: float

@@ -9,6 +9,7 @@ from solver_service.milp.core.problem import Array, Problem
 from solver_service.milp.heuristics.descents.adam import Arms, batch_size, descend
 from solver_service.milp.heuristics.descents.single_precision import SinglePrecision, Singles
 from solver_service.milp.heuristics.descents.slopes import natural_widths, slopes_of
+from solver_service.milp.heuristics.walks.mending import mend
 from solver_service.milp.heuristics.walks.tally import Tally
 from solver_service.milp.heuristics.walks.walk import Walk
 from solver_service.milp.rounding.incumbents import Incumbents
@@ -201,14 +202,7 @@ class Descents:
 
     def _repaired(self, change: Array, budget: Budget) -> Array:
         """The change after some line searches, biases first, where it breaks constraints on samples."""
-        self.walk.goto(change)
-        for step in range(REPAIRS + WIDER_REPAIRS):
-            if self.walk.rank.broken == 0 or budget.over:
-                break
-            if step < REPAIRS:
-                self.walk.bias_step()
-            else:
-                self.walk.random_step()
+        mend(change, self.walk, budget, REPAIRS, WIDER_REPAIRS)
         return self.walk.change
 
 

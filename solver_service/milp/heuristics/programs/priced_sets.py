@@ -41,7 +41,7 @@ class PricedSets:
         program = LazyProgram(problem, wanted, should_stop=lambda: self._search.budget.over, on_change=incumbents.offer)
         began, price = budget.control.elapsed, screened.requirements.cost
         self._search = Search(problem, screened, program, incumbents, budget, rng, began, resumed=False, price=price)
-        self._lines = MarginLines(problem, self._tally.cell)
+        self._lines = MarginLines(problem, self._tally)
         self._walk = Walk(problem, self._tally, rng)
         self._multipliers = Multipliers(self._tally)
         # [groups]: the cell of the sample that each group is of.
@@ -99,9 +99,8 @@ class PricedSets:
         return turned
 
     def _right(self, change: Array) -> Array:
-        """The weight [c] of each cell's right samples."""
-        right = self._lines.right(self._problem.scores_at(change), self._lines.guard)
-        return self._tally.gather(self._problem.weights * right)
+        """The weights [c + p] that the tally looks at."""
+        return self._lines.counted(self._problem.scores_at(change), self._lines.guard)
 
     def _reprice(self, right: Array) -> None:
         self._multipliers.learn(right)

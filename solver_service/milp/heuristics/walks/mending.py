@@ -11,12 +11,19 @@ REPAIRS, WIDER_REPAIRS = 40, 40
 
 def offer_mended(change: Array, walk: Walk, incumbents: Incumbents, budget: Budget) -> bool:
     """Offer a change [h, c] with its constraints mended; whether it kept them before anything was."""
+    kept = mend(change, walk, budget, REPAIRS, WIDER_REPAIRS)
+    incumbents.offer_whole(walk.change)
+    return kept
+
+
+def mend(change: Array, walk: Walk, budget: Budget, steps: int, wider: int) -> bool:
+    """Take a walk to a change [h, c] and on to where constraints are kept; whether they were before anything moved."""
+    walk.cheapen(1.0)
     walk.goto(change)
     kept = walk.rank.broken == 0
-    walk.mend(REPAIRS, lambda: budget.over)
-    for _ in range(WIDER_REPAIRS):
+    walk.mend(steps, lambda: budget.over)
+    for _ in range(wider):
         if walk.rank.broken == 0 or budget.over:
             break
         walk.random_step()
-    incumbents.offer_whole(walk.change)
     return kept

@@ -20,16 +20,19 @@ LARGEST = 7.0
 class Multipliers:
     """One multiplier for each set of cells [f]: first the floors', then those of the groups of each gap.
 
-    At the end come the sets whose largest error rate is the objective: each is wanted to be no worse than their mean.
+    Then come the sets whose largest error rate is the objective: each is wanted to be no worse than their mean. Last
+    are those of precisions: all that is not of the class, which is called it the less, the more it weighs.
     """
 
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
-        self._sets = np.concatenate([tally.floors, *(members for members, _ in tally.gaps), tally.judged])
+        groups = [members for members, _ in tally.gaps]
+        self._sets = np.concatenate([tally.floors, *groups, tally.judged, 1 - tally.precise])
         count = len(self._sets)
         self._theta, self._step, self._before = np.zeros(count), np.full(count, STEP), np.zeros(count)
         # Only a floor never weighs a set down below its own weight: others may have to get worse.
-        self._low = np.where(np.arange(count) < len(tally.least), 0.0, -LARGEST)
+        asked = np.arange(count)
+        self._low = np.where((asked < len(tally.least)) | (asked >= count - len(tally.claimed)), 0.0, -LARGEST)
 
     @property
     def factors(self) -> Array:
@@ -37,7 +40,7 @@ class Multipliers:
         return np.asarray(np.exp(np.clip(self._theta @ self._sets, -LARGEST, LARGEST)))
 
     def learn(self, right: Array) -> float:
-        """Move them for the weights `right` [c] of each cell's right samples; how far the farthest one moved."""
+        """Move them for what the tally looks at, `right` [c + p]; how far the farthest one moved."""
         lack = self._lack(right)
         self._step *= np.where(lack * self._before < 0, SLOWER, FASTER)
         moved = np.clip(self._theta + self._step * lack, self._low, LARGEST)
@@ -52,7 +55,7 @@ class Multipliers:
     def _lack(self, right: Array) -> Array:
         """By how much the share of right samples of each set [f] is too small (above 0) or has room (below 0)."""
         tally, size = self._tally, np.maximum(self._sets @ self._tally.total, 1e-300)
-        shares = (self._sets @ right) / size
+        shares = (self._sets @ right[: tally.cells]) / size
         first = len(tally.least)
         wanted = [tally.least / size[:first] + ROOM - shares[:first]]
         for members, most in tally.gaps:
@@ -63,5 +66,7 @@ class Multipliers:
             wanted.append(np.where(rates < middle, below, -above))
             first += len(members)
         if len(tally.judged):
-            wanted.append(shares[first:].mean() - shares[first:])
+            worst = shares[first : first + len(tally.judged)]
+            wanted.append(worst.mean() - worst)
+        wanted.append(tally.demanded + ROOM - tally.precision(right))
         return np.concatenate(wanted)

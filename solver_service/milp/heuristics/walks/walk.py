@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from shared.objectives import sample_weights
 from solver_service.milp.core.problem import Array, Index, Mask, Problem
 from solver_service.milp.heuristics.walks.discrete import Discrete
 from solver_service.milp.heuristics.walks.line import Stretches, best_stretch, losses_at, stretches
@@ -16,15 +17,20 @@ from solver_service.milp.heuristics.walks.tally import Tally
 COUNTED = ("zero_one", "outliers", "worst_class", "worst_group")
 WALKED = (*COUNTED, "ramp")
 """Objectives whose exact value along a line is known here."""
+UNCLAIMED = 0.5
+"""How often a false claim is pushed off where a precision is to be mended; else a bias moves."""
 TO_THE_EDGE = 1e-9
 """Steps shorter than this, in units of the box, are none."""
+DENSE = 16
+"""One of so many entries: with more of them all columns are multiplied by."""
 FEW = 0.3
 """Of the entries of a random row, how many move."""
 SWAPPED, JOLTED = 0.35, 0.7
 """Where only so many weights may differ from 0, and do: from which draw on two are swapped; where they are on grids or
 levels, from which on one goes anywhere before another one moves."""
-FIRST_PRICE, RISE, EVERY = 2.0, 1.5, 40
-"""What breaking constraints costs at first, as a multiple of all weight; it rises as long as that does not help."""
+FIRST_PRICE, RISE, EVERY, DEAREST = 2.0, 1.5, 40, 1e12
+"""What breaking constraints costs at first, as a multiple of all weight; it rises as long as that does not help, up to
+so many times as much."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +53,15 @@ class Walk:
 
     def __init__(self, problem: Problem, tally: Tally, rng: np.random.Generator) -> None:
         self._problem, self._tally, self._rng = problem, tally, rng
-        self._lines = MarginLines(problem, tally.cell)
+        self._lines = MarginLines(problem, tally)
         self._weights = problem.weights
         # A count is a weight, a worst rate a share: the price of a broken share is in the objective's own unit.
         self._first_price = FIRST_PRICE * (1.0 if len(tally.judged) else float(self._weights.sum()))
         self._price, self._waited = self._first_price, 0
         self._discrete = Discrete.of(problem)
         self._all_stepped = self._discrete is not None and bool(self._discrete.stepped[:, :-1].all())
+        # [m]: the bias, and columns by which whole groups move.
+        self._levels = np.append(_constant_in_groups(problem), problem.radius.shape[1] - 1) if tally.gaps else None
         classes = problem.snapshot.task == "classification" and problem.objective.name == "zero_one"
         self._pairs = classes and self._discrete is None
         self.goto(np.zeros_like(problem.radius))
@@ -80,11 +88,11 @@ class Walk:
     def rank_of(self, scores: Array) -> Rank:
         """The rank of a state with these scores [n, h]."""
         guard = self._lines.guard
-        right = self._tally.gather(self._weights * self._lines.right(scores, guard))
+        right = self._lines.counted(scores, guard)
         broken = float(self._tally.broken(right))
         if self._tally.gaps:
             # A gap has two sides: it has to be kept whichever way samples close to the line are rounded.
-            loose = self._tally.gather(self._weights * self._lines.right(scores, -guard))
+            loose = self._lines.counted(scores, -guard)
             broken = max(broken, float(self._tally.broken(loose)))
         match self._problem.objective.name:
             case "ramp":
@@ -100,20 +108,28 @@ class Walk:
         return Rank(self.rank_of(scores).broken, self._problem.loss(scores)).at(self._price)
 
     def bias_step(self) -> bool:
-        """One line search along a bias drawn at random, or now and then along any one entry; whether anything moved."""
+        """One line search along a bias drawn at random, or what moves a group; now and then along any one entry.
+
+        Whether anything moved.
+        """
         self._raise_price()
         units, width = self._problem.radius.shape
         unit, last = int(self._rng.integers(units)), width - 1
         if self._rng.random() < 0.7 and self._problem.radius[unit, last] > 0:
-            return self.single(unit, np.array([last]), np.ones(1))
+            levels = np.array([last]) if self._levels is None else self._rng.choice(self._levels, 1)
+            return self.single(unit, levels, np.ones(1))
         return self.single(unit, self._rng.integers(width, size=1), np.ones(1))
 
     def mend(self, steps: int, should_stop: Callable[[], bool]) -> bool:
-        """Move biases until all constraints are kept, in so many line searches at most; whether they are."""
+        """Move biases until all constraints are kept, in so many line searches at most; whether they are.
+
+        What constraints cost rises with each step that does not help: what they lack may be worth less than one error.
+        """
         for _ in range(steps):
             if self.rank.broken == 0 or should_stop():
                 break
-            self.bias_step()
+            if not self._mending_step():
+                self._dearer()
         return self.rank.broken == 0
 
     def random_step(self) -> bool:
@@ -130,7 +146,7 @@ class Walk:
         if draw < 0.55 or self._all_stepped:
             return self.single(unit, rng.integers(width, size=1), np.ones(1))
         if draw > 0.75 and self._pairs:
-            return self._towards_a_wrong_sample()
+            return self._mending_step() if self.rank.broken else self._towards_a_wrong_sample()
         chosen = np.flatnonzero(rng.random(width) < FEW)
         return self.single(unit, chosen, rng.normal(size=chosen.size))
 
@@ -150,11 +166,10 @@ class Walk:
         least, most = _range(self.change[unit, entries], amounts)
         if most - least <= TO_THE_EDGE or (stops is not None and stops.size == 0):
             return False
-        # [n]: what a step of 1 adds to the unit's scores.
-        moved = self._problem.inputs[:, entries] @ (self._problem.radius[unit, entries] * amounts)
+        moved = self._moved(unit, entries, amounts)
         if not moved.any():
             return False
-        found = stretches(self._lines.of_unit(self.scores, unit, moved), self._tally.cells, least, most)
+        found = stretches(self._lines.of_unit(self.scores, unit, moved), self._tally.counts, least, most)
         if self._problem.objective.name == "ramp":
             step, rank = self._by_ramp(unit, moved, found, stops)
         else:
@@ -165,31 +180,75 @@ class Walk:
         scores[:, unit] += step * moved
         return self._take(scores, [(unit, entries, amounts)], step)
 
+    def _mending_step(self) -> bool:
+        """A bias, or what a class is claimed for falsely, where a precision is too low; whether anything moved."""
+        place = self._lacking_claim()
+        if place is None or self._discrete is not None:
+            return self.bias_step()
+        number, binary = self._tally.claimed[place], self._problem.snapshot.task == "binary"
+        if self._rng.random() < UNCLAIMED:
+            return self._unclaim(place, number, binary=binary)
+        return self.single(0 if binary else number, np.array([self._problem.radius.shape[1] - 1]), np.ones(1))
+
+    def _lacking_claim(self) -> int | None:
+        """The place of the claimed class whose precision lacks most; None where all are kept."""
+        if not self._tally.claimed:
+            return None
+        lack = self._tally.demanded - self._tally.precision(self._lines.counted(self.scores, self._lines.guard))
+        return int(lack.argmax()) if lack.max() > 0 else None
+
+    def _unclaim(self, place: int, number: int, *, binary: bool) -> bool:
+        """Move a class against a sample of others that is called it; whether anything moved."""
+        rows = self._lines.falsely_claimed(self.scores, place)
+        if not rows.size:
+            return False
+        sample = int(self._rng.choice(rows))
+        if binary:
+            return self._along(sample, [(0, 1.0 - 2.0 * number)])
+        return self._along(sample, [(int(self._problem.targets[sample]), 1.0), (number, -1.0)])
+
     def _towards_a_wrong_sample(self) -> bool:
         """Move a wrong sample's class along its inputs, and its rival's against them, as far as is best."""
-        problem, radius = self._problem, self._problem.radius
         margin, rival = self._lines.margins(self.scores)
         wrong = np.flatnonzero(margin < self._lines.guard)
         sample = int(self._rng.choice(wrong)) if wrong.size else int(self._rng.integers(len(margin)))
-        up, down = int(problem.targets[sample]), int(rival[sample])
+        return self._along(sample, [(int(self._problem.targets[sample]), 1.0), (int(rival[sample]), -1.0)])
+
+    def _along(self, sample: int, units: list[tuple[int, float]]) -> bool:
+        """Move units along a sample's inputs, or against them, as far as is best; whether anything moved."""
+        problem, radius = self._problem, self._problem.radius
         # g_n R: where the box is wide and the input large, this margin gains most.
-        amounts = [sign * problem.inputs[sample] * radius[unit] for unit, sign in ((up, 1.0), (down, -1.0))]
+        amounts = [sign * problem.inputs[sample] * radius[unit] for unit, sign in units]
         largest = max(float(np.abs(amount).max()) for amount in amounts)
         if largest == 0:
             return False
-        entries = np.flatnonzero(amounts[0])
         # In units of the largest entry, so that a step of 1 crosses half of the box.
-        parts = [(unit, entries, amount[entries] / largest) for unit, amount in zip((up, down), amounts, strict=True)]
+        parts = [
+            (unit, np.flatnonzero(amount), amount[amount != 0] / largest)
+            for (unit, _), amount in zip(units, amounts, strict=True)
+        ]
         ranges = [_range(self.change[unit, chosen], amount) for unit, chosen, amount in parts]
         least, most = max(first for first, _ in ranges), min(last for _, last in ranges)
         if most - least <= TO_THE_EDGE:
             return False
         moved = np.zeros_like(self.scores)
         for unit, chosen, amount in parts:
-            moved[:, unit] = problem.inputs[:, chosen] @ (radius[unit, chosen] * amount)
-        line = self._lines.of_all(self.scores, moved)
-        step, rank = self._by_count(stretches(line, self._tally.cells, least, most), None)
-        return not self._worse(rank) and self._take(self.scores + step * moved, parts, step)
+            moved[:, unit] = self._moved(unit, chosen, amount)
+        one = units[0][0]
+        lines, scores = self._lines, self.scores
+        line = lines.of_all(scores, moved) if len(units) > 1 else lines.of_unit(scores, one, moved[:, one])
+        step, _ = self._by_count(stretches(line, self._tally.counts, least, most), None)
+        return step != 0.0 and self._take(self.scores + step * moved, parts, step)
+
+    def _moved(self, unit: int, entries: Index, amounts: Array) -> Array:
+        """What a step of 1 along some entries of a unit adds to its scores [n]."""
+        inputs, step = self._problem.inputs, self._problem.radius[unit, entries] * amounts
+        if entries.size * DENSE < inputs.shape[1]:
+            return np.asarray(inputs[:, entries] @ step)
+        # To copy so many columns takes longer than to multiply by all.
+        whole = np.zeros(inputs.shape[1])
+        whole[entries] = step
+        return np.asarray(inputs @ whole)
 
     def _swap(self, discrete: Discrete) -> bool:
         """Where only so many weights may differ from 0: one becomes 0, another may move; undone if that is worse."""
@@ -250,7 +309,11 @@ class Walk:
     def _raise_price(self) -> None:
         self._waited = self._waited + 1 if self.rank.broken else 0
         if self._waited >= EVERY:
-            self._price, self._waited = min(RISE * self._price, 1e12 * self._first_price), 0
+            self._waited = 0
+            self._dearer()
+
+    def _dearer(self) -> None:
+        self._price = min(RISE * self._price, DEAREST * self._first_price)
 
     def _take(self, scores: Array, parts: list[tuple[int, Index, Array]], step: float) -> bool:
         """Go there, unless it is worse than what the line promised."""
@@ -282,6 +345,17 @@ class Walk:
             broken = self._tally.broken(found.at(steps).right)
         place = int((value + self._price * broken).argmin())
         return float(steps[place]), Rank(float(broken[place]), float(value[place]))
+
+
+def _constant_in_groups(problem: Problem) -> Index:
+    """The columns that are the same for all samples of a group, but not for all groups."""
+    snapshot, inputs = problem.snapshot, problem.inputs[:, :-1]
+    if snapshot.group is None:
+        return np.zeros(0, dtype=np.int64)
+    group = snapshot.group[sample_weights(snapshot) > 0]
+    _, first, number = np.unique(group, return_index=True, return_inverse=True)
+    constant = (inputs == inputs[first][number]).all(axis=0)
+    return np.flatnonzero(constant & (inputs[first].max(axis=0) > inputs[first].min(axis=0)))
 
 
 def _range(change: Array, amounts: Array) -> tuple[float, float]:

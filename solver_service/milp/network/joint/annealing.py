@@ -67,7 +67,7 @@ class Annealing:
             self._width = spread * NARROWEST ** (step / steps)
             gradient = reach * evaluate(variables)[1]
             if step % RAISED_EVERY == 0:
-                self._multipliers = np.maximum(0.0, self._multipliers + PRICE * self._lack)
+                self._multipliers = self._counts.raised(self._multipliers, self._lack, step / steps)
             mean, size = moments.take(gradient)
             rate = RATE * 0.5 * (1 + np.cos(np.pi * step / steps))
             variables = np.clip(variables - rate * reach * (mean / size), low, high)
