@@ -13,6 +13,8 @@ NOTHING_BETTER = "the solver found nothing better in the box"
 MOVED_ON = "none is better on the kept samples than the model as it is by now"
 NO_GAIN = "no gain on validation"
 ANOTHER = "another answer to the same stall did better on the kept samples"
+NO_SCORE = "validate() gave no finite number:"
+LOOK = "print what it computes; an empty data set, 0/0 in a metric, or infinite outputs of the model end so"
 UNLIKE = "the live model does not do what the job promised"
 STILL_OUT = "cancelled at close, still out"
 NOT_JUDGED = "answered, but not judged any more"
@@ -38,6 +40,11 @@ class InForce:
     def scaled_radius(self, factor: float) -> str:
         """A radius to try, in words."""
         return "`radius`" if self.radius is None else f"radius={factor * self.radius:.2g}"
+
+
+def no_score(found: float) -> str:
+    """The reason where validation gave NaN or infinity, and which."""
+    return f"{NO_SCORE} {'NaN' if math.isnan(found) else 'infinity' if found > 0 else '-infinity'}"
 
 
 def declined(events: Sequence[Event]) -> dict[str, int]:
@@ -90,6 +97,8 @@ def advice(events: Sequence[Event], *, pool_lost: bool, settings: InForce | None
     if commonest == NO_GAIN:
         smaller = f"a smaller box ({settings.scaled_radius(0.5)})"
         return f"answers fit the samples but not validation: more `samples`, {smaller}, or another `objective`"
+    if commonest.startswith(NO_SCORE):
+        return f"look at `validate`: {LOOK}"
     if commonest == MOVED_ON:
         return "answers come late for this loop: less `time_s`, or close(polish=True) at the end"
     return ""

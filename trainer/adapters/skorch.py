@@ -10,6 +10,7 @@ from skorch.dataset import get_len
 
 from trainer.adapters.settings import Pool, Settings, copyable, let_go, step
 from trainer.errors import CaptureError
+from trainer.numbers import as_float
 from trainer.restoring.draws import draws_kept
 from trainer.tunneller import Tunneller
 
@@ -119,6 +120,6 @@ class TunnelCallback(Callback):
         with draws_kept([iterator]):
             for batch in iterator:
                 rows = get_len(batch[0])
-                total += rows * float(net.validation_step(batch)["loss"])
+                total += rows * as_float(net.validation_step(batch)["loss"])
                 count += rows
         return total / max(count, 1)

@@ -101,7 +101,7 @@ class Adopter:
         self.turns.failed(view.turn, number)
         if decision.refused is not None:
             self.turns.distrusted[view.name] = decision.refused
-        elif answer.result.improved and not view.whole:
+        elif answer.result.improved and not view.whole and _says_something(decision):
             self.radius.rejected(view.name)
 
     def _conclude(self, answer: Answer, decision: Decision) -> None:
@@ -132,3 +132,8 @@ class Adopter:
                 "or caches its score, no answer can ever be adopted; let it score the model that is trained",
                 decision.after,
             )
+
+
+def _says_something(decision: Decision) -> bool:
+    """Whether a rejection is about the answer: beside a model that scores NaN no box is too wide."""
+    return decision.before is None or math.isfinite(decision.before)

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
+from trainer.numbers import as_float
+
 Mode = Literal["min", "max"]
 DeltaMode = Literal["abs", "rel"]
 """Whether a least gain counts in the metric's units, or as a share of its value."""
@@ -68,6 +70,7 @@ class StallDetector:
 
     def update(self, score: float) -> bool:
         """Take one more score; return True when it completes a stall."""
+        score = as_float(score)
         self._note(score)
         gained = improvement(self.best, score, self.mode)
         if gained > 0 and gained >= least_gain(self.min_delta, self.delta_mode, self.best):
