@@ -20,8 +20,9 @@ from trainer.pool.constraints import EXAMPLE
 from trainer.pool.job_template import FREE, MAX_TIME_S
 from trainer.pool.own import LOCAL, Local
 from trainer.samples.reservoir import Split
+from trainer.scores import Mode
 from trainer.snapshots.capture import OF_CLASSES
-from trainer.stalls.detector import DeltaMode, Mode
+from trainer.stalls.detector import DeltaMode
 from trainer.stalls.layers import AUTO
 
 LONGEST_NAME = 200

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.errors import CaptureError
-from trainer.numbers import as_float
+from trainer.scores import as_float
 
 
 class Recorder:

@@ -10,8 +10,8 @@ from skorch.dataset import get_len
 
 from trainer.adapters.settings import Pool, Settings, copyable, let_go, step
 from trainer.errors import CaptureError
-from trainer.numbers import as_float
 from trainer.restoring.draws import draws_kept
+from trainer.scores import as_float
 from trainer.tunneller import Tunneller
 
 OURS = ("model", "optimizer", "validate", "client")

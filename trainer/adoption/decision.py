@@ -16,9 +16,10 @@ from trainer.adoption.validation import Judgement, Validator
 from trainer.errors import interrupts
 from trainer.model.blocks import Values
 from trainer.model.eligibility import Eligibility
+from trainer.scores import Mode, improvement
 from trainer.snapshots.capture import Captured, try_out
 from trainer.snapshots.keeping import broken
-from trainer.stalls.detector import DeltaMode, Mode, improvement, least_gain
+from trainer.stalls.detector import DeltaMode, least_gain
 from trainer.story import ANOTHER, MOVED_ON, no_score
 
 Found = TypeVar("Found")

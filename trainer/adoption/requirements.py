@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, SupportsFloat
 
-from trainer.numbers import as_float
+from trainer.scores import as_float
 
 Required = Sequence[str] | Mapping[str, SupportsFloat | str]
 """What a user writes: ["recall_3 >= 0.75"], or {"recall_3": 0.75}: at least that."""

@@ -13,14 +13,13 @@ from trainer.adoption.ranks import Ranks, Word
 from trainer.adoption.requirements import Requirement, broken
 from trainer.model.live import without_parametrization_cache
 from trainer.model.wrappers import unwrap
-from trainer.numbers import as_float
 from trainer.restoring.attributes import attributes_kept
 from trainer.restoring.draws import draws_kept, within_reach
 from trainer.restoring.held import memory_kept
 from trainer.restoring.registered import registered_kept
 from trainer.restoring.undisturbed import undisturbed
+from trainer.scores import Mode, as_float
 from trainer.speaking import logger
-from trainer.stalls.detector import Mode
 from trainer.story import LOOK
 
 Score = float | Mapping[str, float]
@@ -195,6 +194,11 @@ class ScoreTrust:
             return None
         self._used += 1
         return score
+
+    @property
+    def alike(self) -> bool:
+        """Whether both have given the same whenever they were compared."""
+        return not self._differed
 
     def compare(self, score: float, validated: float) -> None:
         """Note what both gave for the same weights."""

@@ -4,22 +4,12 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
-from trainer.numbers import as_float
+from trainer.scores import Mode, as_float, improvement
 
-Mode = Literal["min", "max"]
 DeltaMode = Literal["abs", "rel"]
 """Whether a least gain counts in the metric's units, or as a share of its value."""
 DECLINES = 3
 """So many scores, each worse than all before it, and none better than the first: the mode may be the wrong one."""
-
-
-def improvement(before: float, after: float, mode: Mode) -> float:
-    """How much better `after` is than `before`, in the metric's units: positive is better, NaN counts as worst."""
-    if math.isnan(after):
-        return -math.inf
-    if math.isnan(before):
-        return math.inf
-    return 0.0 if after == before else (before - after if mode == "min" else after - before)
 
 
 def least_gain(min_delta: float, delta_mode: DeltaMode, score: float) -> float:
