@@ -26,7 +26,9 @@ class Default(Enum):
 
 
 class TunnelCallback(Callback):
-    """Tunnels the module that a net trains: `NeuralNetClassifier(..., callbacks=[TunnelCallback()])`.
+    """Tunnels the module that a net trains: `NeuralNetClassifier(..., callbacks=[SkorchCallback()])`.
+
+    `from gdsolver import SkorchCallback` brings it.
 
     client: a solver pool, or a function that makes one; by default what GDSOLVER_GATEWAY names, or this machine's.
         Where nets are cloned (grid search), copied or pickled give a function: a client itself cannot be copied.
