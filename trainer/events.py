@@ -100,8 +100,8 @@ class Summary:
             *(f"  {count} x {reason}" for reason, count in self.declined.items()),
             *([str(self.course)] if self.course else []),
             f"{self.gd_steps_during_jobs:,} GD steps while jobs were out; longest step() {self.longest_step_ms:.3g} ms"
-            f"; validation {self.validate_s:.3g} s in {self.validations} calls, passes {self.capture_s:.3g} s, "
-            f"trials {self.trial_s:.3g} s",
+            f"; validation {self.validate_s:.3g} s in {_count(self.validations, 'call')}, "
+            f"passes {self.capture_s:.3g} s, trials {self.trial_s:.3g} s",
             *([self.line] if self.line else []),
         ]
         return "\n".join([*lines, *([f"hint: {self.advice}"] if self.advice else [])])
