@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         DataError,
         Event,
         Grid,
+        JsonLines,
         Levels,
         MaxNonzero,
         MinAccuracy,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         RateGap,
         RecallFloor,
         ResultUnavailableError,
+        Scalars,
         SolverClient,
         StallDetector,
         Summary,
@@ -38,6 +40,11 @@ if TYPE_CHECKING:
         Tunneller,
         WaitTimeoutError,
     )
+    from trainer.adapters import huggingface, lightning, skorch
+
+    HuggingFaceCallback = huggingface.TunnelCallback
+    LightningCallback = lightning.TunnelCallback
+    SkorchCallback = skorch.TunnelCallback
 
 __all__ = [
     "Candidate",
@@ -45,6 +52,7 @@ __all__ = [
     "DataError",
     "Event",
     "Grid",
+    "JsonLines",
     "Levels",
     "MaxNonzero",
     "MinAccuracy",
@@ -58,6 +66,7 @@ __all__ = [
     "RateGap",
     "RecallFloor",
     "ResultUnavailableError",
+    "Scalars",
     "SolverClient",
     "StallDetector",
     "Summary",
@@ -67,6 +76,8 @@ __all__ = [
     "WaitTimeoutError",
 ]
 
+CALLBACKS = {"HuggingFaceCallback": "huggingface", "LightningCallback": "lightning", "SkorchCallback": "skorch"}
+"""Public names too, each with the extra that it needs: `import *` does without them."""
 PACKAGES = ("shared", "trainer", "solver_service")
 _HOME = Path(__file__).resolve().parent
 
@@ -77,10 +88,29 @@ class ForeignPackageError(ImportError):
 
 def __getattr__(name: str) -> Any:
     """Load a public name when it is first asked for; ForeignPackageError, with the cure, if it cannot be ours."""
-    if name not in __all__:
+    if name not in (*__all__, *CALLBACKS):
         raise AttributeError(f"module 'gdsolver' has no attribute {name!r}")
     check_packages()
-    return getattr(importlib.import_module("trainer"), name)
+    try:
+        return getattr(importlib.import_module("trainer"), name)
+    except ModuleNotFoundError as error:
+        if _is_ours(error):
+            raise
+        raise ImportError(f"gdsolver.{name}: {_missing(error, CALLBACKS.get(name, 'trainer'))}") from error
+
+
+def __dir__() -> list[str]:
+    """The public names, loaded or not."""
+    return sorted([*__all__, *CALLBACKS])
+
+
+def _is_ours(error: ModuleNotFoundError) -> bool:
+    return error.name is None or error.name.split(".")[0] in PACKAGES
+
+
+def _missing(error: ModuleNotFoundError, extra: str) -> str:
+    package = (error.name or "").split(".")[0]
+    return f"the package `{package}` is missing; install it with: pip install 'gdsolver[{extra}]'"
 
 
 def check_packages() -> None:
@@ -124,9 +154,9 @@ def _start(module: str, extra: str) -> None:
     except ForeignPackageError as error:
         sys.exit(f"gdsolver: {error}")
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] in PACKAGES:
+        if _is_ours(error):
             raise
-        sys.exit(f"gdsolver: the package `{error.name}` is missing; install it with: pip install 'gdsolver[{extra}]'")
+        sys.exit(f"gdsolver: {_missing(error, extra)}")
     command()
 
 

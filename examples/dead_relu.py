@@ -7,8 +7,6 @@ Run it cell by cell, or as a whole. Without --gateway it starts a solver pool of
 
 # %% A regression, and a network whose hidden units are all dead
 import argparse
-import contextlib
-import tempfile
 from pathlib import Path
 
 import matplotlib as mpl
@@ -16,7 +14,6 @@ import torch
 from torch import nn
 
 from gdsolver import SolverClient, Tunneller
-from trainer.pool.embedded import embedded_pool
 
 mpl.use("agg")
 from matplotlib import pyplot as plt
@@ -74,28 +71,25 @@ def main() -> None:
     healthy, dead, freed = network(dead=False), network(dead=True), network(dead=True)
     curves = {"healthy start, Adam": descend(healthy, adam(healthy)), "dead start, Adam": descend(dead, adam(dead))}
 
-    with contextlib.ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        url = arguments.gateway or stack.enter_context(embedded_pool(scratch / "pool.log"))
-        optimizer = adam(freed)
-        tunneller = Tunneller(
-            freed,
-            optimizer=optimizer,
-            data=train,
-            validate=lambda: error(freed, validation),
-            mode="min",
-            client=stack.enter_context(SolverClient(url)),
-            layer="auto",  # the policy sees the dead units, and lets their biases rise
-            objective="mse",
-            radius=2.0,
-            min_delta=0.01,
-            delta_mode="rel",  # an answer has to be better by one per cent
-            time_s=1.0,
-            samples=100,
-            sync=True,  # a small example need not overlap anything
-        )
-        curves["dead start, Adam and tunnels"] = descend(freed, optimizer, tunneller.step)
-        tunneller.close(polish=True)
+    optimizer = adam(freed)
+    tunneller = Tunneller(
+        freed,
+        optimizer=optimizer,
+        data=train,
+        validate=lambda: error(freed, validation),
+        mode="min",
+        client=SolverClient(arguments.gateway) if arguments.gateway else "local",
+        layer="auto",  # the policy sees the dead units, and lets their biases rise
+        objective="mse",
+        radius=2.0,
+        min_delta=0.01,
+        delta_mode="rel",  # an answer has to be better by one per cent
+        time_s=1.0,
+        samples=100,
+        sync=True,  # a small example need not overlap anything
+    )
+    curves["dead start, Adam and tunnels"] = descend(freed, optimizer, tunneller.step)
+    tunneller.close(polish=True)
 
     for event in tunneller.history:
         if event.kind in ("submitted", "adopted", "rejected"):

@@ -11,7 +11,7 @@ import tempfile
 import torch
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
-from trainer.adapters.huggingface import TunnelCallback
+from gdsolver import HuggingFaceCallback
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
@@ -53,6 +53,6 @@ with tempfile.TemporaryDirectory() as folder:
         eval_dataset=rows[400:],
         compute_metrics=lambda found: {"hits": float((found.predictions.argmax(-1) == found.label_ids).mean())},
     )
-    trainer.add_callback(TunnelCallback(trainer, radius=2.0, time_s=1.0, polish_s=10.0))
+    trainer.add_callback(HuggingFaceCallback(trainer, radius=2.0, time_s=1.0, polish_s=10.0))
     trainer.train()
     print(f"best checkpoint: {trainer.state.best_model_checkpoint}, hits {trainer.state.best_metric:.3f}")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from trainer.adapters.lightning import TunnelCallback
+from gdsolver import LightningCallback
 
 torch.set_num_threads(1)
 pl.seed_everything(0)
@@ -49,7 +49,7 @@ trainer = pl.Trainer(
     enable_progress_bar=False,
     callbacks=[
         pl.callbacks.ModelCheckpoint("runs/lightning", monitor="val_loss"),
-        TunnelCallback(monitor="val_loss", layer="auto", time_s=0.5, polish_s=10.0),
+        LightningCallback(monitor="val_loss", layer="auto", time_s=0.5, polish_s=10.0),
     ],
 )
 trainer.fit(Regression(), DataLoader(train, batch_size=20, shuffle=True), DataLoader(validation, batch_size=200))

@@ -9,7 +9,7 @@ import torch
 from skorch import NeuralNetRegressor
 from torch import nn
 
-from trainer.adapters.skorch import TunnelCallback
+from gdsolver import SkorchCallback
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
@@ -24,7 +24,7 @@ net = NeuralNetRegressor(
     batch_size=20,
     iterator_train__shuffle=True,
     verbose=0,
-    callbacks=[TunnelCallback(layer="auto", time_s=0.5, polish_s=10.0)],
+    callbacks=[SkorchCallback(layer="auto", time_s=0.5, polish_s=10.0)],
 )
 net.fit(inputs[:500], targets[:500])
 print(f"test MSE: {float(np.mean((net.predict(inputs[500:]) - targets[500:]) ** 2)):.2e}")

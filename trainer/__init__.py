@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from shared.objectives import Objective
     from shared.result import Candidate
+    from trainer.adapters.jsonl import JsonLines
+    from trainer.adapters.tensorboard import Scalars
     from trainer.adoption.suspicions import Suspicion
     from trainer.errors import (
         CaptureError,
@@ -44,6 +46,7 @@ __all__ = [
     "DataError",
     "Event",
     "Grid",
+    "JsonLines",
     "Levels",
     "MaxNonzero",
     "MinAccuracy",
@@ -57,6 +60,7 @@ __all__ = [
     "RateGap",
     "RecallFloor",
     "ResultUnavailableError",
+    "Scalars",
     "SolverClient",
     "StallDetector",
     "Summary",
@@ -72,6 +76,8 @@ _CONSTRAINTS = (
 )
 _HOMES = {
     "Candidate": "shared.result",
+    "JsonLines": "trainer.adapters.jsonl",
+    "Scalars": "trainer.adapters.tensorboard",
     "Objective": "shared.objectives",
     "SolverClient": "trainer.pool.client",
     **dict.fromkeys(("Event", "Summary"), "trainer.events"),
@@ -81,10 +87,14 @@ _HOMES = {
     "Suspicion": "trainer.adoption.suspicions",
     "Tunneller": "trainer.tunneller",
 }
+CALLBACKS = {"HuggingFaceCallback": "huggingface", "LightningCallback": "lightning", "SkorchCallback": "skorch"}
+"""Public names that need an extra, which is called as their module is; `import *` leaves them out."""
 
 
 def __getattr__(name: str) -> Any:
     """Load a public name when it is first asked for, so that the client alone does not load torch."""
+    if name in CALLBACKS:
+        return importlib.import_module(f"trainer.adapters.{CALLBACKS[name]}").TunnelCallback
     if name not in _HOMES:
         raise AttributeError(f"module 'trainer' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -5,7 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["stall", "submitted", "answered", "failed", "cancelled", "adopted", "rejected", "refused", "undone"]
+from trainer.course import Course
+
+Kind = Literal[
+    "stall", "polish", "submitted", "answered", "failed", "cancelled", "adopted", "rejected", "refused", "undone"
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -15,8 +19,9 @@ class Event:
     `t_s` counts from the tunneller's start, `step` its `step()` calls and `gd_step` the optimizer's steps up to then.
     `before` and `after` are validation scores (adopted, rejected), or the objective (answered). `way` says how
     an answer was merged, `seconds` and `gd_steps` how long and how many optimizer steps a job took (at its end), or
-    the pass over the samples (stall). `refused`: the live model does not do what the job promised. `undone`: the loop
-    has set back what was adopted.
+    the pass over the samples (stall, polish). `polish` is a try of the last tunnel, after training; `stall` numbers
+    these on. `refused`: the live model does not do what the job promised. `undone`: the loop has set back what was
+    adopted.
     """
 
     kind: Kind
@@ -56,6 +61,7 @@ def of_state(state: Mapping[str, Any]) -> Event:
 class Summary:
     """A tunneller's life in figures; times in seconds except where the name says otherwise.
 
+    `polishes` are the tries of the last tunnel. `course` says how the score went, None where no check was made.
     `longest_step_ms` is the longest `step()` with everything it did: the pass over the samples, validations, trials.
     Of all calls together, `capture_s` went to passes, `trial_s` to trying answers on the kept samples, `validate_s`
     to the user's `validate` (in `validations` calls), and `observe_s` to keeping samples. `gained` is what adoptions
@@ -83,21 +89,32 @@ class Summary:
     declined: Mapping[str, int] = field(default_factory=dict)
     advice: str = ""
     line: str = ""
+    polishes: int = 0
+    course: Course | None = None
 
     def __str__(self) -> str:
         """The story in a few lines."""
         lines = [
-            f"Summary: {self.stalls} stalls, {self.jobs} jobs, {self.answers} answers: {self.adopted} adopted"
-            + (self._told_gain() if self.adopted else ""),
+            f"Summary: {self._told_tunnels()}, {_count(self.jobs, 'job')}, {_count(self.answers, 'answer')}: "
+            f"{self.adopted} adopted" + (self._told_gain() if self.adopted else ""),
             *(f"  {count} x {reason}" for reason, count in self.declined.items()),
+            *([str(self.course)] if self.course else []),
             f"{self.gd_steps_during_jobs:,} GD steps while jobs were out; longest step() {self.longest_step_ms:.3g} ms"
-            f"; validation {self.validate_s:.3g} s in {self.validations} calls, passes {self.capture_s:.3g} s, "
-            f"trials {self.trial_s:.3g} s",
+            f"; validation {self.validate_s:.3g} s in {_count(self.validations, 'call')}, "
+            f"passes {self.capture_s:.3g} s, trials {self.trial_s:.3g} s",
             *([self.line] if self.line else []),
         ]
         return "\n".join([*lines, *([f"hint: {self.advice}"] if self.advice else [])])
+
+    def _told_tunnels(self) -> str:
+        tries = f" ({self.polishes} tries)" if self.polishes > 1 else ""
+        return _count(self.stalls, "stall") + (f" and a last tunnel{tries}" if self.polishes else "")
 
     def _told_gain(self) -> str:
         if self.gained < 0:
             return f", which gave up {-self.gained:.4g} on validation for what is required"
         return f", which gained {self.gained:.4g} on validation"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" + ("" if number == 1 else "s")

@@ -9,8 +9,10 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from trainer import story
+from trainer.course import Course
 from trainer.events import Event, Kind, Summary
 from trainer.model.wrappers import unwrap_optimizer
+from trainer.scores import Mode
 from trainer.speaking import logger
 
 OnEvent = Callable[[Event], object]
@@ -27,6 +29,8 @@ class Journal:
     def __init__(self, optimizer: Optimizer, on_event: OnEvent | None = None) -> None:
         self.step = 0
         self.gd_step = 0
+        self.course: Course | None = None
+        """Of the scores that the loop gave."""
         self.pool_lost = False
         self.longest_step_s = 0.0
         self.capture_s = 0.0
@@ -99,10 +103,14 @@ class Journal:
             self._on_event = None
             logger.warning("on_event failed and is told nothing more: %s: %s", type(error).__name__, error)
 
-    def resume(self, events: Sequence[Event], age_s: float) -> None:
-        """Go on after these events, of a run that was `age_s` seconds old."""
+    def note(self, score: float, mode: Mode) -> None:
+        """Take the score of a check."""
+        self.course = self.course.then(score, self.step, mode) if self.course else Course.begun(score, self.step)
+
+    def resume(self, events: Sequence[Event], age_s: float, course: Course | None = None) -> None:
+        """Go on after these events, of a run that was `age_s` seconds old and whose score went so."""
         with self._lock:
-            self._events = list(events)
+            self._events, self.course = list(events), course
             self._begun = time.monotonic() - age_s
 
     @property
@@ -111,12 +119,26 @@ class Journal:
         with self._lock:
             return tuple(self._events)
 
-    def summary(self, validate_s: float, validations: int, settings: story.InForce | None = None) -> Summary:
-        """The figures so far; `settings` are those that the advice is about."""
+    def summary(
+        self,
+        validate_s: float,
+        validations: int,
+        settings: story.InForce | None = None,
+        *,
+        alike: bool = False,
+    ) -> Summary:
+        """The figures so far; `settings` are those that the advice is about.
+
+        `alike`: validation gives what the loop hands over as the score, so that both are points of one course.
+        """
         events = self.events
         kinds = [event.kind for event in events]
+        course, mode = self.course, settings.mode if settings else None
+        if course is not None and alike and mode is not None:
+            course = story.judged(course, events, mode)
         return Summary(
             stalls=kinds.count("stall"),
+            polishes=kinds.count("polish"),
             jobs=kinds.count("submitted"),
             answers=kinds.count("answered"),
             adopted=len(story.standing(events)),
@@ -131,9 +153,10 @@ class Journal:
             validate_s=validate_s,
             validations=validations,
             observe_s=self.observe_s,
-            gained=story.gained(events, settings.mode if settings else None),
+            gained=story.gained(events, mode),
             declined=story.declined(events),
-            advice=story.advice(events, pool_lost=self.pool_lost, settings=settings),
+            advice=story.advice(events, pool_lost=self.pool_lost, settings=settings, course=course),
+            course=course,
         )
 
     def close(self) -> None:

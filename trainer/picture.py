@@ -74,6 +74,8 @@ def _draw_gains(
     for name, colour in colours.items():
         axes.bar(0, 0, color=colour, label=f"layer {name}")
     axes.plot([], [], "x", color=DECLINED, label="nothing adopted")
+    if last := [event.stall for event in events if event.kind == "polish"]:
+        axes.axvspan(min(last) - 0.5, max(last) + 0.5, color="gold", alpha=0.2, label="last tunnel, after training")
     axes.axhline(0.0, color="black", linewidth=0.8)
     axes.set(xlabel="stall", ylabel="gain on validation", title="what each stall gained")
     axes.set_xlim(0.4, max(by_stall, default=0) + 0.6)

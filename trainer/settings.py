@@ -1,5 +1,6 @@
 """Checks a tunneller's settings at once: none is found wrong in the middle of training, or behind a warning."""
 
+import inspect
 import math
 import operator
 import sys
@@ -20,8 +21,9 @@ from trainer.pool.constraints import EXAMPLE
 from trainer.pool.job_template import FREE, MAX_TIME_S
 from trainer.pool.own import LOCAL, Local
 from trainer.samples.reservoir import Split
+from trainer.scores import Mode
 from trainer.snapshots.capture import OF_CLASSES
-from trainer.stalls.detector import DeltaMode, Mode
+from trainer.stalls.detector import DeltaMode
 from trainer.stalls.layers import AUTO
 
 LONGEST_NAME = 200
@@ -79,9 +81,19 @@ def _kind(*kinds: type) -> Read:
     return read
 
 
-def _function(value: Any) -> Any:
-    _insist(callable(value))
-    return value
+def _function(parameters: int) -> Read:
+    """A function that can be called with so many arguments, as far as its signature tells."""
+
+    def read(value: Any) -> Any:
+        _insist(callable(value))
+        try:
+            signature = inspect.signature(value)
+        except Exception:  # not all that can be called tells how
+            return value
+        signature.bind(*range(parameters))
+        return value
+
+    return read
 
 
 def _listed(value: Any) -> Any:
@@ -91,7 +103,7 @@ def _listed(value: Any) -> Any:
 
 
 def _client(value: Any) -> Any:
-    _insist(value == LOCAL if isinstance(value, str) else hasattr(value, "solve"))
+    _insist(value == LOCAL if isinstance(value, str) else hasattr(value, "solve") and not isinstance(value, type))
     return value
 
 
@@ -141,7 +153,9 @@ def _insist(condition: bool) -> None:
 class Settings:
     """A tunneller's settings as they are used; ValueError names the first that makes no sense, and what would."""
 
-    validate: Annotated[Callable[[], Score], Setting(_function, "a function without arguments that scores the model")]
+    validate: Annotated[
+        Callable[[], Score], Setting(_function(0), "a function without arguments that scores the model")
+    ]
     client: Annotated[
         SolverClient | Local,
         Setting(_client, f"SolverClient('http://gateway:8000'), or {LOCAL!r} for a pool of its own"),
@@ -154,13 +168,14 @@ class Settings:
         Setting(_or_none(_one_of("min", "max")), "'min' if lower scores are better, 'max' if higher ones are"),
     ]
     split: Annotated[
-        Split | None, Setting(_or_none(_function), "a function of a batch, like lambda batch: (args, kwargs, targets)")
+        Split | None,
+        Setting(_or_none(_function(1)), "a function of a batch, like lambda batch: (args, kwargs, targets)"),
     ]
     screen: Annotated[
         Callable[[], float] | None,
-        Setting(_or_none(_function), "a function without arguments that gives a cheap score, or None"),
+        Setting(_or_none(_function(0)), "a function without arguments that gives a cheap score, or None"),
     ]
-    on_event: Annotated[OnEvent | None, Setting(_or_none(_function), "a function of one event, or None")]
+    on_event: Annotated[OnEvent | None, Setting(_or_none(_function(1)), "a function of one event, or None")]
     tail: Annotated[
         Sequence[str | nn.Module] | None,
         Setting(_or_none(_tail), "a list of layers by name or as modules, and of activations as modules"),

@@ -4,18 +4,25 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from shared.objectives import REGRESSION
+from trainer.course import Course
 from trainer.events import Event
+from trainer.scores import Mode
 
 NOTHING_BETTER = "the solver found nothing better in the box"
 MOVED_ON = "none is better on the kept samples than the model as it is by now"
 NO_GAIN = "no gain on validation"
 ANOTHER = "another answer to the same stall did better on the kept samples"
+NO_SCORE = "validate() gave no finite number:"
+LOOK = "print what it computes; an empty data set, 0/0 in a metric, or infinite outputs of the model end so"
 UNLIKE = "the live model does not do what the job promised"
 STILL_OUT = "cancelled at close, still out"
-NOT_JUDGED = "answered, but not judged any more"
+NOT_JUDGED = "answered when all was over: close(polish=True, timeout=...) waits for answers to a last tunnel"
+ASKED_ANEW = "too late for the last step(): the last tunnel asked anew, for the weights of the end"
+STRAYED = "dropped as another optimizer took over: see Tunneller.use_optimizer"
+OVER = (STILL_OUT, NOT_JUDGED, ASKED_ANEW, STRAYED)
+"""Reasons that are about when an answer came, and not about what is in it."""
 UNDONE = "adopted, and set back by the loop"
 VERDICTS = ("adopted", "rejected", "refused")
 FITTED, FITTED_NUMBERS = 1e-3, 1e-6
@@ -27,17 +34,24 @@ class InForce:
     """The settings that hints speak of: what is set already need not be advised.
 
     `auto` says that the policy chooses the layer, `radius` is the last stall's (weight units; None: there was none),
-    `time_s` a job's budget, `mode` the direction of the score (None: every change counts as a gain).
+    `time_s` a job's budget, `mode` the direction of the score (None: every change counts as a gain), `required` says
+    that a better score may be of a worse model.
     """
 
     auto: bool = False
     radius: float | None = None
     time_s: float | None = None
-    mode: Literal["min", "max"] | None = None
+    mode: Mode | None = None
+    required: bool = False
 
     def scaled_radius(self, factor: float) -> str:
         """A radius to try, in words."""
         return "`radius`" if self.radius is None else f"radius={factor * self.radius:.2g}"
+
+
+def no_score(found: float) -> str:
+    """The reason where validation gave NaN or infinity, and which."""
+    return f"{NO_SCORE} {'NaN' if math.isnan(found) else 'infinity' if found > 0 else '-infinity'}"
 
 
 def declined(events: Sequence[Event]) -> dict[str, int]:
@@ -45,7 +59,7 @@ def declined(events: Sequence[Event]) -> dict[str, int]:
     reasons = Counter(reason for event in events if (reason := _reason(event)) is not None)
     judged = {event.job for event in events if event.kind in VERDICTS}
     if late := sum(event.kind == "answered" and event.job not in judged for event in events):
-        reasons[NOT_JUDGED] = late
+        reasons[NOT_JUDGED] += late
     return dict(reasons.most_common())
 
 
@@ -55,7 +69,7 @@ def standing(events: Sequence[Event]) -> list[Event]:
     return [event for event in events if event.kind == "adopted" and event.job not in undone]
 
 
-def gained(events: Sequence[Event], mode: Literal["min", "max"] | None = None) -> float:
+def gained(events: Sequence[Event], mode: Mode | None = None) -> float:
     """The sum of what adopted answers gained on the validation score, in the metric's units.
 
     Below 0 where a score was given up for what is required. Without `mode` each change counts by its size.
@@ -70,29 +84,52 @@ def gained(events: Sequence[Event], mode: Literal["min", "max"] | None = None) -
     return sum((gain for gain in gains if math.isfinite(gain)), start=0.0)  # never -0.0 where there are none
 
 
-def advice(events: Sequence[Event], *, pool_lost: bool, settings: InForce | None = None) -> str:  # noqa: PLR0911
-    """One sentence on what to try; empty where answers help."""
+def judged(course: Course, events: Sequence[Event], mode: Mode) -> Course:
+    """The course with what was adopted, and with what validation said of the model as the last answer left it."""
+    found = course
+    for event in standing(events):
+        if event.after is not None:
+            found = found.then(event.after, event.step, mode)
+    last = next((event for event in reversed(events) if event.kind in ("adopted", "rejected")), None)
+    if last is not None and last.kind == "rejected" and last.before is not None and last.step == course.step:
+        found = found.then(last.before, last.step, mode)
+    return found
+
+
+def advice(  # noqa: PLR0911
+    events: Sequence[Event], *, pool_lost: bool, settings: InForce | None = None, course: Course | None = None
+) -> str:
+    """One sentence on what to try; empty where answers help, and the model is as good as it ever was."""
     kinds, settings = Counter(event.kind for event in events), settings or InForce()
     if standing(events):
-        return ""
+        return _back(course, settings)
     if kinds["undone"]:
         return "call step() where the model holds the weights that are trained, not while others are swapped in"
     if pool_lost:
         return "the pool could not be reached: start one with `gdsolver-pool up`, or check GDSOLVER_GATEWAY"
-    if not kinds["stall"] and not kinds["failed"]:
+    if not kinds["stall"] and not kinds["polish"] and not kinds["failed"]:
         return "the score never stalled for `patience` checks: lower it, set `first_after`, or close(polish=True)"
     if not kinds["answered"]:
         last = next((event.detail for event in reversed(events) if event.kind == "failed"), None)
         return last or "no answer came in time: give jobs less `time_s`, or the pool more workers"
-    commonest = next((reason for reason in declined(events) if reason not in (STILL_OUT, NOT_JUDGED)), "")
+    commonest = next((reason for reason in declined(events) if reason not in OVER), "")
     if commonest == NOTHING_BETTER:
         return _wider(events, settings)
     if commonest == NO_GAIN:
         smaller = f"a smaller box ({settings.scaled_radius(0.5)})"
         return f"answers fit the samples but not validation: more `samples`, {smaller}, or another `objective`"
+    if commonest.startswith(NO_SCORE):
+        return f"look at `validate`: {LOOK}"
     if commonest == MOVED_ON:
         return "answers come late for this loop: less `time_s`, or close(polish=True) at the end"
     return ""
+
+
+def _back(course: Course | None, settings: InForce) -> str:
+    """Where to find better weights than the last ones, if a run had any."""
+    if course is None or settings.mode is None or settings.required or not course.fell(settings.mode):
+        return ""
+    return f"the score was better after check {course.best_step} than at the end: use your own checkpoint of then"
 
 
 def _wider(events: Sequence[Event], settings: InForce) -> str:
@@ -126,5 +163,5 @@ def _reason(event: Event) -> str | None:
         case "failed":
             return (event.detail or "failed").split(": ")[0]  # what follows may differ; a URL's colon has no space
         case "cancelled":
-            return STILL_OUT
+            return event.detail or STILL_OUT
     return None

@@ -26,8 +26,9 @@ from trainer.adoption.ranks import Weights
 from trainer.adoption.requirements import Required, parse
 from trainer.adoption.suspicions import Suspicion
 from trainer.adoption.validation import Score, ScoreTrust, Validator, direction, read_score
+from trainer.course import Course
 from trainer.errors import CaptureError, DataError, FinalLayerError, NothingCountsError, TrainerError, interrupts
-from trainer.events import Event, Summary, as_state, of_state
+from trainer.events import Event, Kind, Summary, as_state, of_state
 from trainer.explain import Explanation, explain
 from trainer.journal import Journal, OnEvent
 from trainer.model.chain import described
@@ -44,15 +45,16 @@ from trainer.pool.messages import Stall, grouped
 from trainer.pool.own import LOCAL, Local, OwnPool, free_cores
 from trainer.samples.reservoir import Numbers, Split
 from trainer.samples.sources import Data, reservoir_of
+from trainer.scores import Mode
 from trainer.settings import Settings, asks_groups, refuse_tail_of
 from trainer.snapshots.capture import Plan
 from trainer.speaking import logger, speak_up
-from trainer.stalls.detector import DeltaMode, Mode, StallDetector
+from trainer.stalls.detector import DeltaMode, StallDetector
 from trainer.stalls.inspection import DRY_ROWS, Found, Inspector
 from trainer.stalls.layers import AUTO, candidates, names_of
 from trainer.stalls.radius import AdaptiveRadius
 from trainer.stalls.turns import Turns
-from trainer.story import InForce
+from trainer.story import ASKED_ANEW, NOT_JUDGED, STRAYED, InForce
 from trainer.watching import Watched, watched
 
 CAPTURE_SHARE = 0.005
@@ -365,6 +367,7 @@ class Tunneller:
 
     def _step(self, score: float) -> bool:
         self._journal.step += 1
+        self._journal.note(score, self._detector.mode)
         self._adopter.standing.check()
         self._reservoir.mark()
         self._rest_or_not()
@@ -401,8 +404,8 @@ class Tunneller:
                 type(other).__name__,
             )
         self._strayed = True
-        self._worker.abandon()
-        self._worker.arrived()
+        self._worker.abandon(STRAYED)
+        self._adopter.set_aside(self._worker.arrived(), STRAYED)
         return True
 
     def use_optimizer(self, optimizer: object) -> None:
@@ -437,16 +440,17 @@ class Tunneller:
     def _end(self, timeout: float) -> None:
         self._closed = True
         self._worker.close(timeout=min(timeout, 5.0))
+        self._adopter.set_aside(self._worker.arrived(), NOT_JUDGED)
         if self._pool is not None:
             self._pool.close()
         self._journal.close()
 
     def _polish(self, timeout: float) -> bool:
         until = time.monotonic() + timeout
-        self._worker.abandon()
+        self._worker.abandon(ASKED_ANEW)
         if not self._worker.idle.wait(timeout):
             return False
-        self._worker.arrived()  # late answers to the old question: their jobs were made for another model
+        self._adopter.set_aside(self._worker.arrived(), ASKED_ANEW)
         known = len(self.history)
         for _ in range(1 if self._sync else POLISHES):
             began = time.monotonic()
@@ -488,8 +492,10 @@ class Tunneller:
 
     def summary(self) -> Summary:
         """The figures so far."""
-        settings = InForce(self._auto, self._last_radius, self._template.time_s, self._detector.mode)
-        figures = self._journal.summary(self._validator.seconds, self._validator.calls, settings)
+        mode, required = self._detector.mode, self._validator.requires
+        settings = InForce(self._auto, self._last_radius, self._template.time_s, mode, required)
+        seconds, calls = self._validator.seconds, self._validator.calls
+        figures = self._journal.summary(seconds, calls, settings, alike=self._trust.alike)
         return dataclasses.replace(figures, line=self._line.told())
 
     def suspects(self) -> list[Suspicion]:
@@ -525,6 +531,7 @@ class Tunneller:
             "step": self._journal.step,
             "gd_step": self._journal.gd_step,
             "age_s": self._journal.age_s,
+            "course": self._journal.course.state_dict() if self._journal.course else None,
             "events": list(map(as_state, self.history)),
         }
 
@@ -549,6 +556,7 @@ class Tunneller:
         lost = [Ticket.from_state(ticket) for ticket in state.get("jobs", [])]
         events, age_s = list(map(of_state, state.get("events", []))), float(state.get("age_s", 0.0))
         template = self._template.renamed(state["run"])
+        course = Course.of_state(state["course"]) if state.get("course") else None  # older releases wrote none
         if "reservoir" in state:  # older releases wrote none
             self._reservoir.load_state_dict(state["reservoir"])
         self._detector.load_state_dict(state["detector"])
@@ -558,7 +566,7 @@ class Tunneller:
         self._turns.failures, self._turns.distrusted = failures, distrusted
         self._stalls, self._lost = stalls, lost
         self._journal.step, self._journal.gd_step = step, gd_step
-        self._journal.resume(events, age_s)
+        self._journal.resume(events, age_s, course)
 
     # --- from stall to verdict ----------------------------------------------------------------------------------------
 
@@ -582,7 +590,8 @@ class Tunneller:
             self._worker.warn(f"no snapshot: {told}")
             logger.debug("no snapshot", exc_info=error)
             return False
-        self._journal.add("stall", self._stalls, seconds=found.seconds, detail=f"{found.samples} samples")
+        kind: Kind = "polish" if last else "stall"
+        self._journal.add(kind, self._stalls, seconds=found.seconds, detail=f"{found.samples} samples")
         radius = self._radius.value(found.view.name, found.captured.weight_size)
         self._last_radius = None if found.view.whole else radius
         step, gd_step = self._journal.step, self._journal.gd_step

@@ -15,7 +15,9 @@ STATE = "gdsolver"
 
 
 class TunnelCallback(TrainerCallback):
-    """Tunnels the model that a Trainer trains: `trainer.add_callback(TunnelCallback(trainer))`.
+    """Tunnels the model that a Trainer trains: `trainer.add_callback(HuggingFaceCallback(trainer))`.
+
+    `from gdsolver import HuggingFaceCallback` brings it.
 
     trainer: the Trainer, whose evaluation scores the model (set `eval_strategy`).
     monitor: the metric that counts, `metric_for_best_model` or "eval_loss" by default.

@@ -28,7 +28,9 @@ AVERAGING = tuple(
 
 
 class TunnelCallback(pl.Callback):
-    """Tunnels the module that is fitted: `Trainer(callbacks=[TunnelCallback(monitor="val_loss")])`.
+    """Tunnels the module that is fitted: `Trainer(callbacks=[LightningCallback(monitor="val_loss")])`.
+
+    `from gdsolver import LightningCallback` brings it.
 
     monitor: the name under which `validation_step` logs the score that counts; `mode` may be left out where the name
         says it (loss, accuracy).

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.errors import CaptureError
+from trainer.scores import as_float
 
 
 class Recorder:
@@ -31,7 +32,7 @@ class Recorder:
     def begin(self, batch: Any, suffix: str) -> None:
         """A batch begins; None: they are over. A metric object is asked when its loader's last batch is done."""
         if self._metric is not None and (batch is None or suffix != self._suffix):
-            self._values, self._metric, self._reduce = [(float(self._metric.compute()), 1)], None, "mean"
+            self._values, self._metric, self._reduce = [(as_float(self._metric.compute()), 1)], None, "mean"
         self._rows, self._suffix, self._over = rows_of(batch), suffix, batch is None
 
     def log(
@@ -62,12 +63,12 @@ class Recorder:
         if hasattr(value, "compute"):
             self._metric = value
         else:
-            self._values.append((float(value), batch_size or self._rows))
+            self._values.append((as_float(value), batch_size or self._rows))
 
     def value(self) -> float:
         """The value over all batches; CaptureError if nothing of that name was logged."""
         if self._metric is not None:
-            return float(self._metric.compute())
+            return as_float(self._metric.compute())
         if not self._values:
             raise CaptureError(f"validation_step logs no {self._monitor!r}")
         values, rows = torch.tensor(self._values, dtype=torch.float64).T

@@ -11,6 +11,7 @@ from skorch.dataset import get_len
 from trainer.adapters.settings import Pool, Settings, copyable, let_go, step
 from trainer.errors import CaptureError
 from trainer.restoring.draws import draws_kept
+from trainer.scores import as_float
 from trainer.tunneller import Tunneller
 
 OURS = ("model", "optimizer", "validate", "client")
@@ -25,7 +26,9 @@ class Default(Enum):
 
 
 class TunnelCallback(Callback):
-    """Tunnels the module that a net trains: `NeuralNetClassifier(..., callbacks=[TunnelCallback()])`.
+    """Tunnels the module that a net trains: `NeuralNetClassifier(..., callbacks=[SkorchCallback()])`.
+
+    `from gdsolver import SkorchCallback` brings it.
 
     client: a solver pool, or a function that makes one; by default what GDSOLVER_GATEWAY names, or this machine's.
         Where nets are cloned (grid search), copied or pickled give a function: a client itself cannot be copied.
@@ -119,6 +122,6 @@ class TunnelCallback(Callback):
         with draws_kept([iterator]):
             for batch in iterator:
                 rows = get_len(batch[0])
-                total += rows * float(net.validation_step(batch)["loss"])
+                total += rows * as_float(net.validation_step(batch)["loss"])
                 count += rows
         return total / max(count, 1)

@@ -20,9 +20,9 @@ class Writer(Protocol):
 class Scalars:
     """A listener for `on_event` that turns events into curves over the optimizer's steps.
 
-    `stalls`, `adopted`, `rejected`, `refused` and `failed` count; `gain` is what an adoption changed the validation
-    score by, `validation` the score before and after it; `objective_gain` is the share of its objective that an answer
-    took off, and `job_s` how long it was out. `prefix` comes before every name.
+    `stalls`, `polishes` (tries of the last tunnel), `adopted`, `rejected`, `refused` and `failed` count; `gain` is what
+    an adoption changed the validation score by, `validation` the score before and after it; `objective_gain` is the
+    share of its objective that an answer took off, and `job_s` how long it was out. `prefix` comes before every name.
     """
 
     def __init__(self, writer: Writer, prefix: str = "gdsolver") -> None:
@@ -31,8 +31,8 @@ class Scalars:
 
     def __call__(self, event: Event) -> None:
         """Add an event's points."""
-        if event.kind in ("stall", "adopted", "rejected", "refused", "failed"):
-            name = "stalls" if event.kind == "stall" else event.kind
+        if event.kind in ("stall", "polish", "adopted", "rejected", "refused", "failed"):
+            name = {"stall": "stalls", "polish": "polishes"}.get(event.kind, event.kind)
             self._counts[name] += 1
             self._add(name, self._counts[name], event)
         before, after = event.before, event.after

@@ -63,6 +63,11 @@ class Adopter:
             self._conclude(answer, decision)
         return found
 
+    def set_aside(self, answers: Sequence[Answer], why: str) -> None:
+        """Leave answers untried, and say why."""
+        for answer in answers:
+            self._conclude(answer, Decision(accepted=False, detail=why))
+
     def _without_trial(self, answer: Answer) -> Decision | None:
         """What is plain to see; None where the model has to be asked."""
         if not answer.result.improved:
@@ -101,7 +106,7 @@ class Adopter:
         self.turns.failed(view.turn, number)
         if decision.refused is not None:
             self.turns.distrusted[view.name] = decision.refused
-        elif answer.result.improved and not view.whole:
+        elif answer.result.improved and not view.whole and _says_something(decision):
             self.radius.rejected(view.name)
 
     def _conclude(self, answer: Answer, decision: Decision) -> None:
@@ -119,12 +124,12 @@ class Adopter:
         self.worker.report(Verdict(answer.job, feedback))
         told = decision.way if detail is None else detail
         if decision.after is None:
-            logger.info("stall %d: answer %s (%s)", stall.number, kind, told)
+            logger.info("%s: answer %s (%s)", stall.called, kind, told)
             return
         scores = (
             f"{decision.before:.6g} -> {decision.after:.6g}" if decision.before is not None else f"{decision.after:.6g}"
         )
-        logger.info("stall %d: answer %s, %s (%s)", stall.number, kind, scores, told)
+        logger.info("%s: answer %s, %s (%s)", stall.called, kind, scores, told)
         self._deaf = self._deaf + 1 if decision.deaf else 0
         if self._deaf == DEAF:
             logger.warning(
@@ -132,3 +137,8 @@ class Adopter:
                 "or caches its score, no answer can ever be adopted; let it score the model that is trained",
                 decision.after,
             )
+
+
+def _says_something(decision: Decision) -> bool:
+    """Whether a rejection is about the answer: beside a model that scores NaN no box is too wide."""
+    return decision.before is None or math.isfinite(decision.before)

@@ -16,10 +16,11 @@ from trainer.adoption.validation import Judgement, Validator
 from trainer.errors import interrupts
 from trainer.model.blocks import Values
 from trainer.model.eligibility import Eligibility
+from trainer.scores import Mode, improvement
 from trainer.snapshots.capture import Captured, try_out
 from trainer.snapshots.keeping import broken
-from trainer.stalls.detector import DeltaMode, Mode, improvement, least_gain
-from trainer.story import ANOTHER, MOVED_ON
+from trainer.stalls.detector import DeltaMode, least_gain
+from trainer.story import ANOTHER, MOVED_ON, no_score
 
 Found = TypeVar("Found")
 MOST_VALIDATIONS = 2
@@ -74,6 +75,15 @@ def _immovable(case: Case, layers: Mapping[str, Eligibility]) -> Decision | None
         if layer in layers and (why := layers[layer].why) is not None:
             return Decision(accepted=False, detail=f"layer {layer!r} may not move by now: {why}")
     return None
+
+
+def _why_not(before: Judgement, after: Judgement) -> str | None:
+    """The reason of a rejection where it is another than that the score is no better."""
+    if not math.isfinite(after.score):
+        return no_score(after.score)
+    if after.broken:
+        return f"does not keep {', '.join(after.broken)}"
+    return None if math.isfinite(before.score) else no_score(before.score)
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,7 +218,7 @@ class Court:
             way=offer.candidate.name,
             before=before.score,
             after=after.score,
-            detail=f"does not keep {', '.join(after.broken)}" if after.broken else None,
+            detail=_why_not(before, after),
             deaf=after.score == before.score and math.isfinite(after.score),
         )
 

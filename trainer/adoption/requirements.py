@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, SupportsFloat
 
+from trainer.scores import as_float
+
 Required = Sequence[str] | Mapping[str, SupportsFloat | str]
 """What a user writes: ["recall_3 >= 0.75"], or {"recall_3": 0.75}: at least that."""
 FORM = re.compile(r"\s*(?P<name>.+?)\s*(?P<sign>>=|<=)\s*(?P<value>[-+0-9.eE]+)\s*$")
@@ -25,7 +27,7 @@ class Requirement:
             raise ValueError(f"require names {self.name!r}; validate() returns {sorted(map(str, scores))}")
         value: Any = scores[self.name]
         try:
-            found = math.nan if value is None else float(value)
+            found = math.nan if value is None else as_float(value)
         except Exception:  # what it raises is the value's own matter
             raise ValueError(
                 f"require names {self.name!r}, and validate() returns {value!r:.80} for it; return a number, or None "
@@ -41,7 +43,7 @@ def number(value: Any) -> float:
     """A number of any library as a float, of a tensor the one that it holds; raises anything for what is none."""
     if isinstance(value, str | bytes | bool):
         raise ValueError("no number")
-    return float(value)
+    return as_float(value)
 
 
 def parse(given: Required) -> tuple[Requirement, ...]:

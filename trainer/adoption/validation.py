@@ -18,8 +18,9 @@ from trainer.restoring.draws import draws_kept, within_reach
 from trainer.restoring.held import memory_kept
 from trainer.restoring.registered import registered_kept
 from trainer.restoring.undisturbed import undisturbed
+from trainer.scores import Mode, as_float
 from trainer.speaking import logger
-from trainer.stalls.detector import Mode
+from trainer.story import LOOK
 
 Score = float | Mapping[str, float]
 UPWARDS = ("acc", "accuracy", "auc", "auroc", "f1", "precision", "recall", "r2", "iou", "dice", "bleu", "rouge")
@@ -46,7 +47,7 @@ def read_score(score: object, monitor: str | None, told: str = "the score given 
 
 def _as_number(value: object, told: str) -> float:
     try:
-        return float(value)  # type: ignore[arg-type]
+        return as_float(value)
     except Exception:  # what it raises is the value's own matter
         raise ValueError(
             f"{told} is {value!r:.80}; return one number, or a dict of numbers with `monitor` naming the main one"
@@ -117,6 +118,8 @@ class Validator:
         It is asked twice only where the loop gave another score than it does.
         """
         score = self.judge().score
+        if math.isnan(score):
+            logger.warning("validate() gave NaN for the model as it is, and no answer can be judged by that: %s", LOOK)
         if self.fleeting:
             logger.warning(
                 "validate() draws from an iterator, %r, and every call beside the loop's own takes what the loop would "
@@ -191,6 +194,11 @@ class ScoreTrust:
             return None
         self._used += 1
         return score
+
+    @property
+    def alike(self) -> bool:
+        """Whether both have given the same whenever they were compared."""
+        return not self._differed
 
     def compare(self, score: float, validated: float) -> None:
         """Note what both gave for the same weights."""

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from trainer.lab.tasks import Task
-from trainer.stalls.detector import improvement
+from trainer.scores import improvement
 
 LEAST_GAIN = 1e-3
 """Of a selection metric, as a share of itself: less is no gain."""

@@ -51,7 +51,7 @@ class _Stop:
 
 @dataclass(frozen=True)
 class _Abandon:
-    pass
+    why: str
 
 
 @dataclass(frozen=True)
@@ -149,10 +149,10 @@ class BackgroundWorker:
         self.journal.add("failed", ticket.stall, job=ticket.job, detail=reason)
         self._commands.put(_Cancel(ticket.job))
 
-    def abandon(self) -> None:
-        """Cancel what is out; `idle` is set when that is done."""
+    def abandon(self, why: str) -> None:
+        """Cancel what is out, for a reason that users are told; `idle` is set when that is done."""
         if not self.idle.is_set():
-            self._commands.put(_Abandon())
+            self._commands.put(_Abandon(why))
 
     def close(self, timeout: float) -> None:
         """Cancel what is out, send what is to be sent, and end the thread; wait at most `timeout` seconds for it."""
@@ -204,6 +204,8 @@ class BackgroundWorker:
                 self._contact(partial(self.client.cancel, command.job))
             case Verdict():
                 self._contact(partial(self.client.feedback, command.job, command.feedback))
+            case _Abandon():
+                self._cancel_all(command.why)
             case _:
                 self._cancel_all()
 
@@ -357,10 +359,10 @@ class BackgroundWorker:
         except TrainerError as error:
             logger.debug("not delivered: %s", error)
 
-    def _cancel_all(self) -> None:
+    def _cancel_all(self, why: str | None = None) -> None:
         for pending in self._pending:
             self._contact(partial(self.client.cancel, pending.job))
-            self.journal.add("cancelled", pending.stall.number, job=pending.job, **self._time_out(pending))
+            self.journal.add("cancelled", pending.stall.number, job=pending.job, detail=why, **self._time_out(pending))
         self._pending.clear()
         self._land()
 

@@ -66,6 +66,20 @@ class JobTemplate:
         """What a job on this snapshot minimises."""
         return self.objective or Objective("mae" if snapshot.task == "regression" else "ramp")
 
+    def remark(self, snapshot: Snapshot, *, hidden: bool) -> str:
+        """What a plan says of the objective where users would expect another one than they get; else nothing."""
+        if self.objective is None and snapshot.task == "regression":
+            others = ", ".join(name for name in OF_TASK["regression"] if name not in ("mae", "mse"))
+            return (
+                "; mae (absolute errors) because no objective was given: if the loss is of squared errors, say "
+                f"objective='mse' (others: {others})"
+            )
+        if self.objective is not None and self.objective.name == "mse" and hidden and self.tail_radius == 0:
+            return (
+                "; its jobs minimise mae in the place of mse, which has no linear model behind a kink (tail_radius=0)"
+            )
+        return ""
+
     def spec(
         self, parcel: Parcel, goal: Objective, *, stall: int, draw: int, step: int, age_s: float, share: float = 1.0
     ) -> JobSpec:

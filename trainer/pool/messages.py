@@ -43,6 +43,11 @@ class Stall:
         """The name under which its failure counts."""
         return self.view.turn
 
+    @property
+    def called(self) -> str:
+        """What the user is told that it is."""
+        return "last tunnel" if self.last else f"stall {self.number}"
+
 
 @dataclass(frozen=True, eq=False)
 class Answer:

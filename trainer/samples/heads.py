@@ -155,7 +155,7 @@ def _refuse_guesses(output: Tensor, targets: Tensor, ignore_index: int) -> None:
             raise DataError('the targets are one-hot; say task="classification", or task="multilabel"')
         return
     if zero_one and single and alike:
-        raise DataError(f"the targets are 0 and 1 as floating-point numbers beside one output; {BINARY_OR_NUMBERS}")
+        raise DataError(_labels_or_numbers(known, " beside one output", BINARY_OR_NUMBERS))
     if not single and output.dim() == 2:
         sums = known.sum(dim=-1)
         if bool((known >= 0).all()) and bool(torch.isclose(sums, torch.ones_like(sums), atol=1e-3).all()):
@@ -165,7 +165,18 @@ def _refuse_guesses(output: Tensor, targets: Tensor, ignore_index: int) -> None:
                 f'say task="regression"'
             )
     if zero_one and not single:
-        raise DataError(f"the targets are 0 and 1 as floating-point numbers; {LABELS_OR_NUMBERS}")
+        raise DataError(_labels_or_numbers(known, "", LABELS_OR_NUMBERS))
+
+
+def _labels_or_numbers(known: Tensor, where: str, cure: str) -> str:
+    """Targets of 0 and 1 may be either; where they do not differ, somebody may have lost what they were."""
+    first = known.reshape(-1)[0]
+    if bool((known != first).any()):
+        return f"the targets are 0 and 1 as floating-point numbers{where}; {cure}"
+    return (
+        f"every target is {float(first):g}, as a floating-point number{where}: if they should differ, look where the "
+        f"batches take them from; if not, {cure}"
+    )
 
 
 def _kind(targets: Tensor) -> str:

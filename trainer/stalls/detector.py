@@ -4,20 +4,12 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
-Mode = Literal["min", "max"]
+from trainer.scores import Mode, as_float, improvement
+
 DeltaMode = Literal["abs", "rel"]
 """Whether a least gain counts in the metric's units, or as a share of its value."""
 DECLINES = 3
 """So many scores, each worse than all before it, and none better than the first: the mode may be the wrong one."""
-
-
-def improvement(before: float, after: float, mode: Mode) -> float:
-    """How much better `after` is than `before`, in the metric's units: positive is better, NaN counts as worst."""
-    if math.isnan(after):
-        return -math.inf
-    if math.isnan(before):
-        return math.inf
-    return 0.0 if after == before else (before - after if mode == "min" else after - before)
 
 
 def least_gain(min_delta: float, delta_mode: DeltaMode, score: float) -> float:
@@ -68,6 +60,7 @@ class StallDetector:
 
     def update(self, score: float) -> bool:
         """Take one more score; return True when it completes a stall."""
+        score = as_float(score)
         self._note(score)
         gained = improvement(self.best, score, self.mode)
         if gained > 0 and gained >= least_gain(self.min_delta, self.delta_mode, self.best):

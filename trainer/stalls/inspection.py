@@ -11,6 +11,7 @@ from torch import nn
 
 from shared.constraint_checks import check_constraints
 from shared.errors import SpecError
+from shared.objectives import Objective
 from trainer.errors import CaptureError, DataError
 from trainer.journal import Journal
 from trainer.model.eligibility import Eligibility
@@ -102,11 +103,18 @@ class Inspector:
         goal = self.template.goal(captured.snapshot)
         goal.check(captured.snapshot)
         check_constraints(self.template.constraints, captured.snapshot, complete=False)  # a few samples, or one batch
-        count = view.samples(self.template.plan.samples)
+        return self._told(view, captured, goal)
+
+    def _told(self, view: LayerView, captured: Captured, goal: Objective) -> str:
+        """The plan in words; a model that is one layer has no name for it."""
+        count, task = view.samples(self.template.plan.samples), captured.snapshot.task
+        name = repr(view.turn) if view.name else "the model itself"
         radius = "" if view.whole else f", radius {self.radius.value(view.name, captured.weight_size):.3g}"
+        remark = self.template.remark(captured.snapshot, hidden=view.hidden and not view.whole)
         return (
-            f"tunnels {view.turn!r} ({captured.snapshot.task}, {goal.name}): up to {count:,} samples a job "
-            f"({captured.sample_bytes * count / 1e6:.2g} MB){radius}, answers after at most {self.template.time_s:g} s"
+            f"tunnels {name} ({task}, {goal.name}): up to {count:,} samples a job "
+            f"({captured.sample_bytes * count / 1e6:.2g} MB){radius}, "
+            f"answers after at most {self.template.time_s:g} s{remark}"
         )
 
     def begin(self, layers: Sequence[str], *, by_default: bool) -> tuple[tuple[str, ...], str]:

@@ -57,11 +57,11 @@ def test_without_an_adoption_the_hybrid_is_adam(task: Task, held: bool) -> None:
 
 
 def test_the_hybrid_adopts_and_says_so(task: Task) -> None:
-    """With a pool that helps, the run records stall, job, answer and adoption, and the pool hears of it."""
+    """With a pool that helps, the run records tunnel, job, answer and adoption, and the pool hears of it."""
     few = dataclasses.replace(task, tunnel=dataclasses.replace(task.tunnel, radius=50.0))
     found = run(few, "hybrid", Settings(epochs=2, sync=True), FakePool(least_squares))
     assert found.adopted >= 1
-    assert {"stall", "submitted", "answered", "adopted"} <= {event.kind for event in found.events}
+    assert {"polish", "submitted", "answered", "adopted"} <= {event.kind for event in found.events}
     assert found.weights_sha256 != run(task, "adam", Settings(epochs=2)).weights_sha256
 
 

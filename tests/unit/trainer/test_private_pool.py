@@ -16,6 +16,7 @@ STUB = (
 
 def test_a_private_pool_asks_for_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A key, host, port or Redis named in the environment for another pool is not handed on."""
+    monkeypatch.delenv("GDSOLVER_DATA", raising=False)
     for name in ("API_KEY", "HOST", "PORT", "REDIS_URL", "LEASE_S"):
         monkeypatch.setenv(f"GDSOLVER_{name}", "1")
     with embedded_pool(tmp_path / "log", command=lambda workers, folder: [sys.executable, "-c", STUB]) as said:

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from trainer.stalls.detector import StallDetector, improvement
+from trainer.scores import improvement
+from trainer.stalls.detector import StallDetector
 
 
 def stalls(scores: list[float], **options: object) -> list[int]:

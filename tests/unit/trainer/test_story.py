@@ -7,7 +7,7 @@ import torch
 
 from trainer.events import Event, Kind
 from trainer.journal import Journal
-from trainer.stalls.detector import Mode
+from trainer.scores import Mode
 from trainer.story import NO_GAIN, NOT_JUDGED, NOTHING_BETTER, STILL_OUT, InForce, advice, declined
 
 

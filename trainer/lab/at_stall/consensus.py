@@ -200,7 +200,7 @@ def added(first: Summary | None, second: Summary) -> Summary:
     """The figures of two tunnellers together."""
     if first is None:
         return second
-    names = [field.name for field in fields(Summary) if field.name not in ("declined", "advice", "pool_lost")]
+    names = [field.name for field in fields(Summary) if field.name not in ("declined", "advice", "pool_lost", "course")]
     sums = {name: getattr(first, name) + getattr(second, name) for name in names}
     sums["longest_step_ms"] = max(first.longest_step_ms, second.longest_step_ms)
     reasons = {*first.declined, *second.declined}

@@ -10,7 +10,8 @@ from torch.optim import Optimizer
 from trainer.events import Event
 from trainer.lab.states import State, copy_state, write_state
 from trainer.lab.tasks import Task
-from trainer.stalls.detector import StallDetector, improvement
+from trainer.scores import improvement
+from trainer.stalls.detector import StallDetector
 
 
 class Renew:

@@ -69,6 +69,7 @@ def submit(
             workers=workers,
             folder=Path("runs"),
             needed=True,
+            goes_on=False,
         ) as client:
             assert client is not None
             job = client.solve(data, wanted)

@@ -59,9 +59,19 @@ def _exit(code: int, message: str) -> typer.Exit:
 
 @contextlib.contextmanager
 def pool_client(
-    gateway: str | None, api_key: str | None, *, local: bool, workers: int, folder: Path, needed: bool
+    gateway: str | None,
+    api_key: str | None,
+    *,
+    local: bool,
+    workers: int,
+    folder: Path,
+    needed: bool,
+    goes_on: bool = True,
 ) -> Iterator[SolverClient | None]:
-    """A client of the pool that the options name, or of one's own; None if no pool is needed and none is named."""
+    """A client of the pool that the options name, or of one's own; None if no pool is needed and none is named.
+
+    `goes_on`: the command can do without an answer from it; else PoolUnavailableError alone says what is amiss.
+    """
     if local:
         err.print("starting a pool ...")
         try:
@@ -72,11 +82,7 @@ def pool_client(
             raise KeyboardInterrupt(said) from error
     elif gateway and needed:
         with SolverClient(gateway, api_key) as client:
-            if client.ready():
-                with contextlib.suppress(PoolUnavailableError):
-                    client.jobs(limit=1)  # a key that opens nothing is told now, and not after a training
-            else:
-                err.print(plain(f"gdsolver: the pool at {gateway} is not ready now"))
+            _look_at(client, gateway, goes_on=goes_on)
             yield client
     elif needed:
         raise TaskError("name a pool's address, or start one of your own with --local", field="--gateway")
@@ -84,10 +90,21 @@ def pool_client(
         yield None
 
 
+def _look_at(client: SolverClient, gateway: str, *, goes_on: bool) -> None:
+    ready = client.ready()
+    if ready or not goes_on:
+        with contextlib.suppress(*([PoolUnavailableError] if goes_on else [])):
+            client.jobs(limit=1)  # a key that opens nothing is told now, and not after a training
+    if not ready:
+        what = "tunnels begin when it is" if goes_on else "jobs wait until it is"
+        err.print(plain(f"gdsolver: the pool at {gateway} is not ready now; {what}"))
+
+
 @contextlib.contextmanager
 def existing_pool(gateway: str | None, api_key: str | None) -> Iterator[SolverClient]:
     """A client of a pool that is there already: the one that is named, or this machine's."""
-    with pool_client(gateway or DEFAULT_URL, api_key, local=False, workers=1, folder=Path(), needed=True) as client:
+    url = gateway or DEFAULT_URL
+    with pool_client(url, api_key, local=False, workers=1, folder=Path(), needed=True, goes_on=False) as client:
         assert client is not None
         yield client
 

@@ -13,7 +13,8 @@ from shared.objectives import ObjectiveName
 from shared.snapshot import Task as Kind
 from trainer.errors import TaskError
 from trainer.lab.losses import Losses
-from trainer.stalls.detector import DeltaMode, Mode
+from trainer.scores import Mode
+from trainer.stalls.detector import DeltaMode
 
 LONG_TAILED = "--long-tailed"
 SplitName = Literal["train", "selection", "validation", "test"]
