@@ -70,6 +70,10 @@ class Inspector:
     def __post_init__(self) -> None:
         self._never_free.update(name for name, layer in self.eligible().items() if layer.why is not None)
 
+    def free(self) -> tuple[str, ...]:
+        """The layers that may move by now, in the model's order."""
+        return tuple(name for name, layer in self.eligible().items() if layer.why is None)
+
     def plan(self, layers: Sequence[str]) -> str:
         """One line on what will be tunnelled, from a pass over a few samples.
 
@@ -168,7 +172,7 @@ class Inspector:
         if not self.reservoir.size:
             raise DataError("no samples were seen: loop over tunneller.watch(loader), or call tunneller.observe(...)")
         found = self.eligible()
-        free = {name for name, layer in found.items() if layer.why is None}
+        free = set(self.free())
         if not free.intersection(layers):
             raise CaptureError("; ".join(_why(name, found.get(name)) for name in layers))
         known = self._memory.recall(self.model, free)
