@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
+import torch
 from torch import nn
 
 from shared.constraint_checks import check_constraints
@@ -108,10 +109,21 @@ class Inspector:
         check_constraints(self.template.constraints, captured.snapshot, complete=False)  # a few samples, or one batch
         count = view.samples(self.template.plan.samples)
         radius = "" if view.whole else f", radius {self.radius.value(view.name, captured.weight_size):.3g}"
+        about = f"{captured.snapshot.task}, {goal.name}{self._weighted()}"
         return (
-            f"tunnels {view.turn!r} ({captured.snapshot.task}, {goal.name}): up to {count:,} samples a job "
+            f"tunnels {view.turn!r} ({about}): up to {count:,} samples a job "
             f"({captured.sample_bytes * count / 1e6:.2g} MB){radius}, answers after at most {self.template.time_s:g} s"
         )
+
+    def _weighted(self) -> str:
+        """Words on weights that were guessed: a batch's third part may be anything else."""
+        if not self.reservoir.weighs:
+            return ""
+        rows = self.reservoir.rows(DRY_ROWS, np.random.default_rng([self.template.seed, 0]))
+        found = [batch.weights for _, batch in rows.batches(DRY_ROWS, torch.device("cpu")) if batch.weights is not None]
+        ends = [f"{float(end):.3g}" for part in found for end in (part.min(), part.max())]
+        low, high = min(ends, key=float), max(ends, key=float)
+        return f", weighted by the batch's third part, {low} to {high}"
 
     def begin(self, layers: Sequence[str], *, by_default: bool) -> tuple[tuple[str, ...], str]:
         """The layers in the order in which a forward pass calls them, and the plan; raises as `plan` does.
