@@ -32,6 +32,8 @@ from trainer.restoring.undoing import GENERATORS, PLAIN, Undo
 
 MOST_ENTRIES = 20_000
 """Of all containers together that are looked into, the smallest first: what is larger is a table, and no state."""
+MOST_BEHIND = 100
+"""Of a container behind a data loader: what is larger is data, and its entries are not looked at one by one."""
 CONTAINERS = (list, deque, dict, set, bytearray)
 DATA = (*CONTAINERS, tuple, Tensor, np.ndarray)
 """Of what is behind a data loader: no state, where it is no attribute of an object of the user's."""
@@ -93,7 +95,7 @@ class _Memory:
         self.undo = list[Undo]()
         self._entries, self._values, self._calls = MOST_ENTRIES, list[Values](), Calls()
         self._iterators, self._classes = dict[str, None](), set[type]()
-        self._loaders = list[Any]()
+        self._loaders, self._longest = list[Any](), MOST_ENTRIES
         self._waiting: list[tuple[int, int, str, Any, Way]] = []
         self._ways: dict[type, Way | None] = {}  # functions, not methods: these would hold it in a circle
         registered = (*modules, *parameters_of(modules), *buffers_of(modules))
@@ -128,7 +130,7 @@ class _Memory:
         What is behind data loaders comes last: somebody may draw from iterators there, but nobody knows who.
         """
         self._explore()
-        drawn = dict(self._iterators)
+        drawn, self._longest = dict(self._iterators), MOST_BEHIND
         while self._loaders:
             found, self._loaders = behind(self._loaders), []
             self.look(("", one) for one in found if not isinstance(one, DATA))
@@ -195,12 +197,13 @@ class _Memory:
         if self._fits(undoing.length_of(value)):
             entries = undoing.entries_of(value)
             self.undo.append(undoing.of_container(value, entries, name))
-            self.look((name, entry) for entry in entries)
+            if len(entries) <= self._longest:
+                self.look((name, entry) for entry in entries)
         else:
             self.undo.append(undoing.of_large(value, name))
 
     def _see_tuple(self, value: Any, name: str) -> None:
-        if self._fits(len(value)):
+        if len(value) <= self._longest and self._fits(len(value)):
             self.look((name, entry) for entry in value)
 
     def _see_generator(self, value: Any, _: str) -> None:

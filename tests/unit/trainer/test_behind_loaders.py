@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -193,3 +194,14 @@ def test_what_a_loader_of_ones_own_sets_is_put_back() -> None:
     with attributes_kept(nn.Module(), loaders=[loader]) as drawn:
         next(iter(loader))
     assert (loader.begun, Stages.epoch, drawn) == (0, 0, [])
+
+
+def test_samples_in_memory_are_not_looked_at_one_by_one() -> None:
+    """A data set's long list keeps its length and order; it takes no more time than that."""
+    samples = Samples(CHANGES["none"])
+    samples.rows = [Mock(spec=[]) for _ in range(200)]  # type: ignore[attr-defined]
+    first = samples.rows[0]  # type: ignore[attr-defined]
+    with attributes_kept(nn.Module(), loaders=[DataLoader(samples)]):
+        first.seen = 1
+        samples.rows.pop(0)  # type: ignore[attr-defined]
+    assert (samples.rows[0], first.seen) == (first, 1)  # type: ignore[attr-defined]
