@@ -155,7 +155,7 @@ class Validator:
             beside = Beside()
             attributes = attributes_kept(inner, score, loaders=[self.loader], beside=beside)
             self.fleeting = stack.enter_context(attributes)
-            stack.enter_context(undisturbed(self._model))
+            stack.enter_context(undisturbed(self._model, beside))
             stack.enter_context(registered_kept(inner, beside=beside))
             stack.enter_context(memory_kept(inner))
             stack.enter_context(draws_kept([self.loader, *within_reach(self._validate)], beside))

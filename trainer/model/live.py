@@ -34,7 +34,7 @@ def live(model: nn.Module) -> Iterator[nn.Module]:
     with ExitStack() as stack:
         stack.enter_context(postponed())
         beside = Beside()
-        stack.enter_context(undisturbed(inner))
+        stack.enter_context(undisturbed(inner, beside))
         stack.enter_context(registered_kept(inner, strict=True, beside=beside))
         if fleeting := stack.enter_context(attributes_kept(inner, beside=beside)):
             raise CaptureError(

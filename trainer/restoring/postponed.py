@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any, cast
 
+from trainer.restoring.named import breaks_off
 from trainer.restoring.own_code import root_of
 
 AT_ONCE = frozenset({"torch"})
@@ -75,7 +76,8 @@ def postponed() -> Iterator[None]:
     """Until its end signals' handlers of the user's are not called, nor what `after_put_back` is given.
 
     A handler runs on the main thread in the middle of whatever is done there. What it sets, `self.stop = True`, would
-    be taken for a pass's own doing. Ctrl-C interrupts a pass as ever, unless it has another handler than Python's.
+    be taken for a pass's own doing. One that raises an error, or ends the program, breaks a pass off as ever: so does
+    Ctrl-C.
     """
     on_main = threading.current_thread() is threading.main_thread()
     held = [_Held(number) for number in signal.valid_signals() if _is_users(number)] if on_main else []
@@ -95,9 +97,12 @@ def postponed() -> Iterator[None]:
 
 
 def _is_users(number: int) -> bool:
-    """Whether a signal has a handler in Python that may write anywhere."""
-    handler = signal.getsignal(number)
+    """Whether a signal has a handler in Python that may write anywhere, and goes back to where it came."""
+    handler: Any = signal.getsignal(number)
     if not callable(handler) or handler is signal.default_int_handler:
+        return False
+    code = getattr(handler, "__code__", None)
+    if code is not None and breaks_off(code):
         return False
     return root_of(getattr(handler, "__module__", None) or type(handler).__module__) not in AT_ONCE
 

@@ -4,6 +4,7 @@ import gc
 import os
 import queue
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -200,12 +201,15 @@ def test_weights_that_another_thread_trains_keep_its_updates() -> None:
     def train() -> None:
         model.critic.bias.add_(1)
         model.steps.add_(1)  # type: ignore[operator]
+        model.critic.bias.grad = torch.ones(1)
 
+    model.critic.bias.grad = torch.zeros(1)
     with another(train) as ask, live(model):
         ask()
         model.get_buffer("counted").add_(1)
         model.other.bias.data.add_(1)
     assert torch.equal(model.critic.bias.detach(), bias + 1)
+    assert torch.equal(model.critic.bias.grad or torch.zeros(1), torch.ones(1))
     assert torch.equal(model.other.bias.detach(), other)
     assert (model.get_buffer("steps").item(), model.get_buffer("counted").item()) == (1, 0)
 
@@ -259,9 +263,12 @@ def test_signals_wait_in_their_order_and_each_is_heard() -> None:
     """Also where handlers raise errors, and where windows lie in one another."""
     heard = list[int]()
 
-    def failing(number: int, _: object) -> None:
+    def fail(number: int) -> None:
         heard.append(number)
         raise RuntimeError("told to end")
+
+    def failing(number: int, _: object) -> None:
+        fail(number)
 
     def nested() -> None:
         with postponed():
@@ -283,6 +290,26 @@ def test_a_handler_that_is_set_meanwhile_stays() -> None:
         with postponed():
             signal.signal(signal.SIGUSR1, second)
         assert signal.getsignal(signal.SIGUSR1) is second
+
+
+def raising(*_: object) -> None:
+    """A handler as of an alarm."""
+    raise SystemExit(3)
+
+
+@pytest.mark.parametrize("handler", [raising, lambda *_: sys.exit(3)])
+def test_a_handler_that_ends_the_program_is_not_kept_waiting(handler: Any) -> None:
+    """A validation may take longer than a cluster waits; what an alarm raises ends what hangs."""
+    passed = Mock()
+
+    def run() -> None:
+        with postponed():
+            signal.raise_signal(signal.SIGUSR1)
+            passed()
+
+    with handled(handler), pytest.raises(SystemExit):
+        run()
+    assert not passed.called
 
 
 def test_ctrl_c_interrupts_a_pass_as_ever() -> None:
