@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from types import FrameType
 from typing import Any
@@ -61,17 +62,37 @@ class Beside:
         if not moved:
             return None
         paths = Paths()
-        for one in moved:
-            _begin(paths, self._then.get(one, ()), now.get(one, ()), _thread(one))
+        for place in (places[one] for places in (self._then, now) for one in moved if one in places):
+            place.begin(paths)
         paths.follow()
         return paths
 
 
-def _at_work() -> dict[int, tuple[FrameType, ...]]:
-    """Of each other thread that has code of the user's to run, the frames that it is in, the innermost first."""
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """Where a thread is: the frames, the innermost first, and what it has been given to run."""
+
+    stack: tuple[FrameType, ...]
+    given: tuple[Any, ...]
+
+    @property
+    def own(self) -> list[FrameType]:
+        """The frames of the user's own code."""
+        return [frame for frame in self.stack if _is_users(frame)]
+
+    def begin(self, paths: Paths) -> None:
+        """Follow the code that it runs, or is to run."""
+        for frame in self.own:
+            paths.begin(frame)
+        for part in self.given:
+            paths.begin_at(part)
+
+
+def _at_work() -> dict[int, _Place]:
+    """Where each other thread is that has code of the user's to run."""
     own = threading.get_ident()
-    stacks = {one: tuple(_stack(frame)) for one, frame in _frames().items() if one != own}
-    return {one: stack for one, stack in stacks.items() if any(map(_is_users, stack)) or _to_do(_thread(one))}
+    found = {one: _Place(tuple(_stack(frame)), _given(one)) for one, frame in _frames().items() if one != own}
+    return {one: place for one, place in found.items() if place.given or place.own}
 
 
 def _frames() -> dict[int, FrameType]:
@@ -96,24 +117,16 @@ def _is_users(frame: FrameType) -> bool:
     return is_users(frame.f_globals.get("__name__"))
 
 
-def _thread(number: int) -> Any:
-    return threading._active.get(number)  # type: ignore[attr-defined]
+def _given(number: int) -> tuple[Any, ...]:
+    """A function of the user's that a thread has been given, as a timer, with its arguments; nothing is asked of it."""
+    thread = threading._active.get(number)  # type: ignore[attr-defined]
+    known = {} if thread is None else vars(thread)
+    called = [known[name] for name in ("_target", "function") if known.get(name) is not None]
+    if not any(is_users(getattr(part, "__module__", None)) for part in called):
+        return ()
+    return (*called, known.get("_args"), known.get("args"))
 
 
-def _to_do(thread: Any) -> list[Any]:
-    """What a thread has been given to run, and has not begun: as a timer's function."""
-    parts = [getattr(thread, name, None) for name in ("_target", "function")]
-    return [part for part in parts if part is not None and is_users(getattr(part, "__module__", None))]
-
-
-def _asleep(then: tuple[FrameType, ...] | None, now: tuple[FrameType, ...] | None) -> bool:
+def _asleep(then: _Place | None, now: _Place | None) -> bool:
     """Whether a thread has been in one and the same call of code that is not the user's."""
-    return bool(then and now and then[0] is now[0] and not _is_users(now[0]))
-
-
-def _begin(paths: Paths, then: Collection[FrameType], now: Collection[FrameType], thread: Any) -> None:
-    for frame in (*then, *now):
-        if _is_users(frame):
-            paths.begin(frame)
-    for part in (*_to_do(thread), *(getattr(thread, "_args", None) or ()), getattr(thread, "args", None)):
-        paths.begin_at(part)
+    return bool(then and now and then.stack[0] is now.stack[0] and not _is_users(now.stack[0]))

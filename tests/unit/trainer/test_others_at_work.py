@@ -155,6 +155,17 @@ def test_a_thread_that_waits_all_the_while_has_written_nothing() -> None:
     assert loop.log == [1]
 
 
+def test_a_timer_that_fires_meanwhile_keeps_what_it_wrote() -> None:
+    """Its function is known before it is called."""
+    loop = Loop()
+    timer = threading.Timer(0.2, loop.act)
+    timer.start()
+    MEANWHILE[0] = timer.join
+    with attributes_kept(loop.model, loop.validate):
+        loop.validate()
+    assert (loop.log, loop.number, loop.history) == ([1], 1, [])
+
+
 def test_threads_that_a_validation_starts_are_its_own() -> None:
     """What they write is put back with all else."""
     loop = Loop()
