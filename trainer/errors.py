@@ -43,6 +43,10 @@ class CaptureError(TrainerError):
     """A snapshot cannot be taken of this model, layer or data; the message says what would work."""
 
 
+class PartError(CaptureError):
+    """The model cannot be run on some rows, or what it puts out does not fit them; on others it may be."""
+
+
 class NothingCountsError(CaptureError):
     """No target of the samples at hand is one that the loss looks at; others may be."""
 

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from torch.optim import Optimizer
@@ -12,6 +13,7 @@ from trainer import story
 from trainer.course import Course
 from trainer.events import Event, Kind, Summary
 from trainer.model.wrappers import unwrap_optimizer
+from trainer.restoring.postponed import after_put_back
 from trainer.scores import Mode
 from trainer.speaking import logger
 
@@ -95,6 +97,10 @@ class Journal:
             self._tell(event)
 
     def _tell(self, event: Event) -> None:
+        if self._on_event is not None:  # what a listener writes meanwhile would be put back with a pass's doings
+            after_put_back(partial(self._call_listener, event))
+
+    def _call_listener(self, event: Event) -> None:
         if self._on_event is None:
             return
         try:

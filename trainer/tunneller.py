@@ -387,7 +387,7 @@ class Tunneller:
             told = f"the score went from {self._detector.best:.6g} to {score:.6g}, which mode={self._detector.mode!r}"
             logger.warning("%s calls worse: is mode=%r meant?", told, other)
         if stalled and not adopted and not asked and not self._closed and self._worker.idle.is_set():
-            self._launch(self._layers)
+            self._launch()
             if self._sync:
                 adopted = self._adopt_all(math.inf, score)
         return adopted
@@ -454,7 +454,7 @@ class Tunneller:
         known = len(self.history)
         for _ in range(1 if self._sync else POLISHES):
             began = time.monotonic()
-            if not self._launch(self._layers, last=True, left_s=until - began):
+            if not self._launch(last=True, left_s=until - began):
                 break
             if self._adopt_all(until, None):
                 return True
@@ -570,10 +570,10 @@ class Tunneller:
 
     # --- from stall to verdict ----------------------------------------------------------------------------------------
 
-    def _launch(self, layers: Sequence[str], *, last: bool = False, left_s: float = math.inf) -> bool:
+    def _launch(self, *, final: bool = False, last: bool = False, left_s: float = math.inf) -> bool:
         """Pass the kept samples through the live model once, choose a layer, and hand arrays to the background.
 
-        False if there is nothing to hand.
+        The `final` layer, or any of them. False if there is nothing to hand.
         """
         self._stalls += 1
         budget_s = self._budget()
@@ -581,6 +581,8 @@ class Tunneller:
             budget_s = max(budget_s, LAST_CAPTURE_SHARE * left_s)
         self._last_stall = time.monotonic()
         try:
+            self._look_for_layers()
+            layers = self._layers[-1:] if final else self._layers
             found = self._inspector.inspect(layers, self._stalls, budget_s=budget_s, last=last)
         except Exception as error:  # whatever it is: training goes on
             if interrupts(error):
@@ -597,6 +599,13 @@ class Tunneller:
         step, gd_step = self._journal.step, self._journal.gd_step
         self._worker.launch(self._stall(found, self._stalls, step, gd_step, radius, last=last, left_s=left_s))
         return True
+
+    def _look_for_layers(self) -> None:
+        """With "auto", those that may move by now: a loop may free layers, freeze some, or put others in."""
+        free = self._inspector.free()
+        if self._auto and self._checked and free and set(free) != set(self._layers):
+            self._layers, self.plan = self._inspector.begin(free, by_default=False)
+            logger.info("other layers may move by now: %s", self.plan)
 
     def _stall(
         self,
@@ -669,7 +678,7 @@ class Tunneller:
             self._detector.rest()
         hidden = any(answer.stall.view.hidden and not answer.stall.view.whole for answer in answers)
         if follow and self._auto and hidden and self._worker.idle.is_set():
-            self._launch(self._layers[-1:])
+            self._launch(final=True)
         return adopted
 
     def _adopt_all(self, until: float, score: float | None) -> bool:

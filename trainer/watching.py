@@ -3,9 +3,12 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+OWN = ("_loader", "_begin", "_see")
+"""Attributes that are not the loader's."""
+
 
 class Watched:
-    """Iterates over a loader; its length and all its other attributes are the loader's own."""
+    """Iterates over a loader; its length and all its other attributes are the loader's own, also those that are set."""
 
     def __init__(self, loader: Iterable[Any], begin: Callable[[], None], see: Callable[[Any], None]) -> None:
         self._loader, self._begin, self._see = loader, begin, see
@@ -29,6 +32,15 @@ class Watched:
         if name.startswith("_"):  # also of a copy that has no loader yet
             raise AttributeError(name)
         return getattr(self._loader, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in OWN:
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self._loader, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self._loader, name)
 
 
 class WatchedIterator(Watched):

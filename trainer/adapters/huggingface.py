@@ -7,7 +7,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from trainer.adapters.settings import Pool, Settings, let_go, step
 from trainer.errors import CaptureError
-from trainer.restoring.draws import draws_kept
+from trainer.restoring.draws import loaders_kept
 from trainer.tunneller import Tunneller
 
 STATE = "gdsolver"
@@ -137,7 +137,7 @@ class TunnelCallback(TrainerCallback):
         handler, prefix = self._trainer.callback_handler, "_".join(filter(None, ("eval", self._dataset())))
         callbacks, handler.callbacks, loader = handler.callbacks, [], handler.eval_dataloader
         try:
-            with draws_kept([self._loader]):
+            with loaders_kept([self._loader]):
                 output = self._trainer.evaluation_loop(
                     self._loader,
                     description="tunnel",

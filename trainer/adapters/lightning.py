@@ -16,7 +16,7 @@ from trainer.adapters.recording import Recorder, metrics_kept
 from trainer.adapters.settings import Pool, Settings, let_go, step
 from trainer.errors import CaptureError
 from trainer.model.live import eagerly
-from trainer.restoring.draws import draws_kept
+from trainer.restoring.draws import loaders_kept
 from trainer.restoring.undisturbed import undisturbed
 from trainer.speaking import logger
 from trainer.tunneller import Tunneller
@@ -204,7 +204,7 @@ def _aside(trainer: pl.Trainer, module: pl.LightningModule, recorder: Recorder) 
     loaders = _opened(trainer)._combined_loader.flattened
     with ExitStack() as stack:
         stack.enter_context(metrics_kept(module, Metric))
-        stack.enter_context(draws_kept(loaders))
+        stack.enter_context(loaders_kept(loaders))
         stack.enter_context(eagerly())
         stack.enter_context(torch.no_grad())
         vars(module)["log"] = recorder.log

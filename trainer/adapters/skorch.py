@@ -10,7 +10,7 @@ from skorch.dataset import get_len
 
 from trainer.adapters.settings import Pool, Settings, copyable, let_go, step
 from trainer.errors import CaptureError
-from trainer.restoring.draws import draws_kept
+from trainer.restoring.draws import loaders_kept
 from trainer.scores import as_float
 from trainer.tunneller import Tunneller
 
@@ -119,7 +119,7 @@ class TunnelCallback(Callback):
         """The mean loss over the validation data, as skorch computes it."""
         total, count = 0.0, 0
         iterator = net.get_iterator(self.validation_, training=False)
-        with draws_kept([iterator]):
+        with loaders_kept([iterator]):
             for batch in iterator:
                 rows = get_len(batch[0])
                 total += rows * as_float(net.validation_step(batch)["loss"])

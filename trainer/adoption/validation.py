@@ -14,8 +14,10 @@ from trainer.adoption.requirements import Requirement, broken
 from trainer.model.live import without_parametrization_cache
 from trainer.model.wrappers import unwrap
 from trainer.restoring.attributes import attributes_kept
+from trainer.restoring.beside import Beside
 from trainer.restoring.draws import draws_kept, within_reach
 from trainer.restoring.held import memory_kept
+from trainer.restoring.postponed import postponed
 from trainer.restoring.registered import registered_kept
 from trainer.restoring.undisturbed import undisturbed
 from trainer.scores import Mode, as_float
@@ -151,12 +153,16 @@ class Validator:
         Of the function itself, too: a history, or a learning rate that it sets.
         """
         inner = unwrap(self._model)
-        draws = draws_kept([self.loader, *within_reach(self._validate)])
-        kept = undisturbed(self._model), registered_kept(inner), memory_kept(inner), draws
         with ExitStack() as stack:
-            self.fleeting = stack.enter_context(attributes_kept(inner, score))
-            for context in (*kept, without_parametrization_cache()):
-                stack.enter_context(context)
+            stack.enter_context(postponed())
+            beside = Beside()
+            attributes = attributes_kept(inner, score, loaders=[self.loader], beside=beside)
+            self.fleeting = stack.enter_context(attributes)
+            stack.enter_context(undisturbed(self._model, beside))
+            stack.enter_context(registered_kept(inner, beside=beside))
+            stack.enter_context(memory_kept(inner))
+            stack.enter_context(draws_kept([self.loader, *within_reach(self._validate)], beside))
+            stack.enter_context(without_parametrization_cache())
             yield
 
     def _run(self, score: Callable[[], object], word: Word) -> object:

@@ -12,8 +12,10 @@ from torch.nn.utils import parametrize
 from trainer.errors import CaptureError
 from trainer.model.wrappers import unwrap
 from trainer.restoring.attributes import attributes_kept
+from trainer.restoring.beside import Beside
 from trainer.restoring.held import Held, memory_kept
 from trainer.restoring.modules import modules_of
+from trainer.restoring.postponed import postponed
 from trainer.restoring.registered import parameters_kept, registered_kept
 from trainer.restoring.undisturbed import undisturbed
 
@@ -30,14 +32,16 @@ def live(model: nn.Module) -> Iterator[nn.Module]:
     """
     inner = unwrap(model)
     with ExitStack() as stack:
-        stack.enter_context(undisturbed(inner))
-        stack.enter_context(registered_kept(inner, strict=True))
-        if fleeting := stack.enter_context(attributes_kept(inner)):
+        stack.enter_context(postponed())
+        beside = Beside()
+        stack.enter_context(undisturbed(inner, beside))
+        stack.enter_context(registered_kept(inner, strict=True, beside=beside))
+        if fleeting := stack.enter_context(attributes_kept(inner, beside=beside)):
             raise CaptureError(
                 f"the model draws from an iterator, {fleeting[0]!r}, and what a pass takes from it cannot be put back; "
                 "count in an attribute instead"
             )
-        stack.enter_context(parameters_kept(inner))
+        stack.enter_context(parameters_kept(inner, beside))
         stack.enter_context(memory_kept(inner))
         stack.enter_context(_in_evaluation_mode(inner))
         stack.enter_context(_without_fast_paths(inner))

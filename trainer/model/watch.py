@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from shared.snapshot import FloatArray
-from trainer.errors import CaptureError, DataError, interrupts
+from trainer.errors import DataError, PartError, interrupts
 from trainer.model.blocks import Linear, applied_at, linear_layer, put_out
 from trainer.model.live import device_of
 from trainer.samples.batches import Batch
@@ -82,13 +82,13 @@ class _Parts:
 
 
 def forward(model: nn.Module, batch: Batch) -> Tensor:
-    """The model's output tensor, with a leading dimension for rows; CaptureError if it cannot be run on the batch."""
+    """The model's output tensor, with a leading dimension for rows; PartError if it cannot be run on the batch."""
     try:
         output = model(*batch.args, **batch.kwargs)
     except Exception as error:  # the user's own code may raise anything
         if interrupts(error):
             raise
-        raise CaptureError(
+        raise PartError(
             f"the model cannot be run on the batches as they were observed ({type(error).__name__}: {error}); observe "
             "what the model itself is given, or say how a batch splits with `split`"
         ) from error
@@ -189,7 +189,7 @@ class Watcher:
         with self._recording(parts, at, positions, inputs, outputs):
             output = view.matrix(forward(self._model, data))
         if len(output) != positions:
-            raise DataError(f"the model puts out {len(output)} positions for {positions} targets")
+            raise PartError(f"the model puts out {len(output)} positions for {positions} targets")
         parts.output.append(_on_host(output, at))
         parts.row.append(numbers[chosen // per_row])
         parts.place.append(chosen % per_row)

@@ -128,10 +128,16 @@ class SolverClient:
         return _read(BatchStatus, self._channel.request("DELETE", f"/v1/batches/{batch_id}"))
 
     def job(self, job_id: str, wait: float | None = None) -> JobStatus:
-        """A job's record; with `wait`, hold on for as many seconds (at most 60) for it to finish."""
+        """A job's record; with `wait`, hold on for as many seconds (at most 60) for it to finish.
+
+        PoolUnavailableError, too, where the answer is about another job: connections were mixed up on the way.
+        """
         held = 0.0 if wait is None else min(max(wait, 0.0), MAX_WAIT_S)
         params = {"wait": held} if held else {}
-        return _read(JobStatus, self._channel.request("GET", f"/v1/jobs/{job_id}", patience_s=held, params=params))
+        found = _read(JobStatus, self._channel.request("GET", f"/v1/jobs/{job_id}", patience_s=held, params=params))
+        if found.id != job_id:
+            raise PoolUnavailableError(f"{self.url} was asked about job {job_id}, and answered about {found.id}")
+        return found
 
     def wait(self, job_id: str, timeout: float | None = None) -> JobStatus:
         """Wait until a job has ended; WaitTimeoutError after `timeout` seconds (the job goes on)."""

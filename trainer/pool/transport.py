@@ -3,9 +3,11 @@
 import contextlib
 import email.utils
 import json
+import os
 import random
 import time
 from collections.abc import Callable, Generator, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -32,7 +34,7 @@ class _PassingError(PoolUnavailableError):
 
 
 class Channel:
-    """An HTTP connection to one gateway.
+    """An HTTP connection to one gateway: of each process its own, as a fork has copies of its parent's sockets.
 
     `retries` further tries follow a failure that may pass (no connection, 429, 502, 503, 504). The pause doubles each
     time, with jitter from a generator of its own (the global random state belongs to the training run), and is never
@@ -60,12 +62,22 @@ class Channel:
         self._sleep = sleep
         self._random = random.SystemRandom()
         self._local = parts.hostname in LOOPBACK
-        self._client = httpx.Client(
+        self._open = partial(
+            httpx.Client,
             base_url=self.url,
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
             transport=transport,
             trust_env=not self._local,  # a proxy cannot reach this machine's own loopback
         )
+        self._clients = {os.getpid(): self._open()}
+
+    @property
+    def _client(self) -> httpx.Client:
+        """This process's; those of the processes that it was forked from are left alone, and not closed either."""
+        process = os.getpid()
+        if process not in self._clients:
+            self._clients[process] = self._open()
+        return self._clients[process]
 
     def request(
         self, method: str, path: str, *, patience_s: float = 0.0, tries: int | None = None, **content: Any

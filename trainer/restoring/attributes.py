@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from torch.nn.modules import module as all_modules
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from trainer.restoring import undoing
+from trainer.restoring.behind import behind
+from trainer.restoring.beside import Beside
 from trainer.restoring.calls import CACHED, Calls
 from trainer.restoring.modules import Entries, buffers_of, modules_of, parameters_of
 from trainer.restoring.named import named_in
@@ -30,9 +32,15 @@ from trainer.restoring.undoing import GENERATORS, PLAIN, Undo
 
 MOST_ENTRIES = 20_000
 """Of all containers together that are looked into, the smallest first: what is larger is a table, and no state."""
+MOST_BEHIND = 100
+"""Of a container behind a data loader: what is larger is data, and its entries are not looked at one by one."""
 CONTAINERS = (list, deque, dict, set, bytearray)
-NO_STATE = (IOBase, Thread, DataLoader)
+DATA = (*CONTAINERS, tuple, Tensor, np.ndarray)
+"""Of what is behind a data loader: no state, where it is no attribute of an object of the user's."""
+NO_STATE = (IOBase, Thread)
 """Objects that are no state of a model, even where their classes are the user's."""
+LOADERS = (DataLoader, Dataset, Sampler)
+"""Objects of torch's through which the user's own are reached: data sets, transforms, collations."""
 CONTAINING = frozenset({"collections", "queue", "weakref"})
 """Modules of Python whose objects are containers."""
 OWN = frozenset(vars(nn.Module()))
@@ -40,32 +48,36 @@ OWN = frozenset(vars(nn.Module()))
 
 
 @contextmanager
-def attributes_kept(model: nn.Module, *functions: Callable[..., object]) -> Iterator[list[str]]:
+def attributes_kept(
+    model: nn.Module, *functions: Callable[..., object], loaders: Iterable[object] = (), beside: Beside | None = None
+) -> Iterator[list[str]]:
     """Put the attributes of all modules back, and the contents of those that are tensors, containers or generators.
 
     A recurrent network may carry its state from batch to batch in an attribute: a pass in between must not show. So
     may objects of the user's own, hooks, classes, variables around a function and global ones: those that a `forward`,
-    a hook or one of the functions names. Given are the names of iterators that it draws from: nothing puts these back.
+    a hook or one of the functions names, and what is behind `loaders`. What may be the doing of threads
+    `beside` the pass stays. Given are the names of iterators that it draws from: nothing puts these back.
     """
+    others = beside or Beside()
     modules = modules_of(model)
     present = list(map(vars, modules))
     before, memory = Entries(present), _Memory(modules, hooks := list(_hooks(modules)))
     memory.look(before.items_but(OWN))
     memory.look(("__call__", value) for value in (*hooks, *functions))
+    memory.look_behind(loaders)
     contents = memory.remember()
     try:
         yield memory.iterators()
     finally:
         for number, then in before.changed(present):
-            attributes = present[number]
-            for name in [name for name in attributes if name not in OWN and name not in then]:
-                del attributes[name]
-            attributes.update({name: value for name, value in then.items() if name not in OWN})
+            own = {name: value for name, value in present[number].items() if name in OWN}
+            undoing.put_back(modules[number], present[number], then | own, others)
         for step in memory.undo:
             # What one object of the user's does not let itself be given back keeps nobody else from it.
             with suppress(Exception):
-                step()
-        contents.put_back()
+                step(others)
+        contents.put_back(others)
+        others.tell(memory.names)
 
 
 def _hooks(modules: Iterable[nn.Module]) -> Iterator[Any]:
@@ -83,6 +95,7 @@ class _Memory:
         self.undo = list[Undo]()
         self._entries, self._values, self._calls = MOST_ENTRIES, list[Values](), Calls()
         self._iterators, self._classes = dict[str, None](), set[type]()
+        self._loaders, self._longest = list[Any](), MOST_ENTRIES
         self._waiting: list[tuple[int, int, str, Any, Way]] = []
         self._ways: dict[type, Way | None] = {}  # functions, not methods: these would hold it in a circle
         registered = (*modules, *parameters_of(modules), *buffers_of(modules))
@@ -107,17 +120,38 @@ class _Memory:
                 size = undoing.length_of(value) if issubclass(kind, CONTAINERS) else 0
                 heappush(self._waiting, (size, len(self._seen), name, value, way))
 
+    def look_behind(self, loaders: Iterable[Any]) -> None:
+        """Note loaders of data."""
+        self._loaders.extend(loaders)
+
     def remember(self) -> Contents:
-        """Go through all that was noted, and what is found in it; the contents of tensors and arrays."""
+        """Go through all that was noted, and what is found in it; the contents of tensors and arrays.
+
+        What is behind data loaders comes last: somebody may draw from iterators there, but nobody knows who.
+        """
+        self._explore()
+        drawn, self._longest = dict(self._iterators), MOST_BEHIND
+        while self._loaders:
+            found, self._loaders = behind(self._loaders), []
+            self.look(("", one) for one in found if not isinstance(one, DATA))
+            self._explore()
+        self._iterators = drawn
+        return Contents(self._values)
+
+    def _explore(self) -> None:
         while self._waiting:
             _, _, name, value, way = heappop(self._waiting)
             with suppress(Exception):  # an object of somebody's own may do anything when it is looked at
                 way(self, value, name)
-        return Contents(self._values)
+
+    @property
+    def names(self) -> set[str]:
+        """What the code names that was followed."""
+        return self._calls.names
 
     def iterators(self) -> list[str]:
         """The names of iterators that code draws from."""
-        return [name for name in self._iterators if name in self._calls.names]
+        return [name for name in self._iterators if name in self.names]
 
     def _way(self, kind: type) -> "Way | None":
         """How to look into values of a kind; None for what is no state of a model."""
@@ -134,12 +168,15 @@ class _Memory:
             (GENERATORS, _Memory._see_generator),
             (Optimizer, _Memory._see_optimizer),
             (NO_STATE, None),
+            (DataLoader, _Memory._see_loader),
         )
         for kinds, way in ways:
             if issubclass(kind, kinds):
                 return way
         if self._is_state(kind):
             return _Memory._see_object
+        if issubclass(kind, LOADERS):
+            return _Memory._see_loader
         return _Memory._see_iterator if hasattr(kind, "__next__") else None
 
     def _is_state(self, kind: type) -> bool:
@@ -159,17 +196,21 @@ class _Memory:
     def _see_container(self, value: Any, name: str) -> None:
         if self._fits(undoing.length_of(value)):
             entries = undoing.entries_of(value)
-            self.undo.append(undoing.of_container(value, entries))
-            self.look((name, entry) for entry in entries)
+            self.undo.append(undoing.of_container(value, entries, name))
+            if len(entries) <= self._longest:
+                self.look((name, entry) for entry in entries)
         else:
-            self.undo.append(undoing.of_large(value))
+            self.undo.append(undoing.of_large(value, name))
 
     def _see_tuple(self, value: Any, name: str) -> None:
-        if self._fits(len(value)):
+        if len(value) <= self._longest and self._fits(len(value)):
             self.look((name, entry) for entry in value)
 
     def _see_generator(self, value: Any, _: str) -> None:
-        self.undo.extend(undoing.of_generator(value))
+        self.undo.append(undoing.of_generator(value))
+
+    def _see_loader(self, value: Any, _: str) -> None:
+        self._loaders.append(value)
 
     def _see_iterator(self, _: Any, name: str) -> None:
         self._iterators[name] = None
@@ -224,7 +265,7 @@ class _Memory:
         self.look((*own.items(), ("", vars(value))))
         for name, cell in zip(code.co_freevars, value.__closure__ or (), strict=True):
             with suppress(ValueError):  # it is empty yet
-                self.undo.append(undoing.of_cell(cell, cell.cell_contents))
+                self.undo.append(undoing.of_cell(cell, cell.cell_contents, name))
                 self.look([(name, cell.cell_contents)])
         found = named_in(code)
         if is_users(scope.get("__name__")):  # not where a library's decorator is around it

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from types import CodeType
 
+ENDS = frozenset({"exit", "_exit", "quit", "abort", "default_int_handler"})
+"""Functions that end a program, or what it does."""
 GLOBAL = ("LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_NAME")
 
 
@@ -28,3 +30,11 @@ def named_in(code: CodeType) -> Named:
         frozenset(variables).union(*(part.variables for part in inside)),
         frozenset(attributes).union(*(part.attributes for part in inside)),
     )
+
+
+@lru_cache(maxsize=256)
+def breaks_off(code: CodeType) -> bool:
+    """Whether code itself raises an error, or ends the program."""
+    names = named_in(code)
+    raises = any(step.opname == "RAISE_VARARGS" for step in dis.get_instructions(code))
+    return raises or not ENDS.isdisjoint(names.variables | names.attributes)

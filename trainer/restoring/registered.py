@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from trainer.errors import CaptureError
 from trainer.restoring import tensors
+from trainer.restoring.beside import Beside
 from trainer.restoring.held import Held
 from trainer.restoring.modules import Entries, buffers_of, modules_of, parameters_of
 from trainer.restoring.tensors import Contents
@@ -21,11 +22,13 @@ NONE: set[str] = set()
 
 
 @contextmanager
-def registered_kept(model: nn.Module, *, strict: bool = False) -> Iterator[None]:
+def registered_kept(model: nn.Module, *, strict: bool = False, beside: Beside | None = None) -> Iterator[None]:
     """Put buffers back, since some modules count or cache in them on every pass, and take out what is new.
 
-    With `strict`, CaptureError where a pass wrote into one that is too large to be remembered.
+    With `strict`, CaptureError where a pass wrote into one that is too large to be remembered. What may be the doing of
+    threads `beside` the pass stays.
     """
+    others = beside or Beside()
     modules = modules_of(model)
     # what is scripted or traced registers nothing any more
     open_ones = [module for module in modules if not isinstance(module, torch.jit.ScriptModule)]
@@ -43,7 +46,7 @@ def registered_kept(model: nn.Module, *, strict: bool = False) -> Iterator[None]
             if module._non_persistent_buffers_set != names:
                 module._non_persistent_buffers_set.clear()
                 module._non_persistent_buffers_set.update(names)
-        moved = contents.put_back()
+        moved = contents.put_back(others)
     if strict and moved:
         told = next((name for name, buffer in nn.Module.named_buffers(model) if buffer is moved[0]), "")
         raise CaptureError(
@@ -53,12 +56,13 @@ def registered_kept(model: nn.Module, *, strict: bool = False) -> Iterator[None]
 
 
 @contextmanager
-def parameters_kept(model: nn.Module) -> Iterator[None]:
+def parameters_kept(model: nn.Module, beside: Beside | None = None) -> Iterator[None]:
     """Put parameters back that a pass writes into; CaptureError where they could not be remembered.
 
     They are copied before the first pass alone, and where they are small: a model that leaves them alone then is taken
-    to do so ever after.
+    to do so ever after. What may be the doing of threads `beside` the pass stays.
     """
+    others = beside or Beside()
     own = parameters_of(modules_of(model))
     versions = [parameter._version for parameter in own]
     quiet = model in QUIET or not _small(own)
@@ -69,6 +73,7 @@ def parameters_kept(model: nn.Module) -> Iterator[None]:
         written = [number for number, parameter in enumerate(own) if parameter._version != versions[number]]
         if copies:
             written = [number for number, copy in enumerate(copies) if number in written or copy.changed]
+        written = [number for number in written if not others.wrote(own[number])]
         for number in written if copies else []:
             copies[number].put_back()
     if not written:

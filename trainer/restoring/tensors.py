@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from trainer.restoring.undoing import Others
+
 MOST_ELEMENTS = 1_000_000
 """Of all that are remembered in every pass, the smallest first."""
 MOST_OF_LARGE = 1 << 25
@@ -42,17 +44,21 @@ class Contents:
             else:
                 self._left.append((value, _version(value)))
 
-    def put_back(self) -> list[Values]:
-        """Put all back bit by bit; given are those that were written into, and of which there is no copy."""
+    def put_back(self, others: Others) -> list[Values]:
+        """Put all back bit by bit; given are those that were written into, and of which there is no copy.
+
+        What `others` may have written stays.
+        """
         changed = set[int]()
         for value, content in self._copies:
             with suppress(Exception):  # what one does not let itself be given back keeps no other from it
-                if not _equal(value, content):
+                if not _equal(value, content) and not others.wrote(value):
                     changed.add(id(value))
                     _write(value, content)
         for value, version in self._large:
             LARGE.note(value, moved=id(value) in changed or _version(value) != version)
-        return [value for value, version in self._left if _version(value) != version]
+        written = (value for value, version in self._left if _version(value) != version)
+        return [value for value in written if not others.wrote(value)]
 
 
 class _Large:

@@ -8,15 +8,18 @@ import numpy as np
 import torch
 from torch import nn
 
+from trainer.restoring.beside import Beside
 from trainer.restoring.modules import modules_of, parameters_of
 
 
 @contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
+def undisturbed(model: nn.Module, beside: Beside | None = None) -> Iterator[None]:
     """Put module modes, gradients, requires_grad, torch's switches and all global random states back as they were.
 
-    Parameters have no gradients meanwhile, so that a backward pass adds to none.
+    Parameters have no gradients meanwhile, so that a backward pass adds to none. Those that threads `beside` the pass
+    may have given them stay.
     """
+    others = beside or Beside()
     modules = modules_of(model)
     modes = [module.training for module in modules]
     parameters = parameters_of(modules)
@@ -41,7 +44,8 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         for parameter, gradient, moves in zip(parameters, gradients, required, strict=True):
             if parameter.requires_grad != moves:
                 parameter.requires_grad_(moves)
-            if parameter.grad is not gradient:
+            theirs = parameter.grad is not None and others.wrote(parameter)
+            if parameter.grad is not gradient and not theirs:
                 parameter.grad = gradient
         random.setstate(randomness[0])
         np.random.set_state(randomness[1])

@@ -3,11 +3,10 @@
 import random
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from functools import partial
 from operator import is_
 from types import CellType, MemberDescriptorType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,7 +16,17 @@ GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, rando
 PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.device, torch.Size})
 """Values that nobody can change."""
 MISSING: Any = object()
-Undo = Callable[[], object]
+
+
+class Others(Protocol):
+    """What runs beside a pass."""
+
+    def wrote(self, owner: object, name: str | None = None, told: str | None = None) -> bool:
+        """Whether a change may be another thread's doing: of an object, or of what it has under a name."""
+
+
+Undo = Callable[[Others], object]
+"""Puts back what has changed, but for what others may have changed."""
 
 
 def length_of(value: Any) -> int:
@@ -30,16 +39,16 @@ def _base_of(value: Any) -> Any:
     return next(kind for kind in BASES if issubclass(type(value), kind))
 
 
-def of_container(value: Any, entries: list[Any]) -> Undo:
-    """All that a container holds, as references."""
-    return partial(_refill, value, entries)
+def of_container(value: Any, entries: list[Any], name: str) -> Undo:
+    """All that a container holds, as references; `name` is what it is known by."""
+    return partial(_refill, value, entries, name)
 
 
-def of_large(value: Any) -> Undo:
+def of_large(value: Any, name: str) -> Undo:
     """A container of very many entries; of a list or a dict only how long it is, since such are added to at the end."""
     if isinstance(value, deque | set):
-        return partial(_refill, value, entries_of(value))
-    return partial(_shorten, value, length_of(value))
+        return partial(_refill, value, entries_of(value), name)
+    return partial(_shorten, value, length_of(value), name)
 
 
 def entries_of(value: Any) -> list[Any]:
@@ -49,9 +58,9 @@ def entries_of(value: Any) -> list[Any]:
     return list(_base_of(value).__iter__(value))
 
 
-def _refill(value: Any, entries: list[Any]) -> None:
+def _refill(value: Any, entries: list[Any], name: str, others: Others) -> None:
     now = entries_of(value)
-    if len(now) == len(entries) and all(map(is_, now, entries)):
+    if (len(now) == len(entries) and all(map(is_, now, entries))) or others.wrote(value, told=name):
         return
     base = _base_of(value)
     base.clear(value)
@@ -64,12 +73,14 @@ def _refill(value: Any, entries: list[Any]) -> None:
         base.extend(value, entries)
 
 
-def _shorten(value: Any, length: int) -> None:
+def _shorten(value: Any, length: int, name: str, others: Others) -> None:
     base = _base_of(value)
+    if length_of(value) <= length or others.wrote(value, told=name):
+        return
     if isinstance(value, dict):
         while length_of(value) > length:
             base.popitem(value)
-    elif length_of(value) > length:
+    else:
         base.__delitem__(value, slice(length, None))
 
 
@@ -77,8 +88,8 @@ def attributes_of(value: Any) -> dict[str, Any]:
     """An object's attributes, those in slots included, without asking the object."""
     found = dict[str, Any](_dict_of(value))
     for name, member in _slots(type(value)):
-        with suppress(AttributeError):  # empty yet
-            found[name] = member.__get__(value)
+        if (entry := member_of(value, member)) is not MISSING:
+            found[name] = entry
     return found
 
 
@@ -87,18 +98,34 @@ def of_object(value: Any, content: dict[str, Any]) -> Undo:
     return partial(_reset, value, content)
 
 
-def _reset(value: Any, content: dict[str, Any]) -> None:
-    present, slots = _dict_of(value), dict(_slots(type(value)))
-    if isinstance(present, dict):
-        for name in [name for name in present if name not in content]:
-            del present[name]
-        present.update({name: entry for name, entry in content.items() if name not in slots})
+def _reset(value: Any, content: dict[str, Any], others: Others) -> None:
+    slots = dict(_slots(type(value)))
+    put_back(value, _dict_of(value), {name: entry for name, entry in content.items() if name not in slots}, others)
     for name, member in slots.items():
+        if member_of(value, member) is content.get(name, MISSING) or others.wrote(value, name):
+            continue
         if name in content:
             member.__set__(value, content[name])
         else:
-            with suppress(AttributeError):
-                member.__delete__(value)
+            member.__delete__(value)
+
+
+def put_back(owner: object, present: dict[str, Any], content: Mapping[str, Any], others: Others) -> None:
+    """Give a dict of an owner's attributes the entries that it had."""
+    for name in [name for name in present if name not in content]:
+        if not others.wrote(owner, name):
+            del present[name]
+    for name, entry in content.items():
+        if present.get(name, MISSING) is not entry and not others.wrote(owner, name):
+            present[name] = entry
+
+
+def member_of(value: Any, member: MemberDescriptorType) -> Any:
+    """What is in a slot, MISSING if it is empty."""
+    try:
+        return member.__get__(value)
+    except AttributeError:
+        return MISSING
 
 
 def _dict_of(value: Any) -> dict[str, Any]:
@@ -106,7 +133,7 @@ def _dict_of(value: Any) -> dict[str, Any]:
         found: dict[str, Any] = object.__getattribute__(value, "__dict__")
     except AttributeError:
         return {}
-    return found
+    return found if type(found) is dict else {}  # a class may call something else so
 
 
 def _slots(kind: type) -> Iterator[tuple[str, Any]]:
@@ -119,11 +146,12 @@ def of_class(kind: type) -> Undo:
     before = dict(vars(kind))
     content = {name: value for name, value in before.items() if not name.startswith("__") and _is_value(value)}
 
-    def undo() -> None:
+    def undo(others: Others) -> None:
         for name in [name for name in vars(kind) if name not in before and not name.startswith("__")]:
-            delattr(kind, name)
+            if not others.wrote(kind, name):
+                delattr(kind, name)
         for name, value in content.items():
-            if vars(kind).get(name) is not value:
+            if vars(kind).get(name) is not value and not others.wrote(kind, name):
                 setattr(kind, name, value)
 
     return undo
@@ -138,8 +166,8 @@ def of_variable(names: dict[str, Any], name: str) -> Undo:
     """What a global variable stands for, if anything."""
     before = names.get(name, MISSING)
 
-    def undo() -> None:
-        if names.get(name, MISSING) is not before:
+    def undo(others: Others) -> None:
+        if names.get(name, MISSING) is not before and not others.wrote(names, name):
             if before is MISSING:
                 del names[name]
             else:
@@ -148,33 +176,52 @@ def of_variable(names: dict[str, Any], name: str) -> Undo:
     return undo
 
 
-def of_cell(cell: CellType, content: Any) -> Undo:
+def of_cell(cell: CellType, content: Any, name: str) -> Undo:
     """What a variable of an outer function stands for."""
-    return lambda: setattr(cell, "cell_contents", content)
+
+    def undo(others: Others) -> None:
+        try:
+            same = cell.cell_contents is content
+        except ValueError:  # it was deleted
+            same = False
+        if not same and not others.wrote(cell, name):
+            cell.cell_contents = content
+
+    return undo
 
 
 def of_entries(value: dict[str, Any], content: Mapping[str, Any]) -> Undo:
     """Some entries of a dict, as references."""
 
-    def undo() -> None:
+    def undo(others: Others) -> None:
         for name, entry in content.items():
-            if value.get(name) is not entry:
+            if value.get(name) is not entry and not others.wrote(value, name):
                 value[name] = entry
 
     return undo
 
 
-def of_generator(value: Any) -> Iterator[Undo]:
-    """A random generator's state."""
-    if isinstance(value, torch.Generator):
-        state = value.get_state()
-        yield lambda: value.set_state(state)
-    elif isinstance(value, np.random.Generator):
-        numbers = value.bit_generator.state
-        yield lambda: setattr(value.bit_generator, "state", numbers)
-    elif isinstance(value, np.random.RandomState):
-        old = value.get_state()
-        yield lambda: value.set_state(old)
-    elif isinstance(value, random.Random):
-        python = value.getstate()
-        yield lambda: value.setstate(python)
+def of_generator(value: Any) -> Undo:
+    """A random generator's state; NotImplementedError of one that has none, as the operating system's."""
+    state = _state_of(value)
+
+    def undo(others: Others) -> None:
+        if not others.wrote(value):
+            _set_state(value, state)
+
+    return undo
+
+
+def _state_of(generator: Any) -> Any:
+    if isinstance(generator, np.random.Generator):
+        return generator.bit_generator.state
+    return generator.getstate() if isinstance(generator, random.Random) else generator.get_state()
+
+
+def _set_state(generator: Any, state: Any) -> None:
+    if isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    elif isinstance(generator, random.Random):
+        generator.setstate(state)
+    else:
+        generator.set_state(state)

@@ -23,6 +23,8 @@ DEFAULT_BATCH = 256
 """Of data that is in memory as a whole."""
 PENDING_BYTES = 8 * MIB
 """Chosen rows that are still on a device are fetched when they are so large: a fetch makes the device wait."""
+WITH_TARGETS = 2
+"""Parts that a batch has at least."""
 CLUSTER = 16
 """Rows that are chosen together at least (where a batch has so many): copying them one by one would cost more."""
 
@@ -164,6 +166,8 @@ class Reservoir:
         self._checked = False
         self._largest = 1
         self.seen = 0
+        self.weighs = False
+        """Whether batches had a third part that was taken for weights, which nobody has said."""
 
     @classmethod
     def of_tensors(
@@ -200,7 +204,7 @@ class Reservoir:
         by_name = {name: kept(part) for name, part in more.items() if part is not None}
         whole = (first, wanted, *by_name.values()) if groups is None else Batch(first, {}, wanted, **by_name)
         made.observe(whole, chosen)
-        made.seen, made._largest = len(targets), DEFAULT_BATCH
+        made.seen, made._largest, made.weighs = len(targets), DEFAULT_BATCH, False
         return made
 
     @property
@@ -238,6 +242,7 @@ class Reservoir:
             _check_numbers(numbers, count, split=self._split is not None)
         self.seen += count
         self._largest = max(self._largest, count)
+        self.weighs |= self._split is None and type(batch) in (tuple, list) and len(batch) > WITH_TARGETS
         self._now.offer(count, read, numbers)
 
     def _counted(self, batch: Any) -> tuple[int, Callable[[], Batch]]:

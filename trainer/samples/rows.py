@@ -124,6 +124,11 @@ class Rows:
         """What tells a row from other ones."""
         return next(self._clusters[self._which[row]].take(self._index[[row]]).contents())
 
+    def whole(self, device: torch.device) -> Batch | None:
+        """A batch as the loop composed it, if all rows of one are there."""
+        found = next((cluster for cluster in self._clusters if cluster.count == cluster.total), None)
+        return None if found is None else put_together(found.form, [leaf.to(device) for leaf in found.leaves])
+
     def sample(self, row: int) -> Batch:
         """A copy of a row, as a batch of one."""
         return self._stacked(np.array([row]), torch.device("cpu"))

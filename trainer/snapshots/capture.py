@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from shared.errors import SnapshotError
 from shared.snapshot import FloatArray, IntArray, Task
-from trainer.errors import CaptureError, DataError, NothingCountsError
+from trainer.errors import CaptureError, DataError, NothingCountsError, PartError
 from trainer.model.blocks import Block, Owners, owners_of
 from trainer.model.folding import fold, recorded_for, unlink, with_offsets
 from trainer.model.live import live
@@ -26,6 +26,7 @@ from trainer.samples.positions import BATCH, at_random
 from trainer.samples.reservoir import Rows
 from trainer.snapshots.assembly import as_snapshot, choose, subset
 from trainer.snapshots.captured import Captured, Origin
+from trainer.snapshots.composed import told
 from trainer.snapshots.parcel import Parcel
 from trainer.snapshots.scene import FEWEST_ROWS, Plan, Scene, read_scene, unfit
 from trainer.snapshots.trial import Trial, try_out
@@ -91,7 +92,7 @@ def look(
     def left() -> float:
         return budget_s - (time.perf_counter() - begun)
 
-    with live(model) as inner:
+    with live(model) as inner, told(inner, rows, plan.task, plan.ignore_index, PartError):
         scene = read_scene(inner, rows, plan)
         owners = owners_of(inner)
         refused = {name: why for name in layers if (why := unfit(inner, name, scene, owners)) is not None}

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from shared.snapshot import Task
-from trainer.errors import CaptureError, DataError, NothingCountsError
+from trainer.errors import CaptureError, DataError, NothingCountsError, PartError
 from trainer.model.blocks import Owners, why_not
 from trainer.model.live import device_of
 from trainer.model.recognise import Precision
@@ -19,6 +19,7 @@ from trainer.samples.batches import Batch
 from trainer.samples.heads import View, views
 from trainer.samples.positions import Reader
 from trainer.samples.reservoir import Rows
+from trainer.snapshots.composed import told
 
 FEWEST_ROWS = 64
 """Rows that are looked at whatever the budget, and on which layers are moved to see what follows them."""
@@ -84,8 +85,10 @@ def read_scene(model: nn.Module, rows: Rows, plan: Plan) -> Scene:
     device = device_of(model)
     numbers, many = next(rows.batches(FEWEST_ROWS, torch.device("cpu")))
     _, batch = next(rows.take(numbers[:SCOUTED]).batches(min(SCOUTED, rows.largest), device))
-    calls, output = scout(model, batch)
-    view = _best_view(views(output, many.targets, plan.task, plan.ignore_index, batch.samples), calls, output)
+    with told(model, rows, plan.task, plan.ignore_index, PartError, DataError):
+        calls, output = scout(model, batch)
+        found = views(output, many.targets, plan.task, plan.ignore_index, batch.samples)
+    view = _best_view(found, calls, output)
     matrix = view.matrix(output)
     _check_class_weight(plan.class_weight, view.task, matrix.shape[1])
     causal = type(model).__name__.endswith(CAUSAL) and view.task == "classification" and batch.targets.dim() == 2

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
+import torch
 from torch import nn
 
 from shared.constraint_checks import check_constraints
@@ -71,6 +72,10 @@ class Inspector:
     def __post_init__(self) -> None:
         self._never_free.update(name for name, layer in self.eligible().items() if layer.why is not None)
 
+    def free(self) -> tuple[str, ...]:
+        """The layers that may move by now, in the model's order."""
+        return tuple(name for name, layer in self.eligible().items() if layer.why is None)
+
     def plan(self, layers: Sequence[str]) -> str:
         """One line on what will be tunnelled, from a pass over a few samples.
 
@@ -110,12 +115,23 @@ class Inspector:
         count, task = view.samples(self.template.plan.samples), captured.snapshot.task
         name = repr(view.turn) if view.name else "the model itself"
         radius = "" if view.whole else f", radius {self.radius.value(view.name, captured.weight_size):.3g}"
+        about = f"{task}, {goal.name}{self._weighted()}"
         remark = self.template.remark(captured.snapshot, hidden=view.hidden and not view.whole)
         return (
-            f"tunnels {name} ({task}, {goal.name}): up to {count:,} samples a job "
+            f"tunnels {name} ({about}): up to {count:,} samples a job "
             f"({captured.sample_bytes * count / 1e6:.2g} MB){radius}, "
             f"answers after at most {self.template.time_s:g} s{remark}"
         )
+
+    def _weighted(self) -> str:
+        """Words on weights that were guessed: a batch's third part may be anything else."""
+        if not self.reservoir.weighs:
+            return ""
+        rows = self.reservoir.rows(DRY_ROWS, np.random.default_rng([self.template.seed, 0]))
+        found = [batch.weights for _, batch in rows.batches(DRY_ROWS, torch.device("cpu")) if batch.weights is not None]
+        ends = [f"{float(end):.3g}" for part in found for end in (part.min(), part.max())]
+        low, high = min(ends, key=float), max(ends, key=float)
+        return f", weighted by the batch's third part, {low} to {high}"
 
     def begin(self, layers: Sequence[str], *, by_default: bool) -> tuple[tuple[str, ...], str]:
         """The layers in the order in which a forward pass calls them, and the plan; raises as `plan` does.
@@ -176,7 +192,7 @@ class Inspector:
         if not self.reservoir.size:
             raise DataError("no samples were seen: loop over tunneller.watch(loader), or call tunneller.observe(...)")
         found = self.eligible()
-        free = {name for name, layer in found.items() if layer.why is None}
+        free = set(self.free())
         if not free.intersection(layers):
             raise CaptureError("; ".join(_why(name, found.get(name)) for name in layers))
         known = self._memory.recall(self.model, free)

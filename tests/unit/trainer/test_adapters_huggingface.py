@@ -113,6 +113,32 @@ def saved(trainer: Any, folder: str | Path) -> list[bytes]:
     return bits(type(trainer.model).from_pretrained(folder))
 
 
+class Masking:
+    """A collator that masks words by a generator of its own, and counts its calls, as one Trainer has for all data."""
+
+    def __init__(self) -> None:
+        self.generator, self.calls = np.random.default_rng(0), 0
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        self.calls += 1
+        found: dict[str, Tensor] = transformers.default_data_collator(rows)
+        masked = torch.tensor(self.generator.random(found["input_ids"].shape) < 0.1 + 1e-3 * self.calls)
+        return found | {"input_ids": found["input_ids"].masked_fill(masked, 1)}
+
+
+def test_a_collators_draws_and_counts_are_put_back(tmp_path: Path) -> None:
+    """Until an adoption training is bit-identical with it, too."""
+    found = []
+    for number in range(2):
+        trainer = made(tmp_path / str(number))
+        trainer.data_collator = Masking()
+        if number:
+            tunnel(trainer, FakePool(logistic), patience=1, cooldown=0, sync=True, min_delta=1e9, polish_s=0)
+        trainer.train()
+        found.append((bits(trainer.model), trainer.data_collator.calls))
+    assert found[0] == found[1]
+
+
 def adopted(callback: TunnelCallback) -> int:
     assert callback.tunneller is not None
     return callback.tunneller.summary().adopted

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset, default_collate
 
 from tests.unit.trainer.fakes import FakePool, least_squares
 from trainer import SolverClient
@@ -140,6 +140,29 @@ def saved(path: str, kind: type[Classifier] = Classifier) -> Classifier:
 def adopted(callback: TunnelCallback) -> int:
     assert callback.tunneller is not None
     return callback.tunneller.summary().adopted
+
+
+class Jitter:
+    """A collation with a generator of its own, which counts its calls."""
+
+    def __init__(self) -> None:
+        self.generator, self.calls = torch.Generator().manual_seed(0), 0
+
+    def __call__(self, samples: Any) -> Any:
+        self.calls += 1
+        inputs, targets = default_collate(samples)
+        return inputs + 0.1 * torch.randn(inputs.shape, generator=self.generator) + 1e-3 * self.calls, targets
+
+
+def test_draws_and_counts_of_a_collation_are_put_back(tmp_path: Path) -> None:
+    """Until an adoption a fit is bit-identical where both loaders have one collation, too."""
+    found = []
+    for callback in (None, tunnel(FakePool(least_squares), patience=1, min_delta=1e9, polish_s=0.0)):
+        module, jitter = Classifier(), Jitter()
+        train = DataLoader(data(), batch_size=20, shuffle=True, collate_fn=jitter)
+        trainer(tmp_path, callback).fit(module, train, DataLoader(data(), batch_size=50, collate_fn=jitter))
+        found.append((module.bits(), jitter.calls))
+    assert found[0] == found[1]
 
 
 def test_until_an_adoption_a_fit_is_bit_identical(tmp_path: Path) -> None:
