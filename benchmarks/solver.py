@@ -19,6 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.given import snapshots_in
 from benchmarks.solver_report import table, write_plots
 from shared.snapshot import Snapshot
 
@@ -76,11 +77,10 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--keep", action="store_true")
     arguments = parser.parse_args()
+    paths = snapshots_in(arguments.folder, only=arguments.only)
     stored = arguments.results / "solver.json"
     records: list[Record] = json.loads(stored.read_text())["records"] if arguments.keep and stored.exists() else []
-    for path in sorted(arguments.folder.glob("*.safetensors")):
-        if arguments.only and not any(part in path.stem for part in arguments.only):
-            continue
+    for path in paths:
         for method in filter(lambda name: eligible(path, name), arguments.methods):
             for seed in arguments.seeds:
                 key = {"snapshot": path.stem, "method": method, "seed": seed, "time_s": arguments.time}
@@ -89,7 +89,9 @@ def main() -> None:
                 last = records[-1]["points"][-1] if records[-1]["points"] else None
                 print(path.stem, method, seed, f"{records[-1]['seconds']:.2f} s", last, flush=True)
                 write(records, arguments.results)
-    print((arguments.results / "solver.md").read_text() if records else "no snapshots there")
+    if not records:
+        sys.exit(f"none of {', '.join(arguments.methods)} is for any snapshot chosen in {arguments.folder}")
+    print((arguments.results / "solver.md").read_text())
 
 
 if __name__ == "__main__":
