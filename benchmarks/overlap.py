@@ -35,11 +35,12 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.headline.ready import loaded
 from shared.contracts import JobSpec, JobStatus
 from shared.snapshot import Snapshot
 from trainer.lab.best import Clock
 from trainer.lab.report import write_json
-from trainer.lab.tasks import Request, Split, Task, load_task
+from trainer.lab.tasks import Request, Split, Task
 from trainer.pool.client import SolverClient
 from trainer.pool.embedded import embedded_pool
 from trainer.tunneller import Tunneller
@@ -205,7 +206,7 @@ def main() -> None:
     chosen = options.parse_args()
     torch.set_num_threads(1)
     data_dir = Path(chosen.data_dir) if chosen.data_dir else None
-    task = on_device(load_task(Request(chosen.task, data_dir=data_dir), seed=0), chosen.device)
+    task = on_device(loaded(Request(chosen.task, data_dir=data_dir)), chosen.device)
     rounds = []
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
