@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from given import usage
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = [sys.executable, "-m", "solver_service"]
@@ -181,4 +182,5 @@ def give_the_other_client_a_job(pool: Pool) -> None:
 
 
 if __name__ == "__main__":
-    probe(int(sys.argv[1]), *sys.argv[2:])
+    given = usage(str(__doc__), "PORT", "TOKEN", "JOB")
+    probe(int(given.PORT), given.TOKEN, given.JOB)
