@@ -37,9 +37,8 @@ from abuse_pool import (  # noqa: E402
     probed,
     running_pool,
 )  # fmt: skip
+from columns import columns  # noqa: E402
 from given import known  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
 
 MAX_RATIO = 5.0
 MAX_RSS_MB = 600.0
@@ -134,13 +133,13 @@ def phase(pool: Pool, kind: Kind, connections: int, seconds: float, under_abuse:
 
 def show(phases: list[Phase]) -> None:
     """Print the table."""
-    table = Table("abuse", "answers", "p50 ms", "p99 ms", "longest", "p99 / idle", "MB", title="abuse")
+    head, rows = ("abuse", "p50 ms", "p99 ms", "longest", "p99 / idle", "MB", "answers"), []
     for phase in phases:
         answers = ", ".join(f"{status} x {n:,}" for status, n in phase.statuses.items())
         figures = [f"{value:.1f}" for value in (phase.p50_ms, phase.p99_ms, phase.max_ms, phase.ratio, phase.rss_mb)]
         shown = figures if phase.probes else [""] * 5
-        table.add_row(phase.name, f"{answers} {phase.note}".strip(), *shown)
-    Console().print(table)
+        rows.append((phase.name, *shown, f"{answers} {phase.note}".strip()))
+    print(columns(head, rows))
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.ablation import output_layers_in
 from benchmarks.given import usage
-from benchmarks.solver_run import spec_of
+from benchmarks.solver_run import LINEAR, spec_of
 from shared.snapshot import Snapshot
 from solver_service.milp.backends.scip import build
 from solver_service.milp.core.problem import Array, problem_of
@@ -67,7 +67,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     for path in paths:
         snapshot = Snapshot.from_bytes(path.read_bytes())
-        if snapshot.note["objective"] == "mse":
+        if snapshot.note["objective"] not in LINEAR:
             continue
         model = modelled(snapshot)
         arrays, ours = seconds(partial(modelled, snapshot)), seconds(partial(build, model))

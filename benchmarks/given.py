@@ -23,6 +23,14 @@ def snapshots_in(folder: Path, *, only: Sequence[str] = (), below: bool = False)
     return chosen(found, only, lambda path: path.stem, f"snapshot in {folder}")
 
 
+def bytes_of(path: Path) -> bytes:
+    """The bytes of a file; ends the program where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        sys.exit(f"{path}: {error.strerror}")
+
+
 def chosen(things: Sequence[Thing], parts: Sequence[str], name: Callable[[Thing], str], what: str) -> list[Thing]:
     """The things whose name contains one of the parts, all without parts; ends the program at a part in no name."""
     for part in parts:

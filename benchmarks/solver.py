@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.given import snapshots_in
 from benchmarks.solver_report import table, write_plots
+from benchmarks.solver_run import obstacle
 from shared.snapshot import Snapshot
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,10 +35,8 @@ Record = dict[str, Any]
 
 
 def eligible(path: Path, method: str) -> bool:
-    """The peers know neither hidden layers nor constraints; the authors' model counts errors only."""
-    snapshot = Snapshot.from_bytes(path.read_bytes())
-    plain = snapshot.is_final_identity and not snapshot.note.get("constraints")
-    return plain and (method != "reference-scip" or snapshot.note["objective"] == "zero_one")
+    """Whether a method is for a snapshot."""
+    return obstacle(Snapshot.from_bytes(path.read_bytes()), method) is None
 
 
 def run(path: Path, method: str, seed: int, time_s: float) -> Record:
