@@ -165,6 +165,8 @@ def running_pool() -> Iterator[Pool]:
         finally:
             process.terminate()
             process.wait(30)
+            if process.stdout:
+                process.stdout.close()
 
 
 def give_the_other_client_a_job(pool: Pool) -> None:

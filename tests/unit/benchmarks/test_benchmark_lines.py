@@ -59,6 +59,10 @@ REFUSED = {
         [*at("solver_run"), "reference-scip", str(SNAPSHOTS / "digits-ramp-300.safetensors")],
         "digits-ramp-300.safetensors: reference-scip counts errors (zero_one); it is not for ramp",
     ),
+    "scale --only": (
+        [*at("scale"), "--only", "nonsense"],
+        "there is no case with 'nonsense' in its name; there are: 20",
+    ),
     "abuse --only": (
         [*at("abuse"), "--only", "nonsense"],
         "there is no kind of abuse 'nonsense'; there are: a foreign",
