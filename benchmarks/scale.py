@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +44,13 @@ def mixture(samples: int, width: int, objective: str, radius: float) -> Snapshot
     return Snapshot("classification", inputs.astype(np.float32), classes, weight.astype(np.float32), zeros, note=note)
 
 
+def cells(record: dict[str, Any]) -> list[str]:
+    """A row of the table, but for the notes."""
+    first, last = record["points"][0], record["points"][-1]
+    values = (record["start"], last[1], last[2], last[0], first[0])
+    return [record["case"], *(f"{value:.5g}" for value in values), f"{record['peak_mb']:.0f}"]
+
+
 def main() -> None:
     """Run all cases and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -62,9 +70,7 @@ def main() -> None:
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             record = {"case": name, **json.loads(done.stdout.splitlines()[-1])}
             records.append(record)
-            first, last = record["points"][0], record["points"][-1]
-            cells = [name, *(f"{value:.5g}" for value in (record["start"], last[1], last[2], last[0], first[0]))]
-            print("|", " | ".join([*cells, f"{record['peak_mb']:.0f}", "; ".join(record["notes"])]), "|", flush=True)
+            print("|", " | ".join([*cells(record), "; ".join(record["notes"])]), "|", flush=True)
     if arguments.json:
         about = {"cores": os.cpu_count(), "time_s": arguments.time}
         arguments.json.write_text(json.dumps({**about, "records": records}) + "\n")
