@@ -90,17 +90,11 @@ def run(connections: int, seconds: float, only: Sequence[str] = NAMES) -> tuple[
     """Measure idle, then each kind of abuse by its name: (phases with `idle` first, all latencies under abuse)."""
     under_abuse: list[float] = []
     with running_pool() as pool:
-        refused = [
-            Phase(kind.name, kind.expected, dict(found), "before any key, not timed")
-            for kind in KEYLESS
-            if kind.name in only
-            for found in [kind.abuse(pool, connections, seconds / 2)]
-        ]
+        refused = [untimed(pool, kind, seconds / 2) for kind in KEYLESS if kind.name in only]
         pool.other_token, pool.token = pool.add_key("other"), pool.add_key("abuser")
         time.sleep(1.5)
         give_the_other_client_a_job(pool)
-        idle = Kind("idle", ["-"], lambda *_: (time.sleep(3 * seconds), Counter({"-": 1}))[1])
-        phases = [phase(pool, idle, connections, seconds, [])]
+        phases = [phase(pool, Kind("idle", ["-"], nothing), connections, 3 * seconds, [])]
         for kind in (kind for kind in KINDS if kind.name in only):
             done = phase(pool, kind, connections, seconds, under_abuse)
             done.ratio = done.p99_ms / phases[0].p99_ms
@@ -109,6 +103,19 @@ def run(connections: int, seconds: float, only: Sequence[str] = NAMES) -> tuple[
         if status != 200 or json.loads(answer)["state"] != "succeeded":
             raise SystemExit(f"the other client's job was harmed: {status} {answer.decode()}")
     return [*phases, *refused], under_abuse
+
+
+def nothing(pool: Pool, connections: int, seconds: float) -> Statuses:
+    """No abuse, for so long: what the other client feels of a pool at rest."""
+    time.sleep(seconds)
+    return Counter({"-": 1})
+
+
+def untimed(pool: Pool, kind: Kind, seconds: float) -> Phase:
+    """One kind of abuse while there is no other client."""
+    found = kind.abuse(pool, 0, seconds)
+    statuses = found[0] if isinstance(found, tuple) else found
+    return Phase(kind.name, kind.expected, dict(statuses), "before any key, not timed")
 
 
 def phase(pool: Pool, kind: Kind, connections: int, seconds: float, under_abuse: list[float]) -> Phase:

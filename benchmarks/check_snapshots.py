@@ -111,15 +111,16 @@ def cost(asked: dict[str, Any], scores: list[float], target: Any) -> float:
     margin = scores[target] - max(s for k, s in enumerate(scores) if k != target)
     if name == "zero_one":
         return float(margin < 1e-4)
-    loss = max(0.0, 1.0 - margin / asked.get("margin", 1.0))
+    loss = max(0.0, 1.0 - margin / float(asked.get("margin", 1.0)))
     return min(1.0, loss) if name == "ramp" else loss
 
 
 def outside(sent: dict[str, np.ndarray], moved: dict[str, np.ndarray], asked: dict[str, Any]) -> float:
     """How far the furthest weight is outside its box; negative inside."""
-    radii = {"weight": asked["radius"], "bias": asked.get("bias_radius", asked["radius"])}
+    radii: dict[str, float] = {"weight": asked["radius"], "bias": asked.get("bias_radius", asked["radius"])}
+    tail_radius = float(asked.get("tail_radius", 0.0))
     return max(
-        float(np.abs(values.astype(float) - sent[name]).max()) - radii.get(name, asked.get("tail_radius", 0.0))
+        float(np.abs(values.astype(float) - sent[name]).max()) - radii.get(name, tail_radius)
         for name, values in moved.items()
     )
 
@@ -140,7 +141,7 @@ def check(path: Path, gateway: str, time_s: float, tail_radius: float = 0.0) -> 
 
 def asked_of(about: dict[str, Any]) -> dict[str, Any]:
     """What a snapshot's note asks a job for."""
-    return {name: about["note"][name] for name in ASKED if name in about["note"]}
+    return {name: about["note"][name] for name in ASKED if about["note"].get(name) is not None}
 
 
 def answered(path: Path, data: bytes, asked: dict[str, Any], gateway: str) -> dict[str, Any]:

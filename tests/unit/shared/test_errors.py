@@ -29,7 +29,7 @@ def made(kind: type[BaseException]) -> BaseException:
     own = next(base for base in kind.__mro__ if "__init__" in vars(base))
     if own.__module__ == "builtins":
         return kind("what it says")
-    parameters = [each for name, each in inspect.signature(own.__init__).parameters.items() if name != "self"]
+    parameters = [each for name, each in inspect.signature(vars(own)["__init__"]).parameters.items() if name != "self"]
     keyword = {each.name for each in parameters if each.kind is each.KEYWORD_ONLY}
     values: dict[str, Any] = {each.name: GIVEN.get(each.name, "what it says") for each in parameters}
     positional = [value for name, value in values.items() if name not in keyword]
