@@ -108,7 +108,7 @@ def cost(asked: dict[str, Any], scores: list[float], target: Any) -> float:
         if name == "outliers":
             return float(max(errors) > asked["tolerance"])
         return sum(error if name == "mae" else error * error for error in errors) / len(errors)
-    margin = scores[target] - max(s for k, s in enumerate(scores) if k != target)
+    margin: float = scores[target] - max(s for k, s in enumerate(scores) if k != target)
     if name == "zero_one":
         return float(margin < 1e-4)
     loss = max(0.0, 1.0 - margin / float(asked.get("margin", 1.0)))
