@@ -55,8 +55,8 @@ bench-exactness: $(READY)  ## 10,000 random tiny jobs and 500 hidden blocks agai
 bench-fanout: $(READY)  ## how busy one trainer keeps 16 simulated workers
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fanout.py --time-s 10 --json benchmarks/results/fanout.json
 
-bench-gaps: $(READY)  ## what is left open after a minute; SNAPSHOTS=DIR, OTHER=CHECKOUT to compare
-	$(BIN)/python benchmarks/gaps.py $(SNAPSHOTS) $(if $(OTHER),--other $(OTHER)) --json benchmarks/results/gaps.json
+bench-gaps: $(READY)  ## what is left open after a minute; SNAPSHOTS=DIR, TIME=seconds, OTHER=CHECKOUT to compare
+	$(BIN)/python benchmarks/gaps.py $(SNAPSHOTS) $(if $(OTHER),--other $(OTHER)) --time $(TIME) --json benchmarks/results/gaps.json
 
 bench-headline: $(READY)  ## the hybrid against practitioners' best, at the same cost; QUICK=--quick takes minutes; needs GDSOLVER_DATA
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.headline $(QUICK)
@@ -76,7 +76,7 @@ bench-overlap: $(READY)  ## what a slow pool costs the training loop
 bench-page: $(READY)  ## what the pool page weighs, and whether 10,000 jobs make it stall; needs Playwright and Chromium
 	$(BIN)/python benchmarks/page.py --json benchmarks/results/page.json
 
-bench-requirements: $(READY)  ## floors and gaps against practitioners' best, at the same cost; QUICK=--quick has three seeds; needs GDSOLVER_DATA
+bench-requirements: $(READY)  ## floors and gaps against practitioners' best, at the same cost; QUICK=--quick has one seed; needs GDSOLVER_DATA
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.requirements $(QUICK)
 
 bench-rivals: $(READY)  ## jobs against what an expert would script, in turns; SNAPSHOTS=DIR

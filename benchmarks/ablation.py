@@ -17,6 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.given import snapshots_in
 from shared.contracts import JobSpec
 from shared.snapshot import Snapshot
 from solver_service.milp.core.control import Control
@@ -81,6 +82,12 @@ def value(snapshot: Snapshot, seconds: float, seed: int, search: str | None) -> 
     return result.objective.final if kept else None
 
 
+def output_layers_in(folder: Path) -> list[Path]:
+    """The snapshots of a folder whose block is an output layer; ends the program where there is none."""
+    found = [path for path in snapshots_in(folder) if Snapshot.from_bytes(path.read_bytes()).is_final_identity]
+    return found or sys.exit(f"no snapshot in {folder} has an output layer as its block")
+
+
 def main() -> None:
     """Run all of it and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -89,13 +96,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    rows = []
+    rows, paths = [], output_layers_in(given.folder)
     print("| snapshot | all | " + " | ".join(f"without {search}" for search in SEARCHES) + " |")
     print("|---" * (2 + len(SEARCHES)) + "|")
-    for path in sorted(given.folder.glob("*.safetensors")):
+    for path in paths:
         snapshot = Snapshot.from_bytes(path.read_bytes())
-        if not snapshot.is_final_identity:
-            continue
         row: dict[str, Any] = {"snapshot": path.stem}
         for search in (None, *SEARCHES):
             found = [value(snapshot, given.time, seed, search) for seed in range(given.seeds)]

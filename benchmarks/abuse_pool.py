@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from given import usage
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = [sys.executable, "-m", "solver_service"]
@@ -164,6 +165,8 @@ def running_pool() -> Iterator[Pool]:
         finally:
             process.terminate()
             process.wait(30)
+            if process.stdout:
+                process.stdout.close()
 
 
 def give_the_other_client_a_job(pool: Pool) -> None:
@@ -181,4 +184,5 @@ def give_the_other_client_a_job(pool: Pool) -> None:
 
 
 if __name__ == "__main__":
-    probe(int(sys.argv[1]), *sys.argv[2:])
+    given = usage(str(__doc__), "PORT", "TOKEN", "JOB")
+    probe(int(given.PORT), given.TOKEN, given.JOB)

@@ -22,13 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import nn
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.columns import columns  # noqa: E402
 from tests.unit.trainer.fakes import FakePool  # noqa: E402 (from a checkout, whatever is installed)
 from trainer import Tunneller  # noqa: E402
 
@@ -151,11 +150,11 @@ def main() -> None:
         found.append(measured | {"beyond_mb": measured["peak_mb"] - plain["peak_mb"]})
     told = {"step() ms": "step_s", "passes ms": "passes_s", "the rest ms": "rest_s"}
     held = {"stall MB": "stall_mb", "forward MB": "forward_mb", "peak MB": "peak_mb", "beyond plain MB": "beyond_mb"}
-    table = Table("parameters", "bytes sent", *told, *held)
+    rows = []
     for row in found:
         figures = [f"{1000 * row[name]:.2f}" for name in told.values()] + [f"{row[name]:.1f}" for name in held.values()]
-        table.add_row(f"{row['parameters']:,}", f"{row['bytes']:,}", *figures)
-    Console().print(table)
+        rows.append((f"{row['parameters']:,}", f"{row['bytes']:,}", *figures))
+    print(columns(("parameters", "bytes sent", *told, *held), rows))
     if chosen.json:
         chosen.json.write_text(json.dumps(found, indent=1))
 

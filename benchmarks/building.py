@@ -16,7 +16,9 @@ from pyscipopt import Model, quicksum
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.solver_run import spec_of
+from benchmarks.ablation import output_layers_in
+from benchmarks.given import usage
+from benchmarks.solver_run import LINEAR, spec_of
 from shared.snapshot import Snapshot
 from solver_service.milp.backends.scip import build
 from solver_service.milp.core.problem import Array, problem_of
@@ -60,11 +62,12 @@ def seconds(act: Callable[[], object]) -> float:
 
 def main() -> None:
     """Print a Markdown table."""
+    paths = output_layers_in(Path(usage(str(__doc__), "FOLDER").FOLDER))
     print("| snapshot | rows | columns | non-zeros | arrays s | SCIP s | quicksum, numpy scalars | quicksum, floats |")
     print("|---|---|---|---|---|---|---|---|")
-    for path in sorted(Path(sys.argv[1]).glob("*.safetensors")):
+    for path in paths:
         snapshot = Snapshot.from_bytes(path.read_bytes())
-        if not snapshot.is_final_identity or snapshot.note["objective"] == "mse":
+        if snapshot.note["objective"] not in LINEAR:
             continue
         model = modelled(snapshot)
         arrays, ours = seconds(partial(modelled, snapshot)), seconds(partial(build, model))

@@ -17,6 +17,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from given import snapshots_in
+
 ROOT = Path(__file__).resolve().parent.parent
 ASKED = ("objective", "radius", "bias_radius", "constraints", "margin", "tolerance")
 Row = dict[str, Any]
@@ -61,15 +63,17 @@ def row_of(process: "subprocess.Popen[str]") -> Row:
 
 
 def solvable(folder: Path, only: list[str]) -> list[Path]:
-    """The output layers below a folder whose notes say what to solve."""
+    """The output layers below a folder whose notes say what to solve; ends the program where there is none."""
     from shared.snapshot import Snapshot  # noqa: PLC0415 (the children have a checkout of their own)
 
     found = []
-    for path in sorted(folder.rglob("*.safetensors")):
+    for path in snapshots_in(folder, only=only, below=True):
         snapshot = Snapshot.from_bytes(path.read_bytes())
         plain = not snapshot.tail and snapshot.activation.name == "identity" and "objective" in snapshot.note
-        if plain and (not only or any(name in path.stem for name in only)):
+        if plain:
             found.append(path)
+    if not found:
+        sys.exit(f"no snapshot chosen in {folder} is an output layer whose note says what to solve")
     return found
 
 

@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from check_snapshots import check, line
+from check_snapshots import HEAD, check, jobs_of, line, need_pool
+from given import snapshots_in
 
 CASES = (
     ("identity-hidden2-40", 0.0, 5.0, 0.1272, True),
@@ -31,6 +32,16 @@ CASES = (
 """Snapshot, tail radius, seconds, the most its objective may be, and whether it has to be proven optimal."""
 
 
+def need_cases(folder: Path) -> None:
+    """End the program in one line unless the snapshots of all cases are there."""
+    snapshots_in(folder, below=True)
+    paths = {name: folder / f"{name}.safetensors" for name, *_ in CASES}
+    if missing := [name for name, path in paths.items() if not path.is_file()]:
+        sys.exit(f"{folder} lacks {', '.join(missing)} (.safetensors)")
+    for path in paths.values():
+        jobs_of(path)
+
+
 def main() -> None:
     """Run all cases, print the table, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -38,9 +49,10 @@ def main() -> None:
     parser.add_argument("--gateway", required=True)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    need_cases(arguments.folder)
+    need_pool(arguments.gateway)
     rows: list[dict[str, Any]] = []
-    print("| snapshot | tail radius | objective | start | final | bound | status | seconds | within 1 % | recomputed |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print(HEAD)
     for name, tail_radius, time_s, most, proven in CASES:
         row = check(arguments.folder / f"{name}.safetensors", arguments.gateway, time_s, tail_radius)
         # Targets have four digits; a value is held to them as it rounds.

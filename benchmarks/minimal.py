@@ -3,9 +3,9 @@
 python benchmarks/minimal.py least FD | sink FD | worker
 """
 
+import argparse
 import os
 import socket
-import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -62,15 +62,20 @@ async def sink(scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable
 
 def main() -> None:
     """Serve one of them."""
-    part = sys.argv[1]
-    if part == "worker":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("least", "sink", "worker"))
+    parser.add_argument("fd", type=int, nargs="?", help="of the listening socket")
+    given = parser.parse_args()
+    if given.part == "worker":
         celery_app().worker_main(
             ["--quiet", "worker", "--concurrency=1", "--loglevel=WARNING", "--without-gossip", "--without-mingle",
              "--without-heartbeat", "-n", "minimal@%h"]
         )  # fmt: skip
         return
-    config = uvicorn.Config(endpoint() if part == "least" else sink, log_level="warning", lifespan="off")
-    uvicorn.Server(config).run(sockets=[socket.socket(fileno=int(sys.argv[2]))])
+    if given.fd is None:
+        parser.error(f"{given.part} needs the number of a listening socket")
+    config = uvicorn.Config(endpoint() if given.part == "least" else sink, log_level="warning", lifespan="off")
+    uvicorn.Server(config).run(sockets=[socket.socket(fileno=given.fd)])
 
 
 if __name__ == "__main__":

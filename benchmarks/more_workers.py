@@ -24,8 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from columns import columns
 
 ROOT = Path(__file__).resolve().parent.parent
 TASKS = ("formula", "digits --label-noise 0.3")
@@ -120,10 +119,8 @@ def main() -> None:
     options = parser.parse_args()
     pools = [Pool.of(part) for part in options.pools.split(",")]
     rows = [row for task in options.task for row in measure(task, pools, options.seeds, at_once=options.at_once)]
-    table = Table(*rows[0], title=f"{options.seeds} seeds, {os.cpu_count()} cores")
-    for row in rows:
-        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()))
-    Console().print(table)
+    cells = [[f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows]
+    print(f"{options.seeds} seeds, {os.cpu_count()} cores\n{columns(list(rows[0]), cells)}")
     if options.json:
         options.json.write_text(json.dumps({"cores": os.cpu_count(), "seeds": options.seeds, "rows": rows}) + "\n")
 

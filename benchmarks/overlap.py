@@ -29,17 +29,17 @@ from typing import Any
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.columns import columns
+from benchmarks.headline.ready import loaded
 from shared.contracts import JobSpec, JobStatus
 from shared.snapshot import Snapshot
 from trainer.lab.best import Clock
 from trainer.lab.report import write_json
-from trainer.lab.tasks import Request, Split, Task, load_task
+from trainer.lab.tasks import Request, Split, Task
 from trainer.pool.client import SolverClient
 from trainer.pool.embedded import embedded_pool
 from trainer.tunneller import Tunneller
@@ -205,7 +205,7 @@ def main() -> None:
     chosen = options.parse_args()
     torch.set_num_threads(1)
     data_dir = Path(chosen.data_dir) if chosen.data_dir else None
-    task = on_device(load_task(Request(chosen.task, data_dir=data_dir), seed=0), chosen.device)
+    task = on_device(loaded(Request(chosen.task, data_dir=data_dir)), chosen.device)
     rounds = []
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -224,14 +224,13 @@ def main() -> None:
             found = medians(rounds)
             about = {"task": chosen.task, "device": chosen.device, "time_s": chosen.time}
             write_json(chosen.json, {**about, "medians": found, "rounds": rounds})  # what is measured is not lost
-    table = Table(
-        "figure", *WAYS, title=f"{chosen.task} on {chosen.device}, jobs of {chosen.time:g} s, {os.cpu_count()} cores"
-    )
-    for name in dict.fromkeys(name for way in WAYS for name in found[way]):
-        table.add_row(
-            name.replace("_", " "), *(f"{found[way][name]:,.4g}" if name in found[way] else "" for way in WAYS)
-        )
-    Console().print(table)
+    names = dict.fromkeys(name for way in WAYS for name in found[way])
+    rows = [
+        (name.replace("_", " "), *(f"{found[way][name]:,.4g}" if name in found[way] else "" for way in WAYS))
+        for name in names
+    ]
+    print(f"{chosen.task} on {chosen.device}, jobs of {chosen.time:g} s, {os.cpu_count()} cores")
+    print(columns(("figure", *WAYS), rows))
 
 
 if __name__ == "__main__":

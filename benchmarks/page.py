@@ -13,13 +13,13 @@ import json
 import os
 import shutil
 import statistics
+import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from own_pool import OwnPool, workless_pool
-from playwright.sync_api import Browser, Page, expect, sync_playwright
 from stand_in import at_once
 
 from benchmarks.service import tiny
@@ -30,6 +30,9 @@ from solver_service.rules.owners import KEYLESS_OWNER
 from solver_service.settings import Settings
 from solver_service.store import Store
 from trainer.pool.client import SolverClient
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 WATCH = """
@@ -45,6 +48,7 @@ WEIGHT = """
 PAINTED = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? null"
 ROWS = "table.wide a.whole-row"
 REFRESHED_S = 10.0
+NEEDED = "Playwright and a Chromium on the PATH are needed: pip install playwright, apt-get install chromium"
 RUNS = 20
 """Training runs that the jobs come from."""
 Row = dict[str, Any]
@@ -73,7 +77,7 @@ def fill(pool: OwnPool, snapshot: str, count: int) -> None:
             store.jobs.update(job.id, done)
 
 
-def opened(browser: Browser, url: str) -> tuple[Page, float]:
+def opened(browser: "Browser", url: str) -> "tuple[Page, float]":
     """Open the page in a browser that has never seen it: (its tab, milliseconds until something was painted)."""
     page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
     page.add_init_script(WATCH)
@@ -84,12 +88,12 @@ def opened(browser: Browser, url: str) -> tuple[Page, float]:
     return page, float(painted)
 
 
-def held(page: Page) -> float:
+def held(page: "Page") -> float:
     """The longest task that was noted, milliseconds; 0 if none was as long as 50."""
     return float(max(page.evaluate("window.held"), default=0.0))
 
 
-def empty(browser: Browser, url: str, loads: int) -> Row:
+def empty(browser: "Browser", url: str, loads: int) -> Row:
     """Weight and first paint of the page of an empty pool."""
     painted, longest = [], 0.0
     for _ in range(loads):
@@ -103,8 +107,10 @@ def empty(browser: Browser, url: str, loads: int) -> Row:
     return row | {"longest_task_ms": longest}
 
 
-def full(browser: Browser, url: str, count: int) -> Row:
+def full(browser: "Browser", url: str, count: int) -> Row:
     """The list of so many jobs: shown, refreshed, paged through to its end, narrowed down to what is rare."""
+    from playwright.sync_api import expect  # noqa: PLC0415 (main has looked whether it is there)
+
     page, painted = opened(browser, url)
     page.locator(ROWS).first.wait_for()
     row: Row = {"jobs": count, "paint_ms": painted, "listed_ms": page.evaluate("performance.now()")}
@@ -144,6 +150,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    try:
+        from playwright.sync_api import sync_playwright  # noqa: PLC0415 (`--help` does without)
+    except ModuleNotFoundError:
+        sys.exit(NEEDED)
+    if chromium is None:
+        sys.exit(NEEDED)
     with workless_pool() as pool, sync_playwright() as started:
         browser = started.chromium.launch(executable_path=chromium, args=QUIET)
         found = {"cores": os.cpu_count(), "chromium": browser.version, "empty": empty(browser, pool.url, options.loads)}

@@ -21,6 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.given import snapshots_in
 from benchmarks.rivals_report import Record, all_rivals, compare, table, write_plot
 from benchmarks.rivals_run import RIVALS, members
 from shared.snapshot import Snapshot
@@ -97,10 +98,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     records: list[Record] = []
-    text = "no snapshots there"
-    for path in sorted(arguments.folder.glob("*.safetensors")):
-        if arguments.only and not any(part in path.stem for part in arguments.only):
-            continue
+    text = ""
+    for path in snapshots_in(arguments.folder, only=arguments.only):
         chosen = [name for name in members(Snapshot.from_bytes(path.read_bytes())) if name in arguments.rivals]
         for wanted in turns(chosen, sorted(arguments.times), arguments.seeds):
             records.append(run(path, wanted, processor=arguments.processor))

@@ -21,6 +21,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.ablation import ProcessorTime
+from benchmarks.given import bytes_of
 from benchmarks.rivals_annealed import annealed
 from benchmarks.rivals_case import Case, Clock, spec_of
 from benchmarks.rivals_descents import descents, lines, polished, recipe
@@ -149,7 +150,7 @@ def main() -> None:
     parser.add_argument("--nodes", type=int)
     parser.add_argument("--processor", action="store_true")
     arguments = parser.parse_args()
-    data, cpu = arguments.file.read_bytes(), time.process_time()
+    data, cpu = bytes_of(arguments.file), time.process_time()
     if arguments.method == "job":
         record = run_job(data, arguments.seed, arguments.time, arguments.nodes, processor=arguments.processor)
     else:

@@ -15,7 +15,7 @@ from sklearn.datasets import load_diabetes
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.write_snapshots import DEFAULT_FOLDER, Array, digits
+from benchmarks.write_snapshots import Array, digits, folder_to_fill
 from shared.activations import Activation
 from shared.snapshot import FloatArray, Snapshot, TailLayer
 
@@ -101,8 +101,7 @@ def _f32(values: Array) -> FloatArray:
 
 def main() -> None:
     """Write them all."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = folder_to_fill(str(__doc__))
     snapshots = {
         "diabetes-whole4-300": whole(*diabetes(300), 4, radius=3.0, seed=7),
         "digits-fair-400": fair(400, 16),

@@ -1,22 +1,25 @@
-"""Two jobs as large as they come, each in a process of its own, with the memory that it took.
+"""Four jobs as large as they come, each in a process of its own, with the memory that it took.
 
-usage: python benchmarks/scale.py [--time 60]
+usage: python benchmarks/scale.py [--time 60] [--only NAME ...] [--json FILE]
 
-20,000 samples in a 50-dimensional projection, and 500 samples in 4,096 dimensions; both are random mixtures of ten
-classes with a stalled linear layer, in float32.
+20,000 samples in a 50-dimensional projection, and 500 samples in 4,096 dimensions, as ramps and as counts of errors;
+both are random mixtures of ten classes with a stalled linear layer, in float32.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.given import chosen
 from shared.snapshot import Snapshot
 
 CLASSES = 10
@@ -41,27 +44,36 @@ def mixture(samples: int, width: int, objective: str, radius: float) -> Snapshot
     return Snapshot("classification", inputs.astype(np.float32), classes, weight.astype(np.float32), zeros, note=note)
 
 
+def cells(record: dict[str, Any]) -> list[str]:
+    """A row of the table, but for the notes."""
+    first, last = record["points"][0], record["points"][-1]
+    values = (record["start"], last[1], last[2], last[0], first[0])
+    return [record["case"], *(f"{value:.5g}" for value in values), f"{record['peak_mb']:.0f}"]
+
+
 def main() -> None:
     """Run all cases and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--time", type=float, default=60.0)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", nargs="+", default=[], help="cases whose name contains one of these")
+    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    names, records = chosen(list(CASES), arguments.only, str, "case"), []
     print("| case | start | final | bound | seconds | first improvement s | peak MB | notes |")
     print("|---|---|---|---|---|---|---|---|")
     with TemporaryDirectory() as folder:
-        for name, case in CASES.items():
-            if arguments.only not in name:
-                continue
+        for name in names:
             path = Path(folder, "case.safetensors")
-            path.write_bytes(mixture(*case).to_bytes())
+            path.write_bytes(mixture(*CASES[name]).to_bytes())
             command = [sys.executable, str(Path(__file__).with_name("solver_run.py")), "gdsolver", str(path)]
             command += ["--time", str(arguments.time)]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
-            record = json.loads(done.stdout.splitlines()[-1])
-            first, last = record["points"][0], record["points"][-1]
-            cells = [name, *(f"{value:.5g}" for value in (record["start"], last[1], last[2], last[0], first[0]))]
-            print("|", " | ".join([*cells, f"{record['peak_mb']:.0f}", "; ".join(record["notes"])]), "|", flush=True)
+            record = {"case": name, **json.loads(done.stdout.splitlines()[-1])}
+            records.append(record)
+            print("|", " | ".join([*cells(record), "; ".join(record["notes"])]), "|", flush=True)
+    if arguments.json:
+        about = {"cores": os.cpu_count(), "time_s": arguments.time}
+        arguments.json.write_text(json.dumps({**about, "records": records}) + "\n")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.given import snapshots_in
 from benchmarks.solver_report import table, write_plots
+from benchmarks.solver_run import obstacle
 from shared.snapshot import Snapshot
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,10 +35,8 @@ Record = dict[str, Any]
 
 
 def eligible(path: Path, method: str) -> bool:
-    """The peers know neither hidden layers nor constraints; the authors' model counts errors only."""
-    snapshot = Snapshot.from_bytes(path.read_bytes())
-    plain = snapshot.is_final_identity and not snapshot.note.get("constraints")
-    return plain and (method != "reference-scip" or snapshot.note["objective"] == "zero_one")
+    """Whether a method is for a snapshot."""
+    return obstacle(Snapshot.from_bytes(path.read_bytes()), method) is None
 
 
 def run(path: Path, method: str, seed: int, time_s: float) -> Record:
@@ -76,11 +76,10 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--keep", action="store_true")
     arguments = parser.parse_args()
+    paths = snapshots_in(arguments.folder, only=arguments.only)
     stored = arguments.results / "solver.json"
     records: list[Record] = json.loads(stored.read_text())["records"] if arguments.keep and stored.exists() else []
-    for path in sorted(arguments.folder.glob("*.safetensors")):
-        if arguments.only and not any(part in path.stem for part in arguments.only):
-            continue
+    for path in paths:
         for method in filter(lambda name: eligible(path, name), arguments.methods):
             for seed in arguments.seeds:
                 key = {"snapshot": path.stem, "method": method, "seed": seed, "time_s": arguments.time}
@@ -89,7 +88,9 @@ def main() -> None:
                 last = records[-1]["points"][-1] if records[-1]["points"] else None
                 print(path.stem, method, seed, f"{records[-1]['seconds']:.2f} s", last, flush=True)
                 write(records, arguments.results)
-    print((arguments.results / "solver.md").read_text() if records else "no snapshots there")
+    if not records:
+        sys.exit(f"none of {', '.join(arguments.methods)} is for any snapshot chosen in {arguments.folder}")
+    print((arguments.results / "solver.md").read_text())
 
 
 if __name__ == "__main__":

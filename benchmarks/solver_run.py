@@ -18,6 +18,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.given import bytes_of
 from benchmarks.peers import Trace, run_highs, run_scip, textbook_model
 from shared.contracts import JobSpec, SolveStatus
 from shared.snapshot import Snapshot
@@ -29,7 +30,21 @@ from solver_service.milp.formulation.reference import reference_model
 from solver_service.milp.solve import solve
 
 METHODS = ("gdsolver", "reference-scip", "plain-scip", "plain-highs")
+LINEAR = ("zero_one", "ramp", "hinge", "mae", "max_error", "outliers", "quantile")
+"""The objectives that the textbook's model is of."""
 assert scip
+
+
+def obstacle(snapshot: Snapshot, method: str) -> str | None:
+    """Why a snapshot is not one to compare methods on, or not by this one; None where it is."""
+    asked = snapshot.note.get("objective")
+    if not snapshot.is_final_identity or snapshot.note.get("constraints"):
+        return "the peers know neither hidden layers nor constraints"
+    if method == "reference-scip" and asked != "zero_one":
+        return f"reference-scip counts errors (zero_one); it is not for {asked}"
+    if method.startswith("plain-") and asked not in LINEAR:
+        return f"{method} has a model of {', '.join(LINEAR)}; it is not for {asked}"
+    return None
 
 
 def spec_of(note: dict[str, Any], time_s: float, seed: int) -> JobSpec:
@@ -117,8 +132,11 @@ def main() -> None:
     parser.add_argument("--time", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    data = arguments.file.read_bytes()
-    note = dict(Snapshot.from_bytes(data).note)
+    data = bytes_of(arguments.file)
+    snapshot = Snapshot.from_bytes(data)
+    note = dict(snapshot.note)
+    if arguments.method != "gdsolver" and (why := obstacle(snapshot, arguments.method)):
+        sys.exit(f"{arguments.file.name}: {why}")
     before = time.process_time()
     if arguments.method == "gdsolver":
         record = run_ours(data, note, arguments.time, arguments.seed)

@@ -15,6 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.given import usage
 from shared.contracts import Backend, JobResult, JobSpec, ObjectiveReport, Sizes, SolveStatus, Timings
 from shared.snapshot import Snapshot
 from solver_service import logs
@@ -54,6 +55,7 @@ def acted(snapshot: Snapshot, spec: JobSpec, *arguments: Any, **options: Any) ->
 
 
 if __name__ == "__main__":
+    given = usage(str(__doc__), "NAME", "SLOTS")
     logs.configure()
     tasks.solve = acted
-    run_worker(Settings(), name=sys.argv[1], slots=int(sys.argv[2]))
+    run_worker(Settings(), name=given.NAME, slots=int(given.SLOTS))

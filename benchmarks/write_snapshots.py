@@ -6,6 +6,7 @@ A small network is trained on scikit-learn's digits or diabetes data with plain 
 inputs, targets and weights are the snapshot. The same command always writes the same bytes on one machine.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -63,10 +64,18 @@ def _classifier(objective: str, radius: float, samples: int, width: int, *, wron
     return Snapshot("classification", floats[0], classes, floats[1], floats[2], note=note)
 
 
+def folder_to_fill(doc: str) -> Path:
+    """The folder that the command line names, made if it is not there."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", default=DEFAULT_FOLDER)
+    folder: Path = parser.parse_args().folder
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def main() -> None:
     """Write them all."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = folder_to_fill(str(__doc__))
     snapshots = {
         "digits-count-200": _classifier("zero_one", 0.05, 200, 24, wrong=0.05, seed=0),
         "digits-count-400": _classifier("zero_one", 0.05, 400, 16, wrong=0.0, seed=1),

@@ -20,9 +20,13 @@ WORKERS, WORKER = "gds:workers", "gds:worker:{}"
 
 def gateway_is_well() -> bool:
     """Whether `/readyz` finds Redis."""
-    gateway = http.client.HTTPConnection("127.0.0.1", int(os.environ.get("GDSOLVER_PORT") or 8000), timeout=3)
-    gateway.request("GET", "/readyz")
-    answer = gateway.getresponse()
+    port = int(os.environ.get("GDSOLVER_PORT") or 8000)
+    gateway = http.client.HTTPConnection("127.0.0.1", port, timeout=3)
+    try:
+        gateway.request("GET", "/readyz")
+        answer = gateway.getresponse()
+    except (OSError, http.client.HTTPException) as error:
+        sys.exit(f"no gateway answers at 127.0.0.1:{port}: {error!r}")
     return answer.status == 200 or "worker" in json.load(answer)["detail"]
 
 
@@ -37,7 +41,8 @@ def worker_is_well(*, without_redis: bool) -> bool:
     """Whether its heartbeat arrives; `without_redis` is the answer while Redis cannot be asked."""
     import redis  # noqa: PLC0415 (the gateway's check does without)
 
-    url = os.environ["GDSOLVER_REDIS_URL"]
+    if not (url := os.environ.get("GDSOLVER_REDIS_URL")):
+        sys.exit("GDSOLVER_REDIS_URL is not set")
     try:
         if url.startswith("redis+sentinel:"):
             from solver_service.store.connection import connect  # noqa: PLC0415 (a second slower)
@@ -54,4 +59,7 @@ if __name__ == "__main__":
         "worker": lambda: worker_is_well(without_redis=False),
         "alive": lambda: worker_is_well(without_redis=True),
     }
+    if len(sys.argv) != 2 or sys.argv[1] not in checks:
+        print(f"usage: health.py {'|'.join(checks)}", file=sys.stderr)
+        sys.exit(2)
     sys.exit(not checks[sys.argv[1]]())

@@ -1,6 +1,7 @@
 """The stable error codes, and the one exception root of everything that crosses the wire."""
 
 from enum import StrEnum
+from typing import Any
 
 
 class ErrorCode(StrEnum):
@@ -43,6 +44,19 @@ class ContractError(ValueError):
         self.detail = detail
         self.field = field
         self.code = code
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return remade, (type(self), self.args, self.__dict__)
+
+
+def remade(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
+    """Make an error anew from what it holds, as unpickling does, past an `__init__` that takes something else.
+
+    What does not survive pickling kills a process pool, which then hides the message as BrokenProcessPool.
+    """
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class SnapshotError(ContractError):

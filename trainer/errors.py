@@ -2,12 +2,17 @@
 
 import signal
 from traceback import walk_tb
+from typing import Any
 
 from shared.contracts import Problem
+from shared.errors import remade
 
 
 class TrainerError(Exception):
-    """Root of all errors that the trainer raises."""
+    """Root of all errors that the trainer raises. A process of a pool can raise them, whatever their arguments are."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return remade, (type(self), self.args, self.__dict__)
 
 
 class PoolUnavailableError(TrainerError):

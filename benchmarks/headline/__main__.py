@@ -15,9 +15,11 @@ import importlib
 import os
 from pathlib import Path
 
+from benchmarks.given import chosen as named
 from benchmarks.headline.cache import ROOT, Cache
 from benchmarks.headline.making import Where, in_parallel, keys_of
-from benchmarks.headline.matrix import SEEDS, Mode, cases, plans
+from benchmarks.headline.matrix import FULL, SEEDS, Mode, cases, plans
+from benchmarks.headline.ready import need_tasks
 from benchmarks.headline.tables import document, replaced
 
 DOCS = ROOT / "docs" / "headline.md"
@@ -40,7 +42,9 @@ def main() -> None:
     arguments = parser.parse_args()
     mode: Mode = "quick" if arguments.quick else "short" if arguments.short else "full"
     folder = arguments.results or RESULTS / mode
+    named(FULL, arguments.only, lambda case: case.name, "case")
     chosen = cases(mode, tuple(arguments.only))
+    need_tasks((case.task for case in chosen), arguments.data_dir)
     seeds = arguments.seeds or SEEDS[mode]
     groups = list(plans(chosen, seeds, first=arguments.first_seed, ablation=arguments.gateway is None))
     where = Where(folder / "runs.jsonl", arguments.data_dir, arguments.gateway)

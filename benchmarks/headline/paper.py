@@ -26,6 +26,7 @@ import torch
 
 from benchmarks.headline.paper_report import BASELINES, HYBRIDS, tables, write_plot
 from benchmarks.headline.pool import Solver, solver
+from benchmarks.headline.ready import need_tasks
 from trainer.lab.callbacks import Callback
 from trainer.lab.experiment import warm_up
 from trainer.lab.loop import Settings, train
@@ -163,7 +164,9 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     arguments = parser.parse_args()
     data = os.environ.get("GDSOLVER_DATA")
+    folder = Path(data) if data else None
     names = arguments.tasks or [*SYNTHETIC, *(TABLES if data else ())]
+    need_tasks(names, folder)
     plans = [
         (name, seed)
         for name in names
@@ -179,7 +182,6 @@ def main() -> None:
     there = known(arguments.results) if arguments.resume else {}
     found = {plan: there[plan] for plan in plans if plan in there}
     with ProcessPoolExecutor(arguments.processes, multiprocessing.get_context("spawn")) as processes:
-        folder = Path(data) if data else None
         waiting = {processes.submit(one_seed, *plan, folder): plan for plan in plans if plan not in found}
         for done in as_completed(waiting):
             found[waiting[done]] = done.result()

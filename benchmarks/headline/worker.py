@@ -6,13 +6,13 @@ It is an ordinary worker in everything else, and what answers is an ordinary job
 """
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
 import numpy as np
 
+from benchmarks.given import usage
 from benchmarks.rivals_case import Case, Clock
 from benchmarks.rivals_descents import recipe
 from shared.contracts import Backend, JobResult, JobSpec, ObjectiveReport, Sizes, SolveStatus, Timings
@@ -76,6 +76,7 @@ def by_rival(snapshot: Snapshot, spec: JobSpec) -> Solution:
 
 
 if __name__ == "__main__":
+    given = usage(str(__doc__), "NAME", "SLOTS")
     logs.configure()
     tasks.solve = answer
-    run_worker(Settings(), name=sys.argv[1], slots=int(sys.argv[2]))
+    run_worker(Settings(), name=given.NAME, slots=int(given.SLOTS))

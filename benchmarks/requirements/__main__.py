@@ -13,13 +13,17 @@ import json
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pooch
 import torch
 
+from benchmarks.given import chosen as named
+from benchmarks.given import known
 from benchmarks.headline.cache import ROOT
 from benchmarks.headline.pool import Solver, solver
+from benchmarks.headline.ready import need_tasks
 from benchmarks.requirements.data import load
 from benchmarks.requirements.report import document, replaced, summary
 from benchmarks.requirements.run import HYBRID, methods, run
@@ -43,11 +47,13 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.data_dir is None:
         parser.error("set GDSOLVER_DATA or give --data-dir: the folder with the data sets")
+    settings = [replace(each, time_s=QUICK_S) if arguments.quick else each for each in SETTINGS]
+    chosen = named(settings, arguments.only, lambda setting: setting.name, "setting")
+    known(arguments.methods, names_of(chosen), "method of these settings")
+    need_tasks((setting.task for setting in chosen), arguments.data_dir)
     folder = arguments.results or RESULTS / ("quick" if arguments.quick else "full")
     folder.mkdir(parents=True, exist_ok=True)
     seeds = arguments.seeds or (QUICK_SEEDS if arguments.quick else FULL_SEEDS)
-    settings = [replace(each, time_s=QUICK_S) if arguments.quick else each for each in SETTINGS]
-    chosen = [each for each in settings if not arguments.only or any(part in each.name for part in arguments.only)]
     torch.set_num_threads(1)
     kept = Kept(folder / "runs.jsonl")
     with solver(None) as pool:
@@ -62,6 +68,12 @@ def main() -> None:
     if folder.parent == RESULTS and not (arguments.only or arguments.methods):
         DOCS.write_text(replaced(DOCS.read_text(), summary(records)))
     print(text)
+
+
+def names_of(settings: list[Setting]) -> list[str]:
+    """The methods that some of these settings have: a name needs no data."""
+    nothing: Any = SimpleNamespace(layer=None, sizes=None)
+    return list(dict.fromkeys(name for setting in settings for name in methods(setting, nothing, 0, nothing)))
 
 
 def make_all(

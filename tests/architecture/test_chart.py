@@ -22,7 +22,11 @@ SECRETS = ("auth.apiKey=" + "k" * 64, "redis.password=p")
 EVERYTHING = ("keda.enabled=true", "serviceMonitor.enabled=true", "settings.GDSOLVER_MAX_QUEUED=20000")
 SET_BY_THE_CHART = {"redis_url", "host", "port", "api_key", "require_keys"}
 
-needs_helm = pytest.mark.skipif(HELM is None, reason="helm is neither installed nor named in HELM")
+RUNS = HELM is not None and shutil.which(HELM) is not None
+
+needs_helm = pytest.mark.skipif(
+    not RUNS, reason=f"HELM={HELM} is no program that can be run" if HELM else "helm is neither installed nor in HELM"
+)
 
 
 def leaves(values: dict[str, Any], path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from benchmarks.rivals_report import value_at
+from benchmarks.scale import CASES
+from benchmarks.scale import cells as printed
 from tests.conftest import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -67,6 +69,13 @@ def test_counts_that_grow_sharp(after: float) -> None:
         column = int(after != 1.0)
         assert reads(cells[column], job), (name, cells, job)
         assert reads(cells[2 + column], median(rival)) if rival else not cells[2 + column], (name, cells, rival)
+
+
+def test_large_jobs() -> None:
+    """Every case of the command, as it printed them."""
+    records = results("scale")["records"]
+    assert [record["case"] for record in records] == list(CASES)
+    assert rows("docs/solver/measured.md", "## Large jobs") == [printed(record) for record in records]
 
 
 def test_weights_with_few_values() -> None:

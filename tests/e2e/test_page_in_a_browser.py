@@ -18,11 +18,18 @@ import pytest
 
 from tests.conftest import RunningPool, small_snapshot, start_pool
 
-playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+try:
+    from playwright import sync_api as playwright
+except ModuleNotFoundError:
+    playwright = None  # each test is skipped: of a file that is skipped whole pytest says "no tests ran", and fails
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
 
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(playwright is None, reason="Playwright is not installed"),
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -18,11 +18,15 @@ from tests.conftest import ROOT, RunningPool
 AWAY = "redis://127.0.0.1:1/0"
 
 
-def status(what: str, tmp_path: Path, **variables: str) -> int:
+def asked(*what: str, folder: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
     """Run the check where no module of ours can be found, as it must in a second."""
     environment = {**os.environ, "PYTHONPATH": "", **variables}
-    command = [sys.executable, str(ROOT / "docker" / "health.py"), what]
-    return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False).returncode
+    command = [sys.executable, str(ROOT / "docker" / "health.py"), *what]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def status(what: str, tmp_path: Path, **variables: str) -> int:
+    return asked(what, folder=tmp_path, **variables).returncode
 
 
 def test_a_worker_is_well_while_its_heartbeat_arrives(redis_url: str, tmp_path: Path) -> None:
@@ -47,7 +51,22 @@ def test_a_worker_is_not_restarted_because_redis_is_away(what: str, expected: in
 def test_a_gateway_is_well_while_it_serves(pool: RunningPool, tmp_path: Path) -> None:
     """A gateway that answers is well; nobody on its port is not."""
     assert status("gateway", tmp_path, GDSOLVER_PORT=pool.url.rpartition(":")[2]) == 0
-    assert status("gateway", tmp_path, GDSOLVER_PORT="1") == 1
+    nobody = asked("gateway", folder=tmp_path, GDSOLVER_PORT="1")
+    assert (nobody.returncode, nobody.stderr.count("\n")) == (1, 1)
+    assert nobody.stderr.startswith("no gateway answers at 127.0.0.1:1: ")
+
+
+@pytest.mark.parametrize("words", [(), ("nonsense",), ("worker", "alive")])
+def test_a_check_that_is_none_is_told_the_usage(words: tuple[str, ...], tmp_path: Path) -> None:
+    """One line on standard error, and the exit status of a wrong command line."""
+    told = asked(*words, folder=tmp_path)
+    assert (told.returncode, told.stderr) == (2, "usage: health.py gateway|worker|alive\n")
+
+
+def test_a_worker_without_the_address_of_its_redis_says_so(tmp_path: Path) -> None:
+    """The variable that is missing is named."""
+    told = asked("worker", folder=tmp_path, GDSOLVER_REDIS_URL="")
+    assert (told.returncode, told.stderr) == (1, "GDSOLVER_REDIS_URL is not set\n")
 
 
 @pytest.mark.parametrize(

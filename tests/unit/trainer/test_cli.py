@@ -147,6 +147,19 @@ def test_a_key_that_opens_nothing_is_told_before_the_training(pool: FakePool, tm
     assert not (tmp_path / "report.json").exists()
 
 
+@pytest.mark.parametrize("command", ["train", "compare"])
+@pytest.mark.parametrize("where", [[], ["--out", "there/and/there"]])
+def test_what_never_began_leaves_no_folder(
+    pool: FakePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, where: list[str]
+) -> None:
+    """Neither the run's own nor those above it; a folder that was there stays."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    code, said = call(command, "digits", *where)
+    assert code == 2, said
+    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+
+
 def test_compare_runs_every_method_and_seed(pool: FakePool, tmp_path: Path) -> None:
     """Methods times seeds runs are made and summed up; without a hybrid no pool is needed."""
     code, said = call(

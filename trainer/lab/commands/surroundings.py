@@ -143,6 +143,22 @@ def make_folder(folder: Path, field: str = "--out") -> None:
     _check_access(folder, folder, field)
 
 
+@contextlib.contextmanager
+def folder_to_fill(folder: Path, field: str = "--out") -> Iterator[None]:
+    """Make a folder; where the work ends with an error and has put nothing into it, it is not left behind."""
+    made: list[Path] = []
+    with contextlib.suppress(OSError):  # of a name that is too long; the next line says so
+        made = [each for each in (folder, *folder.parents) if not each.exists()]
+    make_folder(folder, field)
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # one that holds something stays, and so do those above it
+            for each in made:
+                each.rmdir()
+        raise
+
+
 def _check_access(there: Path, wanted: Path, field: str) -> None:
     """Raise TaskError if this user may not write what is there already, for what is wanted."""
     if not os.access(there, os.W_OK):

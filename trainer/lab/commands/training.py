@@ -1,5 +1,6 @@
 """The commands that train: one run of one method, or a comparison of methods over seeds."""
 
+import contextlib
 import dataclasses
 import time
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from shared.plain import plain
 from trainer.errors import TaskError
 from trainer.lab.commands import options as given
 from trainer.lab.commands.options import shared_options
-from trainer.lab.commands.surroundings import clear_words, err, make_folder, out, pool_client, say, writable
+from trainer.lab.commands.surroundings import clear_words, err, folder_to_fill, out, pool_client, say, writable
 
 COMPARED, OF_SMALL = "sgd,sgd-lrs,adam,adam-lrs,lbfgs,restart,hybrid", "hybrid-lbfgs"
 """What is compared unless methods are named, and what joins in where a network is small."""
@@ -113,10 +114,10 @@ def _experiment(
     from trainer.lab import experiment as lab  # noqa: PLC0415
     from trainer.lab.report import summarise, table  # noqa: PLC0415
 
-    with clear_words():
+    with clear_words(), contextlib.ExitStack() as stack:
         writable(json=options.json_file, log=options.log)
         if options.out_dir is not None:
-            make_folder(options.out_dir)
+            stack.enter_context(folder_to_fill(options.out_dir))
         if resume and options.out_dir is None:
             raise TaskError("name the folder of the run that is to go on with --out", field="--resume")
         names = methods or COMPARED.split(",")
@@ -129,7 +130,7 @@ def _experiment(
         folder = (
             options.out_dir or Path("runs") / f"{command}-{name.replace(':', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
         )
-        make_folder(folder)
+        stack.enter_context(folder_to_fill(folder))
         if command == "train":
             plan = plan.kept_in(folder, resume=resume)
         with pool_client(
