@@ -357,7 +357,7 @@ class Tunneller:
         """Decide on rank zero, and on the others do what it does; True if an answer was adopted."""
         if not self._ranks.leads:
             follow = self._validator.follow
-            return self._weights.follow({"validate": follow, "screen": partial(follow, self._screen)})
+            return self._weights.follow({"validate": partial(follow, None), "screen": partial(follow, self._screen)})
         try:
             return decide()
         finally:
@@ -649,6 +649,7 @@ class Tunneller:
         """
         answers, adopted = self._worker.arrived(), False
         for together in grouped(answers):
+            self._validator.given = score
             known = None if score is None or self._validator.requires else self._trust.use(score)
             decisions = self._adopter.consider(together, known, self._budget())
             before = next((decision.before for decision in decisions if decision.before is not None), None)

@@ -10,7 +10,7 @@ import torch
 
 from trainer.restoring.reach import within_reach
 
-__all__ = ["draws_kept", "within_reach"]
+__all__ = ["draws_kept", "generators_of", "within_reach"]
 
 GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 INSIDE = (("sampler",), ("batch_sampler",), ("batch_sampler", "sampler"), ("dataset",), ("dataset", "dataset"))
@@ -20,13 +20,18 @@ INSIDE = (("sampler",), ("batch_sampler",), ("batch_sampler", "sampler"), ("data
 @contextmanager
 def draws_kept(sources: Iterable[Any]) -> Iterator[None]:
     """Put generators back, those that loaders have to themselves included: a pass more must not change later passes."""
-    found = {id(one): one for source in sources for one in _generators(source)}
-    undo = [step for one in found.values() if (step := _remembered(one)) is not None]
+    undo = [step for one in generators_of(sources) if (step := _remembered(one)) is not None]
     try:
         yield
     finally:
         for step in undo:
             step()
+
+
+def generators_of(sources: Iterable[Any]) -> list[Any]:
+    """Those of several sources, each once."""
+    found = {id(one): one for source in sources for one in _generators(source)}
+    return list(found.values())
 
 
 def _generators(source: Any) -> Iterator[Any]:
