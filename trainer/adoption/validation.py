@@ -25,7 +25,7 @@ from trainer.stalls.detector import Mode
 
 Score = float | Mapping[str, float]
 MOST_REPEATS = 2
-"""Of a validation, in a run, to see whether its score is a matter of chance."""
+"""Of the first validation, to see whether its score is a matter of chance: coarse ones may agree by chance once."""
 BY_DATA = (
     "validate() gave %.6g, and then %.6g for the same weights, so that answers would be adopted by chance: let it "
     "score the same data each time"
@@ -152,7 +152,7 @@ class Validator:
     def first(self, given: float) -> float:
         """Judge for the first time; one warning where the same weights have other scores, by data or chance.
 
-        It is asked twice only where the loop gave another score than it does.
+        It is asked again only where the loop gave another score than it does; twice where it draws and they agree.
         """
         self.given, score = given, self.judge().score
         if self.fleeting:
@@ -163,16 +163,18 @@ class Validator:
             )
         elif not self._alike(score, given):
             self._repeat(score)
+            while self._draws_numbers and not self.by_chance and self._repeats < MOST_REPEATS:
+                self._repeat(score)
         return score
 
     def is_by_chance(self, score: float) -> bool:
         """Whether the model's score, which was just found to be this, would be another one with other draws.
 
-        No question where nothing is drawn, or where the loop, which drew other numbers, gives the same. Else it is
-        asked again, twice in a run at most.
+        It is asked again where that was not done before; not where nothing is drawn, or where the loop, which drew
+        other numbers, gives the same.
         """
         certain = self.given is not None and self._alike(score, self.given)
-        if self._draws_numbers and not (self.by_chance or self.fleeting or certain) and self._repeats < MOST_REPEATS:
+        if self._draws_numbers and not (self._repeats or self.fleeting or certain):
             self._repeat(score)
         return self.by_chance
 
