@@ -38,6 +38,8 @@ class Journal:
         self._lock = threading.RLock()  # re-entrant: a listener may look at the history
         self.before_step: Callable[[], object] = lambda: None
         """Called before each of the optimizer's steps."""
+        self.after_step: Callable[[], object] = lambda: None
+        """Called after each of them."""
         self.follow(optimizer)
 
     def follow(self, optimizer: Optimizer) -> None:
@@ -77,6 +79,7 @@ class Journal:
 
     def _count(self, *_: Any) -> None:
         self.gd_step += 1
+        self.after_step()
 
     @property
     def age_s(self) -> float:

@@ -17,6 +17,7 @@ UNLIKE = "the live model does not do what the job promised"
 STILL_OUT = "cancelled at close, still out"
 NOT_JUDGED = "answered, but not judged any more"
 UNDONE = "adopted, and set back by the loop"
+OVERWRITTEN = "adopted, and overwritten by the optimizer's own copies"
 VERDICTS = ("adopted", "rejected", "refused")
 FITTED, FITTED_NUMBERS = 1e-3, 1e-6
 """An objective at the start that leaves nothing to be had; that of numbers is in the targets' units."""
@@ -75,6 +76,8 @@ def advice(events: Sequence[Event], *, pool_lost: bool, settings: InForce | None
     kinds, settings = Counter(event.kind for event in events), settings or InForce()
     if standing(events):
         return ""
+    if any(event.kind == "undone" and event.detail == OVERWRITTEN for event in events):
+        return "train with an optimizer that steps the model's own weights, not copies of them"
     if kinds["undone"]:
         return "call step() where the model holds the weights that are trained, not while others are swapped in"
     if pool_lost:
@@ -122,7 +125,7 @@ def _reason(event: Event) -> str | None:
         case "refused":
             return UNLIKE
         case "undone":
-            return UNDONE
+            return event.detail or UNDONE
         case "failed":
             return (event.detail or "failed").split(": ")[0]  # what follows may differ; a URL's colon has no space
         case "cancelled":

@@ -370,7 +370,7 @@ class Tunneller:
         self._rest_or_not()
         if self._journal.step == 1 and not self._closed:
             self._trust.compare(score, self._validator.first(score))  # a validation that fails had better fail now
-        if self._strays():
+        if self._is_idle():
             self._detector.update(score)
             return False
         if again := bool(self._lost and self._reservoir.size and not self._closed):
@@ -389,8 +389,16 @@ class Tunneller:
                 adopted = self._adopt_all(math.inf, score)
         return adopted
 
+    def _is_idle(self) -> bool:
+        """Whether nothing may be adopted by now: another optimizer trains the model, or its own overwrites answers."""
+        if not (self._strays() or self._adopter.standing.overwritten):
+            return False
+        self._worker.abandon()
+        self._worker.arrived()
+        return True
+
     def _strays(self) -> bool:
-        """Whether another optimizer trains the model by now: nobody knows what may move, and nothing is adopted."""
+        """Whether another optimizer trains the model by now: nobody knows what may move."""
         other = self._journal.strays()
         if other is None:
             return False
@@ -401,8 +409,6 @@ class Tunneller:
                 type(other).__name__,
             )
         self._strayed = True
-        self._worker.abandon()
-        self._worker.arrived()
         return True
 
     def use_optimizer(self, optimizer: object) -> None:
@@ -412,6 +418,7 @@ class Tunneller:
         """
         found = unwrap_optimizer(optimizer)
         self._optimizer = self._movable.optimizer = self._weights.optimizer = found
+        self._adopter.standing.begin_anew()
         if not self._closed:
             self._journal.close()
             self._journal.follow(found)
@@ -429,7 +436,7 @@ class Tunneller:
 
     def _finish(self, polish_s: float | None) -> bool:
         self._adopter.standing.check()
-        if self._strays():
+        if self._is_idle():
             return False
         adopted = self._adopt_arrived(None, follow=False)
         return adopted if polish_s is None else self._polish(polish_s) or adopted
