@@ -17,7 +17,13 @@ UNLIKE = "the live model does not do what the job promised"
 STILL_OUT = "cancelled at close, still out"
 NOT_JUDGED = "answered, but not judged any more"
 UNDONE = "adopted, and set back by the loop"
+PROJECTED = "adopted, and changed by the loop to what it keeps of its weights"
 OVERWRITTEN = "adopted, and overwritten by the optimizer's own copies"
+CURES = {
+    UNDONE: "call step() where the model holds the weights that are trained, not while others are swapped in",
+    PROJECTED: "say in `constraints` what the loop keeps of its weights, or choose another layer",
+    OVERWRITTEN: "train with an optimizer that steps the model's own weights, not copies of them",
+}
 VERDICTS = ("adopted", "rejected", "refused")
 FITTED, FITTED_NUMBERS = 1e-3, 1e-6
 """An objective at the start that leaves nothing to be had; that of numbers is in the targets' units."""
@@ -76,10 +82,8 @@ def advice(events: Sequence[Event], *, pool_lost: bool, settings: InForce | None
     kinds, settings = Counter(event.kind for event in events), settings or InForce()
     if standing(events):
         return ""
-    if any(event.kind == "undone" and event.detail == OVERWRITTEN for event in events):
-        return "train with an optimizer that steps the model's own weights, not copies of them"
     if kinds["undone"]:
-        return "call step() where the model holds the weights that are trained, not while others are swapped in"
+        return CURES.get(next(str(event.detail) for event in reversed(events) if event.kind == "undone"), CURES[UNDONE])
     if pool_lost:
         return "the pool could not be reached: start one with `gdsolver-pool up`, or check GDSOLVER_GATEWAY"
     if not kinds["stall"] and not kinds["failed"]:

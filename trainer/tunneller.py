@@ -22,6 +22,7 @@ from shared.snapshot import Task
 from trainer.adoption import parameters
 from trainer.adoption.adopter import Adopter
 from trainer.adoption.decision import Court, Threshold
+from trainer.adoption.habits import Habits
 from trainer.adoption.ranks import Weights
 from trainer.adoption.requirements import Required, parse
 from trainer.adoption.suspicions import Suspicion
@@ -231,7 +232,8 @@ class Tunneller:
         with ExitStack() as undo:  # a tunneller that is not made leaves no thread, hook or pool behind
             self._journal = Journal(self._optimizer, on_event)
             undo.callback(self._journal.close)
-            self._line = Line(asked.time_s, adaptive=not sync)  # with `sync` nothing may depend on the clock
+            # With `sync` nothing may depend on the clock.
+            self._line, self._habits = Line(asked.time_s, adaptive=not sync), Habits(movable, self._journal, kept)
             self._inspector = Inspector(
                 self._model,
                 movable,
@@ -255,7 +257,7 @@ class Tunneller:
             undo.callback(self._worker.close, timeout=5.0)
             threshold = Threshold(mode, asked.min_delta, delta_mode)
             self._adopter = Adopter(
-                Court(self._weights, movable, self._validator, threshold, screen, kept),
+                Court(self._weights, movable, self._habits, self._validator, threshold, screen, kept),
                 self._turns,
                 self._radius,
                 self._journal,
@@ -341,6 +343,7 @@ class Tunneller:
             self.plan = f"nothing can be tunnelled: {error}"
             self._worker.warn(self.plan)
         else:
+            self._habits.begin(self._layers)
             logger.info("%s", self.plan)
 
     # --- the loop's calls ---------------------------------------------------------------------------------------------
@@ -575,6 +578,7 @@ class Tunneller:
         False if there is nothing to hand.
         """
         self._stalls += 1
+        self._habits.look_again()
         budget_s = self._budget()
         if last and self._capture_s is None:  # nothing else waits by then
             budget_s = max(budget_s, LAST_CAPTURE_SHARE * left_s)
@@ -586,9 +590,15 @@ class Tunneller:
                 raise
             told = str(error) if isinstance(error, TrainerError) else f"{type(error).__name__}: {error}"
             self._journal.add("failed", self._stalls, detail=f"no snapshot: {told}")
-            self._worker.warn(f"no snapshot: {told}")
+            if not self._movable.kept:  # of which a warning has told
+                self._worker.warn(f"no snapshot: {told}")
             logger.debug("no snapshot", exc_info=error)
             return False
+        if kept := self._habits.look(found.captured.block.parameters().values()):
+            told = "; ".join(f"layer {name!r} is left alone: {why}" for name, why in kept.items())
+            self._journal.add("failed", self._stalls, detail=told)
+            goes_on = self._auto or found.view.name not in kept
+            return goes_on and self._launch(layers, last=last, left_s=left_s)
         self._journal.add("stall", self._stalls, seconds=found.seconds, detail=f"{found.samples} samples")
         radius = self._radius.value(found.view.name, found.captured.weight_size)
         self._last_radius = None if found.view.whole else radius

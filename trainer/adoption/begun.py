@@ -45,12 +45,21 @@ def _onwards(name: str, value: Any, parameter: nn.Parameter) -> Any:
     """An entry of a state that cannot be made anew, by its name and shape."""
     if not isinstance(value, Tensor) or value.shape != parameter.shape or not value.is_floating_point():
         return value
-    parts = set(re.split(r"[^a-z]+", name.lower()) if isinstance(name, str) else ())
-    if parts & WEIGHTS:
+    if _parts(name) & WEIGHTS:
         return parameter.detach().clone().to(value)
-    if parts & DIRECTIONS and not parts & SQUARES:
+    if is_direction(name):
         return value.detach().clone().zero_()
     return value
+
+
+def is_direction(name: object) -> bool:
+    """Whether an entry of this name is what goes on the old way: momentum, or a mean of gradients."""
+    parts = _parts(name)
+    return bool(parts & DIRECTIONS) and not parts & (SQUARES | WEIGHTS)
+
+
+def _parts(name: object) -> set[str]:
+    return set(re.split(r"[^a-z]+", name.lower())) if isinstance(name, str) else set()
 
 
 def _groups_of(optimizer: Optimizer, parameter: nn.Parameter) -> Iterator[dict[str, Any]]:

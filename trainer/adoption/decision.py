@@ -11,6 +11,7 @@ from shared.objectives import Objective
 from trainer.adoption import parameters
 from trainer.adoption.candidates import MergeCandidate, merge_candidates
 from trainer.adoption.chance import is_beyond_chance
+from trainer.adoption.habits import Habits
 from trainer.adoption.ranks import Weights
 from trainer.adoption.standing import Change
 from trainer.adoption.validation import Judgement, Validator, pooled
@@ -120,6 +121,7 @@ class Court:
 
     weights: Weights
     movable: Callable[[], Mapping[str, Eligibility]]
+    habits: Habits
     validator: Validator
     threshold: Threshold
     screen: Callable[[], float] | None = None
@@ -142,6 +144,7 @@ class Court:
         model as it is was validated, too; otherwise every bit is put back.
         """
         offers, refused = list[_Offer](), dict[int, Decision]()
+        self.habits.look(dict.fromkeys(name for case in cases for name in case.answer))
         layers = self.movable()
         for number, case in enumerate(cases):
             found = _immovable(case, layers) or self._offers(number, case, objective, budget_s / len(cases))

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from trainer.adoption import parameters
+from trainer.adoption.habits import Habits
 from trainer.journal import Journal
 from trainer.model.blocks import Values
 from trainer.speaking import logger
-from trainer.story import OVERWRITTEN, UNDONE
+from trainer.story import OVERWRITTEN, PROJECTED, UNDONE
 
 NEAR = 0.5
 """What is left of a change where less of it counts as set back: weights that the loop clips or scales are not."""
@@ -81,8 +82,8 @@ class Standing:
     The last look is before its second step, so that what a loop writes after each step is seen, too.
     """
 
-    def __init__(self, model: nn.Module, journal: Journal) -> None:
-        self._model, self._journal = model, journal
+    def __init__(self, model: nn.Module, journal: Journal, habits: Habits) -> None:
+        self._model, self._journal, self._habits = model, journal, habits
         self._adopted: list[_Adopted] = []
         self._said: set[str] = set()
         self._times = 0
@@ -94,6 +95,7 @@ class Standing:
         """Remember an adoption until it was looked at."""
         self._adopted = [replace(one, change=one.change.then(change)) for one in self._adopted]
         self._adopted.append(_Adopted(stall, job, change, self._journal.gd_step))
+        self._habits.adopted(change.after)
 
     def begin_anew(self) -> None:
         """Another optimizer trains the model from now on."""
@@ -120,7 +122,10 @@ class Standing:
             stepped = self._journal.gd_step > one.gd_step
             now = parameters.read(self._model, one.change.after)
             if one.change.stands(now, BACK if stepped else NEAR):
-                self._adopted.append(one)
+                if stepped and not in_step and self._habits.look(now, one.change.before, gradients=False):
+                    self._journal.add("undone", one.stall, job=one.job, detail=PROJECTED)
+                else:
+                    self._adopted.append(one)
                 continue
             self._times += stepped
             detail, told = (OVERWRITTEN, BY_OPTIMIZER) if in_step else (UNDONE, AFTER_STEPS if stepped else SWAPPED)
