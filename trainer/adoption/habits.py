@@ -24,7 +24,7 @@ from trainer.speaking import logger
 
 Weights = NDArray[np.float32]
 Mask = NDArray[np.bool_]
-MOST_LOOKED_AT = 1 << 18
+MOST_LOOKED_AT = 1 << 16
 """Entries of a layer: of a larger one every so many rows, and columns."""
 MOST_AT_FIRST = 1 << 22
 """Entries of all layers together that are looked at in the first batch."""
@@ -33,7 +33,7 @@ SEVERAL, SHARE = 2, 1e-3
 POSITIVE = 8
 """Weights of one sign that are no chance."""
 AT_BOUND, PILED = 3, 8
-"""Weights that share the largest value, at least, and how many times as many as share the next one."""
+"""Weights that share the largest value, at least, and for each one that shares the next value with another."""
 FLOAT32 = 4
 """Bytes of a weight."""
 SAME_NORM, BEYOND = 2e-6, 1e-3
@@ -104,7 +104,7 @@ def _zeros(look: Look) -> Habit | None:
     if count < max(SEVERAL, SHARE * kept.size) or not look.now.any():
         return None
     why = (
-        f"the loop keeps {count} of its weights at 0, as a mask or a clamp does; say "
+        f"the loop keeps {count} or more of its weights at 0, as a mask or a clamp does; say "
         "constraints=[MaxNonzero(0, classes=ROW, indices=COLUMNS), ...] for a mask, NonNegative(indices=COLUMNS) for a "
         f"clamp, or {ANOTHER}"
     )
@@ -112,23 +112,24 @@ def _zeros(look: Look) -> Habit | None:
 
 
 def _bound(look: Look) -> Habit | None:
-    """Where weights are clipped: those at the largest value were pushed, or are others than before."""
-    size = np.abs(look.now)
-    bound = size.max(initial=0.0)
-    at = size == bound
-    rest = size[~at]
-    if (
-        not bound
-        or not rest.size
-        or at.sum() < max(AT_BOUND, PILED * (rest == rest.max()).sum())
-        or look.valued[at].all()
-    ):
+    return _clipped(look, 1.0) or _clipped(look, -1.0)
+
+
+def _clipped(look: Look, sign: float) -> Habit | None:
+    """Where weights pile up at the largest or smallest value, having been pushed there, or being others than before."""
+    signed = sign * look.now
+    bound = signed.max(initial=-np.inf)
+    at = signed == bound
+    rest = signed[~at]
+    if not bound or not rest.size or look.valued[at].all():
         return None
-    changing = look.earlier is not None and _joined(np.abs(look.earlier) == bound, at)
+    if at.sum() < max(AT_BOUND, PILED * ((rest == rest.max()).sum() - 1)):
+        return None
+    changing = look.earlier is not None and _joined(sign * look.earlier == bound, at)
     if not changing and (look.coarse or look.pushed is None or not look.pushed[at].any()):
         return None
-    why = f"the loop clips its weights at {bound:.4g}, and no constraint says that; {ANOTHER}"
-    return Habit(why, lambda now: bool(np.abs(now).max(initial=0.0) > bound))
+    why = f"the loop clips its weights at {sign * bound:.4g}, and no constraint says that; {ANOTHER}"
+    return Habit(why, lambda now: bool((sign * now > bound).any()))
 
 
 def _joined(before: Mask, now: Mask) -> bool:
@@ -228,13 +229,16 @@ class Habits:
 def _said(constraints: Sequence[Constraint], weight: Tensor) -> tuple[Mask, Mask, Mask, Mask]:
     """Of which weights constraints say that they are 0 or more, 0 or less, of some values, and that they may be 0."""
     shape = (len(weight), math.prod(weight.shape[1:]))
+    rows, columns = _strides(shape)
+    nothing = np.zeros((len(range(0, shape[0], rows)), len(range(0, shape[1], columns))), dtype=bool)
+    if not constraints:
+        return nothing, nothing, nothing, nothing
     try:
         low, high = (limit == 0 for limit in sign_limits(constraints, shape))
         valued = (grid_steps(constraints, shape) > 0) | _selected(constraints, "levels", shape)
         zeros = low | high | valued | _selected(constraints, "max_nonzero", shape)
     except IndexError:  # they speak of another layer
-        low = high = valued = zeros = np.zeros(shape, dtype=bool)
-    rows, columns = _strides(shape)
+        return nothing, nothing, nothing, nothing
     return low[::rows, ::columns], high[::rows, ::columns], valued[::rows, ::columns], zeros[::rows, ::columns]
 
 

@@ -85,6 +85,7 @@ KEPT: dict[str, tuple[Callable[[Tensor], object], str]] = {
     "none above 0": (lambda weight: weight.clamp_(max=0.0), "Monotone(-1)"),
     "some columns": (lambda weight: weight[:, :4].clamp_(min=0.0), "NonNegative(indices=COLUMNS)"),
     "a clip": (lambda weight: weight.clamp_(-0.1, 0.1), "clips its weights at 0.1"),
+    "a clip of one side": (lambda weight: weight.clamp_(min=-0.1), "clips its weights at -0.1"),
     "norms of rows": (scale, "scales its rows to norms of at most 0.4"),
     "norms of columns": (scale_columns, "scales its columns to norms of at most 0.2"),
 }
