@@ -5,19 +5,20 @@ although the optimizer pushes them, or that share their largest value to the las
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from shared.constraints import grid_steps, selected, sign_limits
 from shared.contracts import Constraint
 from trainer.adoption.begun import is_direction
 from trainer.journal import Journal
-from trainer.model.blocks import Values, parameters_by_name
+from trainer.model.blocks import Values, named, parameters_by_name
 from trainer.model.eligibility import ANOTHER
 from trainer.model.movable import Movable
 from trainer.speaking import logger
@@ -42,9 +43,10 @@ SAME_NORM, BEYOND = 2e-6, 1e-3
 
 @dataclass(frozen=True)
 class Habit:
-    """What a loop keeps of a layer's weights: why it may not move therefore, and whether weights break it."""
+    """What a loop keeps of weights of this shape: why they may not move therefore, and whether others break it."""
 
     why: str
+    shape: tuple[int, ...]
     breaks: Callable[[Weights], bool]
 
 
@@ -76,9 +78,10 @@ class Look:
         return found
 
 
-def habit(look: Look) -> Habit | None:
+def _habit(look: Look) -> Habit | None:
     """What the loop keeps, if there is anything that no constraint says."""
-    return _sign(look) or _zeros(look) or _bound(look) or _norms(look)
+    with np.errstate(all="ignore"):  # weights may be NaN, and a loop may have numpy raise
+        return _sign(look) or _zeros(look) or _bound(look) or _norms(look)
 
 
 def _sign(look: Look) -> Habit | None:
@@ -95,7 +98,7 @@ def _one_sign(look: Look, sign: float, said: Mask, told: str, cure: str) -> Habi
     if others < POSITIVE and not (look.kept_at_zero & at_zero).any():
         return None
     why = f"the loop keeps its weights at 0 or {told}; say constraints=[{cure}], or {ANOTHER}"
-    return Habit(why, lambda now: bool((sign * now < 0).any()))
+    return Habit(why, look.now.shape, lambda now: bool((sign * now < 0).any()))
 
 
 def _zeros(look: Look) -> Habit | None:
@@ -108,7 +111,7 @@ def _zeros(look: Look) -> Habit | None:
         "constraints=[MaxNonzero(0, classes=ROW, indices=COLUMNS), ...] for a mask, NonNegative(indices=COLUMNS) for a "
         f"clamp, or {ANOTHER}"
     )
-    return Habit(why, lambda now: bool(now[kept].any()))
+    return Habit(why, look.now.shape, lambda now: bool(now[kept].any()))
 
 
 def _bound(look: Look) -> Habit | None:
@@ -129,7 +132,7 @@ def _clipped(look: Look, sign: float) -> Habit | None:
     if not changing and (look.coarse or look.pushed is None or not look.pushed[at].any()):
         return None
     why = f"the loop clips its weights at {sign * bound:.4g}, and no constraint says that; {ANOTHER}"
-    return Habit(why, lambda now: bool((sign * now > bound).any()))
+    return Habit(why, look.now.shape, lambda now: bool((sign * now > bound).any()))
 
 
 def _joined(before: Mask, now: Mask) -> bool:
@@ -152,7 +155,7 @@ def _norm(look: Look, axis: int, told: str) -> Habit | None:
     if not kept or (kept < SEVERAL and not math.isclose(before, largest, rel_tol=SAME_NORM)):
         return None
     why = f"the loop scales its {told} to norms of at most {largest:.4g}, and no constraint says that; {ANOTHER}"
-    return Habit(why, lambda now: bool((_norms_of(now, axis) > largest * (1 + BEYOND)).any()))
+    return Habit(why, look.now.shape, lambda now: bool((_norms_of(now, axis) > largest * (1 + BEYOND)).any()))
 
 
 def _norms_of(weights: Weights, axis: int) -> NDArray[np.float64]:
@@ -170,11 +173,11 @@ class Habits:
 
     def begin(self, layers: Sequence[str]) -> None:
         """A first look, to be compared with later ones."""
-        own, left = parameters_by_name(self._movable.model), MOST_AT_FIRST
-        for name in (f"{layer}.weight" if layer else "weight" for layer in reversed(layers)):
-            left -= own[name].numel() if name in own else 0
-            if name in own and left >= 0:
-                self._seen[name] = _thin(own[name])
+        left = MOST_AT_FIRST
+        for name, weight in self._matrices(named(layer, "weight") for layer in reversed(layers)):
+            left -= weight.numel()
+            if left >= 0:
+                self._seen[name] = _thin(weight)
 
     def adopted(self, names: Iterable[str]) -> None:
         """These have new values, which say nothing of the loop before the optimizer's next step."""
@@ -185,17 +188,14 @@ class Habits:
 
         Gradients count only where the optimizer has stepped by them.
         """
-        own, found = parameters_by_name(self._movable.model), dict[str, str]()
-        for name in names:
-            layer, _, part = name.rpartition(".")
-            if part != "weight" or name not in own or own[name].dim() < 2 or own[name].numel() < 2:
-                continue
+        found = dict[str, str]()
+        for name, weight in self._matrices(names):
             if self._adopted.get(name, -1) == self._journal.gd_step:
                 continue
             before = self._seen.get(name) if earlier is None else _thin(torch.from_numpy(earlier[name]))
-            seen = self._look(own[name], before, gradients=gradients)
-            self._seen[name] = seen.now
-            if layer not in self._found and (kept := habit(seen)) is not None:
+            seen = self._look(weight, before, gradients=gradients)
+            self._seen[name], layer = seen.now, name.rpartition(".")[0]
+            if layer not in self._found and (kept := _habit(seen)) is not None:
                 self._found[layer], found[layer] = kept, kept.why
         for layer, why in found.items():
             self._movable.kept[layer] = why
@@ -204,11 +204,21 @@ class Habits:
 
     def look_again(self) -> None:
         """Layers whose weights the loop no longer keeps may move."""
-        own = parameters_by_name(self._movable.model)
+        if not self._found:
+            return
+        weights = {name.rpartition(".")[0]: weight for name, weight in self._matrices(self._seen)}
         for layer, kept in list(self._found.items()):
-            weight = own.get(f"{layer}.weight" if layer else "weight")
-            if weight is not None and kept.breaks(_thin(weight)):
+            now = _thin(weights[layer]) if layer in weights else None
+            if now is None or now.shape != kept.shape or kept.breaks(now):
                 del self._found[layer], self._movable.kept[layer]
+
+    def _matrices(self, names: Iterable[str]) -> Iterator[tuple[str, nn.Parameter]]:
+        """The weights among these parameters; biases say nothing."""
+        own = parameters_by_name(self._movable.model)
+        for name in names:
+            weight = own.get(name) if name.rpartition(".")[2] == "weight" else None
+            if weight is not None and not is_lazy(weight) and weight.dim() > 1 and weight.numel() > 1:
+                yield name, weight
 
     def _look(self, weight: nn.Parameter, earlier: Weights | None, *, gradients: bool) -> Look:
         now = _thin(weight)
