@@ -22,7 +22,7 @@ from shared.snapshot import Task
 from trainer.adoption import parameters
 from trainer.adoption.adopter import Adopter
 from trainer.adoption.decision import Court, Threshold
-from trainer.adoption.habits import Habits
+from trainer.adoption.left_alone import Habits
 from trainer.adoption.ranks import Weights
 from trainer.adoption.requirements import Required, parse
 from trainer.adoption.suspicions import Suspicion

@@ -11,7 +11,7 @@ from shared.objectives import Objective
 from trainer.adoption import parameters
 from trainer.adoption.candidates import MergeCandidate, merge_candidates
 from trainer.adoption.chance import is_beyond_chance
-from trainer.adoption.habits import Habits
+from trainer.adoption.left_alone import Habits
 from trainer.adoption.ranks import Weights
 from trainer.adoption.standing import Change
 from trainer.adoption.validation import Judgement, Validator, pooled

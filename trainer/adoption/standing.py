@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from trainer.adoption import parameters
-from trainer.adoption.habits import Habits
+from trainer.adoption.left_alone import Habits
 from trainer.journal import Journal
 from trainer.model.blocks import Values
 from trainer.speaking import logger
