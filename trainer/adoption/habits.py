@@ -1,4 +1,4 @@
-"""Recognises what a loop keeps of a layer's weights by itself (masks, signs, bounds, norms), which an answer would break.
+"""Recognises what a loop keeps of weights by itself (masks, signs, bounds, norms), which an answer would break.
 
 A mask that is multiplied in after each step, or a clamp, stands nowhere in the model. But weights that are exactly 0
 although the optimizer pushes them, or that share their largest value to the last bit, are nobody's chance.
