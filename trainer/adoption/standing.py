@@ -99,7 +99,8 @@ class Standing:
 
     def begin_anew(self) -> None:
         """Another optimizer trains the model from now on."""
-        self.overwritten, self._times, self._adopted = False, 0, []
+        self.check()
+        self.overwritten, self._times = False, 0
 
     def check(self) -> None:
         """Note those as undone that the loop has set back since, and say once what to do about it."""
