@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
+from weakref import ReferenceType, ref
 
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -44,12 +45,15 @@ class Journal:
         self._lock = threading.RLock()  # re-entrant: a listener may look at the history
         self.before_step: Callable[[], object] = lambda: None
         """Called before each of the optimizer's steps."""
+        self.after_step: Callable[[], object] = lambda: None
+        """Called after each of them."""
         self.follow(optimizer)
 
     def follow(self, optimizer: Optimizer) -> None:
         """Count the steps of this one from now on, and hear of others'."""
         self._optimizer = optimizer
         self._others: dict[int, Optimizer] = {}
+        self._foreign: dict[int, ReferenceType[Optimizer]] = {}
         self._stray: Optimizer | None = None
         self._counted = -1
         self._hooks = (
@@ -59,7 +63,18 @@ class Journal:
         )
 
     def _hear(self, optimizer: Optimizer, *_: Any) -> None:
-        if optimizer is not self._optimizer:  # as few words as possible: this is every optimizer's every step
+        """As few words as possible: this is every optimizer's every step.
+
+        Those that move nothing of the same are not held: with them their models would stay in memory.
+        """
+        if optimizer is self._optimizer or id(optimizer) in self._others:
+            return
+        known = self._foreign.get(id(optimizer))
+        if known is not None and known() is optimizer:
+            return
+        if _held(self._optimizer).isdisjoint(_held(optimizer)):
+            self._foreign[id(optimizer)] = ref(optimizer)
+        else:
             self._others[id(optimizer)] = optimizer
 
     def strays(self) -> Optimizer | None:
@@ -69,13 +84,13 @@ class Journal:
         between two calls.
         """
         others, self._others = self._others, {}
+        self._foreign.clear()  # by now they may have taken up others' parameters
         still, self._counted = self.gd_step == self._counted, self.gd_step
         if not still:
             self._stray = None
         elif others:
-            own = _held(self._optimizer)
-            alike = (other for other in others.values() if unwrap_optimizer(other) is not self._optimizer)
-            self._stray = next((other for other in alike if not own.isdisjoint(_held(other))), self._stray)
+            strange = (other for other in others.values() if unwrap_optimizer(other) is not self._optimizer)
+            self._stray = next(strange, self._stray)
         return self._stray
 
     def _call(self, *_: Any) -> None:
@@ -83,6 +98,7 @@ class Journal:
 
     def _count(self, *_: Any) -> None:
         self.gd_step += 1
+        self.after_step()
 
     @property
     def age_s(self) -> float:

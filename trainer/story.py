@@ -21,9 +21,17 @@ STILL_OUT = "cancelled at close, still out"
 NOT_JUDGED = "answered when all was over: close(polish=True, timeout=...) waits for answers to a last tunnel"
 ASKED_ANEW = "too late for the last step(): the last tunnel asked anew, for the weights of the end"
 STRAYED = "dropped as another optimizer took over: see Tunneller.use_optimizer"
-OVER = (STILL_OUT, NOT_JUDGED, ASKED_ANEW, STRAYED)
+LEFT_ALONE = "dropped as this optimizer overwrites what is adopted: see Tunneller.use_optimizer"
+OVER = (STILL_OUT, NOT_JUDGED, ASKED_ANEW, STRAYED, LEFT_ALONE)
 """Reasons that are about when an answer came, and not about what is in it."""
 UNDONE = "adopted, and set back by the loop"
+PROJECTED = "adopted, and changed by the loop to what it keeps of its weights"
+OVERWRITTEN = "adopted, and overwritten by the optimizer's own copies"
+CURES = {
+    UNDONE: "call step() where the model holds the weights that are trained, not while others are swapped in",
+    PROJECTED: "say in `constraints` what the loop keeps of its weights, or choose another layer",
+    OVERWRITTEN: "train with an optimizer that steps the model's own weights, not copies of them",
+}
 VERDICTS = ("adopted", "rejected", "refused")
 FITTED, FITTED_NUMBERS = 1e-3, 1e-6
 """An objective at the start that leaves nothing to be had; that of numbers is in the targets' units."""
@@ -104,7 +112,7 @@ def advice(  # noqa: PLR0911
     if standing(events):
         return _back(course, settings)
     if kinds["undone"]:
-        return "call step() where the model holds the weights that are trained, not while others are swapped in"
+        return CURES.get(next(str(event.detail) for event in reversed(events) if event.kind == "undone"), CURES[UNDONE])
     if pool_lost:
         return "the pool could not be reached: start one with `gdsolver-pool up`, or check GDSOLVER_GATEWAY"
     if not kinds["stall"] and not kinds["polish"] and not kinds["failed"]:
@@ -159,7 +167,7 @@ def _reason(event: Event) -> str | None:
         case "refused":
             return UNLIKE
         case "undone":
-            return UNDONE
+            return event.detail or UNDONE
         case "failed":
             return (event.detail or "failed").split(": ")[0]  # what follows may differ; a URL's colon has no space
         case "cancelled":

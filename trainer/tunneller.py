@@ -22,6 +22,7 @@ from shared.snapshot import Task
 from trainer.adoption import parameters
 from trainer.adoption.adopter import Adopter
 from trainer.adoption.decision import Court, Threshold
+from trainer.adoption.left_alone import Habits
 from trainer.adoption.ranks import Weights
 from trainer.adoption.requirements import Required, parse
 from trainer.adoption.suspicions import Suspicion
@@ -54,7 +55,7 @@ from trainer.stalls.inspection import DRY_ROWS, Found, Inspector
 from trainer.stalls.layers import AUTO, candidates, names_of
 from trainer.stalls.radius import AdaptiveRadius
 from trainer.stalls.turns import Turns
-from trainer.story import ASKED_ANEW, NOT_JUDGED, STRAYED, InForce
+from trainer.story import ASKED_ANEW, LEFT_ALONE, NOT_JUDGED, STRAYED, InForce
 from trainer.watching import Watched, watched
 
 CAPTURE_SHARE = 0.005
@@ -233,7 +234,8 @@ class Tunneller:
         with ExitStack() as undo:  # a tunneller that is not made leaves no thread, hook or pool behind
             self._journal = Journal(self._optimizer, on_event)
             undo.callback(self._journal.close)
-            self._line = Line(asked.time_s, adaptive=not sync)  # with `sync` nothing may depend on the clock
+            # With `sync` nothing may depend on the clock.
+            self._line, self._habits = Line(asked.time_s, adaptive=not sync), Habits(movable, self._journal, kept)
             self._inspector = Inspector(
                 self._model,
                 movable,
@@ -257,7 +259,7 @@ class Tunneller:
             undo.callback(self._worker.close, timeout=5.0)
             threshold = Threshold(mode, asked.min_delta, delta_mode)
             self._adopter = Adopter(
-                Court(self._weights, movable, self._validator, threshold, screen, kept),
+                Court(self._weights, movable, self._habits, self._validator, threshold, screen, kept),
                 self._turns,
                 self._radius,
                 self._journal,
@@ -343,6 +345,7 @@ class Tunneller:
             self.plan = f"nothing can be tunnelled: {error}"
             self._worker.warn(self.plan)
         else:
+            self._habits.begin(self._layers)
             logger.info("%s", self.plan)
 
     # --- the loop's calls ---------------------------------------------------------------------------------------------
@@ -359,7 +362,7 @@ class Tunneller:
         """Decide on rank zero, and on the others do what it does; True if an answer was adopted."""
         if not self._ranks.leads:
             follow = self._validator.follow
-            return self._weights.follow({"validate": follow, "screen": partial(follow, self._screen)})
+            return self._weights.follow({"validate": partial(follow, None), "screen": partial(follow, self._screen)})
         try:
             return decide()
         finally:
@@ -373,7 +376,7 @@ class Tunneller:
         self._rest_or_not()
         if self._journal.step == 1 and not self._closed:
             self._trust.compare(score, self._validator.first(score))  # a validation that fails had better fail now
-        if self._strays():
+        if self._is_idle():
             self._detector.update(score)
             return False
         if again := bool(self._lost and self._reservoir.size and not self._closed):
@@ -392,8 +395,18 @@ class Tunneller:
                 adopted = self._adopt_all(math.inf, score)
         return adopted
 
+    def _is_idle(self) -> bool:
+        """Whether nothing may be adopted by now: another optimizer trains the model, or its own overwrites answers."""
+        strays = self._strays()
+        if not (strays or self._adopter.standing.overwritten):
+            return False
+        why = STRAYED if strays else LEFT_ALONE
+        self._worker.abandon(why)
+        self._adopter.set_aside(self._worker.arrived(), why)
+        return True
+
     def _strays(self) -> bool:
-        """Whether another optimizer trains the model by now: nobody knows what may move, and nothing is adopted."""
+        """Whether another optimizer trains the model by now: nobody knows what may move."""
         other = self._journal.strays()
         if other is None:
             return False
@@ -404,8 +417,6 @@ class Tunneller:
                 type(other).__name__,
             )
         self._strayed = True
-        self._worker.abandon(STRAYED)
-        self._adopter.set_aside(self._worker.arrived(), STRAYED)
         return True
 
     def use_optimizer(self, optimizer: object) -> None:
@@ -415,6 +426,7 @@ class Tunneller:
         """
         found = unwrap_optimizer(optimizer)
         self._optimizer = self._movable.optimizer = self._weights.optimizer = found
+        self._adopter.standing.begin_anew()
         if not self._closed:
             self._journal.close()
             self._journal.follow(found)
@@ -432,7 +444,7 @@ class Tunneller:
 
     def _finish(self, polish_s: float | None) -> bool:
         self._adopter.standing.check()
-        if self._strays():
+        if self._is_idle():
             return False
         adopted = self._adopt_arrived(None, follow=False)
         return adopted if polish_s is None else self._polish(polish_s) or adopted
@@ -576,6 +588,7 @@ class Tunneller:
         The `final` layer, or any of them. False if there is nothing to hand.
         """
         self._stalls += 1
+        self._habits.look_again()
         budget_s = self._budget()
         if last and self._capture_s is None:  # nothing else waits by then
             budget_s = max(budget_s, LAST_CAPTURE_SHARE * left_s)
@@ -589,9 +602,15 @@ class Tunneller:
                 raise
             told = str(error) if isinstance(error, TrainerError) else f"{type(error).__name__}: {error}"
             self._journal.add("failed", self._stalls, detail=f"no snapshot: {told}")
-            self._worker.warn(f"no snapshot: {told}")
+            if not self._movable.kept:  # of which a warning has told
+                self._worker.warn(f"no snapshot: {told}")
             logger.debug("no snapshot", exc_info=error)
             return False
+        if kept := self._habits.look(found.captured.block.parameters().values()):
+            told = "; ".join(f"layer {name!r} is left alone: {why}" for name, why in kept.items())
+            self._journal.add("failed", self._stalls, detail=told)
+            goes_on = self._auto or found.view.name not in kept
+            return goes_on and self._launch(final=final, last=last, left_s=left_s)
         kind: Kind = "polish" if last else "stall"
         self._journal.add(kind, self._stalls, seconds=found.seconds, detail=f"{found.samples} samples")
         radius = self._radius.value(found.view.name, found.captured.weight_size)
@@ -667,6 +686,7 @@ class Tunneller:
         """
         answers, adopted = self._worker.arrived(), False
         for together in grouped(answers):
+            self._validator.given = score
             known = None if score is None or self._validator.requires else self._trust.use(score)
             decisions = self._adopter.consider(together, known, self._budget())
             before = next((decision.before for decision in decisions if decision.before is not None), None)

@@ -46,7 +46,7 @@ class Adopter:
     _deaf: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        self.standing = Standing(self.court.weights.model, self.journal)
+        self.standing = Standing(self.court.weights.model, self.journal, self.court.habits)
 
     def consider(self, answers: Sequence[Answer], known: float | None, budget_s: float) -> list[Decision]:
         """Adopt one of the answers to a stall, if it helps; `known` is the score of the model as it is, where known."""

@@ -10,9 +10,11 @@ from shared.contracts import Constraint
 from shared.objectives import Objective
 from trainer.adoption import parameters
 from trainer.adoption.candidates import MergeCandidate, merge_candidates
+from trainer.adoption.chance import is_beyond_chance
+from trainer.adoption.left_alone import Habits
 from trainer.adoption.ranks import Weights
 from trainer.adoption.standing import Change
-from trainer.adoption.validation import Judgement, Validator
+from trainer.adoption.validation import Judgement, Validator, pooled
 from trainer.errors import interrupts
 from trainer.model.blocks import Values
 from trainer.model.eligibility import Eligibility
@@ -24,8 +26,9 @@ from trainer.story import ANOTHER, MOVED_ON, no_score
 
 Found = TypeVar("Found")
 MOST_VALIDATIONS = 2
-"""For each answer, that of the model as it is included."""
+"""For each answer, that of the model as it is included; further ones where scores are a matter of chance."""
 OTHERS = "the model has other parameters now than at the stall"
+NO_MORE_THAN_CHANCE = "its gain on validation is no more than chance, by several draws"
 NOT_KEPT = "once written into the model, its weights do not keep"
 
 
@@ -96,6 +99,31 @@ class _Offer:
 
 
 @dataclass(frozen=True, eq=False)
+class _Trial:
+    """What validation said of the model as it is, and with a candidate; `detail` says why that does not help."""
+
+    offer: _Offer
+    before: Judgement
+    after: Judgement
+    helps: bool
+    detail: str | None = None
+
+    def decision(self, change: Change | None = None) -> Decision:
+        """The adoption that made this change, or a rejection."""
+        before, after = self.before.score, self.after.score
+        detail = None if change is not None else _why_not(self.before, self.after) or self.detail
+        return Decision(
+            accepted=change is not None,
+            way=self.offer.candidate.name,
+            before=before,
+            after=after,
+            detail=detail,
+            deaf=change is None and after == before and math.isfinite(after),
+            change=change,
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class Court:
     """Everything that decisions of one tunneller have in common.
 
@@ -104,6 +132,7 @@ class Court:
 
     weights: Weights
     movable: Callable[[], Mapping[str, Eligibility]]
+    habits: Habits
     validator: Validator
     threshold: Threshold
     screen: Callable[[], float] | None = None
@@ -126,6 +155,7 @@ class Court:
         model as it is was validated, too; otherwise every bit is put back.
         """
         offers, refused = list[_Offer](), dict[int, Decision]()
+        self.habits.look(dict.fromkeys(name for case in cases for name in case.answer))
         layers = self.movable()
         for number, case in enumerate(cases):
             found = _immovable(case, layers) or self._offers(number, case, objective, budget_s / len(cases))
@@ -198,29 +228,36 @@ class Court:
     def _validated(self, offers: list[_Offer], known: float | None, most: int) -> tuple[int, Decision]:
         """Adopt the first that validation confirms, in at most so many validations.
 
-        With the number of the answer that the decision is about.
+        In some more where scores are a matter of chance. With the number of the answer that the decision is about.
         """
+        known = None if self.validator.by_chance else known
         before, certain = (self.validator.judge(), True) if known is None else (Judgement(known), False)
-        tried: list[tuple[Judgement, _Offer]] = []
+        tried: list[_Trial] = []
         for offer in offers[: most - 1]:  # one is for the model as it is
             after = self._with(offer.candidate, self.validator.judge)
             if not certain and self._helps(before, after):  # what the loop said may be of an earlier epoch
                 before, certain = self.validator.judge(), True
-            if self._helps(before, after):
-                change, way = self.weights.adopt(offer.candidate.values), offer.candidate.name
-                found = Decision(accepted=True, way=way, before=before.score, after=after.score, change=change)
-                return offer.case, found
-            tried.append((after, offer))
+            trial = _Trial(offer, before, after, self._helps(before, after))
+            if trial.helps and self.validator.is_by_chance(before.score):
+                trial = self._on_several_draws(offer)
+            if trial.helps:
+                return offer.case, trial.decision(change=self.weights.adopt(offer.candidate.values))
+            tried.append(trial)
         sign = 1.0 if self.threshold.mode == "max" else -1.0
-        after, offer = max(tried, key=lambda pair: -math.inf if math.isnan(pair[0].score) else sign * pair[0].score)
-        return offer.case, Decision(
-            accepted=False,
-            way=offer.candidate.name,
-            before=before.score,
-            after=after.score,
-            detail=_why_not(before, after),
-            deaf=after.score == before.score and math.isfinite(after.score),
-        )
+        best = max(tried, key=lambda one: -math.inf if math.isnan(one.after.score) else sign * one.after.score)
+        return best.offer.case, best.decision()
+
+    def _on_several_draws(self, offer: _Offer) -> _Trial:
+        """Judge the model as it is and with a candidate on the same random numbers, so that these cancel out."""
+        draws, mode = self.validator.draws(), self.threshold.mode
+        before = [self.validator.judge(draw) for draw in draws]
+        after = self._with(offer.candidate, lambda: [self.validator.judge(draw) for draw in draws])
+        found = pooled(before, every=True), pooled(after, every=False)
+        helps = self._helps(*found)
+        gains = [improvement(one.score, other.score, mode) for one, other in zip(before, after, strict=True)]
+        if helps and not found[0].broken and not is_beyond_chance(gains):
+            return _Trial(offer, *found, helps=False, detail=NO_MORE_THAN_CHANCE)
+        return _Trial(offer, *found, helps=helps)
 
     def _helps(self, before: Judgement, after: Judgement) -> bool:
         """What is required comes first: a model that keeps it is better than one that does not, whatever the score."""

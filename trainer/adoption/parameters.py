@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
-from trainer.adoption.begun import begun
+from trainer.adoption.begun import begun, overwrite
 from trainer.model.blocks import parameters_by_name
 from trainer.model.live import outside_inference_mode, without_autocast_cache, written
 
@@ -48,12 +48,10 @@ def forget(model: nn.Module, optimizer: Optimizer, names: Iterable[str]) -> None
         optimizer.state.clear()
         return
     own = parameters_by_name(model)
-    fused = {id(one) for group in optimizer.param_groups if group.get("fused") for one in group["params"]}
     for name in names:
-        momentum = optimizer.state.get(own[name], {}).get("momentum_buffer")
-        if momentum is not None and id(own[name]) in fused:  # fused SGD wants momentum of all of a group, or of none
-            momentum.zero_()
-        elif own[name] in optimizer.state:
+        if state := optimizer.state.get(own[name]):
             fresh = begun(optimizer, own[name])
-            optimizer.state.pop(own[name])
-            optimizer.state.update({} if fresh is None else {own[name]: fresh})
+            if fresh is None:
+                optimizer.state.pop(own[name])
+            else:
+                overwrite(state, fresh)

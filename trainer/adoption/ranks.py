@@ -120,8 +120,11 @@ class Weights:
         parameters.write(self.model, values)
         parameters.forget(self.model, self.optimizer, values)
 
-    def follow(self, calls: Mapping[str, Callable[[], object]]) -> bool:
-        """Do what rank zero does until it is done; `calls` say what "validate" and "screen" are. True if adopted."""
+    def follow(self, calls: Mapping[str, Callable[[Any], object]]) -> bool:
+        """Do what rank zero does until it is done; True if adopted.
+
+        `calls` say what "validate" and "screen" are; each is told what rank zero has said besides.
+        """
         adopted = False
         with ExitStack() as trial:
             while True:
@@ -137,4 +140,4 @@ class Weights:
                     case "done":
                         return adopted
                     case _:
-                        calls[word]()
+                        calls[word](what)

@@ -1,6 +1,7 @@
 """Remembers which layers may move: to find out takes longer than to see that nothing has changed since."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from operator import is_
 from typing import Any
 
@@ -19,16 +20,23 @@ class Movable:
     """
 
     def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
-        self._model, self.optimizer = model, optimizer
+        self.model, self.optimizer = model, optimizer
+        self.kept: dict[str, str] = {}
+        """Layers that the loop keeps in a way that an answer would break, by name, and why they may not move."""
         self._mark: _Mark | None = None
         self._found: Mapping[str, Eligibility] = {}
 
     def __call__(self) -> Mapping[str, Eligibility]:
         """Every layer by name, and whether it may move."""
-        mark = _mark(self._model, self.optimizer)
+        mark = _mark(self.model, self.optimizer)
         if mark is None or not _same(mark, self._mark):
-            self._found, self._mark = eligible(self._model, self.optimizer), mark
-        return self._found
+            self._found, self._mark = eligible(self.model, self.optimizer), mark
+        if not self.kept:
+            return self._found
+        return {name: self._with_kept(layer) for name, layer in self._found.items()}
+
+    def _with_kept(self, layer: Eligibility) -> Eligibility:
+        return layer if layer.why is not None else replace(layer, why=self.kept.get(layer.name))
 
 
 _Mark = tuple[list[object], list[object]]

@@ -12,7 +12,7 @@ from trainer.restoring.beside import Beside
 from trainer.restoring.reach import within_reach
 from trainer.restoring.undoing import GENERATORS, of_generator
 
-__all__ = ["draws_kept", "loaders_kept", "within_reach"]
+__all__ = ["draws_kept", "generators_of", "loaders_kept", "within_reach"]
 
 
 @contextmanager
@@ -22,10 +22,9 @@ def draws_kept(sources: Iterable[Any], beside: Beside | None = None) -> Iterator
     Those that threads `beside` the pass may draw from stay.
     """
     others, undo = beside or Beside(), []
-    for found in behind(sources):
-        if isinstance(found, GENERATORS):
-            with suppress(NotImplementedError):  # the operating system's has no state
-                undo.append(of_generator(found))
+    for found in generators_of(sources):
+        with suppress(NotImplementedError):  # the operating system's has no state
+            undo.append(of_generator(found))
     try:
         yield
     finally:
@@ -38,3 +37,8 @@ def loaders_kept(loaders: Collection[Any]) -> Iterator[None]:
     """Put generators back, and what data sets, transforms and collations of the user's note down."""
     with draws_kept(loaders, beside := Beside()), attributes_kept(nn.Module(), loaders=loaders, beside=beside):
         yield
+
+
+def generators_of(sources: Iterable[Any]) -> list[Any]:
+    """The generators among several sources and behind them, each once."""
+    return [found for found in behind(sources) if isinstance(found, GENERATORS)]

@@ -73,6 +73,7 @@ class Improver:
     accounts: list[Account] = field(default_factory=list)
     still_large: bool = False
     """Whether descents are ahead of models after reductions, too."""
+    _begun: bool = False
 
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng([self.spec.solver.seed, 1])
@@ -204,8 +205,9 @@ class Improver:
         incumbents.tell(f"searches, in all so far: {spent}" if spent else "searches")
 
     def _begin(self) -> None:
-        if any(account.name == "descents" for account in self.accounts):
+        if self._begun:
             return
+        self._begun = True
         problem, tally = self.problem, Tally.of(self.problem)
         walk = Walk(problem, tally, self.rng)
         descents = Descents(problem, tally, self.incumbents, self.rng, self.reproducible, walk.fork())

@@ -1,7 +1,9 @@
 """An optimizer that takes over in mid-run is noticed, and can be handed over."""
 
 import gc
+import weakref
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -174,3 +176,40 @@ def test_no_optimizer_is_heard_after_the_end(leave: Callable[[Loop], object]) ->
     leave(loop)
     gc.collect()
     assert len(_global_optimizer_post_hooks) == known
+
+
+def test_models_of_other_optimizers_are_let_go() -> None:
+    """A tunneller that nobody closes holds no optimizer that moves none of its parameters, nor its model."""
+    loop = Loop()
+    loop.train()
+    loop.tunneller.step(loop.validate())
+
+    def other() -> list[weakref.ref[Any]]:
+        model = nn.Linear(6, 4)
+        optimizer = torch.optim.Adam(model.parameters())
+        for _ in range(3):
+            model(X).sum().backward()
+            optimizer.step()
+        return [weakref.ref(model), weakref.ref(optimizer)]
+
+    gone = [one for _ in range(5) for one in other()]
+    gc.collect()
+    assert not any(one() for one in gone)
+    loop.tunneller.close()
+
+
+def test_one_that_takes_up_the_parameters_later_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
+    """What an optimizer moves is looked at anew after each check, also where it is gone by the next."""
+    loop = Loop()
+    elsewhere = nn.Parameter(torch.zeros(1, requires_grad=True))
+    elsewhere.grad = torch.ones(1)
+    loop.optimizer = torch.optim.SGD([elsewhere], 1e-3)
+    loop.optimizer.step()
+    loop.tunneller.step(1.0)
+    loop.optimizer.add_param_group({"params": list(loop.model.parameters())})
+    loop.train()
+    del loop.optimizer
+    gc.collect()
+    loop.tunneller.step(1.0)
+    assert len(warnings(caplog)) == 1
+    loop.tunneller.close()

@@ -596,7 +596,7 @@ def test_a_validation_that_draws_from_an_iterator_is_told_of(caplog: pytest.LogC
 
 
 def test_a_validation_of_other_data_each_time_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
-    """It is asked twice where the loop's score is another one; random data that are drawn again are the same."""
+    """It is asked twice where the loop's score is another one; of what it draws the second call draws other numbers."""
     model = Net()
     for draw in (lambda: torch.rand(1).item(), lambda: float(randbelow(10**9))):
 
@@ -608,6 +608,7 @@ def test_a_validation_of_other_data_each_time_is_told_of(caplog: pytest.LogCaptu
             made.step(1.0)
             assert made.summary().validations == 2
     assert caplog.text.count("score the same data each time") == 1
+    assert caplog.text.count("leaves its score to chance") == 1
 
 
 def test_a_score_that_the_loop_hands_on_is_asked_for_once() -> None:

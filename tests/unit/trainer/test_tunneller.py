@@ -160,8 +160,9 @@ def test_an_answer_that_helps_is_adopted_and_reported() -> None:
     assert event.before == pytest.approx(before)
     assert event.after == pytest.approx(run.errors())
     assert event.after < event.before
-    assert last not in run.optimizer.state
-    assert len(run.optimizer.state) == others - 2
+    assert set(run.optimizer.state[last]) == {"step", "exp_avg", "exp_avg_sq"}
+    assert not any(value.any() for value in run.optimizer.state[last].values())
+    assert len(run.optimizer.state) == others
     assert pool.told.wait(20)
     assert pool.feedback["job-1"]["accepted"] is True
     run.epoch()

@@ -27,6 +27,9 @@ ABOVE = 2.0
 
 CLAIMED_FROM = 0.3
 """The part of a descent from which on precisions are asked for: wide sigmoids see claims everywhere."""
+OWN = 0.3
+"""What a class' own wrong samples count for at least beside claims of others: a class that nothing is called has a
+precision of 1, and no way back."""
 LEAST_LACK = 0.02
 """What a precision that is not kept lacks at least: the last sample too many counts for little."""
 HALF = 0.5
@@ -177,7 +180,7 @@ class AnnealedCounts:
         false = float(self.weights[~own] @ (claimed[~own] > HALF))
         right = float(self.weights[own] @ (wrong[own] < HALF))
         lack = asked.least + ROOM - (right / (right + false) if right + false > 0 else 1.0)
-        by_wrong = np.where(own, np.float32((1 - asked.least) / size) * self.weights, np.float32(0.0))
+        by_wrong = np.where(own, np.float32(max(OWN, 1 - asked.least) / size) * self.weights, np.float32(0.0))
         # As of a softplus, not of a sigmoid: also what is claimed by far has to go, if it is too much.
         far = np.logaddexp(np.float32(0.0), (lead + np.float32(ABOVE * EPSILON / self.unit)) / np.float32(width))
         value = asked.least / size * width * float(others @ far) + float(by_wrong @ wrong)
