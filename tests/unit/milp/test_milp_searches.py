@@ -260,6 +260,22 @@ def test_the_schedule_ends_when_all_searches_have_ended_or_nothing_better_can_be
         assert strategy.taken == (2 if settled else 5)
 
 
+@pytest.mark.parametrize(("patience", "taken"), [(np.inf, 5), (1.0, 1)])
+def test_what_leads_ends_the_others_only_where_something_comes_after_them(patience: float, taken: int) -> None:
+    """A search that has nothing left to do is no reason to leave time unused that nobody else will have."""
+    world, clock = {"value": 10.0}, Ticking()
+    first, other = Paying(world, clock, 0.0, 1), Paying(world, clock, 1.0, 5)
+    Schedule(
+        [Account("other", other), Account("first", first, leads=True)],
+        replace(Budget(clock, 200.0, 10**9), patience=patience),
+        value=lambda: world["value"],
+        settled=lambda: False,
+        improved_s=lambda: clock.now,
+        reproducible=False,
+    ).run()
+    assert other.taken == taken
+
+
 @pytest.mark.parametrize("objective", ["zero_one", "ramp", "hinge", "log_loss"])
 def test_a_job_that_is_too_large_for_models_is_searched_all_the_same(objective: str) -> None:
     """Where no model would fit the time, the result is better than the start all the same, and says what it is."""

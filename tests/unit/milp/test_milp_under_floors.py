@@ -72,6 +72,9 @@ def factors(right: list[float], *, least: float | None = None, apart: float | No
             least=np.array([10 * least] if least else []),
             gaps=((np.eye(2), apart),) if apart else (),
             judged=np.zeros((0, 2)) if least or apart else np.eye(2),
+            claimed=(),
+            precise=np.zeros((0, 2)),
+            demanded=np.zeros(0),
         )
     )
     found.learn(np.array(right))
