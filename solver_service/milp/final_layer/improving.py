@@ -48,7 +48,7 @@ PINNED = 8
 """The same for descents on few values, and for walks, which swap one nonzero for another."""
 WALKS = "line searches"
 ALONE = 4
-"""Where only one search knows what is asked, it gets so much more of the time than any other."""
+"""Where no other descent knows what is asked, it gets so much more of the time than any other search."""
 LARGE = 100_000
 """Coefficients (samples times changes) from which on descents come before everything else: models are slow there."""
 SLOW = 500_000
@@ -262,7 +262,7 @@ class Improver:
             found.append(Account(SMOOTHED, made(ShareDescents), parts=2))
         pinned = any(constraint.type in PINNING for constraint in problem.constraints)
         if shares_count(tally) or precise or pinned or name in POLISHED:
-            # Nothing else knows of precisions, and no other descent of weights with few values.
+            # No other descent on all samples knows of precisions, or of weights with few values.
             parts = max(account.parts for account in found) * (ALONE if precise else PINNED if pinned else 1)
             for account in found:
                 if account.name == WALKS and pinned:
