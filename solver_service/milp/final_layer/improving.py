@@ -120,6 +120,8 @@ class Improver:
 
     def first(self, budget: Budget) -> None:
         """One short round, before any model: at any size it takes a fraction of a second."""
+        if budget.over:
+            return  # to begin with copies the inputs, which may be gigabytes
         self._begin()
         for account in self.accounts:
             if not budget.over and (self.reproducible or account.name not in (ANNEALED, SMOOTHED, LONG, STAND_IN)):
