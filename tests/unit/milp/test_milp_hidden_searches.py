@@ -1,4 +1,4 @@
-"""Hidden blocks where scripts were ahead: annealed counts of values, prices of movement, minibatches in a short time."""
+"""Hidden blocks where scripts were ahead: annealed counts of values, prices of movement, minibatches in short times."""
 
 import numpy as np
 import pytest
@@ -130,14 +130,13 @@ class Ticking(Control):
         return 0.01 * self.ticks
 
 
-def test_minibatches_take_nearly_all_of_a_time_that_is_short() -> None:
+def test_minibatches_of_counts_take_nearly_all_of_a_time_that_is_short() -> None:
     """Whole runs gain nothing in what half of it would leave; with time for many passes half of it is enough."""
-    snapshot = hidden(0)
-    network = network_of(snapshot, JobSpec.model_validate({"objective": "mse", "radius": 2.0, "tail_radius": 2.0}))
+    network = network_of(hidden(0, "multilabel", 2), JobSpec.model_validate({"objective": "zero_one", "radius": 2.0}))
     used = []
     for until in (4.0, 40.0):
         control = Ticking()
-        batches = Minibatches(network, Objective("mse"), Scaling(network), np.random.default_rng(0))
+        batches = Minibatches(network, Objective("zero_one"), Scaling(network), np.random.default_rng(0))
         batches.descend(Scaling(network).own_variables, lambda _: None, Budget(control, until, ENDLESS))
         used.append(0.01 * control.ticks / until)
     assert used[0] > 0.7

@@ -29,7 +29,8 @@ LAST = 0.01
 STEPS, FEWEST, MOST_STEPS = 600, 60, 20_000
 """Of a descent; by the clock as many as fit into a part of what is left, within a range."""
 PART, MOST_PART, PASSES = 0.5, 0.9, 200
-"""That part, and what it is where it has not even so many passes over the samples: all else needs whole ones."""
+"""That part, and what it is for counts where it has not even so many passes over the samples; on cross-entropy these
+gain more than all that follows. Other objectives leave time for L-BFGS, which goes on where steps end."""
 TIMED = 5
 """After so many it is known what one takes."""
 UNCAPPED = 0.4
@@ -64,7 +65,7 @@ class Minibatches:
         # What no count sees, cross-entropy does.
         counted = goal.name in ("zero_one", "ramp") and network.snapshot.task != "regression"
         self._kinder = replace(goal, name="log_loss") if counted else goal
-        self._uncapped = 1.0 if counted else UNCAPPED
+        self._counted, self._uncapped = counted, 1.0 if counted else UNCAPPED
 
     def descend(self, begin: Array, show: Callable[[Array], None], budget: Budget) -> Array:
         """One descent from variables [size]: where it ended; `show` is given what it comes to now and then.
@@ -98,7 +99,8 @@ class Minibatches:
 
     def _fitting(self, room: float) -> int:
         """How many steps a descent takes where there is time for so many."""
-        part = PART if PART * room >= PASSES * len(self._rows) else MOST_PART
+        short = PART * room < PASSES * len(self._rows)
+        part = MOST_PART if short and self._counted else PART
         return int(np.clip(part * room, FEWEST, MOST_STEPS))
 
     def _place(self, variables: Array, part: float) -> Array:
