@@ -1,7 +1,7 @@
 """Which kind of round comes next: what has paid for its work gets more of it, and nothing is ever given up."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,29 +9,34 @@ import numpy as np
 FORGET = 0.95
 """What a round counts for, one round later: what paid at first need not pay now."""
 FLOOR = 0.1
-"""Every arm keeps this share of the best one's chance."""
+"""Every arm keeps this share of the work that the best one would get."""
 PRIOR = 0.01
 """The gain that an arm is believed to have had before its first round."""
 
 
 @dataclass
 class _Record:
-    work: float = 1.0
+    work: float
     gain: float = PRIOR
 
 
 class Arms:
-    """Draws among arms by gain per work; both are counts, never seconds, so that the same seed draws the same arms."""
+    """Draws among arms by gain per work; both are counts, never seconds, so that the same seed draws the same arms.
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self._records = {name: _Record() for name in names}
+    `works` says what a round of each arm is believed to take. A rare arm that takes long still has its share of the
+    work: the floor of its chance is lower by as much as it takes longer.
+    """
+
+    def __init__(self, works: Mapping[str, float]) -> None:
+        self._records = {name: _Record(work) for name, work in works.items()}
+        self._floors = FLOOR * min(works.values()) / np.array(list(works.values()))
 
     def draw(self, rng: np.random.Generator) -> str:
         """The next arm."""
         if len(self._records) == 1:
             return next(iter(self._records))
         rates = np.array([record.gain / record.work for record in self._records.values()])
-        chances = np.maximum(rates, FLOOR * max(float(rates.max()), 1e-300))
+        chances = np.maximum(rates, self._floors * max(float(rates.max()), 1e-300))
         return str(rng.choice(list(self._records), p=chances / chances.sum()))
 
     def learn(self, name: str, *, work: float, gain: float) -> None:

@@ -34,7 +34,10 @@ JOINT_PATIENCE = 10
 LINEAR = ("mae", "max_error", "outliers", "zero_one", "ramp", "hinge")
 """Objectives that sequential linear programs improve; a round of them takes longer than a descent does."""
 WORK = {"joint": 1.0, "programs": 8.0}
-"""Kinds of rounds, and about how long one takes."""
+"""Kinds of rounds, and about how long one takes at least: what idle rounds count."""
+ENTRIES, MOST_WORK = 400, 400.0
+"""A round of linear programs takes as long as a joint one for so many entries of their matrix; and at most, it gains
+too little to be waited for."""
 TOLD = {"joint": "a round of the joint search", "programs": "a round of linear programs"}
 UNITS_PER_ROUND = 10
 """A round more for as many units that may switch: the more of them, the less branching achieves."""
@@ -204,7 +207,10 @@ def _search_jointly(job: _Job, budget: Budget, patience: int) -> None:
     exact = Search(job.network, job.spec.goal, job.incumbents, budget, job.rng, settled=lambda: job.proven)
     linear = _modelled(job) and fits(job.network) and not job.spec.constraints
     programs, idle, longest = Rounds(exact), 0.0, 0.0
-    arms = Arms(tuple(WORK) if linear else ("joint",))
+    works = {"joint": WORK["joint"]}
+    if linear:
+        works["programs"] = _programs_work(job.network)
+    arms = Arms(works)
     for _ in range(budget.rounds):
         if exact.done or (job.incumbents.feasible and idle > max(patience, longest)):
             return
@@ -216,10 +222,16 @@ def _search_jointly(job: _Job, budget: Budget, patience: int) -> None:
         gain = relative_gain(before, job.incumbents.objective)
         if gain > 0:
             job.incumbents.tell(TOLD[arm], passing=True)
-        arms.learn(arm, work=WORK[arm], gain=gain)
+        arms.learn(arm, work=works[arm], gain=gain)
         idle += WORK[arm]
         if gain > GAIN:
             idle, longest = 0.0, max(longest, idle)
+
+
+def _programs_work(network: Network) -> float:
+    """About how many joint rounds one of linear programs takes: by its matrix, never by the clock."""
+    entries = network.snapshot.samples * network.snapshot.outputs * network.size
+    return float(np.clip(entries / ENTRIES, WORK["programs"], MOST_WORK))
 
 
 def _branch(job: _Job, progress: _Progress) -> None:

@@ -343,13 +343,23 @@ def test_units_of_inputs_and_targets_do_not_matter(scale: float) -> None:
 
 def test_what_pays_is_drawn_more_often() -> None:
     """An arm that gains gets most of the rounds, the other keeps a share."""
-    arms, rng = Arms(("good", "bad")), np.random.default_rng(0)
+    arms, rng = Arms({"good": 1.0, "bad": 1.0}), np.random.default_rng(0)
     drawn = []
     for _ in range(200):
         name = arms.draw(rng)
         arms.learn(name, work=1.0, gain=0.01 if name == "good" else 0.0)
         drawn.append(name)
     assert 100 < drawn.count("good") < 200
+
+
+def test_what_takes_long_gets_a_share_of_the_work_not_of_the_rounds() -> None:
+    """Linear programs that gain nothing, each as long as a hundred descents, took nearly all of the time."""
+    arms, rng = Arms({"short": 1.0, "long": 100.0}), np.random.default_rng(0)
+    drawn = []
+    for _ in range(1000):
+        drawn.append(arms.draw(rng))
+        arms.learn(drawn[-1], work=100.0 if drawn[-1] == "long" else 1.0, gain=0.01 if drawn[-1] == "short" else 0.0)
+    assert drawn.count("long") <= 10
 
 
 def test_the_first_feasible_weights_are_a_gain() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from shared.constraints import selected
 from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.problem import Array, Index, Mask
+from solver_service.milp.final_layer.convex.exchanges import NEAR, Exchanges, Fit
 from solver_service.milp.final_layer.convex.program import ConvexProgram, Minimum
 from solver_service.milp.final_layer.convex.stand_in import stand_in
 from solver_service.milp.final_layer.job import Job
@@ -28,6 +29,8 @@ COUNTED_SHARE, LOOSE = 0.25, 1e-2
 """Of the time, for a stand-in of what is counted; the gap to which its minimum without zeros is sought."""
 KICKED, PATIENCE = 0.1, 20
 """Which part of the support is exchanged at random where no exchange gains, and how often that may not help."""
+PAIRS = 10
+"""By the clock, once more for as many pairs of a weight in the support and one outside: small ones are soon known."""
 
 
 def splice(job: Job, program: ConvexProgram, start: Array, budget: Budget) -> None:
@@ -42,7 +45,9 @@ def splice(job: Job, program: ConvexProgram, start: Array, budget: Budget) -> No
         if constraint.type == "max_nonzero"
     ]
     rng = np.random.default_rng([job.spec.solver.seed, 5])
-    Splicing(program, job.incumbents, sparse, program.box, rng, lambda: budget.over or job.proven).run(start)
+    search = Splicing(program, job.incumbents, sparse, program.box, rng, lambda: budget.over or job.proven)
+    search.patient, search.exact = budget.timed, program.problem.objective == problem.objective
+    search.run(start)
     job.incumbents.tell("splicing")
 
 
@@ -62,6 +67,8 @@ class Splicing:
     """The search of one program; `sparse` says which weights [h, d] are counted, and how many may differ from 0.
 
     `kept` [h, d] are weights that the box does not let be 0. `box` are the lowest and the highest change [h, c].
+    An `exact` program is the objective itself, no stand-in for it. A `patient` search tries more kicks the more
+    supports there are, for as long as its share of the time lasts.
     """
 
     program: ConvexProgram
@@ -70,6 +77,8 @@ class Splicing:
     box: tuple[Array, Array]
     rng: np.random.Generator
     over: Callable[[], bool]
+    patient: bool = False
+    exact: bool = True
 
     def __post_init__(self) -> None:
         problem = self.program.problem
@@ -82,16 +91,58 @@ class Splicing:
 
     def run(self, start: Array) -> None:
         """From those that gain step by step, and from what matters most at a change [h, c]; then from kicks."""
+        one_by_one = Exchanges.of(self.program, self.silent, self.sparse, self.kept)
+        if one_by_one is not None:
+            self._exchange(one_by_one, start)
+            return
         ends = [self._improved(begin(start), start) for begin in (self._grown, self._pruned) if not self.over()]
         if not ends:
             return
         best, found = min(ends, key=lambda end: end[1].value)
-        waited = 0
-        while waited < PATIENCE and not self.over():
+        waited, patience = 0, self._patience()
+        while waited < patience and not self.over():
             other, reached = self._improved(self._exchanged(best, found, KICKED, at_random=True), found.change)
             waited += 1
             if reached.value < found.value * (1 - GAIN):
                 best, found, waited = other, reached, 0
+
+    def _patience(self) -> int:
+        """How many kicks in a row may not help."""
+        pairs = sum(most * max(0, int(chosen.sum()) - most) for chosen, most in self.sparse)
+        return PATIENCE + (pairs // PAIRS if self.patient else 0)
+
+    def _exchange(self, search: Exchanges, start: Array) -> None:
+        """By exact exchanges, from a support grown a column at a time, and from what matters most; then from kicks."""
+        pruned = np.intersect1d(np.flatnonzero(self._pruned(start)[0]), search.candidates)[: search.most]
+        seen: set[bytes] = set()
+        best = self._ended(search, search.grown(pruned[:0]), np.inf, seen)
+        waited, patience, tried = 0, self._patience(), search.grown(pruned)
+        while waited < patience and not self.over():
+            found = self._ended(search, tried, best.value, seen)
+            waited += 1
+            if found.value < best.value * (1 - GAIN):
+                best, waited = found, 0
+            tried = search.kicked(best, self.rng)
+
+    def _ended(self, search: Exchanges, begin: Fit, least: float, seen: set[bytes]) -> Fit:
+        """Where exchanges end; offered, fitted to the box, where it is new and near to the least value."""
+        found = search.exchanged(begin, self.over)
+        key = np.sort(search.support(found)).tobytes()
+        if key not in seen and found.value < least * (1.0 if self.exact else NEAR):
+            self._offer(found, to_the_end=found.value < least)
+        seen.add(key)
+        return found
+
+    def _offer(self, fit: Fit, *, to_the_end: bool) -> None:
+        """A fit as it is, which is soon done, and the program's best ones fitted to the end."""
+        problem, change = self.program.problem, np.pad(self.zero, ((0, 0), (0, 1)))
+        radius, way = problem.radius[0, fit.columns], fit.weights - problem.center[0, fit.columns]
+        change[0, fit.columns] = np.divide(way, radius, out=np.zeros_like(way), where=radius > 0)
+        self.incumbents.offer_whole(change)
+        if to_the_end:
+            support = ~self.sparse[0][0] | self.kept
+            support[0, fit.columns[fit.columns < support.shape[1]]] = True
+            self._fitted(support, change)
 
     def _pruned(self, change: Array) -> Mask:
         """The weights [h, d] that would lose most at 0."""

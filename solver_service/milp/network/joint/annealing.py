@@ -8,17 +8,18 @@ from numpy.typing import NDArray
 
 from shared.contracts import Constraint
 from shared.objectives import Objective, sample_weights
-from shared.snapshot import Snapshot
+from shared.snapshot import Snapshot, label_targets, regression_targets
 from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.problem import Array, Mask
 from solver_service.milp.heuristics.descents.annealed_counts import PRICE, RAISED_EVERY, AnnealedCounts
+from solver_service.milp.heuristics.descents.annealed_each import AnnealedEach
 from solver_service.milp.heuristics.descents.moments import Moments
 from solver_service.milp.heuristics.walks.tally import Tally
 from solver_service.milp.network.joint.evaluator import Evaluator, Real
 from solver_service.milp.network.joint.stand_ins import StandIn
 
-STEPS, FEWEST, PART = 300, 40, 0.4
-"""Of one descent. By the clock fewer, where they would take more than this part of what is left, but so many."""
+STEPS, FEWEST, MOST, PART = 300, 40, 2000, 0.4
+"""Of one descent. By the clock as many as fit into this part of what is left, within a range: slow ones end lower."""
 TIMED = 5
 """After so many it is known what one takes."""
 RATE = 0.05
@@ -41,15 +42,17 @@ class Samples:
 class Annealing:
     """Counts of a network's outputs, and descents on them; `kept` [N] are the samples of positive weight."""
 
-    def __init__(self, counts: AnnealedCounts, kept: Mask, unit: float) -> None:
+    def __init__(self, counts: AnnealedCounts | AnnealedEach, kept: Mask, unit: float) -> None:
         self._counts, self._kept, self._unit = counts, kept, unit
         self._width, self._multipliers, self._lack = 1.0, np.zeros(counts.asked), np.zeros(counts.asked)
 
     @classmethod
     def of(cls, snapshot: Snapshot, goal: Objective, constraints: tuple[Constraint, ...]) -> Self:
-        """Set it up for classes, or for one label each."""
+        """Set it up for classes, one label each, several labels, or values that are off by a tolerance."""
         weights = sample_weights(snapshot)
         kept = weights > 0
+        if snapshot.task not in ("classification", "binary"):
+            return cls(_each(snapshot, goal, weights, kept), kept, 1.0)
         samples = Samples(snapshot, goal, constraints, weights[kept], np.asarray(snapshot.targets)[kept])
         unit = goal.margin if goal.name in ("ramp", "hinge") else 1.0
         return cls(AnnealedCounts.of(samples, Tally.of(samples), unit), kept, unit)
@@ -73,7 +76,7 @@ class Annealing:
             variables = np.clip(variables - rate * reach * (mean / size), low, high)
             if step == TIMED and budget.timed:
                 each, left = (budget.control.elapsed - began) / step, budget.until - budget.control.elapsed
-                steps = int(np.clip(PART * left / max(each, 1e-9), FEWEST, STEPS))
+                steps = int(np.clip(PART * left / max(each, 1e-9), FEWEST, MOST))
         return variables
 
     def _function(self, outputs: Real) -> tuple[float, Real]:
@@ -83,3 +86,17 @@ class Annealing:
         found = np.zeros(outputs.shape)
         found[:, self._kept] = slope.T / self._unit
         return value, found
+
+
+def _each(snapshot: Snapshot, goal: Objective, weights: Array, kept: Mask) -> AnnealedEach:
+    """What is counted where every output counts by itself, over the samples [N] that are kept."""
+    values = snapshot.task == "regression"
+    wanted = regression_targets(snapshot) if values else 2.0 * label_targets(snapshot) - 1.0
+    share = weights[kept] / weights[kept].sum()
+    return AnnealedEach(
+        name=goal.name,
+        unit=1.0,
+        wanted=wanted[kept].astype(np.float32),
+        weights=share.astype(np.float32)[:, None],
+        tolerance=goal.tolerance or 0.0,
+    )

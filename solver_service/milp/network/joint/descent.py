@@ -10,6 +10,7 @@ from scipy.optimize import Bounds, minimize
 from solver_service.milp.core.problem import Array
 from solver_service.milp.network.joint.evaluator import Evaluator
 from solver_service.milp.network.joint.gauss_newton import gauss_newton, suits
+from solver_service.milp.network.joint.sides import Sides
 
 WINDOW = 12
 """Evaluations over which the pace of a descent is judged."""
@@ -62,27 +63,33 @@ class Descender:
         return Descent(found.variables, found.value, 5.0 * found.rounds)
 
     def _lbfgs(self, begin: Array, effort: int, target: float, show: Callable[[Descent], None] | None) -> Descent:
-        seen = _Best(self, effort, target, show)
-        lower, upper = self.evaluate.lower, self.evaluate.upper
+        space = self.evaluate if self.evaluate.prices is None else Sides(self.evaluate)
+        seen = _Best(self, space, effort, target, show)
+        begin = np.clip(begin, self.evaluate.lower, self.evaluate.upper)
         with suppress(_EnoughError):
             minimize(
                 seen,
-                np.clip(begin, lower, upper),
+                space.apart(begin) if isinstance(space, Sides) else begin,
                 jac=True,
                 method="L-BFGS-B",
-                bounds=Bounds(lower, upper),
+                bounds=Bounds(space.lower, space.upper),
                 options={"maxiter": effort, "maxfun": 2 * effort, "ftol": 1e-11, "gtol": 1e-10, "maxcor": 12},
             )
         return seen.descent
 
 
 class _Best:
-    """Keeps the best point that SciPy asked for, and ends the descent when it has to end."""
+    """Keeps the best point that SciPy asked for, also of two sides, and ends the descent when it has to end."""
 
     def __init__(
-        self, descender: Descender, effort: int, target: float, show: Callable[[Descent], None] | None
+        self,
+        descender: Descender,
+        space: Evaluator | Sides,
+        effort: int,
+        target: float,
+        show: Callable[[Descent], None] | None,
     ) -> None:
-        self._evaluate, self._over, self._show = descender.evaluate, descender.over, show
+        self._space, self._over, self._show = space, descender.over, show
         self._effort, self._target = effort, target
         self.variables, self.value, self.calls = np.zeros(0), np.inf, 0
         self._unit = 1.0
@@ -91,14 +98,15 @@ class _Best:
     @property
     def descent(self) -> Descent:
         """The best point so far, and what it cost."""
-        return Descent(self.variables, self.value, self.calls)
+        together = self._space.together if isinstance(self._space, Sides) else np.copy
+        return Descent(together(self.variables), self.value, self.calls)
 
     def __call__(self, variables: Array) -> tuple[float, Array]:
         if self._over() or self._hopeless():
             if self.calls == 0:
                 self.variables = variables.copy()
             raise _EnoughError
-        value, gradient = self._evaluate(variables)
+        value, gradient = self._space(variables)
         if self.calls == 0 and value > 0:
             self._unit = value  # SciPy's tolerances are absolute below 1
         self.calls += 1

@@ -106,21 +106,36 @@ class Evaluator:
         value = self.stand_in(self.outputs(variables))[0]
         if self.l2:
             value += self.l2 * float(np.square(self._weights[0][:, :-1]).sum())
-        return value if self.prices is None else value + self._paid(variables)[0]
+        return value if self.prices is None else value + self._cost(variables)
 
     def __call__(self, variables: Array) -> tuple[float, Array]:
-        """The stand-in's value and its gradient [size]."""
+        """The stand-in's value and its gradient [size], the kink of a price rounded off."""
+        value, gradient = self.unpaid(variables)
+        if self.prices is None:
+            return value, gradient
+        paid, more = self._paid(variables)
+        return value + paid, gradient + more
+
+    def unpaid(self, variables: Array) -> tuple[float, Array]:
+        """The same without what movement costs."""
         value, slope = self.stand_in(self.outputs(variables))
         parts = self.pull_back(slope, 0)
         if self.l2:
             block = self._weights[0][:, :-1]
             value += self.l2 * float(np.square(block).sum())
             parts[0][:, :-1] += 2 * self.l2 * block
-        gradient = self.scaling.gradient(parts)
-        if self.prices is None:
-            return value, gradient
-        paid, more = self._paid(variables)
-        return value + paid, gradient + more
+        return value, self.scaling.gradient(parts)
+
+    @property
+    def outside(self) -> float:
+        """What the way costs from the snapshot to the nearest point of the box, where that does not hold it."""
+        own = self.scaling.own_variables
+        return self._cost(np.clip(own, self.lower, self.upper))
+
+    def _cost(self, variables: Array) -> float:
+        """What the way from the snapshot costs."""
+        assert self.prices is not None
+        return float(self.prices @ np.abs(variables - self.scaling.own_variables))
 
     def _paid(self, variables: Array) -> tuple[float, Array]:
         """What the way from the snapshot costs, its kink rounded off, and its slope [size]."""

@@ -17,21 +17,24 @@ from solver_service.milp.network.joint.evaluator import Evaluator
 from solver_service.milp.network.joint.scaling import Scaling
 from solver_service.milp.network.joint.stand_ins import stand_in
 
-BATCH_ELEMENTS = 3_000_000
+BATCH_ELEMENTS = 6_000_000
 """A batch multiplies about so many coefficients at most."""
 LEAST, MOST = 128, 2048
 """Samples in a batch."""
 MOMENT, SQUARE = 0.9, 0.99
 RATES = (0.1, 0.03, 0.3)
 """Lengths of the first steps, in units of the usual size of a weight; each descent takes the next."""
-LAST = 0.03
-"""The last steps of a descent are so much shorter."""
-STEPS, FEWEST, MOST_STEPS, PART = 600, 60, 20_000, 0.5
-"""Of a descent; by the clock as many as fit into this part of what is left, within a range."""
+LAST = 0.01
+"""The last steps of a descent are so much shorter; their lengths fall as a cosine, so that most are long."""
+STEPS, FEWEST, MOST_STEPS = 600, 60, 20_000
+"""Of a descent; by the clock as many as fit into a part of what is left, within a range."""
+PART, MOST_PART, PASSES = 0.5, 0.9, 200
+"""That part, and what it is for counts where it has not even so many passes over the samples; on cross-entropy these
+gain more than all that follows. Other objectives leave time for L-BFGS, which goes on where steps end."""
 TIMED = 5
 """After so many it is known what one takes."""
 UNCAPPED = 0.4
-"""Which part of the first descent gives up on no sample."""
+"""Which part of the first descent gives up on no sample; all of it where cross-entropy stands in for a count."""
 FREE = 0.2
 """Which part of a descent knows nothing of zeros, grids and levels."""
 OFFERS, PARTS = (30, 100, 300), 10
@@ -62,6 +65,7 @@ class Minibatches:
         # What no count sees, cross-entropy does.
         counted = goal.name in ("zero_one", "ramp") and network.snapshot.task != "regression"
         self._kinder = replace(goal, name="log_loss") if counted else goal
+        self._counted, self._uncapped = counted, 1.0 if counted else UNCAPPED
 
     def descend(self, begin: Array, show: Callable[[Array], None], budget: Budget) -> Array:
         """One descent from variables [size]: where it ended; `show` is given what it comes to now and then.
@@ -75,23 +79,29 @@ class Minibatches:
             if budget.over:
                 break
             number += 1
-            batch = self._batch(number, capped=self._descents > 0 or number > UNCAPPED * steps)
+            batch = self._batch(number, capped=self._descents > 0 or number > self._uncapped * steps)
             gradient = batch(self._place(variables, number / steps))[1]
             moment = MOMENT * moment + (1 - MOMENT) * gradient
             square = SQUARE * square + (1 - SQUARE) * gradient**2
             scaled = (moment / (1 - MOMENT**number)) / (np.sqrt(square / (1 - SQUARE**number)) + 1e-30)
-            pace = LAST ** (number / steps)
+            pace = LAST + (1 - LAST) * 0.5 * (1 + np.cos(np.pi * number / steps))
             variables = np.clip(variables - rate * pace * scaled, self._scaling.lower, self._scaling.upper)
             if number in OFFERS or (number > OFFERS[-1] and number % max(1, steps // PARTS) == 0) or number == steps:
                 show(variables)
                 shown = number
             if number == TIMED and budget.timed:
                 each, left = (budget.control.elapsed - began) / number, budget.until - budget.control.elapsed
-                steps = int(np.clip(PART * left / max(each, 1e-9), FEWEST, MOST_STEPS))
+                steps = self._fitting(left / max(each, 1e-9))
         if number > shown:
             show(variables)
         self._descents += 1
         return np.asarray(variables)
+
+    def _fitting(self, room: float) -> int:
+        """How many steps a descent takes where there is time for so many."""
+        short = PART * room < PASSES * len(self._rows)
+        part = MOST_PART if short and self._counted else PART
+        return int(np.clip(part * room, FEWEST, MOST_STEPS))
 
     def _place(self, variables: Array, part: float) -> Array:
         """Where slopes are taken: at weights that keep what is asked of single ones, once a descent is on its way."""

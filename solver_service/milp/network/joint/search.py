@@ -9,6 +9,7 @@ from shared.objectives import WORST, Objective, sample_weights
 from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.network import Network
 from solver_service.milp.core.problem import MEANS, Array
+from solver_service.milp.network.arms import Arms, relative_gain
 from solver_service.milp.network.joint.annealing import Annealing
 from solver_service.milp.network.joint.descent import Descender, Descent
 from solver_service.milp.network.joint.evaluator import Evaluator
@@ -34,8 +35,10 @@ MORE, MORE_STALE = 0.25, 0.5
 """How often one more unit is replaced at once, in a valley that gains and in one that does not."""
 REACHING = 0.2
 """How often, where no unit can be replaced, one is put where a sample switches it on or off instead of kicked."""
-ANNEALED, AROUND = 0.04, 0.2
-"""How often counts are annealed once more, and how far from the best that begins, in half-widths of the box."""
+WORKS = {"altered": 1.0, "annealed": 8.0}
+"""Kinds of rounds where samples are counted, and about how long one takes."""
+AROUND = (0.05, 0.2)
+"""How far from the best, in half-widths of the box, counts are annealed once more."""
 SHARPEST = 1e-4
 OPENING_LOOKS, LOOKS = 20, 3
 """How often the samples are weighed anew after a descent, where shares of them are asked for."""
@@ -73,7 +76,7 @@ class JointSearch:
         margin = goal.margin if goal.name in ("ramp", "hinge") else 1.0
         self._scaling = Scaling(network, limits, margin=margin)
         self._capped = goal.name in ("ramp", "zero_one", *WORST)
-        self._counts = goal.name in ("zero_one", *WORST)
+        self._counts = goal.name in ("zero_one", "outliers", *WORST)
         self._softness, self._weighing = SOFTNESS, self._keeper.weighing
         self._best = self._valley = Valley(np.zeros(0), np.inf)
         self._minibatches: Minibatches | None = None
@@ -138,9 +141,15 @@ class JointSearch:
             begin = step if self._rng.random() < 0.7 else kicked(self._scaling, step, self._rng)
             self._minibatches.descend(begin, self._look, self._budget)
             return
-        if self._annealing is not None and self._counts and self._rng.random() < ANNEALED:
+        before, arm = self._incumbents.objective, self._arms.draw(self._rng)
+        if arm == "annealed":
             self._anneal(self._around())
-            return
+        else:
+            self._alter()
+        self._arms.learn(arm, work=WORKS[arm], gain=relative_gain(before, self._incumbents.objective))
+
+    def _alter(self) -> None:
+        """Descend from an altered valley, and go on from there if it is better."""
         valley = self._valley
         target = valley.value * (1 - GAIN)
         if valley.stale >= STALE:
@@ -178,12 +187,16 @@ class JointSearch:
 
     @cached_property
     def _annealing(self) -> Annealing | None:
-        """Descents on counts; None where neither the objective nor a constraint counts samples of one label each."""
-        if self._network.snapshot.task not in ("classification", "binary"):
-            return None
+        """Descents on counts; None where neither the objective nor a constraint counts samples."""
         if not (self._counts or self._keeper.on_samples):
             return None
         return Annealing.of(self._network.snapshot, self._goal, self._keeper.constraints)
+
+    @cached_property
+    def _arms(self) -> Arms:
+        """What a round may be: counts are also annealed, as often as that pays."""
+        annealed = self._annealing is not None and self._counts
+        return Arms(WORKS if annealed else {"altered": WORKS["altered"]})
 
     def _anneal(self, begin: Array) -> None:
         assert self._annealing is not None
@@ -194,7 +207,7 @@ class JointSearch:
     def _around(self) -> Array:
         """Somewhere near the best so far."""
         scaling, best = self._scaling, self._scaling.variables(self._incumbents.step)
-        reach = AROUND * np.minimum((scaling.upper - scaling.lower) / 2, 1.0)
+        reach = float(self._rng.choice(AROUND)) * np.minimum((scaling.upper - scaling.lower) / 2, 1.0)
         return np.clip(best + reach * self._rng.normal(size=best.shape), scaling.lower, scaling.upper)
 
     def _fresh(self) -> Array:
