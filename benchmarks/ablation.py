@@ -26,8 +26,13 @@ from solver_service.milp.solve import solve
 
 SEARCHES = (
     "descents",
+    "annealed descents",
     "line searches",
     "long descents",
+    "descents on shares",
+    "descents on smoothed counts",
+    "a convex stand-in",
+    "descents on a convex stand-in",
     "kept sets",
     "kept sets at prices",
     "branching around the best",

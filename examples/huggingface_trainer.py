@@ -1,4 +1,4 @@
-"""A Hugging Face Trainer with tunnels: every line in which the word occurs is added for them.
+"""A Hugging Face Trainer with tunnels: every line with the word, or with what comes from gdsolver, is added for them.
 
 The model is tiny and made from a configuration, so that nothing is downloaded.
 

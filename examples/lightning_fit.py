@@ -1,4 +1,4 @@
-"""Lightning with tunnels: every line in which the word occurs is added for them.
+"""Lightning with tunnels: every line with the word, or with what comes from gdsolver, is added for them.
 
 gdsolver-pool up &
 python examples/lightning_fit.py

@@ -1,4 +1,4 @@
-"""A plain PyTorch loop with tunnels: every line in which the word occurs is added for them, all others are as before.
+"""A plain PyTorch loop with tunnels: lines with the word, or with what comes from gdsolver, are added for them.
 
 gdsolver-pool up &
 python examples/plain_loop.py

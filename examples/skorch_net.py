@@ -1,4 +1,4 @@
-"""A skorch net with tunnels: every line in which the word occurs is added for them.
+"""A skorch net with tunnels: every line with the word, or with what comes from gdsolver, is added for them.
 
 gdsolver-pool up &
 python examples/skorch_net.py

@@ -15,8 +15,8 @@ from trainer.model.eligibility import ANOTHER
 
 Weights = NDArray[np.float32]
 Mask = NDArray[np.bool_]
-SEVERAL, SHARE = 2, 1e-3
-"""Weights at 0, at least, and of all weights, before they count as kept there."""
+SEVERAL, MASKED, SHARE = 2, 3, 1e-3
+"""Weights at 0, at least, before a sign or a mask counts as kept, and of all weights for a mask."""
 POSITIVE = 8
 """Weights of one sign that are no chance."""
 AT_BOUND, PILED = 3, 8
@@ -88,7 +88,7 @@ def _one_sign(look: Look, sign: float, said: Mask, told: str, cure: str) -> Habi
 def _zeros(look: Look) -> Habit | None:
     kept = look.kept_at_zero & ~look.zeros
     count = int(kept.sum())
-    if count < max(SEVERAL, SHARE * kept.size) or not look.now.any():
+    if count < max(MASKED, SHARE * kept.size) or not look.now.any():
         return None
     why = (
         f"the loop keeps {count} or more of its weights at 0, as a mask or a clamp does; say "

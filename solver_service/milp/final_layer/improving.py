@@ -38,7 +38,8 @@ POLISHED = ("zero_one", "ramp", "outliers")
 ANNEALED, SMOOTHED, LONG = "annealed descents", "descents on smoothed counts", "long descents"
 STAND_IN, STAND_IN_DESCENTS = "a convex stand-in", "descents on a convex stand-in"
 SMALL, SMALL_SHARE, SHARE = 2_000_000, 0.3, 0.1
-"""Coefficients up to which it comes first, and takes more of the time that is left at once: it is soon done."""
+"""Coefficients up to which its program comes first; how much of the time that is left it takes at once, where it is
+soon done and where not."""
 STOOD_IN, STOOD_IN_PER_S = 5_000, 6_000_000
 """Coefficients from which on it comes before all else, and up to which, for each second of the limit; of more, descents
 on it do."""
@@ -231,22 +232,25 @@ class Improver:
                 problem, tally, descents.block, self.incumbents, walk.fork(), self.rng, self.reproducible
             )
             found.append(Account(ANNEALED, each, parts=2))
-        if problem.objective.name in WALKED:
-            mended = walk.fork() if tally.asks and not labels else None
-            small = self.coefficients <= SMALL
-            place = 0 if small else [account.name for account in found].index("descents") + 1
-            share = SMALL_SHARE if self.soon_minimised else SHARE
-            found.insert(place, Account(STAND_IN, StandIn(problem, self.incumbents, mended, share)))
-        if (problem.objective.name in WALKED or tally.asks) and not self.soon_minimised:
-            mended = walk.fork() if tally.asks and not labels else None
-            far = StandInDescents(problem, descents.block, self.incumbents, mended, self.rng, self.reproducible)
-            found.insert(0, Account(STAND_IN_DESCENTS, far))
+        self._with_stand_in(found, tally, descents.block, walk if tally.asks and not labels else None)
         discrete = Discrete.of(problem)
         if discrete is not None and not tally.asks:
             most = max(account.parts for account in found)
             valued = ValueWalk(problem, self.incumbents, discrete, self.rng, self.reproducible)
             found.append(Account("single moves", valued, parts=most))
         self.accounts.extend(found)
+
+    def _with_stand_in(self, found: list[Account], tally: Tally, block: SinglePrecision, walk: Walk | None) -> None:
+        """Take the convex objective next to a count in: its program, and descents where that takes long."""
+        problem, incumbents = self.problem, self.incumbents
+        if problem.objective.name in WALKED:
+            place = 0 if self.coefficients <= SMALL else [account.name for account in found].index("descents") + 1
+            share = SMALL_SHARE if self.soon_minimised else SHARE
+            program = StandIn(problem, incumbents, walk and walk.fork(), share)
+            found.insert(place, Account(STAND_IN, program))
+        if (problem.objective.name in WALKED or tally.asks) and not self.soon_minimised:
+            far = StandInDescents(problem, block, incumbents, walk and walk.fork(), self.rng, self.reproducible)
+            found.insert(0, Account(STAND_IN_DESCENTS, far))
 
     def _smooth(self, found: list[Account], tally: Tally, block: SinglePrecision, walk: Walk) -> None:
         """Take descents on smoothed counts in, where the objective or a constraint counts."""
