@@ -15,8 +15,8 @@ from trainer.model.eligibility import ANOTHER
 
 Weights = NDArray[np.float32]
 Mask = NDArray[np.bool_]
-SEVERAL, MASKED, SHARE = 2, 3, 1e-3
-"""Weights at 0, at least, before a sign or a mask counts as kept, and of all weights for a mask."""
+SEVERAL, SHARE = 2, 1e-3
+"""Weights at 0, at least, and of all weights, before they count as kept there."""
 POSITIVE = 8
 """Weights of one sign that are no chance."""
 AT_BOUND, PILED = 3, 8
@@ -38,6 +38,7 @@ class Habit:
 class Look:
     """A layer's weights [h, d], those of an earlier look, and which ones the optimizer has pushed; None: not known.
 
+    `began` are those from which the loop has gone on, where these are others than the earlier ones: an adoption's.
     Constraints say that weights are 0 or more (`low`), 0 or less (`high`), of some values (`valued`), or that they may
     be 0 (`zeros`). Types of 16 bits are `coarse`: small steps leave weights where they are.
     """
@@ -50,13 +51,15 @@ class Look:
     valued: Mask
     zeros: Mask
     coarse: bool = False
+    began: Weights | None = None
 
     @property
     def kept_at_zero(self) -> Mask:
         """Weights at 0 although they were pushed, or although their row and column has moved since."""
         found = np.zeros(self.now.shape, dtype=bool) if self.pushed is None else (self.now == 0) & self.pushed
         if self.earlier is not None:
-            moved = self.now != self.earlier
+            # What an adoption moved says nothing of the loop: it may move a part of what no gradient reaches.
+            moved = self.now != (self.earlier if self.began is None else self.began)
             alive = moved.any(axis=1, keepdims=True) & moved.any(axis=0, keepdims=True)
             found |= (self.now == 0) & (self.earlier == 0) & alive
         return found
@@ -88,7 +91,7 @@ def _one_sign(look: Look, sign: float, said: Mask, told: str, cure: str) -> Habi
 def _zeros(look: Look) -> Habit | None:
     kept = look.kept_at_zero & ~look.zeros
     count = int(kept.sum())
-    if count < max(MASKED, SHARE * kept.size) or not look.now.any():
+    if count < max(SEVERAL, SHARE * kept.size) or not look.now.any():
         return None
     why = (
         f"the loop keeps {count} or more of its weights at 0, as a mask or a clamp does; say "

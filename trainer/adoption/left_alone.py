@@ -26,6 +26,8 @@ MOST_AT_FIRST = 1 << 22
 """Entries of all layers together that are looked at in the first batch."""
 FLOAT32 = 4
 """Bytes of a weight."""
+Adoption = tuple[Values, Values]
+"""What there was before one, and with what the loop went on."""
 
 
 class Habits:
@@ -49,17 +51,16 @@ class Habits:
         """These have new values, which say nothing of the loop before the optimizer's next step."""
         self._adopted |= dict.fromkeys(names, self._journal.gd_step)
 
-    def look(self, names: Iterable[str], earlier: Values | None = None, *, gradients: bool = True) -> dict[str, str]:
-        """The layers that may not move from now on, by name, and why; `earlier` stands for what was seen last.
+    def look(self, names: Iterable[str], adoption: Adoption | None = None) -> dict[str, str]:
+        """The layers that may not move from now on, by name, and why.
 
-        Gradients count only where the optimizer has stepped by them.
+        After an `adoption` gradients say nothing: the optimizer need not have stepped by them.
         """
         found = dict[str, str]()
         for name, weight in self._matrices(names):
             if self._adopted.get(name, -1) == self._journal.gd_step:
                 continue
-            before = self._seen.get(name) if earlier is None else _thin(torch.from_numpy(earlier[name]))
-            seen = self._look(weight, before, gradients=gradients)
+            seen = self._look(name, weight, adoption)
             self._seen[name], layer = seen.now, name.rpartition(".")[0]
             if layer not in self._found and (kept := habit_of(seen)) is not None:
                 self._found[layer], found[layer] = kept, kept.why
@@ -86,12 +87,15 @@ class Habits:
             if weight is not None and not is_lazy(weight) and weight.dim() > 1 and weight.numel() > 1:
                 yield name, weight
 
-    def _look(self, weight: nn.Parameter, earlier: Weights | None, *, gradients: bool) -> Look:
-        now = _thin(weight)
-        if earlier is not None and earlier.shape != now.shape:
+    def _look(self, name: str, weight: nn.Parameter, adoption: Adoption | None) -> Look:
+        now, earlier, began = _thin(weight), self._seen.get(name), None
+        if adoption is not None:
+            earlier, began = (_thin(torch.from_numpy(values[name])) for values in adoption)
+        elif earlier is not None and earlier.shape != now.shape:
             earlier = None
-        pushed = self._pushed(weight, gradients=gradients)
-        return Look(now, earlier, pushed, *_said(self._constraints, weight), coarse=weight.element_size() < FLOAT32)
+        pushed = self._pushed(weight, gradients=adoption is None)
+        coarse = weight.element_size() < FLOAT32
+        return Look(now, earlier, pushed, *_said(self._constraints, weight), coarse=coarse, began=began)
 
     def _pushed(self, weight: nn.Parameter, *, gradients: bool) -> Mask | None:
         state = self._movable.optimizer.state.get(weight, {})

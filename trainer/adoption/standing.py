@@ -123,7 +123,7 @@ class Standing:
             stepped = self._journal.gd_step > one.gd_step
             now = parameters.read(self._model, one.change.after)
             if one.change.stands(now, BACK if stepped else NEAR):
-                if stepped and not in_step and self._habits.look(now, one.change.before, gradients=False):
+                if stepped and not in_step and self._habits.look(now, (one.change.before, one.change.after)):
                     self._journal.add("undone", one.stall, job=one.job, detail=PROJECTED)
                 else:
                     self._adopted.append(one)

@@ -36,6 +36,7 @@ from solver_service.milp.rounding.snapping import PINNING
 POLISHED = ("zero_one", "ramp", "outliers")
 """Objectives whose stand-in is capped: long descents reach what short ones do not."""
 ANNEALED, SMOOTHED, LONG = "annealed descents", "descents on smoothed counts", "long descents"
+"""They would take all of a short limit, and do better from where a slow descent of Adam ended."""
 STAND_IN, STAND_IN_DESCENTS = "a convex stand-in", "descents on a convex stand-in"
 SMALL, SMALL_SHARE, SHARE = 2_000_000, 0.3, 0.1
 """Coefficients up to which its program comes first; how much of the time that is left it takes at once, where it is
@@ -45,11 +46,11 @@ STOOD_IN, STOOD_IN_PER_S = 5_000, 6_000_000
 on it do."""
 LEAD_SHARE = 0.3
 """Of the time that is left, alone, for what leads, where nothing comes after the searches."""
-PINNED = 8
-"""The same for descents on few values, and for walks, which swap one nonzero for another."""
 WALKS = "line searches"
 ALONE = 4
 """Where no other descent knows what is asked, it gets so much more of the time than any other search."""
+PINNED = 8
+"""The same for descents on few values, and for walks, which swap one nonzero for another."""
 LARGE = 100_000
 """Coefficients (samples times changes) from which on descents come before everything else: models are slow there."""
 SLOW = 500_000

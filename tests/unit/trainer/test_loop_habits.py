@@ -251,3 +251,21 @@ def test_other_layers_are_tunnelled_in_its_place() -> None:
     loop.run(8)
     assert loop.pool.snapshots
     assert loop.head.abs().max() <= 0.1
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_what_an_answer_moves_behind_a_dead_input_says_nothing_of_the_loop(
+    optimizer: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of weights that no gradient reaches an answer may move some: that the others stay at 0 is no mask."""
+
+    def solve(snapshot: Snapshot, spec: JobSpec) -> Tensors:
+        answer = least_squares(snapshot, spec)
+        answer["weight"][:2, :3] = 1e-3
+        answer["weight"][2:, :3] = 0.0
+        return answer
+
+    loop = Loop(lambda _: None, prepare=dead_inputs, made=OPTIMIZERS[optimizer], solve=solve)
+    assert loop.run().adopted > 0
+    assert loop.count("undone") == 0
+    assert "is not tunnelled" not in caplog.text
