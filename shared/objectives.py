@@ -1,7 +1,8 @@
 """The objectives: float32 weights in float64 arithmetic, the one definition of "better"."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,7 @@ COUNTS: tuple[ObjectiveName, ...] = ("zero_one", "outliers")
 EPSILON = 1e-4
 """A sample counts as right only if its class wins by this much (the paper's epsilon)."""
 ENTRIES_AT_ONCE = 1 << 20
+"""Inputs or scores in float64 at a time."""
 
 Array = NDArray[np.float64]
 
@@ -151,7 +153,11 @@ class Objective:
         weight [h, d] and bias [h] are float32, as they come back from a job; arithmetic is float64. `tail`
         replaces the snapshot's own.
         """
-        return self.of_outputs(snapshot, outputs(snapshot, weight, bias, tail)) + self.penalty(weight)
+        wanted = _wanted(snapshot)
+        told = np.empty((snapshot.samples, self._width(snapshot)))
+        for part, scores in _in_parts(snapshot, weight, bias, tail):
+            told[part] = self._told(snapshot.task, scores, wanted[part])
+        return self._gathered(self._weighed(snapshot, told)) + self.penalty(weight)
 
     def penalty(self, weight: FloatArray) -> float:
         """What the block's weights cost by themselves: l2 times their squared norm, biases not counted."""
@@ -159,31 +165,48 @@ class Objective:
 
     def of_outputs(self, snapshot: Snapshot, scores: Array) -> float:
         """The objective of given outputs [N, K], without the penalty."""
-        costs = self.sample_costs(snapshot, scores)
-        return float(costs.max() if self.name == "max_error" else costs.sum())
+        return self._gathered(self.sample_costs(snapshot, scores))
 
     def sample_costs(self, snapshot: Snapshot, scores: Array) -> Array:
         """Each sample's part of the objective [N], weighted; max_error is their maximum, all others their sum."""
-        if snapshot.task == "regression":
-            return self._of_errors(snapshot, scores)
-        return self._of_margins(snapshot, scores)
+        return self._weighed(snapshot, self._told(snapshot.task, scores, _wanted(snapshot)))
 
-    def _of_margins(self, snapshot: Snapshot, scores: Array) -> Array:
+    def _gathered(self, costs: Array) -> float:
+        return float(costs.max() if self.name == "max_error" else costs.sum())
+
+    def _width(self, snapshot: Snapshot) -> int:
+        """w, how many numbers the objective has to be told of a sample."""
+        if snapshot.task == "classification" or (snapshot.task != "regression" and self.name == "log_loss"):
+            return 1
+        return snapshot.outputs
+
+    def _told(self, task: Task, scores: Array, wanted: NDArray[Any]) -> Array:
+        """What counts of the outputs [n, K] of some samples, [n, w]: losses of log_loss, else margins or errors."""
+        if task == "regression":
+            return np.asarray(wanted - scores)
+        if task == "classification":
+            found = cross_entropy(scores, wanted) if self.name == "log_loss" else margins(scores, wanted)
+            return found[:, None]
+        signed = np.asarray(wanted * scores)
+        return logistic(signed).mean(axis=1, keepdims=True) if self.name == "log_loss" else signed
+
+    def _weighed(self, snapshot: Snapshot, told: Array) -> Array:
+        """Each sample's part of the objective [N], from what was told of all [N, w]."""
+        if snapshot.task == "regression":
+            return self._of_errors(snapshot, told)
         w = sample_weights(snapshot)
         if self.name == "log_loss":
-            return np.asarray(w / w.sum() * _log_losses(snapshot, scores))
-        t = label_margins(snapshot, scores)
+            return np.asarray(w / w.sum() * told[:, 0])
         if self.name in WORST:
-            shares, members = worst_cell(t[:, 0] < EPSILON, w, cells(self, snapshot))
+            shares, members = worst_cell(told[:, 0] < EPSILON, w, cells(self, snapshot))
             return shares * members
         if self.name == "zero_one":
-            return np.asarray(w * (t < EPSILON).sum(axis=1))
-        loss = np.maximum(0.0, 1.0 - t / self.margin)
+            return np.asarray(w * (told < EPSILON).sum(axis=1))
+        loss = np.maximum(0.0, 1.0 - told / self.margin)
         return np.asarray(w * (np.minimum(1.0, loss) if self.name == "ramp" else loss).sum(axis=1))
 
-    def _of_errors(self, snapshot: Snapshot, scores: Array) -> Array:
+    def _of_errors(self, snapshot: Snapshot, signed: Array) -> Array:
         w = sample_weights(snapshot)
-        signed = regression_targets(snapshot) - scores
         error = np.abs(signed)
         if self.name == "max_error":
             return np.where(w > 0, error.max(axis=1), 0.0)
@@ -224,15 +247,15 @@ def class_scores(snapshot: Snapshot, scores: Array) -> Array:
 
 def label_margins(snapshot: Snapshot, scores: Array) -> Array:
     """What decides right and wrong [N, labels]: the margin of the class, or s and -s for labels 1 and 0."""
-    if snapshot.task == "classification":
-        return margins(scores, snapshot.targets)[:, None]
-    return np.asarray((2.0 * label_targets(snapshot) - 1.0) * scores)
+    wanted = _wanted(snapshot)
+    return margins(scores, wanted)[:, None] if snapshot.task == "classification" else np.asarray(wanted * scores)
 
 
-def _log_losses(snapshot: Snapshot, scores: Array) -> Array:
-    if snapshot.task == "classification":
-        return cross_entropy(scores, snapshot.targets)
-    return np.asarray(logistic(label_margins(snapshot, scores)).mean(axis=1))
+def _wanted(snapshot: Snapshot) -> NDArray[Any]:
+    """Classes [N], the labels' sides of 0 as -1 and +1 [N, K], or values [N, K], by the task."""
+    if snapshot.task == "regression":
+        return regression_targets(snapshot)
+    return snapshot.targets if snapshot.task == "classification" else 2.0 * label_targets(snapshot) - 1.0
 
 
 def sample_weights(snapshot: Snapshot) -> Array:
@@ -246,30 +269,35 @@ def outputs(
     snapshot: Snapshot, weight: FloatArray, bias: FloatArray | None, tail: tuple[TailLayer, ...] | None = None
 ) -> Array:
     """The network's outputs [N, K] from the block on, in float64."""
-    values = _linear(snapshot.inputs, weight)
+    found = np.empty((snapshot.samples, snapshot.outputs))
+    for part, scores in _in_parts(snapshot, weight, bias, tail):
+        found[part] = scores
+    return found
+
+
+def _in_parts(
+    snapshot: Snapshot, weight: FloatArray, bias: FloatArray | None, tail: tuple[TailLayer, ...] | None
+) -> Iterator[tuple[slice, Array]]:
+    """The outputs [n, K] of some samples at a time: a float64 copy of all inputs or scores may be gigabytes."""
+    layers = snapshot.tail if tail is None else tail
+    block = weight.astype(np.float64).T
+    behind = [layer.weight.astype(np.float64).T for layer in layers]
+    rows = max(1, ENTRIES_AT_ONCE // max(max(across.shape) for across in (block, *behind)))
+    for begin in range(0, snapshot.samples, rows):
+        part = slice(begin, begin + rows)
+        values = _behind(snapshot.inputs[part].astype(np.float64) @ block, bias, snapshot.offset, part)
+        values = snapshot.activation(values)
+        for layer, across in zip(layers, behind, strict=True):
+            values = layer.activation(_behind(values @ across, layer.bias, layer.offset, part))
+        yield part, values
+
+
+def _behind(values: Array, bias: FloatArray | None, offset: FloatArray | None, part: slice) -> Array:
     if bias is not None:
         values += bias.astype(np.float64)
-    if snapshot.offset is not None:
-        values += snapshot.offset.astype(np.float64)
-    values = snapshot.activation(values)
-    for layer in snapshot.tail if tail is None else tail:
-        values = values @ layer.weight.astype(np.float64).T
-        if layer.bias is not None:
-            values = values + layer.bias.astype(np.float64)
-        if layer.offset is not None:
-            values = values + layer.offset.astype(np.float64)
-        values = layer.activation(values)
+    if offset is not None:
+        values += offset[part].astype(np.float64)
     return values
-
-
-def _linear(inputs: FloatArray, weight: FloatArray) -> Array:
-    """`inputs @ weight.T` in float64, some rows at a time: a float64 copy of all inputs may be gigabytes."""
-    across = weight.astype(np.float64).T
-    rows = max(1, ENTRIES_AT_ONCE // inputs.shape[1])
-    found = np.empty((len(inputs), len(weight)))
-    for begin in range(0, len(found), rows):
-        found[begin : begin + rows] = inputs[begin : begin + rows].astype(np.float64) @ across
-    return found
 
 
 assert set(get_args(ObjectiveName)) == {*CLASSIFICATION, *REGRESSION}

@@ -1,7 +1,7 @@
 """The pure float64 view of one job: what may move, how far, and what every sample scores."""
 
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, replace
+from typing import Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +80,14 @@ class Problem(Space):
         movement = movement_cost(self.constraints, self.snapshot, weight) if self.constraints else 0.0
         return self.objective.value(self.snapshot, weight, bias) + movement
 
+    @property
+    def value_at_start(self) -> float:
+        """The same at the snapshot's own weights, from their scores, where those are the box's center."""
+        own = self.snapshot.weight
+        if np.array_equal(self.center[:, :-1], own):
+            return self.loss(self.scores) + self.objective.penalty(own)
+        return self.value(own, self.snapshot.bias)
+
     def feasible(self, weight: FloatArray, bias: FloatArray | None) -> bool:
         """Whether weights inside the box keep all constraints."""
         return not (self.constraints and violations(self.constraints, self.snapshot, weight, bias))
@@ -96,6 +104,21 @@ class Problem(Space):
     def scores_at(self, change: Array) -> Array:
         """Scores [n, h] after a change [h, d+1]."""
         return np.asarray(self.scores + self.inputs @ (self.radius * change).T)
+
+    def part(self, rows: Index) -> Self:
+        """Some samples [m] of positive weight, as a problem of their own; what each counts stays as it is."""
+        snapshot = self.snapshot
+        kept = np.flatnonzero(sample_weights(snapshot) > 0)[rows]
+        of_samples = ("inputs", "targets", "sample_weight", "group", "offset")
+        told = {name: getattr(snapshot, name) for name in of_samples if getattr(snapshot, name) is not None}
+        return replace(
+            self,
+            snapshot=replace(snapshot, **{name: values[kept] for name, values in told.items()}),
+            inputs=self.inputs[rows],
+            scores=self.scores[rows],
+            cost=self.cost[rows],
+            targets=self.targets[rows],
+        )
 
 
 def problem_of(snapshot: Snapshot, spec: JobSpec) -> Problem:

@@ -20,7 +20,7 @@ from solver_service.milp.heuristics.descents.rounds import Descents
 from solver_service.milp.heuristics.descents.share_descents import ShareDescents
 from solver_service.milp.heuristics.descents.single_precision import SinglePrecision
 from solver_service.milp.heuristics.descents.smoothed_shares import shares_count
-from solver_service.milp.heuristics.descents.stand_in_descents import StandInDescents
+from solver_service.milp.heuristics.descents.stand_in_descents import SHARE_OF_TURNS, StandInDescents
 from solver_service.milp.heuristics.programs.kept_sets import KeptSets
 from solver_service.milp.heuristics.programs.priced_sets import PricedSets
 from solver_service.milp.heuristics.schedule import Account, Schedule, Strategy
@@ -37,6 +37,8 @@ POLISHED = ("zero_one", "ramp", "outliers")
 """Objectives whose stand-in is capped: long descents reach what short ones do not."""
 ANNEALED, SMOOTHED, LONG = "annealed descents", "descents on smoothed counts", "long descents"
 """They would take all of a short limit, and do better from where a slow descent of Adam ended."""
+STANDS_FOR = (*WALKED, "hinge", "log_loss")
+"""What descents on a convex stand-in are good for, where its program takes long; of log_loss it is the objective."""
 STAND_IN, STAND_IN_DESCENTS = "a convex stand-in", "descents on a convex stand-in"
 SMALL, SMALL_SHARE, SHARE = 2_000_000, 0.3, 0.1
 """Coefficients up to which its program comes first; how much of the time that is left it takes at once, where it is
@@ -44,6 +46,12 @@ soon done and where not."""
 STOOD_IN, STOOD_IN_PER_S = 5_000, 6_000_000
 """Coefficients from which on it comes before all else, and up to which, for each second of the limit; of more, descents
 on it do."""
+PASSES, SCORED_PER_S, PASSED_PER_S = 10, 100_000_000, 5_000_000_000
+"""How often a search that looks at all scores at each step has to in order to get anywhere; scores in a second, and
+coefficients."""
+FIRST_RUNS, EPOCHS = (0.3, 0.8), 5
+"""Of the time that is left, for more runs on it as long as each gains much: as long as so many passes over all samples
+take, but within these shares."""
 LEAD_SHARE = 0.3
 """Of the time that is left, alone, for what leads, where nothing comes after the searches."""
 WALKS = "line searches"
@@ -102,6 +110,12 @@ class Improver:
         return self.coefficients <= STOOD_IN_PER_S * self.spec.limits.time_s
 
     @property
+    def soon_scored(self) -> bool:
+        """Whether searches that look at all scores at each step get anywhere within the time."""
+        pass_s = self.problem.scores.size / SCORED_PER_S + self.coefficients / PASSED_PER_S
+        return self.reproducible or PASSES * pass_s <= self.spec.limits.time_s
+
+    @property
     def models_pay(self) -> bool:
         """Whether the rows of a model can be written down within a small part of the time."""
         return self.reproducible or self.coefficients <= MODELLED + MODELLED_PER_S * self.spec.limits.time_s
@@ -125,9 +139,21 @@ class Improver:
         if budget.over:
             return  # to begin with copies the inputs, which may be gigabytes
         self._begin()
+        left_out = () if self.reproducible else (ANNEALED, SMOOTHED, LONG, STAND_IN)
         for account in self.accounts:
-            if not budget.over and (self.reproducible or account.name not in (ANNEALED, SMOOTHED, LONG, STAND_IN)):
+            if not (budget.over or self._settled or account.name in left_out):
                 account.advance(budget)
+                if isinstance(account.strategy, StandInDescents) and not self.reproducible:
+                    self._while_it_gains(account, account.strategy, budget)
+
+    def _while_it_gains(self, account: Account, descents: StandInDescents, budget: Budget) -> None:
+        """Go on with what gets ahead fast, for a part of the time: others begin where it ends."""
+        left = max(1e-9, budget.until - budget.control.elapsed)
+        needed = EPOCHS * self.coefficients / PASSED_PER_S
+        soon = budget.share(float(np.clip(needed / left, *FIRST_RUNS)))
+        while account.alive and descents.gaining and descents.fits(soon) and not (soon.over or self._settled):
+            account.advance(soon)
+        descents.share = SHARE_OF_TURNS
 
     def learn(self, space: Space, screened: Screened) -> None:
         """Take linear programs over kept samples in, where they are small enough for the time."""
@@ -186,7 +212,7 @@ class Improver:
         incumbents = self.incumbents
 
         def settled() -> bool:
-            return incumbents.best.objective <= incumbents.bound or (enough and incumbents.feasible)
+            return self._settled or (enough and incumbents.feasible)
 
         for account in self.accounts:
             # Kept constraints are all that this search is for.
@@ -208,6 +234,10 @@ class Improver:
         spent = ", ".join(f"{one.name} {one.spent_s:.2f} s" for one in self.accounts if one.spent_s)
         incumbents.tell(f"searches, in all so far: {spent}" if spent else "searches")
 
+    @property
+    def _settled(self) -> bool:
+        return self.incumbents.best.objective <= self.incumbents.bound
+
     def _begin(self) -> None:
         if self._begun:
             return
@@ -219,11 +249,11 @@ class Improver:
         walking = Walking(problem, self.incumbents, walk, self.rng, follows, self.reproducible)
         found = [Account("descents", descents, parts=1 if tally.asks else 2)]
         labels = problem.snapshot.task == "multilabel" and problem.units > 1
-        if (problem.objective.name in WALKED or tally.asks) and not labels:
+        if (tally.asks or (problem.objective.name in WALKED and self.soon_scored)) and not labels:
             # Where shares of samples are asked for, lines are what knows them; most of all where errors are counted.
             parts = 1 if not tally.asks else 3 if follows else 20
             found.insert(0 if tally.asks else 1, Account(WALKS, walking, parts=parts))
-        if problem.objective.name in POLISHED and not tally.asks:
+        if problem.objective.name in POLISHED and not tally.asks and self.soon_scored:
             polishing = Polishing(problem, descents.block, self.incumbents, self.rng, self.reproducible)
             found.append(Account(LONG, polishing))
         if problem.snapshot.task in ("classification", "binary"):
@@ -244,12 +274,12 @@ class Improver:
     def _with_stand_in(self, found: list[Account], tally: Tally, block: SinglePrecision, walk: Walk | None) -> None:
         """Take the convex objective next to a count in: its program, and descents where that takes long."""
         problem, incumbents = self.problem, self.incumbents
-        if problem.objective.name in WALKED:
+        if problem.objective.name in WALKED and self.soon_scored:
             place = 0 if self.coefficients <= SMALL else [account.name for account in found].index("descents") + 1
             share = SMALL_SHARE if self.soon_minimised else SHARE
             program = StandIn(problem, incumbents, walk and walk.fork(), share)
             found.insert(place, Account(STAND_IN, program))
-        if (problem.objective.name in WALKED or tally.asks) and not self.soon_minimised:
+        if (problem.objective.name in STANDS_FOR or tally.asks) and not self.soon_minimised:
             far = StandInDescents(problem, block, incumbents, walk and walk.fork(), self.rng, self.reproducible)
             found.insert(0, Account(STAND_IN_DESCENTS, far))
 
@@ -265,7 +295,7 @@ class Improver:
             # A ramp is smooth enough for the others, too.
             parts = 1 if name == "ramp" else most + 1
             found.insert(0, Account("descents on shares", made(ShareDescents), parts=parts))
-        elif name in POLISHED and not precise:
+        elif name in POLISHED and not precise and self.soon_scored:
             found.append(Account(SMOOTHED, made(ShareDescents), parts=2))
         pinned = any(constraint.type in PINNING for constraint in problem.constraints)
         if shares_count(tally) or precise or pinned or name in POLISHED:

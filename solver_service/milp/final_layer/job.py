@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from shared.contracts import Backend, JobSpec, SolveStatus
+from shared.objectives import WORST
 from solver_service.milp.backends.outcome import MilpOptions, Outcome
 from solver_service.milp.backends.registry import version
 from solver_service.milp.core.budget import Budget
@@ -149,12 +150,12 @@ def allowance(job: Job) -> float:
             tolerance += 2 * TOLERANCE  # its tangents are rows of a model; the loss itself has a natural unit
     if name in ("zero_one", "outliers"):
         return 0.0 if is_integral(job.problem) else tolerance
-    errors = rounding_errors(job.problem, best.weight, best.bias).max(axis=1)
+    if name in WORST:
+        return tolerance
+    errors = rounding_errors(job.problem, best.weight, best.bias)
     on_average = float(job.problem.cost @ errors)
     squared = float(job.problem.cost @ errors**2) * job.problem.units
     rounding = {
-        "worst_class": 0.0,
-        "worst_group": 0.0,
         "log_loss": 2 * on_average * job.problem.units,
         "huber": on_average * job.problem.units * job.problem.objective.delta,
         "quantile": on_average * job.problem.units,

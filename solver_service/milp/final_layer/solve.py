@@ -100,7 +100,8 @@ def _improved_and_proven(improver: Improver) -> Ending:
     job = _job(improver, *_reduced(improver))
     rows, columns = job.screened.requirements.rows, job.space.columns
     job.incumbents.tell(f"reductions: {rows} rows left, {columns} columns")
-    return _with_random_steps(job, _by_style(job))
+    searched = not (improver.soon_scored or job.problem.constraints)
+    return _searched(job) if searched else _with_random_steps(job, _by_style(job))
 
 
 def _reduced(improver: Improver) -> tuple[Screened, Aggregation]:

@@ -43,7 +43,7 @@ class Incumbents:
         self._bound = 0.0
         self.history: list[Incumbent] = []
         snapshot = problem.snapshot
-        value = problem.value(snapshot.weight, snapshot.bias)
+        value = problem.value_at_start
         self.start = value
         start_fits = problem.feasible(snapshot.weight, snapshot.bias)
         self.best = Candidate(snapshot.weight, snapshot.bias, value if start_fits else math.inf)

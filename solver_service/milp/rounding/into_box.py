@@ -6,7 +6,7 @@ from shared.snapshot import FloatArray
 from solver_service.milp.core.float32 import round_into_box
 from solver_service.milp.core.problem import Array, Problem
 
-ROWS_AT_ONCE = 4096
+ENTRIES_AT_ONCE = 1 << 20
 
 
 def weights_of(problem: Problem, change: Array) -> tuple[FloatArray, FloatArray | None]:
@@ -40,12 +40,13 @@ def change_of(problem: Problem, weight: FloatArray, bias: FloatArray | None) -> 
 
 
 def rounding_errors(problem: Problem, weight: FloatArray, bias: FloatArray | None) -> Array:
-    """How far rounding these weights to float32 can have moved each score, [n, h]."""
+    """How far rounding these weights to float32 can have moved any of a sample's scores, [n]."""
     column = np.zeros(problem.units, dtype=np.float32) if bias is None else bias
     # A whole ulp [h, d+1], not half of one: a weight brought back into the box may be that far off.
     spacing = np.spacing(np.abs(np.hstack([weight, column[:, None]]))).astype(np.float64)
     movable = np.where(problem.radius > 0, spacing, 0.0).T
-    found = np.empty((len(problem.inputs), movable.shape[1]))
-    for begin in range(0, len(found), ROWS_AT_ONCE):  # no copy of all inputs: they may be most of the memory
-        found[begin : begin + ROWS_AT_ONCE] = np.abs(problem.inputs[begin : begin + ROWS_AT_ONCE]) @ movable
+    found = np.empty(len(problem.inputs))
+    rows = max(1, ENTRIES_AT_ONCE // max(movable.shape))  # no copy of all inputs: they may be most of the memory
+    for begin in range(0, len(found), rows):
+        found[begin : begin + rows] = (np.abs(problem.inputs[begin : begin + rows]) @ movable).max(axis=1)
     return found

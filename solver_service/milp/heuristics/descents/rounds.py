@@ -1,11 +1,12 @@
 """Rounds of descents that learn from one another: the best rates, widths, weights and places breed the next ones."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from solver_service.milp.core.budget import Budget
-from solver_service.milp.core.problem import Array, Problem
+from solver_service.milp.core.problem import Array, Index, Problem
 from solver_service.milp.heuristics.descents.adam import Arms, batch_size, descend
 from solver_service.milp.heuristics.descents.single_precision import SinglePrecision, Singles
 from solver_service.milp.heuristics.descents.slopes import natural_widths, slopes_of
@@ -33,6 +34,8 @@ FIRST_S = 0.15
 FEWEST_STEPS = 12
 ROUND_SHARE, LONG_SHARE = 0.3, 0.8
 """Of the time that is left, what a later round may take; more, up to the second, until one long descent fits in."""
+JUDGED, JUDGES = 1 << 30, 4096
+"""Coefficients (samples times changes) up to which all samples say how good an end is, and how many do of more."""
 REPAIRS, WIDER_REPAIRS = 60, 200
 """Line searches that a descent's end gets to keep the constraints: along biases, then along anything."""
 BREED, WARM = 0.6, 0.5
@@ -182,17 +185,27 @@ class Descents:
         del self.elite[ELITE:]
 
     def _values(self, ends: Singles) -> list[float]:
-        """How good each end is; where constraints are asked for, with what they lack as a price."""
-        outputs = self.block.outputs(ends)
+        """How good each end is; where constraints are asked for, with what they lack as a price.
+
+        Where that would take long and nothing is asked, of some samples.
+        """
+        rows, judges = self._judges
+        outputs = self.block.rows(ends, rows)
         found = []
         for arm in range(len(ends)):
             # From [n, a, h] in units of `unit` to float64 scores [n, h].
             scores = outputs[:, arm, :].astype(np.float64) * self.block.unit
-            if self.tally.asks:
-                found.append(self.walk.priced(scores))
-            else:
-                found.append(self.problem.loss(scores))
+            found.append(self.walk.priced(scores) if self.tally.asks else judges.loss(scores))
         return found
+
+    @cached_property
+    def _judges(self) -> tuple[Index | slice, Problem]:
+        """The samples that say how good an end is."""
+        samples = len(self.problem.inputs)
+        if self.tally.asks or samples * self.problem.columns <= JUDGED:
+            return slice(None), self.problem
+        rows = np.sort(self.rng.permutation(samples)[:JUDGES])
+        return rows, self.problem.part(rows)
 
     def _offer(self, end: Singles, budget: Budget) -> None:
         change = end.astype(np.float64)

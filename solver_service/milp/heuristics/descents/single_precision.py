@@ -6,12 +6,15 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.losses import parts_of
 from solver_service.milp.core.problem import Array, Problem
 
 Singles = NDArray[np.float32]
 
 LARGEST_CHUNK = 1 << 22
 """Entries that are scaled at a time: the clock is looked at in between, and no second copy is made in float64."""
+MEASURED = 1 << 22
+"""Scores that the typical one is told from, at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,13 +41,10 @@ class SinglePrecision:
         inputs = np.empty(problem.inputs.shape, dtype=np.float32)
         for begin in range(0, len(inputs), rows):
             inputs[begin : begin + rows] = problem.inputs[begin : begin + rows] / divisor
-        with np.errstate(over="ignore"):
-            return cls(
-                inputs=inputs,
-                scores=_finite(problem.scores / unit),
-                reach=_finite(problem.radius * size / unit),
-                unit=unit,
-            )
+        scores = np.empty(problem.scores.shape, dtype=np.float32)
+        for part in parts_of(scores):
+            scores[part] = _finite(problem.scores[part], unit)
+        return cls(inputs=inputs, scores=scores, reach=_finite(problem.radius * size, unit), unit=unit)
 
     def outputs(self, changes: Singles) -> Singles:
         """Scores [n, b, h] after several changes [b, h, c], in units of `unit`."""
@@ -65,15 +65,19 @@ def _unit(problem: Problem, size: Array) -> float:
         return objective.margin
     if objective.name == "outliers" and objective.tolerance:
         return objective.tolerance
+    # Of more scores than that, those of samples that are evenly spread say it as well.
+    some = slice(None, None, -(-problem.scores.size // MEASURED))
+    scores = problem.scores[some]
     if problem.snapshot.task == "regression":
         # Errors, or how far scores are from their sample's mean; the median, unless it is 0.
-        levels = np.abs(problem.scores - problem.targets.astype(np.float64))
+        levels = np.abs(scores - problem.targets[some].astype(np.float64))
     else:
-        levels = np.abs(problem.scores - problem.scores.mean(axis=1, keepdims=True))
+        levels = np.abs(scores - scores.mean(axis=1, keepdims=True))
     typical = float(np.median(levels)) or float(levels.max(initial=0.0))
     return typical or float((problem.radius * size).max(initial=0.0)) or 1.0
 
 
-def _finite(values: Array) -> Singles:
-    """Float32, cut off far from where the squares of a descent would overflow."""
-    return np.clip(values, -1e15, 1e15).astype(np.float32)
+def _finite(values: Array, unit: float) -> Singles:
+    """In units of `unit` and float32, cut off far from where the squares of a descent would overflow."""
+    with np.errstate(over="ignore"):
+        return np.clip(values / unit, -1e15, 1e15).astype(np.float32)

@@ -17,10 +17,16 @@ from solver_service.milp.heuristics.walks.mending import offer_mended
 from solver_service.milp.heuristics.walks.walk import Walk
 from solver_service.milp.rounding.incumbents import Incumbents
 
-RATES, AROUND = (0.1, 0.02, 0.004), (1.0, 0.3)
-"""Of the first arms, in radii; later ones are these multiples of the best one's."""
-FIRST_S, LONGER, SHARE = 0.15, 2.0, 0.3
-"""How long the first run takes, how much longer each next one does, and of the time that is left at most."""
+RATES, SLOWER, FASTER = (0.1, 0.02, 0.004), 0.3, 4.0
+"""Of the first arms, in radii; how much lower it is after a run without a gain, and how much higher after the first run,
+which is far shorter than any other, where a count is to gain from it: large scores do."""
+FIRST_S, LONGER, ALONE, SHARE_OF_TURNS = 0.15, 4.0, 0.9, 0.3
+"""How long the first run takes, how much longer each next one does, and of the time that is left at most: while it is
+alone, and in turns with others."""
+STRETCHES = (1.0, 0.5, 2.0, 4.0, 8.0)
+"""Multiples of an end that are tried where margins count."""
+GAINS, TRIES = 0.1, 2
+"""A run that makes the stand-in better by less of its value is not much; after so many in vain it ends."""
 STEPS, EPOCHS = 1_000_000, 12
 """More than any run by the clock takes; passes over the samples where rounds stand for it."""
 JUDGES = 2048
@@ -38,9 +44,9 @@ def convex_of(problem: Problem) -> Problem:
 
 @dataclass(eq=False)
 class StandInDescents:
-    """A strategy: each `advance` is a longer run than the one before, from where that ended, until one gains nothing.
+    """A strategy: each `advance` is a longer run than the one before, from the best end, until two gain nothing.
 
-    Where a walk knows the constraints they are mended.
+    Where a walk knows the constraints they are mended. It is `gaining` while runs make the stand-in much better.
     """
 
     problem: Problem
@@ -51,6 +57,11 @@ class StandInDescents:
     reproducible: bool
     _rates: tuple[float, ...] = RATES
     _seconds: float = FIRST_S
+    gaining: bool = True
+    share: float = ALONE
+    _least: float = np.inf
+    _ran_s: float = 0.0
+    _in_vain: int = 0
     _reached: Singles | None = None
     _slopes: Slopes = field(init=False)
 
@@ -58,11 +69,13 @@ class StandInDescents:
         self._slopes = slopes_of(convex_of(self.problem), self.block.unit)
         self._weights = (self.problem.weights / self.problem.weights.mean()).astype(np.float32)
         self._judges = self.rng.permutation(len(self._weights))[:JUDGES]
+        self._judge = self.problem.part(self._judges)
 
     def advance(self, budget: Budget) -> bool:
         """Run for a while and offer the best end; False once that gained nothing."""
         before, began = self.incumbents.best.objective, budget.control.elapsed
-        seconds = min(self._seconds, budget.share(SHARE).until - began)
+        left = budget.until - began
+        seconds = min(self._seconds, max(self.share * left, self._ran_s), ALONE * left)
         ends = descend(
             self.block,
             self._slopes,
@@ -74,15 +87,40 @@ class StandInDescents:
             should_stop=lambda: budget.over,
             time_left=lambda: 1.0 if self.reproducible else 1.0 - (budget.control.elapsed - began) / seconds,
         )
-        best = int(self._values(ends).argmin())
-        self._reached, rate = ends[best], self._rates[best]
-        self._rates, self._seconds = tuple(rate * times for times in AROUND), LONGER * self._seconds
-        change = self._reached.astype(np.float64)
+        self._ran_s = budget.control.elapsed - began
+        best = int(np.argmin([self._judged(end) for end in ends]))
+        value = float(self._values(ends[best : best + 1])[0])
+        self.gaining = value < (1 - GAINS) * self._least
+        rate = self._rates[best]
+        if value < self._least:
+            self._reached, self._least = ends[best], value
+            self._in_vain = 0
+        else:
+            rate, self._in_vain = SLOWER * rate, self._in_vain + 1
+        if len(ends) > 1 and self.problem.objective.name != "log_loss":
+            rate *= FASTER
+        self._rates, self._seconds = (rate,), LONGER * self._seconds
+        change = self._stretched(ends[best]).astype(np.float64)
         if self.walk is not None and not budget.over:
             offer_mended(change, self.walk, self.incumbents, budget)
         else:
             self.incumbents.offer_whole(change)
-        return self.incumbents.best.objective < before
+        return self._in_vain < TRIES or self.incumbents.best.objective < before
+
+    def fits(self, budget: Budget) -> bool:
+        """Whether another run could be as long as the last one: a shorter one rather loses what that gained."""
+        return budget.until - budget.control.elapsed > self._ran_s
+
+    def _stretched(self, end: Singles) -> Singles:
+        """The end, or a multiple of it inside the box: margins of 1 are nothing that cross-entropy knows."""
+        if self.problem.objective.name not in ("ramp", "hinge"):
+            return end
+        ends: list[Singles] = [np.clip(np.float32(times) * end, -1.0, 1.0) for times in STRETCHES]
+        return min(ends, key=self._judged)
+
+    def _judged(self, end: Singles) -> float:
+        """The job's own value of an end, over some of the samples."""
+        return self._judge.loss(self.block.unit * self.block.rows(end[None], self._judges)[:, 0, :].astype(np.float64))
 
     @property
     def _steps(self) -> int:

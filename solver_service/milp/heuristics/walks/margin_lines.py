@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from shared.losses import parts_of
 from shared.objectives import EPSILON
 from solver_service.milp.core.problem import Array, Index, Mask, Problem
 from solver_service.milp.heuristics.walks.line import Kinks, Line
@@ -19,8 +20,8 @@ class MarginLines:
     def __init__(self, problem: Problem, tally: Tally) -> None:
         self._problem, self._tally, self._weights = problem, tally, problem.weights
         snapshot = problem.snapshot
-        # [n]: both scores of a margin can be off by the largest of a sample's rounding errors.
-        self.guard = 2 * rounding_errors(problem, snapshot.weight, snapshot.bias).max(axis=1)
+        # [n]: both scores of a margin can be off by a sample's rounding error.
+        self.guard = 2 * rounding_errors(problem, snapshot.weight, snapshot.bias)
         self._regression = snapshot.task == "regression"
         self._sides: Array | None = None
         if snapshot.task in ("binary", "multilabel"):
@@ -63,10 +64,15 @@ class MarginLines:
 
     def margins(self, scores: Array) -> tuple[Array, Index]:
         """Each sample's margin [n] over its strongest rival class [n]."""
-        rows, rest = np.arange(len(scores)), scores.copy()
-        rest[rows, self._targets] = -np.inf
-        rival = rest.argmax(axis=1)
-        return scores[rows, self._targets] - rest[rows, rival], rival
+        margin, rival = np.empty(len(scores)), np.empty(len(scores), dtype=np.int64)
+        for part in parts_of(scores):
+            rest = scores[part].copy()
+            rows, targets = np.arange(len(rest)), self._targets[part]
+            own = rest[rows, targets]
+            rest[rows, targets] = -np.inf
+            rival[part] = rest.argmax(axis=1)
+            margin[part] = own - rest[rows, rival[part]]
+        return margin, rival
 
     def of_unit(self, scores: Array, unit: int, moved: Array) -> Line:
         """Where each sample is right while one unit's scores change by `moved` [n] a step, then where others are called

@@ -91,14 +91,8 @@ class Tally:
         judged = _judged(problem, kept)
         sets = [members for members, _ in low] + [members for groups, _ in gaps for members in groups] + judged
         sets += [members for _, members, _ in precise]
-        cell = np.zeros(int(kept.sum()), dtype=np.int64)
-        if sets:
-            # [sets, n] of memberships: samples that are in the same sets share a cell.
-            _, cell = np.unique(np.array(sets), axis=1, return_inverse=True)
-            cell = cell.ravel().astype(np.int64)
-        cells = int(cell.max(initial=0)) + 1
-        # One sample speaks for its cell: they are all in the same sets.
-        first = np.array([np.flatnonzero(cell == number)[0] for number in range(cells)])
+        cell, first = _cells(sets, int(kept.sum()))
+        cells = first.size
         total = np.bincount(cell, weights=problem.weights, minlength=cells).astype(np.float64)
         rows = np.array([members[first] for members, _ in low], dtype=np.float64).reshape(len(low), cells)
         return cls(
@@ -152,6 +146,19 @@ class Tally:
         """Of what is called each claimed class the share [..., p] that is of it and right; 1 where nothing is."""
         true, false = right[..., : self.cells] @ self.precise.T, right[..., self.cells :]
         return np.where(true + false > 0, true / np.maximum(true + false, 1e-300), 1.0)
+
+
+def _cells(sets: list[Mask], samples: int) -> tuple[Index, Index]:
+    """The cell [n] of each sample: those in the same sets [n] share one; and one sample [c] of each.
+
+    Samples are sorted by words of 64 memberships: there may be a thousand sets.
+    """
+    if not sets:
+        return np.zeros(samples, dtype=np.int64), np.zeros(1, dtype=np.int64)
+    packed = np.packbits(np.stack(sets, axis=1), axis=1)
+    words = np.pad(packed, ((0, 0), (0, -packed.shape[1] % 8))).view(">u8").astype(np.uint64)
+    _, first, cell = np.unique(words, axis=0, return_index=True, return_inverse=True)
+    return cell.ravel().astype(np.int64), first.astype(np.int64)
 
 
 def _judged(problem: Counted, kept: Mask) -> list[Mask]:

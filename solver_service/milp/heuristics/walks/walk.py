@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -48,12 +49,11 @@ class Rank:
 class Walk:
     """A state of an output layer that line searches improve.
 
-    `change` [h, d+1] is in units of the radius, `scores` [n, h] are those it leads to, `rank` is what they are worth.
+    `change` [h, d+1] is in units of the radius.
     """
 
     def __init__(self, problem: Problem, tally: Tally, rng: np.random.Generator) -> None:
         self._problem, self._tally, self._rng = problem, tally, rng
-        self._lines = MarginLines(problem, tally)
         self._weights = problem.weights
         # A count is a weight, a worst rate a share: the price of a broken share is in the objective's own unit.
         self._first_price = FIRST_PRICE * (1.0 if len(tally.judged) else float(self._weights.sum()))
@@ -78,8 +78,22 @@ class Walk:
         if self._discrete is not None:
             self.change = self._discrete.settled(self.change)
             self._release(self._discrete)
-        self.scores = self._problem.scores_at(self.change)
-        self.rank = self.rank_of(self.scores)
+        for known in ("scores", "rank"):
+            self.__dict__.pop(known, None)
+
+    @cached_property
+    def scores(self) -> Array:
+        """The scores [n, h] that the change leads to; counted once somebody asks, as there may be millions."""
+        return self._problem.scores_at(self.change) if self.change.any() else self._problem.scores
+
+    @cached_property
+    def rank(self) -> Rank:
+        """What they are worth."""
+        return self.rank_of(self.scores)
+
+    @cached_property
+    def _lines(self) -> MarginLines:
+        return MarginLines(self._problem, self._tally)
 
     def cheapen(self, share: float) -> None:
         """Let constraints cost a share of what they did at first; the price rises again while they are broken."""
@@ -256,7 +270,7 @@ class Walk:
         zeroable = np.argwhere(discrete.zeroable(self.change) & self._free)
         if not len(fixed) or not len(zeroable):
             return False
-        state = copy(self.__dict__)
+        state = self._state()
         (unit, entry), (off_unit, off_entry) = self._rng.choice(fixed), self._rng.choice(zeroable)
         self._set(int(off_unit), int(off_entry), discrete.zero[off_unit, off_entry])
         self._free = self._free.copy()
@@ -266,7 +280,7 @@ class Walk:
 
     def _jolt(self, discrete: Discrete, unit: int) -> bool:
         """One of a unit's entries takes any of its values, another one its best after that; undone if that is worse."""
-        state = copy(self.__dict__)
+        state = self._state()
         movable = np.flatnonzero(discrete.stepped[unit] & self._free[unit])
         if movable.size < 2:
             return False
@@ -277,6 +291,10 @@ class Walk:
         self._set(unit, int(one), float(self._rng.choice(choices)))
         self.single(unit, np.array([other]), np.ones(1))
         return self._settled(state, discrete)
+
+    def _state(self) -> dict[str, Any]:
+        """All that a step changes, with what the place is worth."""
+        return {"rank": self.rank, **self.__dict__}
 
     def _settled(self, state: dict[str, Any], discrete: Discrete) -> bool:
         """Whether what was done since is no worse; else it is undone."""
