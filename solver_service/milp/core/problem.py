@@ -1,6 +1,7 @@
 """The pure float64 view of one job: what may move, how far, and what every sample scores."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Self, cast
 
 import numpy as np
@@ -11,6 +12,8 @@ from shared.contracts import Constraint, JobSpec
 from shared.objectives import WORST, Objective, cells, outputs, sample_weights
 from shared.snapshot import FloatArray, IntArray, Snapshot, label_targets, regression_targets
 
+MEASURED = 1 << 22
+"""Entries of inputs that say how far columns move scores, at most."""
 MEANS = ("mae", "mse", "log_loss", "huber", "quantile", "trimmed_mse", "trimmed_mae")
 
 Array = NDArray[np.float64]
@@ -79,6 +82,24 @@ class Problem(Space):
         """What the job minimises, recomputed: the objective, and what movement costs."""
         movement = movement_cost(self.constraints, self.snapshot, weight) if self.constraints else 0.0
         return self.objective.value(self.snapshot, weight, bias) + movement
+
+    @cached_property
+    def swing(self) -> Array:
+        """How far a whole change of each entry [h, d+1] moves a typical sample's score."""
+        some = self.inputs[:: -(-self.inputs.size // MEASURED)]
+        return np.asarray(self.radius * np.sqrt((some**2).mean(axis=0)))
+
+    @cached_property
+    def pace(self) -> Array:
+        """How large a step of each entry [h, d+1] should be beside the others', in radii: 1, or less where an entry can
+        move scores far more than most can. A wide box for the bias, or a column in other units, says nothing of how
+        far to go."""
+        swing = self.swing
+        moved = swing[:, :-1][swing[:, :-1] > 0]
+        most = np.full_like(swing, np.median(moved) if moved.size else np.inf)
+        # A bias moves all samples alike, and may go as far as all the others together.
+        most[:, -1] = np.sqrt((np.minimum(swing, most)[:, :-1] ** 2).sum(axis=1))
+        return np.asarray(np.divide(most, swing, out=np.ones_like(swing), where=(swing > most) & (most > 0)))
 
     @property
     def value_at_start(self) -> float:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from shared.constraints import ON_SAMPLES
 from shared.contracts import JobSpec
 from shared.objectives import WORST
 from solver_service.milp.core.budget import Budget
@@ -121,12 +120,8 @@ class Improver:
         return self.reproducible or self.coefficients <= MODELLED + MODELLED_PER_S * self.spec.limits.time_s
 
     def stand_in(self, budget: Budget) -> None:
-        """The minimum of the convex objective next to a count, before anything else, where that is soon there.
-
-        Where shares of samples are asked for it says less: there searches that know of them come first.
-        """
-        asked = any(constraint.type in ON_SAMPLES for constraint in self.problem.constraints)
-        if self.reproducible or asked or self.coefficients < STOOD_IN or not self.soon_minimised:
+        """The minimum of the convex objective next to a count, before anything else, where that is soon there."""
+        if self.reproducible or self.coefficients < STOOD_IN or not self.soon_minimised:
             return
         self._begin()
         for account in self.accounts:
@@ -151,7 +146,11 @@ class Improver:
         left = max(1e-9, budget.until - budget.control.elapsed)
         needed = EPOCHS * self.coefficients / PASSED_PER_S
         soon = budget.share(float(np.clip(needed / left, *FIRST_RUNS)))
+        before = self.incumbents.start
         while account.alive and descents.gaining and descents.fits(soon) and not (soon.over or self._settled):
+            if self.soon_scored and self.incumbents.best.objective >= before:
+                break  # from weights that are good already others know more
+            before = self.incumbents.best.objective
             account.advance(soon)
         descents.share = SHARE_OF_TURNS
 

@@ -1,7 +1,7 @@
 """The smooth convex objectives by the scores: value, slope and curvature, for programs that are no linear ones."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import expit
@@ -46,6 +46,28 @@ def smooth_loss(problem: Problem, cost: Array) -> SmoothLoss:
         value_and_slope,
         lambda scores: (np.broadcast_to(2 * column, scores.shape), None),
         MOST_CURVATURE[name],
+    )
+
+
+def of_multiples(loss: SmoothLoss, times: float) -> SmoothLoss:
+    """The same loss of so many times the scores."""
+    if times == 1:
+        return loss
+
+    def value_and_slope(scores: Array) -> tuple[float, Array]:
+        value, slope = loss.value_and_slope(times * scores)
+        return value, times * slope
+
+    def curvature(scores: Array) -> tuple[Array, Array | None]:
+        assert loss.curvature is not None
+        found, coupling = loss.curvature(times * scores)
+        return times**2 * found, None if coupling is None else times * coupling
+
+    return replace(
+        loss,
+        value_and_slope=value_and_slope,
+        curvature=None if loss.curvature is None else curvature,
+        most_curvature=times**2 * loss.most_curvature,
     )
 
 

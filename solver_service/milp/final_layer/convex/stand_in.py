@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.problem import Array, Problem
 from solver_service.milp.final_layer.convex.program import ConvexProgram
-from solver_service.milp.heuristics.descents.stand_in_descents import convex_of
+from solver_service.milp.final_layer.convex.smooth_losses import of_multiples, smooth_loss
+from solver_service.milp.heuristics.descents.stand_in_descents import convex_of, sharpness
 from solver_service.milp.heuristics.walks.mending import offer_mended
 from solver_service.milp.heuristics.walks.walk import Walk
 from solver_service.milp.rounding.incumbents import Incumbents
@@ -20,7 +21,8 @@ LOOSE = 1e-3
 
 def stand_in(problem: Problem) -> ConvexProgram:
     """The program of the convex objective that is nearest to a problem's own."""
-    return ConvexProgram(convex_of(problem))
+    convex, times = convex_of(problem), sharpness(problem)
+    return ConvexProgram(convex, loss=of_multiples(smooth_loss(convex, convex.cost), times))
 
 
 @dataclass(eq=False)

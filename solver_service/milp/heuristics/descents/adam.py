@@ -76,6 +76,6 @@ def descend(
         # Adam's moments begin at 0: both are divided by 1 - beta^step. The rate falls linearly to 0.
         pace = arms.rate * np.float32(left / (1 - float(MOMENT) ** step))
         root = np.sqrt(square * np.float32(1 / (1 - float(SQUARE) ** step)))
-        changes -= pace[:, None, None] * moment / (root + np.float32(1e-30))
+        changes -= pace[:, None, None] * block.pace * moment / (root + np.float32(1e-30))
         np.clip(changes, -1.0, 1.0, out=changes)
     return changes

@@ -43,11 +43,15 @@ THINNED, OFFERED, OFFERED_EVERY = 0.3, 0.4, 10
 
 @dataclass(eq=False)
 class _Descent:
-    """Where one descent is: its change [h, c], multipliers, what shares lack, Adam's means, the steps it is to take."""
+    """Where one descent is: its change [h, c], multipliers, what shares lack, Adam's means, the steps it is to take.
+
+    `spread` is the standard deviation of the scores, of those where it begins if they are all alike at the start.
+    """
 
     change: Array
     steps: int
     narrowest: float
+    spread: float
     multipliers: Array
     lack: Array
     moments: Moments
@@ -84,7 +88,7 @@ class AnnealedDescents:
         self._batch = self._batch_size()
         self._few = FewValues.of(self.problem)
         self._stepped = self._few is not None and self._few.stepped
-        self._spread = float(self.block.scores.std()) or 1.0
+        self._spread = float(self.block.scores.std())
         if self._few is not None:
             # What there is now is far from any grid or list: scores anywhere in the box say more.
             anywhere = self.rng.uniform(-1.0, 1.0, self.problem.radius.shape).astype(np.float32)
@@ -114,20 +118,26 @@ class AnnealedDescents:
         change = self.incumbents.whole_change
         if self._runs:
             kick = STEPPED_KICK if self._stepped else KICK
-            change = np.clip(change + kick * self.rng.normal(size=change.shape), -1.0, 1.0)
+            change = np.clip(change + kick * self.block.pace * self.rng.normal(size=change.shape), -1.0, 1.0)
         nothing = np.zeros_like(change)
         return _Descent(
             change=np.where(self.problem.radius > 0, change, 0.0),
             steps=(STEPS if self._runs else FIRST) * (1 if self._batch is None else BATCHES),
+            spread=self._spread if self._few else self._spread_at(change) or 1.0,
             narrowest=(STEPPED_NARROWEST if self._stepped else NARROWEST)[self._runs % 2],
             multipliers=np.zeros(self._counts.asked),
             lack=np.zeros(self._counts.asked),
             moments=Moments(nothing, nothing),
         )
 
+    def _spread_at(self, change: Array) -> float:
+        outputs = self.block.rows(change.astype(np.float32)[None], slice(None, None, -(-len(self.block.inputs) // ALL)))
+        # One logit is told from 0, scores of classes from one another.
+        return float(outputs.std() if self.problem.snapshot.task == "classification" else np.sqrt((outputs**2).mean()))
+
     def _step(self, now: _Descent) -> None:
         part = now.done / now.steps
-        width = self._spread * WIDEST * (now.narrowest / WIDEST) ** part
+        width = now.spread * WIDEST * (now.narrowest / WIDEST) ** part
         place = self._settle(now, part)
         counts, inputs, scores = self._drawn()
         outputs = scores + inputs @ (self.block.reach * place.astype(np.float32)).T
@@ -140,7 +150,7 @@ class AnnealedDescents:
         if now.done % RAISED_EVERY == 0:
             now.multipliers = counts.raised(now.multipliers, now.lack, part)
         rate = (STEPPED_RATE if self._stepped else RATE) * 0.5 * (1 + np.cos(np.pi * part))
-        moved = now.change - rate * mean / size
+        moved = now.change - rate * self.block.pace * mean / size
         now.change = np.where(self.problem.radius > 0, np.clip(moved, -1.0, 1.0), 0.0)
 
     def _batch_size(self) -> int | None:

@@ -57,7 +57,7 @@ class Polishing:
         width = self._natural
         if self._runs:
             reach = KICK * self.rng.random() ** 2
-            start = np.clip(start + reach * self.rng.normal(size=start.shape), -1.0, 1.0)
+            start = np.clip(start + reach * self.block.pace * self.rng.normal(size=start.shape), -1.0, 1.0)
             width = float(np.clip(width * np.exp(0.7 * self.rng.normal()), self._low, self._high))
         self._runs += 1
         until = budget.control.elapsed + min(left, LONGEST_S)
@@ -65,7 +65,7 @@ class Polishing:
         return True
 
     def _descend(self, start: Array, width: float, budget: Budget, until: float) -> None:
-        best, least, count = start, np.inf, 0
+        best, least, count, pace = start, np.inf, 0, self.problem.pace
         samples, widths = np.arange(len(self.block.inputs)), np.array([width], dtype=np.float32)
 
         def value_and_slope(flat: Array) -> tuple[float, Array]:
@@ -74,24 +74,24 @@ class Polishing:
                 raise _Over
             began = budget.control.elapsed
             # One arm: [1, h, c].
-            change = flat.reshape(start.shape).astype(np.float32)[None]
-            outputs = self.block.outputs(change)
+            change = pace * flat.reshape(start.shape)
+            outputs = self.block.outputs(change.astype(np.float32)[None])
             value = self._losses(outputs, widths, self._weights)
             slope = self._slopes(outputs, samples, widths, self._weights)
             # [h, n] @ [n, c], by the change through the reach [h, c].
-            gradient = self.block.reach * (slope[:, 0, :].T @ self.block.inputs)
+            gradient = pace * self.block.reach * (slope[:, 0, :].T @ self.block.inputs)
             if value < least:
-                best, least = flat.reshape(start.shape).copy(), value
+                best, least = change, value
             count += 1
             if count % OFFER_EVERY == 0:
                 self.incumbents.offer_whole(best)
             self._evaluation_s = budget.control.elapsed - began
             return value, gradient.astype(np.float64).ravel()
 
-        # An entry without room stays at 0.
-        half = (self.problem.radius > 0).astype(np.float64).ravel()
+        # Variables are changes by their paces; an entry without room stays at 0.
+        half = ((self.problem.radius > 0) / pace).ravel()
         options: dict[str, Any] = {"maxiter": ITERATIONS, "maxcor": 20}
         with suppress(_Over):
             box = Bounds(-half, half)
-            minimize(value_and_slope, start.ravel(), jac=True, method="L-BFGS-B", bounds=box, options=options)  # type: ignore[call-overload]
+            minimize(value_and_slope, (start / pace).ravel(), jac=True, method="L-BFGS-B", bounds=box, options=options)  # type: ignore[call-overload]
         self.incumbents.offer_whole(best)

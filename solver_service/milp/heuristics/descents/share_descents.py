@@ -84,37 +84,37 @@ class ShareDescents:
         if not self._runs:
             return best
         if self.rng.random() < ANEW:
-            return self.rng.uniform(-1.0, 1.0, shape)
+            return self.problem.pace * self.rng.uniform(-1.0, 1.0, shape)
         self._stage = int(self.rng.integers(CORRECTED + 1))
-        kick = KICK * self.rng.normal(size=shape) * (self.rng.random(shape) < FEW)
+        kick = KICK * self.problem.pace * self.rng.normal(size=shape) * (self.rng.random(shape) < FEW)
         return np.clip(best + kick, -1.0, 1.0)
 
     def _descend(self, shares: SmoothedShares, start: Array, width: float, budget: Budget) -> Array:
         """Where a run at some width ends, [h, c]."""
-        best, least = start, np.inf
+        best, least, pace = start, np.inf, self.problem.pace
         until = min(budget.until, budget.control.elapsed + LONGEST_S)
 
         def value_and_slope(flat: Array) -> tuple[float, Array]:
             nonlocal best, least
             if np.isfinite(least) and (budget.over or (not self.reproducible and budget.control.elapsed > until)):
                 raise _Over
-            change = flat.reshape(start.shape)
+            change = pace * flat.reshape(start.shape)
             value, slope = shares(self._outputs(change), width, self._price)
             # [h, n] @ [n, c], by the change through the reach [h, c].
             gradient = (self.block.reach * (slope.T @ self.block.inputs)).astype(np.float64)
             paid, steep = self._paid(change, ROUNDED * width)
             value, gradient = value + paid, gradient + steep
             if value < least:
-                best, least = change.copy(), value
-            return value, gradient.ravel()
+                best, least = change, value
+            return value, (pace * gradient).ravel()
 
-        # An entry without room stays at 0.
-        half = (self.problem.radius > 0).astype(np.float64).ravel()
+        # Variables are changes by their paces; an entry without room stays at 0.
+        half = ((self.problem.radius > 0) / pace).ravel()
         options: dict[str, Any] = {"maxiter": ITERATIONS, "maxcor": 20}
         with suppress(_Over):
             minimize(  # type: ignore[call-overload]
                 value_and_slope,
-                np.clip(start.ravel(), -half, half),
+                np.clip((start / pace).ravel(), -half, half),
                 jac=True,
                 method="L-BFGS-B",
                 bounds=Bounds(-half, half),

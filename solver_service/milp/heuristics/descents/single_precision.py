@@ -22,12 +22,14 @@ class SinglePrecision:
     """A problem's scores as float32: `scores + inputs @ (reach * change).T`, all in units of `unit`.
 
     `inputs` [n, c] have columns of largest size 1, `scores` [n, h] are those of change 0, and `reach` [h, c] is how far
-    a whole change of an entry moves a score. Any common factor of inputs, weights or targets cancels.
+    a whole change of an entry moves a score. Steps are `pace` [h, c] times those of an even problem. Any common factor
+    of inputs, weights or targets cancels.
     """
 
     inputs: Singles
     scores: Singles
     reach: Singles
+    pace: Singles
     unit: float
 
     @classmethod
@@ -44,7 +46,8 @@ class SinglePrecision:
         scores = np.empty(problem.scores.shape, dtype=np.float32)
         for part in parts_of(scores):
             scores[part] = _finite(problem.scores[part], unit)
-        return cls(inputs=inputs, scores=scores, reach=_finite(problem.radius * size, unit), unit=unit)
+        reach = _finite(problem.radius * size, unit)
+        return cls(inputs=inputs, scores=scores, reach=reach, pace=problem.pace.astype(np.float32), unit=unit)
 
     def outputs(self, changes: Singles) -> Singles:
         """Scores [n, b, h] after several changes [b, h, c], in units of `unit`."""
@@ -74,7 +77,7 @@ def _unit(problem: Problem, size: Array) -> float:
     else:
         levels = np.abs(scores - scores.mean(axis=1, keepdims=True))
     typical = float(np.median(levels)) or float(levels.max(initial=0.0))
-    return typical or float((problem.radius * size).max(initial=0.0)) or 1.0
+    return typical or float((problem.pace * problem.radius * size).max(initial=0.0)) or 1.0
 
 
 def _finite(values: Array, unit: float) -> Singles:

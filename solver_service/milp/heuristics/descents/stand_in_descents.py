@@ -18,7 +18,7 @@ from solver_service.milp.heuristics.walks.walk import Walk
 from solver_service.milp.rounding.incumbents import Incumbents
 
 RATES, SLOWER, FASTER = (0.1, 0.02, 0.004), 0.3, 4.0
-"""Of the first arms, in radii; how much lower it is after a run without a gain, and how much higher after the first run,
+"""Of the first arms, in radii; how much lower it is after a run without a gain, and how much higher after the first,
 which is far shorter than any other, where a count is to gain from it: large scores do."""
 FIRST_S, LONGER, ALONE, SHARE_OF_TURNS = 0.15, 4.0, 0.9, 0.3
 """How long the first run takes, how much longer each next one does, and of the time that is left at most: while it is
@@ -29,6 +29,8 @@ GAINS, TRIES = 0.1, 2
 """A run that makes the stand-in better by less of its value is not much; after so many in vain it ends."""
 STEPS, EPOCHS = 1_000_000, 12
 """More than any run by the clock takes; passes over the samples where rounds stand for it."""
+SCALE_FREE, LARGE_SCORE = ("zero_one", "worst_class", "worst_group"), 10.0
+"""Objectives of signs alone; the typical score that the stand-in sees at least of what the box can reach."""
 JUDGES = 2048
 """Samples that say which arm is best."""
 
@@ -40,6 +42,16 @@ def convex_of(problem: Problem) -> Problem:
     else:
         objective = replace(problem.objective, name="log_loss")
     return replace(problem, objective=objective)
+
+
+def sharpness(problem: Problem) -> float:
+    """What scores are multiplied by in the stand-in: counts have no unit, and in a small box cross-entropy never sees
+    more than small scores."""
+    if problem.objective.name not in SCALE_FREE:
+        return 1.0
+    reached = float(np.sqrt(((problem.pace * problem.swing)[:, :-1] ** 2).sum(axis=1)).max())
+    # Weights that were trained have a scale of their own: two standard deviations are large.
+    return max(1.0, LARGE_SCORE / max(1e-30, reached, 2 * float(problem.scores.std())))
 
 
 @dataclass(eq=False)
@@ -63,10 +75,12 @@ class StandInDescents:
     _ran_s: float = 0.0
     _in_vain: int = 0
     _reached: Singles | None = None
+    _unit: float = field(init=False)
     _slopes: Slopes = field(init=False)
 
     def __post_init__(self) -> None:
-        self._slopes = slopes_of(convex_of(self.problem), self.block.unit)
+        self._unit = sharpness(self.problem) * self.block.unit
+        self._slopes = slopes_of(convex_of(self.problem), self._unit)
         self._weights = (self.problem.weights / self.problem.weights.mean()).astype(np.float32)
         self._judges = self.rng.permutation(len(self._weights))[:JUDGES]
         self._judge = self.problem.part(self._judges)
@@ -140,7 +154,7 @@ class StandInDescents:
     def _values(self, ends: Singles) -> Singles:
         """The stand-in's value of each end, over some of the samples."""
         rows = self._judges
-        outputs = np.float32(self.block.unit) * self.block.rows(ends, rows)
+        outputs = np.float32(self._unit) * self.block.rows(ends, rows)
         targets = self.problem.targets[rows].astype(np.float32)
         match self.problem.snapshot.task:
             case "classification":

@@ -162,7 +162,7 @@ class Walk:
         if draw > 0.75 and self._pairs:
             return self._mending_step() if self.rank.broken else self._towards_a_wrong_sample()
         chosen = np.flatnonzero(rng.random(width) < FEW)
-        return self.single(unit, chosen, rng.normal(size=chosen.size))
+        return self.single(unit, chosen, self._problem.pace[unit, chosen] * rng.normal(size=chosen.size))
 
     def single(self, unit: int, entries: Index, amounts: Array) -> bool:
         """Move some entries of one unit along a line, as far as is best; whether anything moved."""

@@ -79,5 +79,5 @@ class Walking:
         # The square of a uniform number: mostly short, now and then far.
         reach = KICK * self.rng.random() ** 2
         self.walk.cheapen(self.rng.uniform(*CHEAPER))
-        self.walk.goto(base + reach * self.rng.normal(size=base.shape))
+        self.walk.goto(base + reach * self.problem.pace * self.rng.normal(size=base.shape))
         self._idle = 0
