@@ -132,16 +132,16 @@ def _with_result(pool: Pool) -> str:
     known = [key for key in store.apikeys.all() if key.opens_with(pool.token)]
     owner = known[0].owner if known else owner_of(pool.token)
     spec = JobSpec(objective="ramp", radius=0.1)
-    made = jobs.create(spec, snapshot="a" * 64, owner=owner, now=store.jobs.now())
-    job, _ = store.jobs.add(made)
+    now = store.jobs.now
+    while True:  # until the worker is not faster
+        job, _ = store.jobs.add(jobs.create(spec, snapshot="a" * 64, owner=owner, now=now()))
+        if store.jobs.update(job.id, partial(jobs.claim, worker="bench", now=now())) is not None:
+            break
     report = ObjectiveReport(name="ramp", start=1.0, final=0.0, bound=0.0, gap=0.0)
     result = JobResult(
         objective=report, status=SolveStatus.OPTIMAL, improved=True, changed_weights=1, timings=Timings(),
         sizes=Sizes(), nodes=0, incumbents=[], backend=Backend(name="none", version="0"),
     )  # fmt: skip
-    now = store.jobs.now
-    if store.jobs.update(job.id, partial(jobs.claim, worker="bench", now=now())) is None:
-        raise SystemExit("a worker was faster")
     finish = partial(jobs.finish, result=result, attempt=1, now=now())
     store.jobs.update(job.id, finish, result=bytes(RESULT_BYTES))
     store.close()

@@ -40,6 +40,8 @@ SnapshotId = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Label = Annotated[str, Field(min_length=1, max_length=200)]
 Whole = Annotated[int, Field(ge=-(2**53), le=2**53)]
 """An integer that every JSON reader, and every float64, holds exactly."""
+Wholes = Annotated[list[Whole], Field(fail_fast=True)]
+"""Many of them, of which the first wrong one is told: telling of all of a million takes seconds."""
 Priority = Literal["high", "normal", "low"]
 
 
@@ -96,16 +98,16 @@ class Constraint(Contract):
     value: Finite = Field(
         default=0.0, description="The share, sign, count, step or price that the type speaks of; `levels` has none."
     )
-    classes: list[Whole] | None = Field(
+    classes: Wholes | None = Field(
         default=None, description="Classes (constraints on samples) or output units; all where it is left out."
     )
-    indices: list[Whole] | None = Field(
+    indices: Wholes | None = Field(
         default=None, description="Input columns, for constraints on weights; all where it is left out."
     )
-    groups: list[Whole] | None = Field(
+    groups: Wholes | None = Field(
         default=None, description="For recall_floor: numbers of the tensor `group`; the floor holds in each by itself."
     )
-    levels: Annotated[list[Finite], Field(min_length=1, max_length=1024)] | None = Field(
+    levels: Annotated[list[Finite], Field(min_length=1, max_length=1024, fail_fast=True)] | None = Field(
         default=None, description="For levels: the values, rounded to float32, that the weights may take."
     )
 
@@ -115,7 +117,7 @@ class InlineSnapshot(Contract):
 
     task: Task
     activation: str = "identity"
-    tail: list[str] = Field(default_factory=list)
+    tail: Annotated[list[str], Field(fail_fast=True)] = Field(default_factory=list)
     tensors: dict[str, Any]
     note: dict[str, Any] = Field(default_factory=dict)
 

@@ -10,8 +10,8 @@ from solver_service.backup.take import HASHES, Kept
 from solver_service.errors import ServiceError
 from solver_service.rules import jobs
 from solver_service.store import Store, keys
-from solver_service.store.blobs import ARRIVING_S
 from solver_service.store.connection import names, translated
+from solver_service.store.pieces import ARRIVING_S
 from solver_service.store.quota import count
 from solver_service.store.records import decode
 

@@ -15,7 +15,8 @@ import structlog
 from solver_service.backup.file import PIECE_BYTES, Writer
 from solver_service.rules.jobs import Job
 from solver_service.store import Store, keys
-from solver_service.store.connection import names, payload, translated
+from solver_service.store.connection import names, translated
+from solver_service.store.pieces import whole
 
 log = structlog.get_logger()
 
@@ -103,7 +104,7 @@ class _Taking:
         redis = self.store.redis
         if not self._is("string", name):
             return False
-        data = (payload(redis.get(name)) or b"") if at_once else None
+        data = (whole(redis, name) or b"") if at_once else None
         size = int(redis.strlen(name)) if data is None else len(data)
         if size == 0:
             return False

@@ -33,6 +33,7 @@ def create_app(services: Services) -> FastAPI:
         title="GDSolver",
         summary="Solves one layer of a stalled network exactly, while gradient descent goes on.",
         version="1",
+        openapi_url=None,  # see `reference`: FastAPI would write it anew for everybody who asks
         docs_url=None,  # FastAPI's own pages load their scripts from another host
         redoc_url=None,
         lifespan=lifespan,

@@ -1,5 +1,6 @@
 """What the OpenAPI document says beyond what routes say themselves: the job spec, every error's shape, and examples."""
 
+from functools import cache
 from typing import Any
 
 from fastapi import FastAPI
@@ -58,6 +59,7 @@ def complete(app: FastAPI) -> None:
     """Add the job spec and the errors to the document: routes read specs themselves, to bound them before parsing."""
     generate = app.openapi
 
+    @cache
     def openapi() -> dict[str, object]:
         document = generate()
         schemas = document["components"]["schemas"]

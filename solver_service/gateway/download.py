@@ -9,6 +9,7 @@ from starlette.concurrency import run_in_threadpool
 
 from solver_service.errors import StoreUnavailableError
 from solver_service.gateway.shares import Shares
+from solver_service.gateway.turns import Turns
 
 AT_ONCE_BYTES = 64 * 1024
 """A blob of this size is one piece; uvicorn buffers as much of any response."""
@@ -17,10 +18,25 @@ HELD_BYTES = 2 * PIECE_BYTES
 """What one download holds: the piece that is on its way, and the next one."""
 MAX_DOWNLOAD_BYTES = 64 * 1024 * 1024
 """What all of them may hold; a key that has its share of it waits."""
+MOST, MOST_PER_KEY = 4, 2
+"""So many pieces are fetched and sent at once: what else the event loop does then waits for no more than these."""
 
 RANGE = re.compile(r"bytes=(\d{1,18})?-(\d{1,18})?")
 
 Reader = tuple[int, Callable[[int, int], bytes]]
+
+
+class Downloads:
+    """All that are on their way to clients: what they hold of the memory, and whose piece is next."""
+
+    def __init__(self) -> None:
+        self.shares = Shares(MAX_DOWNLOAD_BYTES)
+        self.turns = Turns(MOST, MOST_PER_KEY)
+
+    @property
+    def held(self) -> int:
+        """Bytes that all hold together."""
+        return self.shares.held
 
 
 class NoSuchRangeError(ValueError):
@@ -56,7 +72,7 @@ def part_of(blob: Reader, begin: int, end: int) -> Reader:
 def sending(
     blob: Reader,
     owner: str,
-    shares: Shares,
+    downloads: Downloads,
     *,
     media_type: str,
     headers: Mapping[str, str] | None = None,
@@ -68,10 +84,11 @@ def sending(
         return Response(read(0, size), status_code, media_type=media_type, headers=dict(headers or {}))
 
     async def pieces() -> AsyncIterator[bytes]:
-        async with shares.holding(owner, HELD_BYTES):
+        async with downloads.shares.holding(owner, HELD_BYTES):
             for begin in range(0, size, PIECE_BYTES):
                 end = min(size, begin + PIECE_BYTES)
-                piece = await run_in_threadpool(read, begin, end)
+                async with downloads.turns.turn(owner, end - begin):
+                    piece = await run_in_threadpool(read, begin, end)
                 if len(piece) < end - begin:  # it has expired meanwhile: the client sees that bytes are missing
                     raise StoreUnavailableError("a blob ended while it was sent")
                 yield piece

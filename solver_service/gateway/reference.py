@@ -1,12 +1,13 @@
-"""`/docs`: the OpenAPI document as a page to read, without scripts and without anything from another host."""
+"""`/openapi.json`, and `/docs`: the same as a page to read, without scripts and without anything from another host."""
 
 import json
 from collections.abc import Iterator
+from functools import cache
 from html import escape
 from typing import Any
 
-from fastapi import FastAPI
-from fastapi.responses import HTMLResponse
+from fastapi import FastAPI, Response
+from fastapi.responses import HTMLResponse, JSONResponse
 
 _STYLE = """
 body {font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem}
@@ -18,11 +19,20 @@ _HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-in
 
 
 def install(app: FastAPI) -> None:
-    """Serve the page; it changes only with the program."""
+    """Serve both. They change only with the program, and are written once, in a thread: it takes a while."""
+
+    @cache
+    def written() -> tuple[bytes, str]:
+        document = app.openapi()
+        return bytes(JSONResponse(document).body), page(document)
+
+    @app.api_route("/openapi.json", methods=["GET", "HEAD"], include_in_schema=False)
+    def document() -> Response:
+        return Response(written()[0], media_type="application/json")
 
     @app.get("/docs", include_in_schema=False, response_class=HTMLResponse)
-    async def reference() -> HTMLResponse:
-        return HTMLResponse(page(app.openapi()), headers=_HEADERS)
+    def reference() -> HTMLResponse:
+        return HTMLResponse(written()[1], headers=_HEADERS)
 
 
 def page(document: dict[str, Any]) -> str:

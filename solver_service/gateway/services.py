@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from solver_service.gateway.door import Door, Failures
-from solver_service.gateway.download import MAX_DOWNLOAD_BYTES
+from solver_service.gateway.download import Downloads
 from solver_service.gateway.observed import Traffic
 from solver_service.gateway.readiness import Readiness
 from solver_service.gateway.shares import Shares
@@ -66,9 +66,9 @@ class Services:
         return Shares(self.settings.max_body_bytes_in_flight)
 
     @cached_property
-    def downloads(self) -> Shares:
+    def downloads(self) -> Downloads:
         """The bytes that are on their way to clients."""
-        return Shares(MAX_DOWNLOAD_BYTES)
+        return Downloads()
 
     @cached_property
     def failures(self) -> Failures:

@@ -1,4 +1,7 @@
-"""How much submitting goes on at once: few in all, fewer of one key, and of large bodies one, however many wait."""
+"""How much of a kind of work goes on at once: few in all, fewer of one key, and of what is large one.
+
+However many wait: without turns a hundred of one key would be done before another key's only one.
+"""
 
 import asyncio
 from collections import Counter
@@ -11,8 +14,9 @@ LARGE_BYTES = 1024 * 1024
 class Turns:
     """Turns at what takes memory and time; who waits for one holds no thread. For one event loop."""
 
-    def __init__(self) -> None:
-        self._all = asyncio.Semaphore(MOST)
+    def __init__(self, most: int = MOST, most_per_key: int = MOST_PER_KEY) -> None:
+        self._most_per_key = most_per_key
+        self._all = asyncio.Semaphore(most)
         self._large = asyncio.Semaphore(1)
         self._keys: dict[str, asyncio.Semaphore] = {}
         self._wanted: Counter[str] = Counter()
@@ -34,7 +38,7 @@ class _Turn:
         turns = self._turns
         turns._wanted[self._line] += 1
         try:
-            own = turns._keys.setdefault(self._line, asyncio.Semaphore(1 if self._large else MOST_PER_KEY))
+            own = turns._keys.setdefault(self._line, asyncio.Semaphore(1 if self._large else turns._most_per_key))
             await own.acquire()
             try:
                 await (turns._large if self._large else turns._all).acquire()

@@ -1,29 +1,31 @@
 """Snapshots, incumbents and results as bytes with a time to live."""
 
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import redis
 
 from solver_service.store import keys
-from solver_service.store.connection import payload, translated
+from solver_service.store.connection import translated
+from solver_service.store.pieces import PIECE_BYTES, hand_over, whole
 from solver_service.store.quota import Quota, count
 
 MISSING = -2
 """What Redis answers when it is asked for the time to live of a key that is not there."""
 
-PIECE_BYTES = 256 * 1024
 FIRST_BYTES = 64 * 1024
-ARRIVING_S = 600
-"""So long may it take to hand a blob over to Redis."""
-
+"""So much of a blob comes with its size."""
 SPARE_S = 600
 """A longer life is given with this much to spare, so that the next job on the same snapshot need not ask for it."""
 
 _PUT_INCUMBENT = """
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
-redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[4])
+if KEYS[3] ~= '' then
+  redis.call('RENAME', KEYS[3], KEYS[2])
+  redis.call('EXPIRE', KEYS[2], ARGV[4])
+else
+  redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[4])
+end
 return 1
 """
 
@@ -46,7 +48,7 @@ class BlobStore:
         if self._prolong(name, self.keep_s):
             return False
         self.quota.require_room(owner, len(data))
-        arrived = self._hand_over(data)
+        arrived = hand_over(self.redis, data)
         with self.redis.pipeline() as pipe:
             try:
                 pipe.watch(name)  # type: ignore[no-untyped-call]
@@ -61,24 +63,6 @@ class BlobStore:
         if not new:
             self.redis.delete(arrived)
         return new
-
-    def _hand_over(self, data: bytes) -> str:
-        """Put bytes under a name of their own, which is to be renamed; what is not, expires.
-
-        They go piece by piece: all at once they would keep Redis from everybody else, and take it longer to log.
-        """
-        name = keys.arriving(secrets.token_hex(8))
-        pieces = memoryview(data)
-        with self.redis.pipeline(transaction=False) as pipe:
-            pipe.set(name, pieces[:PIECE_BYTES], ex=ARRIVING_S)
-            for begin in range(PIECE_BYTES, len(data), PIECE_BYTES):
-                pipe.append(name, pieces[begin : begin + PIECE_BYTES])
-            try:
-                pipe.execute()
-            except redis.ResponseError:  # out of memory: make room at once
-                self.redis.delete(name)
-                raise
-        return name
 
     def _prolong(self, name: str, seconds: float) -> bool:
         """Let a blob live at least so long; False when there is none."""
@@ -99,7 +83,7 @@ class BlobStore:
     @translated
     def snapshot(self, owner: str, snapshot_id: str) -> bytes | None:
         """Read an owner's snapshot."""
-        return payload(self.redis.get(keys.snapshot(owner, snapshot_id)))
+        return whole(self.redis, keys.snapshot(owner, snapshot_id))
 
     def reader(self, owner: str, snapshot_id: str) -> tuple[int, Callable[[int, int], bytes]]:
         """The size of an owner's snapshot, 0 when there is none, and what reads it piece by piece."""
@@ -141,15 +125,20 @@ class BlobStore:
     @translated
     def put_incumbent(self, job_id: str, attempt: int, data: bytes) -> bool:
         """Keep the best weights so far, for the job's next attempt; False when this one does not hold it any more."""
-        names = keys.HOLDING, keys.incumbent(job_id)
-        return bool(self.redis.eval(_PUT_INCUMBENT, 2, *names, job_id, attempt, data, self.keep_s))
+        arrived = hand_over(self.redis, data) if len(data) > PIECE_BYTES else ""
+        names = keys.HOLDING, keys.incumbent(job_id), arrived
+        told = job_id, attempt, b"" if arrived else data, self.keep_s
+        kept = bool(self.redis.eval(_PUT_INCUMBENT, 3, *names, *told))
+        if arrived and not kept:
+            self.redis.delete(arrived)
+        return kept
 
     @translated
     def incumbent(self, job_id: str) -> bytes | None:
         """Read the best weights of an earlier attempt."""
-        return payload(self.redis.get(keys.incumbent(job_id)))
+        return whole(self.redis, keys.incumbent(job_id))
 
     @translated
     def result(self, job_id: str) -> bytes | None:
         """Read a finished job's result file."""
-        return payload(self.redis.get(keys.result(job_id)))
+        return whole(self.redis, keys.result(job_id))

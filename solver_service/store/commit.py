@@ -10,17 +10,25 @@ import structlog
 from redis.client import Pipeline
 from redis.commands.core import Script
 
+from solver_service.store.pieces import PIECE_BYTES, hand_over
+
 log = structlog.get_logger()
 
 # Nothing that is written before may fail: so the first command is one that Redis refuses when it is out of memory, and
 # after it no command ends the script. A counter that cannot be added to (it holds no number, or would overflow) begins
 # anew. A value of another type than text, which MGET does not see, is as good as none. What was accepted earlier has to
-# go on in a full Redis, too: a first write that needs no memory lets all pass.
+# go on in a full Redis, too: a first write that needs no memory lets all pass. (A large blob was accepted, or refused,
+# when it was handed over.)
 _COMMIT = """
 if (redis.call('MGET', KEYS[1])[1] or '') ~= ARGV[1] then return {'stale'} end
 if KEYS[2] ~= '' and redis.call('ZCARD', KEYS[2]) >= tonumber(ARGV[3]) then return {'full'} end
 if ARGV[6] == 'owed' then redis.call('DEL', '') end
-if KEYS[3] ~= '' then redis.call('SET', KEYS[3], ARGV[4], 'EX', ARGV[5]) end
+if KEYS[4] ~= '' then
+  redis.call('RENAME', KEYS[4], KEYS[3])
+  redis.call('EXPIRE', KEYS[3], ARGV[5])
+elseif KEYS[3] ~= '' then
+  redis.call('SET', KEYS[3], ARGV[4], 'EX', ARGV[5])
+end
 local done, call = {'done'}, redis.call
 for _, command in ipairs(cjson.decode(ARGV[2])) do
   local reply = call(unpack(command))
@@ -98,16 +106,19 @@ class Commit:
         commands = json.dumps([command for command, _ in changes.command_stack], default=bytes.decode, allow_nan=False)
         room = room or Room("", 0)
         blob = blob or Blob("", b"", 0)
-        names = [name, room.name, blob.name]
+        arrived = hand_over(self.redis, blob.data) if len(blob.data) > PIECE_BYTES else ""
+        names = [name, room.name, blob.name, arrived]
         arguments: list[str | int | bytes] = [
             known or b"",
             commands,
             room.most,
-            blob.data,
+            b"" if arrived else blob.data,
             blob.keep_s,
             "owed" if owed else "",
         ]
         done, *failed = self._script(names, arguments) if ahead is None else self._behind(ahead, names, arguments)
+        if arrived and done != b"done":
+            self.redis.delete(arrived)
         if done == b"full":
             raise NoRoomError(f"{room.most} members in {room.name}")
         for reason in failed:

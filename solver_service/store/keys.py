@@ -99,7 +99,7 @@ def snapshot(owner: str, snapshot_id: str) -> str:
 
 
 def arriving(token: str) -> str:
-    """A snapshot's bytes while they are being handed over."""
+    """A large value's bytes while they are being handed over."""
     return f"gds:arriving:{token}"
 
 

@@ -12,6 +12,7 @@ from solver_service.rules.jobs import Job
 from solver_service.store import keys
 from solver_service.store.connection import payload, translated
 from solver_service.store.limits import LimitReachedError
+from solver_service.store.pieces import hand_over, whole
 from solver_service.store.quota import Quota, count
 
 KEEP_S = 3600
@@ -34,15 +35,17 @@ class ModelStore:
     @translated
     def get(self, job_id: str) -> bytes | None:
         """Read a model; None when it was not written, or too long ago."""
-        return payload(self.redis.get(keys.model(job_id)))
+        return whole(self.redis, keys.model(job_id))
 
     @translated
     def put(self, job: Job, data: bytes) -> None:
         """Keep a model for an hour; LimitReachedError when it does not fit what its owner may keep."""
         name = keys.model(job.id)
         self.quota.require_room(job.owner, len(data))
+        arrived = hand_over(self.redis, data)
         with self.redis.pipeline() as pipe:
-            pipe.set(name, data, ex=KEEP_S)
+            pipe.rename(arrived, name)
+            pipe.expire(name, KEEP_S)
             count(pipe, name, owner=job.owner, size=len(data), ends=self.quota.in_seconds(KEEP_S))
             pipe.execute()
         self.redis.zrem(keys.models_wanted(job.owner), job.id)

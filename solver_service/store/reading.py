@@ -1,6 +1,6 @@
 """Job records as they are asked for: one, many, an owner's page, or what is queued, running or over."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, get_args
@@ -22,6 +22,12 @@ log = structlog.get_logger()
 
 PAGE = 100
 MAX_PAGES_A_CALL = 10
+MAX_PAGE_BYTES = 500_000
+"""Of records on a page; what is sent says run and tags twice."""
+MAX_CALL_BYTES = 8 * MAX_PAGE_BYTES
+"""Of records that are read for a page, those of other states included."""
+AT_ONCE = 20
+"""So many records are asked for in one command: a record may have 130 kB, and Redis answers nobody else meanwhile."""
 MOST_AT_ONCE = 1000
 RECENT = 50
 """So many ended jobs are listed for whoever looks at the pool."""
@@ -52,29 +58,37 @@ class JobReader:
         """Read several jobs at once."""
         return [self.records.read(job_id, data) for job_id, data in self._raw_many(ids)]
 
-    def _raw_many(self, ids: list[str]) -> list[tuple[str, bytes | None]]:
-        found = self.redis.mget([keys.job(job_id) for job_id in ids]) if ids else []
-        return [(job_id, payload(data)) for job_id, data in zip(ids, found, strict=True)]
+    def _raw_many(self, ids: list[str]) -> Iterator[tuple[str, bytes | None]]:
+        """Records as they are stored, which are fetched as they are looked at, a few at a time."""
+        for begin in range(0, len(ids), AT_ONCE):
+            some = ids[begin : begin + AT_ONCE]
+            found = self.redis.mget([keys.job(job_id) for job_id in some])
+            yield from ((job_id, payload(data)) for job_id, data in zip(some, found, strict=True))
 
     @translated
     def page(
         self, owner: str, *, run: str | None, state: State | None, limit: int, cursor: str | None
     ) -> tuple[list[Job], str | None]:
-        """Read an owner's jobs, newest first: (jobs, cursor of the next page or None)."""
+        """Read an owner's jobs, newest first: (jobs, cursor of the next page or None).
+
+        A page of large records has fewer of them, and so has one for which many of another state were passed over.
+        """
         found: list[Job] = []
-        index = keys.jobs(owner, run)
+        index, taken, seen = keys.jobs(owner, run), 0, 0
         for _ in range(MAX_PAGES_A_CALL):
             end = f"({cursor}" if cursor else "+"
             members = list(self.redis.zrevrangebylex(index, end, "-", start=0, num=PAGE))
             ids = self._ids(index, members)
-            for job_id, job in zip(ids, self.get_many(ids), strict=True):
-                cursor = job_id
+            for job_id, data in self._raw_many(ids):
+                cursor, job, size = job_id, self.records.read(job_id, data), len(data or b"")
+                seen += size
                 if job is None:
                     self.redis.zrem(index, job_id)
                 elif state is None or job.state is state:
                     found.append(job)
-                    if len(found) == limit:
-                        return found, cursor
+                    taken += size
+                if len(found) == limit or taken > MAX_PAGE_BYTES or seen > MAX_CALL_BYTES:
+                    return found, cursor
             if len(members) < PAGE:
                 return found, None
         return found, cursor

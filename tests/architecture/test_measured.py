@@ -87,3 +87,15 @@ def test_weights_with_few_values() -> None:
             job, script = (float(one) for one in cell.rstrip(")").split(" ("))
             assert (f"{job:.4g}", f"{script:.4g}") == (f"{run['job']:.4g}", f"{run['script']:.4g}"), cells
         assert reads(ratio, row["ratio"])
+
+
+def test_what_others_feel_of_abuse() -> None:
+    """Every kind that was timed, in the order of the command, and what is said of all of them."""
+    found = results("abuse")
+    timed = [phase for phase in found["phases"] if phase["probes"]]
+    for (_, *cells), phase in zip(rows("docs/security.md", "## What others feel of it"), timed, strict=True):
+        values = (phase["p99_ms"], phase["ratio"], phase["max_ms"])
+        assert all(reads(cell, value) for cell, value in zip(cells, values, strict=True)), (phase["name"], cells)
+    page = (ROOT / "docs/security.md").read_text()
+    told = f"p99 was {found['abuse_p99_ms']:.1f} ms, {found['ratio']:.1f} times the idle one"
+    assert f"{told}. The gateway never had more than {found['gateway_rss_mb']:.0f} MB" in page

@@ -1,12 +1,16 @@
 """Sizes of what submissions name and records keep: bounded before anything is queued, with words that say how."""
 
+import json
 import re
+from typing import Any
 
 import pytest
+from pydantic import BaseModel
 from starlette.testclient import TestClient
 
-from shared.contracts import JobError, JobSpec
+from shared.contracts import JobError, JobList, JobSpec
 from shared.errors import ErrorCode, SpecError
+from solver_service.gateway.routes.submission import MOST_ERRORS, InvalidSpecError, read_contract
 from solver_service.milp import problem_file
 from solver_service.queue import MODEL_TASK, QUEUES
 from solver_service.rules.owners import Scope, create_key
@@ -67,6 +71,50 @@ def test_a_page_of_large_records_ends_early(client: TestClient) -> None:
         cursor = {"cursor": answer.json()["cursor"]}
     assert found == posted[::-1]
     assert pages > 1
+
+
+def test_a_page_is_written_record_by_record(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No call writes more than one of them, during which nobody is served; the text is that of the contract."""
+    snapshot = upload(client)
+    for number in range(10):
+        post(client, {"snapshot": snapshot, "tags": {"n": str(number), "ü": '"'}})
+    told: list[int] = []
+    dump = BaseModel.model_dump_json
+
+    def counted(model: BaseModel, **options: Any) -> str:
+        text = dump(model, **options)
+        told.append(len(text))
+        return text
+
+    monkeypatch.setattr(BaseModel, "model_dump_json", counted)
+    page = client.get("/v1/jobs", params={"limit": 9})
+    largest = max(len(dump(job)) for job in JobList.model_validate_json(page.content).jobs)
+    assert page.headers["content-type"] == "application/json"
+    assert page.json()["cursor"] is not None
+    assert len(told) >= 9
+    assert max(told) <= largest
+    monkeypatch.undo()
+    for query in ({"limit": 9}, {}, {"state": "failed"}):
+        page = client.get("/v1/jobs", params=query)
+        assert page.text == JobList.model_validate_json(page.content).model_dump_json()
+
+
+@pytest.mark.parametrize("wrong", [
+    {"constraints": [{"type": "nonnegative", kind: ["x"] * 100_000} for kind in ("classes", "indices", "groups")]},
+    {"constraints": [{"type": "levels", "levels": ["x"] * 100_000}]},
+    {"snapshot": {"task": "regression", "tensors": {}, "tail": [1] * 100_000}},
+    {"tags": {f"{number}": 1 for number in range(50_000)}},
+    {f"{number}": 1 for number in range(50_000)},
+])  # fmt: skip
+def test_of_what_is_wrong_a_thousand_times_little_is_listed(wrong: dict[str, object]) -> None:
+    """Listing all of it would keep everybody waiting; what is told names the field, or how many there are."""
+    text = json.dumps({**SPEC, "tensors": 1, **wrong}).encode()
+    with pytest.raises(InvalidSpecError) as caught:
+        read_contract(JobSpec, text, field="spec")
+    assert 0 < len(caught.value.found) <= MOST_ERRORS
+    answer = json.loads(bytes(caught.value.response().body))
+    assert answer["status"] == 422
+    assert answer["errors"]
 
 
 def test_models_are_limited_counted_and_not_urgent(redis_url: str) -> None:

@@ -76,10 +76,10 @@ async def _stream(services: Services, room: WaitingRoom, owner: str, job_id: str
                 found = await run_in_threadpool(_after, services, job_id, last)
             except StoreUnavailableError:
                 return  # the client connects again, and resumes
-            for event in found:
-                last, spoke = event.id or last, time.monotonic()
-                yield as_text(event)
-                if _ends(event):
+            if found:
+                last, spoke = found[-1].id or last, time.monotonic()
+                yield "".join(map(as_text, found))  # at once: each piece that is sent costs more than its text
+                if _ends(found[-1]):
                     return
             if room.closing:
                 return  # the client connects again, to the next gateway, and resumes
@@ -94,7 +94,10 @@ async def _stream(services: Services, room: WaitingRoom, owner: str, job_id: str
 
 
 def _after(services: Services, job_id: str, last: str) -> list[JobEvent]:
-    return services.store.logs.told(job_id, services.store.events.after(job_id, last))
+    """What came after an event, up to the job's end."""
+    found = services.store.logs.told(job_id, services.store.events.after(job_id, last))
+    end = next((number for number, event in enumerate(found, 1) if _ends(event)), None)
+    return found[:end]
 
 
 async def _sleep(waiter: Waiter, spoke: float) -> None:
