@@ -14,7 +14,7 @@ from trainer.errors import CaptureError
 from trainer.model.folding import Folded, fold, recorded_for, unlink, with_offsets
 from trainer.model.live import device_of, live, written
 from trainer.model.verify import explains, keep_offsets, tolerance_of
-from trainer.model.watch import Recording, Watcher
+from trainer.model.watch import Recording, Watcher, key_of
 from trainer.restoring.modules import parameter_named
 from trainer.samples.positions import at_places
 from trainer.samples.reservoir import Rows
@@ -85,15 +85,14 @@ class _Trials:
         origin = captured.origin.take(captured.chosen)
         numbers, row = np.unique(origin.row, return_inverse=True)
         self._numbers = numbers
-        self._rows: Rows = origin.rows.take(numbers).together()
+        self._rows: Rows = origin.rows.take(numbers)  # gathered as far as there is time to run them
         return row.reshape(-1).astype(np.int64), origin.place
 
     def _part_seen(self, captured: Captured) -> Snapshot:
         """The snapshot's samples that were run, in the order of the recording; only the rows seen are run later."""
-        at = {key: index for index, key in enumerate(zip(self._row.tolist(), self._place.tolist(), strict=True))}
-        pairs = zip(self._seen.row.tolist(), self._seen.place.tolist(), strict=True)
-        order = np.array([at[pair] for pair in pairs], np.int64)
-        return subset(captured.snapshot, order)
+        keys = key_of(self._row, self._place)
+        by_key = np.argsort(keys, kind="stable")
+        return subset(captured.snapshot, by_key[np.searchsorted(keys, self._seen.key, sorter=by_key)])
 
     def _value(self, layers: Sequence[Folded], seen: Recording) -> float:
         live_scores = unlink(self._captured.block.link, seen.output.astype(np.float64))
