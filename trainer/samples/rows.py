@@ -135,6 +135,11 @@ class Rows:
         chosen = np.asarray(numbers, np.int64)
         return Rows(self._clusters, self._which[chosen], self._index[chosen], self.largest, self._kinds)
 
+    @property
+    def alike(self) -> bool:
+        """Whether all can be stacked with one another, so that batches of them come in their order."""
+        return len(np.unique(self._kinds[self._which])) <= 1
+
     def number(self, row: int) -> int | None:
         """By what the caller knows a row, where there is such a thing."""
         numbers = self._clusters[self._which[row]].numbers
