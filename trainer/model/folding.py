@@ -115,18 +115,24 @@ def recorded_for(block: Block) -> tuple[set[str], set[str]]:
     return inputs, outputs
 
 
+def converted(layers: Sequence[Folded], values: NDArray[Any]) -> NDArray[Any]:
+    """Block inputs [N, d] in the precision in which `scores` computes a chain; the same ones if they have it."""
+    products = len(values) * sum(layer.weight.size for layer in layers)
+    return values.astype(np.float64 if products < MOST_EXACT else np.float32, copy=False)
+
+
 def scores(layers: Sequence[Folded], values: NDArray[Any]) -> tuple[Array, Array]:
     """What the chain puts out [N, K] for block inputs [N, d], and the size of the terms it is the sum of [N, 1].
 
     Rounding may move outputs by about a unit of the last place of that size: by the Pythagorean rule, terms `w_j x_j`
     of random signs. Large chains are computed in float32, as the model does.
     """
-    products = len(values) * sum(layer.weight.size for layer in layers)
-    result: Array = values.astype(np.float64 if products < MOST_EXACT else np.float32)
+    result: Array = converted(layers, values)
     for layer in layers:
         entering, result = result, layer.activation(layer.before(result))
     last = layers[-1]
-    size = np.linalg.norm(entering, axis=1, keepdims=True) * np.sqrt(np.square(last.weight).mean(axis=1).max())
+    size = np.sqrt(np.einsum("nd,nd->n", entering, entering))[:, None]  # several times as fast as numpy's own norm
+    size = size * np.sqrt(np.square(last.weight).mean(axis=1).max())
     size = size + (0.0 if last.bias is None else np.abs(last.bias).max())
     if last.offset is not None:
         size = size + np.abs(last.offset).max(axis=1, keepdims=True)

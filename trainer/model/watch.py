@@ -66,7 +66,12 @@ class Recording:
     @property
     def key(self) -> NDArray[np.int64]:
         """A number for each position that tells it from all others."""
-        return self.row * (1 << 32) + self.place
+        return key_of(self.row, self.place)
+
+
+def key_of(row: NDArray[np.int64], place: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A number for each position, by its row and its place in it."""
+    return row * (1 << 32) + place
 
 
 @dataclass

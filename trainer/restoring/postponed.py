@@ -16,6 +16,9 @@ from trainer.restoring.own_code import root_of
 AT_ONCE = frozenset({"torch"})
 """Whose handlers are called as ever: that of data loaders says that a worker process has died."""
 
+SIGNALS = sorted(map(int, signal.valid_signals()))
+"""Which there are; to ask takes as long as much else of a look."""
+
 
 class _Calls:
     """Calls that wait while anything of the user's is to be put back, in the order in which they came."""
@@ -80,7 +83,7 @@ def postponed() -> Iterator[None]:
     Ctrl-C.
     """
     on_main = threading.current_thread() is threading.main_thread()
-    held = [_Held(number) for number in signal.valid_signals() if _is_users(number)] if on_main else []
+    held = [_Held(number) for number in SIGNALS if _is_users(number)] if on_main else []
     come = list[_Held]()
     for one in held:
         one.begin(come)

@@ -47,11 +47,29 @@ class _Generation:
     of one batch, so that most batches are not even looked at: one that is costs a copy.
     """
 
-    def __init__(self, most: int, most_bytes: float, generator: np.random.Generator) -> None:
+    def __init__(self, most: int, most_bytes: float, generator: np.random.Generator, rate: float = 1.0) -> None:
         self._most, self._most_bytes, self._generator = most, most_bytes, generator
-        self._rate, self.seen, self.size, self.bytes = 1.0, 0, 0, 0
+        self._began = self._rate = rate
+        self.seen, self.size, self.bytes = 0, 0, 0
         self._clusters: list[Cluster] = []
         self._pending_bytes = 0
+
+    @property
+    def rate(self) -> float:
+        """The rate for another one that will see as many rows: what would have to go again need not be copied."""
+        row_bytes = self.bytes / max(self.size, 1)
+        most = min(self._most, self._most_bytes / max(row_bytes, 1e-9))
+        found = self._rate
+        while found < 1 and 2 * found * self.seen <= most:
+            found *= 2
+        return found
+
+    def is_as_good_as(self, last: "_Generation") -> bool:
+        """Whether an epoch has come to its end, even if by chance it has given fewer rows; not one that broke off.
+
+        Nor one that was much shorter than was foreseen.
+        """
+        return self.seen >= last.size and 2 * self._began * self.seen >= last.size
 
     def offer(self, count: int, read: Callable[[], Batch], numbers: Numbers | None = None) -> None:
         """See a batch of so many rows, known by these numbers, and copy some if it is its turn."""
@@ -103,6 +121,8 @@ class _Generation:
 
     def fetch(self) -> None:
         """Bring chosen rows to the host."""
+        if not self._pending_bytes:
+            return
         self._clusters = [cluster.on_host() for cluster in self._clusters]
         self._pending_bytes = 0
 
@@ -137,11 +157,12 @@ def _check_numbers(numbers: Numbers, count: int, *, split: bool) -> None:
 
 def _plain_count(batch: Any) -> int | None:
     """How many samples a pair or a triple of tensors has; None for other forms, which have to be read to be counted."""
-    if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
+    if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
         return None
-    if not all(isinstance(part, Tensor) and part.ndim for part in batch):
-        return None
-    return int(batch[0].shape[0])
+    for part in batch:  # as few words as possible: this is every batch
+        if not isinstance(part, Tensor) or not part.ndim:
+            return None
+    return len(batch[0])
 
 
 class Reservoir:
@@ -226,11 +247,14 @@ class Reservoir:
 
     def state_dict(self) -> dict[str, Any]:
         """Where the choice's random state is; kept samples are not in it."""
-        return {"random": self._generator.bit_generator.state}
+        return {"random": self._generator.bit_generator.state, "rate": self._now.rate}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Choose on from there: a new epoch gives the samples that it would have given without the break."""
         self._generator.bit_generator.state = state["random"]
+        if not self._now.seen:
+            rate = float(state.get("rate", 1.0))  # older releases wrote none
+            self._last = self._now = _Generation(self._keep, self._most_bytes, self._generator, rate)
 
     def observe(self, batch: Any, numbers: Numbers | None = None) -> None:
         """Keep some of a batch; DataError, with the cure, if it cannot be split.
@@ -272,10 +296,10 @@ class Reservoir:
 
     def _turn(self) -> None:
         if self._now.size:
-            # An epoch that has come to its end, even if by chance it has given fewer rows; not one that broke off.
-            self._last = self._now if self._now.seen >= self._last.size else self._larger
+            rate = self._now.rate
+            self._last = self._now if self._now.is_as_good_as(self._last) else self._larger
             self._last.fit(self._most_bytes / 2)
-            self._now = _Generation(self._keep, self._most_bytes - self._last.bytes, self._generator)
+            self._now = _Generation(self._keep, self._most_bytes - self._last.bytes, self._generator, rate)
 
     def rows(self, most: int, generator: np.random.Generator) -> Rows:
         """At most so many kept samples, in random order."""

@@ -1,6 +1,6 @@
 """Kept samples in host memory, and how they become batches again; they are gathered only as far as they are run."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -8,13 +8,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from trainer.samples.batches import Batch
-from trainer.samples.columns import Column, told
-from trainer.samples.forms import Leaf, joined, put_together
+from trainer.samples.columns import Column
+from trainer.samples.forms import Leaf, joined, kind_of, put_together, stacked
 
 MOST_GATHERED = 8_000_000
 """Bytes of rows that are gathered to be run several times."""
+
+SCATTERED = 4
+"""Rows of a cluster, on average: where there are fewer, they are copied one by one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,20 +35,20 @@ class Cluster:
     lot: float
     numbers: NDArray[np.int64] | None = None
 
-    @property
+    @cached_property
     def count(self) -> int:
         """How many rows there are."""
         return len(self.leaves[0])
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """What they take in memory."""
         return sum(leaf.nbytes for leaf in self.leaves)
 
     @cached_property
-    def key(self) -> str:
+    def key(self) -> Hashable:
         """What rows have to have in common."""
-        return told((self.form, list(map(_kind, self.leaves))))
+        return kind_of(self.form), *map(_kind, self.leaves)
 
     def take(self, chosen: NDArray[np.int64]) -> "Cluster":
         """A copy of some of the rows: later changes of the batch in place do not matter."""
@@ -65,14 +69,22 @@ class Cluster:
 
     def contents(self) -> Iterator[tuple[str | bytes, ...]]:
         """What tells each row from other ones."""
-        parts = [_bytes(leaf) for leaf in self.leaves]
+        kind, parts = repr(self.key), [_bytes(leaf) for leaf in self.leaves]
         for number in range(self.count):
-            yield (self.key, *(part[number] for part in parts))
+            yield (kind, *(part[number] for part in parts))
 
 
-def _kind(leaf: Leaf) -> tuple[object, ...]:
+def _kind(leaf: Leaf) -> tuple[Hashable, ...]:
     """What leaves have to have in common to be joined."""
     return (leaf.key,) if isinstance(leaf, Column) else (tuple(leaf.shape[1:]), leaf.dtype)
+
+
+def _copied(leaf: Leaf, rows: NDArray[np.int64]) -> Leaf:
+    """A copy of these rows: what follows one upon another is copied as a whole."""
+    first, last = int(rows[0]), int(rows[-1])
+    if isinstance(leaf, Tensor) and last - first == len(rows) - 1 and (np.diff(rows) == 1).all():
+        return leaf[first : last + 1].clone()
+    return leaf[torch.from_numpy(rows)]
 
 
 def _bytes(leaf: Leaf) -> Sequence[bytes]:
@@ -91,17 +103,25 @@ class Rows:
     """
 
     def __init__(
-        self, clusters: Sequence[Cluster], which: NDArray[np.int64], index: NDArray[np.int64], largest: int
+        self,
+        clusters: Sequence[Cluster],
+        which: NDArray[np.int64],
+        index: NDArray[np.int64],
+        largest: int,
+        kinds: NDArray[np.int64],
     ) -> None:
         self._clusters, self._which, self._index, self.largest = clusters, which, index, largest
+        self._kinds = kinds  # a number for each cluster: those of one number can be stacked
 
     @classmethod
     def of(cls, clusters: Sequence[Cluster], largest: int, *, once: bool) -> "Rows":
         """All rows of clusters, equal ones only `once`."""
-        counts = [cluster.count for cluster in clusters]
+        counts = np.array([cluster.count for cluster in clusters], np.int64)
         which = np.repeat(np.arange(len(clusters)), counts)
-        index = np.concatenate([np.arange(0), *(np.arange(count) for count in counts)])
-        every = cls(clusters, which, index, largest)
+        index = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
+        known: dict[Hashable, int] = {}
+        kinds = np.array([known.setdefault(cluster.key, len(known)) for cluster in clusters], np.int64)
+        every = cls(clusters, which, index, largest, kinds)
         if not once:
             return every
         contents = (content for cluster in clusters for content in cluster.contents())
@@ -113,7 +133,12 @@ class Rows:
     def take(self, numbers: Sequence[int] | NDArray[np.int64]) -> "Rows":
         """Only these, numbered anew."""
         chosen = np.asarray(numbers, np.int64)
-        return Rows(self._clusters, self._which[chosen], self._index[chosen], self.largest)
+        return Rows(self._clusters, self._which[chosen], self._index[chosen], self.largest, self._kinds)
+
+    @property
+    def alike(self) -> bool:
+        """Whether all can be stacked with one another, so that batches of them come in their order."""
+        return len(np.unique(self._kinds[self._which])) <= 1
 
     def number(self, row: int) -> int | None:
         """By what the caller knows a row, where there is such a thing."""
@@ -135,17 +160,17 @@ class Rows:
 
     def together(self) -> "Rows":
         """The same, gathered into one cluster of each kind if they are small: running them again costs less."""
-        which = self._which.tolist()
-        if sum(self._clusters[n].nbytes / self._clusters[n].count for n in which) > MOST_GATHERED:
+        which, rows = np.unique(self._which, return_counts=True)
+        own = [self._clusters[number] for number in which.tolist()]
+        if sum(count * one.nbytes / one.count for one, count in zip(own, rows.tolist(), strict=True)) > MOST_GATHERED:
             return self
         clusters, places, index = list[Cluster](), self._which.copy(), self._index.copy()
         for numbers in self._alike():
             leaves, form = self._gathered(numbers)
-            known = [self.number(number) for number in numbers.tolist()]
-            told = None if None in known else np.array(known, np.int64)
+            told = self._numbers(numbers)
             places[numbers], index[numbers] = len(clusters), np.arange(len(numbers))
             clusters.append(Cluster(tuple(leaves), form, len(numbers), 0.0, told))
-        return Rows(clusters, places, index, self.largest)
+        return Rows(clusters, places, index, self.largest, np.arange(len(clusters)))
 
     def batches(self, size: int, device: torch.device) -> Iterator[tuple[NDArray[np.int64], Batch]]:
         """Batches of at most `size` rows of equal shapes on `device`, each with its row numbers.
@@ -159,9 +184,7 @@ class Rows:
 
     def _alike(self) -> Iterator[NDArray[np.int64]]:
         """The numbers of rows that can be stacked with one another, in the order in which their kinds come up."""
-        known: dict[str, int] = {}
-        kinds = np.array([known.setdefault(cluster.key, len(known)) for cluster in self._clusters], np.int64)
-        kind = kinds[self._which]
+        kind = self._kinds[self._which]
         first = np.unique(kind, return_index=True)[1]
         return (np.flatnonzero(kind == kind[at]) for at in np.sort(first))
 
@@ -172,13 +195,21 @@ class Rows:
     def _gathered(self, numbers: NDArray[np.int64]) -> tuple[list[Leaf], Any]:
         """Copies of rows that can be stacked, leaf by leaf, and their form."""
         which, index = self._which[numbers], self._index[numbers]
-        order = np.argsort(which, kind="stable")  # rows of one cluster are copied at once
+        form, count = self._clusters[which[0]].form, len(self._clusters[which[0]].leaves)
+        if (which == which[0]).all():
+            return [_copied(leaf, index) for leaf in self._clusters[which[0]].leaves], form
+        order = np.argsort(which, kind="stable")
         starts = np.flatnonzero(np.diff(which[order], prepend=-1))
-        split = np.split(order, starts[1:])
+        if SCATTERED * len(starts) > len(numbers):
+            leaves, rows = [self._clusters[number].leaves for number in which.tolist()], index.tolist()
+            return [stacked([own[leaf] for own in leaves], rows) for leaf in range(count)], form
+        split = np.split(order, starts[1:])  # rows of one cluster are copied at once
         parts = [(self._clusters[which[part[0]]].leaves, torch.from_numpy(index[part])) for part in split]
-        if len(parts) == 1:
-            leaves, at = parts[0][0], torch.from_numpy(index)
-            return [leaf[at] for leaf in leaves], self._clusters[which[0]].form
         back = torch.from_numpy(np.argsort(order, kind="stable"))
-        found = [joined([leaves[leaf][at] for leaves, at in parts])[back] for leaf in range(len(parts[0][0]))]
-        return found, self._clusters[which[0]].form
+        return [joined([leaves[leaf][at] for leaves, at in parts])[back] for leaf in range(count)], form
+
+    def _numbers(self, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """By what the caller knows these, where each is known."""
+        if any(self._clusters[number].numbers is None for number in np.unique(self._which[rows]).tolist()):
+            return None
+        return np.array([self.number(row) for row in rows.tolist()], np.int64)

@@ -87,13 +87,13 @@ def _float(values: Array | None) -> FloatArray | None:
 
 def projected(plain: Snapshot, projection: Projection, bias_radius: float) -> Snapshot:
     """The snapshot along the directions only: weight 0, the present scores as offset, a radius per direction."""
-    units = plain.weight.shape[0]
-    scores = plain.inputs.astype(np.float64) @ plain.weight.astype(np.float64).T
+    units, inputs = plain.weight.shape[0], plain.inputs.astype(np.float64)
+    scores = inputs @ plain.weight.astype(np.float64).T
     for part in (plain.bias, plain.offset):
         scores = scores if part is None else scores + part
     return replace(
         plain,
-        inputs=(plain.inputs.astype(np.float64) @ projection.directions).astype(np.float32),
+        inputs=(inputs @ projection.directions).astype(np.float32),
         weight=np.zeros((units, projection.directions.shape[1]), np.float32),
         bias=None if plain.bias is None else np.zeros(units, np.float32),
         offset=scores.astype(np.float32),

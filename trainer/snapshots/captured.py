@@ -16,7 +16,7 @@ from trainer.samples.positions import Reader
 from trainer.samples.reservoir import Rows
 from trainer.snapshots.assembly import annotated, choose, projected, slope_share, subset
 from trainer.snapshots.parcel import Parcel
-from trainer.snapshots.projection import project
+from trainer.snapshots.projection import Projection, project
 
 MOST_FOR_STATISTICS = 500
 """Samples of which a layer's dead units are told."""
@@ -103,6 +103,12 @@ class Captured:
         """The share of samples on which each unit's activation has a slope [h]; 0 where a unit is dead."""
         return slope_share(self.block.layer.activation, self.before)
 
+    @cached_property
+    def _projection(self) -> Projection:
+        """Of the job's samples, for a box of half-width 1: jobs of one stall with other boxes share it."""
+        assert self.directions is not None
+        return project(self.snapshot.inputs, self.directions, 1.0)
+
     @property
     def lift(self) -> float:
         """How far biases have to rise to bring every dead unit to life on half the samples; 0 where none is dead."""
@@ -164,7 +170,7 @@ class Captured:
             return Parcel(self, self._scaled(plain, self.scale, radius, for_biases), radius, for_biases, None, tail)
         if self.directions is None:
             return Parcel(self, plain, radius, for_biases, None, tail)
-        projection = project(plain.inputs, self.directions, radius)
+        projection = self._projection.within(radius)
         return Parcel(self, projected(plain, projection, for_biases), radius, for_biases, projection, tail)
 
     def _scaled(self, plain: Snapshot, scale: Array, radius: float, bias_radius: float) -> Snapshot:

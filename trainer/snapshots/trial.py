@@ -1,7 +1,7 @@
 """Tries answers out in the live model: does it do what the job promised, and what are they worth on the kept rows?"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from shared.objectives import Objective
 from shared.snapshot import Snapshot
 from trainer.errors import CaptureError
-from trainer.model.folding import Folded, fold, recorded_for, unlink, with_offsets
+from trainer.model.folding import Folded, converted, fold, recorded_for, unlink, with_offsets
 from trainer.model.live import device_of, live, written
 from trainer.model.verify import explains, keep_offsets, tolerance_of
-from trainer.model.watch import Recording, Watcher
+from trainer.model.watch import Recording, Watcher, key_of
 from trainer.restoring.modules import parameter_named
 from trainer.samples.positions import at_places
 from trainer.samples.reservoir import Rows
@@ -22,6 +22,8 @@ from trainer.snapshots.assembly import subset
 from trainer.snapshots.captured import Captured
 
 FEWEST_ROWS = 64
+COMPARING = 2.0
+"""How much longer a trial takes than its pass: what came of it is computed, and held against the chain."""
 
 
 @dataclass(frozen=True)
@@ -65,35 +67,39 @@ class _Trials:
         self._model, self._captured, self._objective = model, captured, objective
         self._watcher = Watcher(model, captured.reader)
         self._tolerance = tolerance_of(captured.precision, device_of(model))
-        self._row, self._place = self._numbered(captured)
+        self._rows, self._row, self._place = self._numbered(captured)
         inputs, outputs = recorded_for(captured.block)
         self._seen = self._watcher.run(
             self._rows,
             at_places(self._row, self._place),
             inputs=sorted(inputs),
             outputs=sorted(outputs),
-            until=lambda rows, seconds: rows >= FEWEST_ROWS and seconds * passes > budget_s,
+            until=lambda rows, seconds: rows >= FEWEST_ROWS and COMPARING * seconds * passes > budget_s,
             batch=FEWEST_ROWS,
         )
+        if self._rows.alike:  # those that are run again are the first ones
+            self._rows = self._rows.take(range(self._seen.rows)).together()
         self._snapshot = self._part_seen(captured)
         self._base = with_offsets(fold(model, captured.block), captured.block, self._seen)
-        self._sound = explains(captured.block, self._base, self._seen, self._tolerance)
+        name = captured.block.layer.name
+        self._taken_in = {**self._seen.taken_in, name: converted(self._base, self._seen.taken_in[name])}
+        seen = replace(self._seen, taken_in=self._taken_in)
+        self._sound = explains(captured.block, self._base, seen, self._tolerance)
         self.value = self._value(self._base, self._seen)
 
-    def _numbered(self, captured: Captured) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _numbered(self, captured: Captured) -> tuple[Rows, NDArray[np.int64], NDArray[np.int64]]:
         """The positions of the snapshot, in rows that are numbered anew."""
         origin = captured.origin.take(captured.chosen)
         numbers, row = np.unique(origin.row, return_inverse=True)
         self._numbers = numbers
-        self._rows: Rows = origin.rows.take(numbers).together()
-        return row.reshape(-1).astype(np.int64), origin.place
+        rows = origin.rows.take(numbers)  # gathered as far as there is time to run them
+        return rows, row.reshape(-1).astype(np.int64), origin.place
 
     def _part_seen(self, captured: Captured) -> Snapshot:
         """The snapshot's samples that were run, in the order of the recording; only the rows seen are run later."""
-        at = {key: index for index, key in enumerate(zip(self._row.tolist(), self._place.tolist(), strict=True))}
-        pairs = zip(self._seen.row.tolist(), self._seen.place.tolist(), strict=True)
-        order = np.array([at[pair] for pair in pairs], np.int64)
-        return subset(captured.snapshot, order)
+        keys = key_of(self._row, self._place)
+        by_key = np.argsort(keys, kind="stable")
+        return subset(captured.snapshot, by_key[np.searchsorted(keys, self._seen.key, sorter=by_key)])
 
     def _value(self, layers: Sequence[Folded], seen: Recording) -> float:
         live_scores = unlink(self._captured.block.link, seen.output.astype(np.float64))
@@ -117,7 +123,7 @@ class _Trials:
         except CaptureError as error:
             return Trial(str(error), float("nan"))
         # what the block takes in is that of the model as it is: a job cannot know of a block that feeds itself
-        assumed = Recording(**(vars(seen) | {"taken_in": self._seen.taken_in}))
+        assumed = replace(seen, taken_in=self._taken_in)
         value = self._value(layers, seen)
         if not explains(block, layers, assumed, self._tolerance):
             return Trial(

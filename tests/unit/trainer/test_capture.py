@@ -462,6 +462,29 @@ def test_leading_directions_hold_what_can_be_held(shape: tuple[int, int]) -> Non
         assert 0.1 * (1 - 1e-9) <= (np.abs(found.directions) @ found.radii).max() <= 0.1 * (1 + 1e-9)
 
 
+def test_jobs_with_other_boxes_share_a_projection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Directions are found once for all jobs on the same samples, and each box's radii are its own."""
+    found = list[float]()
+
+    def counted(inputs: Any, count: int, radius: float) -> Any:
+        found.append(radius)
+        return project(inputs, count, radius)
+
+    monkeypatch.setattr("trainer.snapshots.captured.project", counted)
+    torch.manual_seed(0)
+    wide = seen(nn.Sequential(nn.Linear(600, 3)), torch.randn(200, 600), torch.arange(200) % 3).captured["0"]
+    for radius in (0.01, 0.5, 3.0):
+        sent = wide.pack(radius)
+        alone = project(wide.snapshot.inputs, 64, radius)
+        assert sent.projection is not None
+        np.testing.assert_array_equal(sent.projection.directions, alone.directions)
+        assert sent.projection.radii.sum() == pytest.approx(alone.radii.sum(), rel=1e-6)
+        assert (np.abs(alone.directions) @ sent.projection.radii).max() <= radius * (1 + 1e-9)
+    assert len(found) == 1
+    wide.with_samples(100, np.random.default_rng(0)).pack(0.1)
+    assert len(found) == 2
+
+
 @pytest.mark.parametrize("shape", [(100, 600), (600, 100)])
 def test_inputs_that_are_all_zero_have_a_direction(shape: tuple[int, int]) -> None:
     """Then nothing is gained by any, and nothing fails."""

@@ -1,6 +1,7 @@
 """What is kept of the batches that a loop draws: a fair sample, in bounds, as it was, and nothing else noticed."""
 
 from collections import UserDict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomS
 
 from trainer.errors import DataError, TrainerError
 from trainer.samples.reservoir import Batch, Reservoir, Rows
+from trainer.samples.rows import Cluster
 
 CPU = torch.device("cpu")
 
@@ -395,3 +397,87 @@ def test_tensors_in_memory_are_sampled_without_batches() -> None:
     batch = only(reservoir)
     assert batch.weights is not None
     assert torch.equal(batch.args[1][:, 0], batch.weights)
+
+
+def epoch_of(reservoir: Reservoir, rows: int, size: int = 4) -> None:
+    reservoir.begin()
+    for start in range(0, rows, size):
+        reservoir.observe(numbered(size, start))
+
+
+def test_later_epochs_copy_little_more_than_they_keep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an epoch of the same length would have to let go again is not copied, and as much is kept."""
+    copied = list[int]()
+
+    def copying(original: Callable[..., Cluster]) -> Callable[..., Cluster]:
+        def counted(*args: Any) -> Cluster:
+            copied.append((found := original(*args)).count)
+            return found
+
+        return counted
+
+    reservoir = Reservoir(keep=200)
+    epoch_of(reservoir, 4000)
+    monkeypatch.setattr(Cluster, "copy", copying(Cluster.copy))
+    monkeypatch.setattr(Cluster, "take", copying(Cluster.take))
+    for _ in range(3):
+        copied.clear()
+        epoch_of(reservoir, 4000)
+        assert sum(copied) <= 400
+        reservoir.begin()
+        assert 80 <= reservoir.size <= 200
+
+
+@pytest.mark.parametrize("shorter", [20, 200, 900])
+def test_an_epoch_that_is_shorter_than_foreseen_leaves_enough(shorter: int) -> None:
+    """The last one's rows stay until one has given half as many as may be kept; the next is foreseen as it was."""
+    reservoir = Reservoir(keep=200)
+    epoch_of(reservoir, 4000)
+    for _ in range(3):
+        epoch_of(reservoir, shorter)
+        assert reservoir.size >= 80
+    reservoir.begin()
+    assert reservoir.size >= min(80, shorter // 2)
+    if shorter >= 200:
+        assert max(drawn(reservoir)) < shorter
+
+
+def test_a_resumed_run_keeps_what_it_would_have_kept() -> None:
+    """Also in an epoch whose length an earlier one foretold."""
+    whole = Reservoir(keep=200, seed=1)
+    epoch_of(whole, 4000)
+    resumed = Reservoir(keep=200, seed=1)
+    resumed.load_state_dict(whole.state_dict())
+    for reservoir in (whole, resumed):
+        epoch_of(reservoir, 4000)
+    assert drawn(whole) == drawn(resumed)
+    older = Reservoir(keep=200, seed=1)
+    older.load_state_dict({"random": whole.state_dict()["random"]})  # as older releases wrote it
+    epoch_of(older, 4000)
+    assert 80 <= older.size <= 200
+
+
+def test_a_state_leaves_kept_samples_alone() -> None:
+    """Those of data in memory, which no epoch brings again."""
+    reservoir = Reservoir.of_tensors(*numbered(50))
+    reservoir.load_state_dict(Reservoir().state_dict())
+    assert reservoir.size == 50
+
+
+@pytest.mark.parametrize("size", [1, 4, 64])
+def test_rows_of_many_batches_come_in_their_order_and_as_copies(size: int) -> None:
+    """Whether each batch gives one of them or all: what a model writes into its input is not written into them."""
+    reservoir = Reservoir(keep=256)
+    for start in range(0, 256, size):
+        reservoir.observe(numbered(size, start))
+    rows = reservoir.rows(256, np.random.default_rng(0))
+    for some in (rows, rows.together(), rows.together().take(range(10, 74))):
+        expected = [int(some.sample(row).targets) for row in range(len(some))]
+        for _ in range(2):
+            found = list[int]()
+            for numbers, batch in some.batches(48, CPU):
+                assert batch.targets.tolist() == batch.args[0][:, 0].int().tolist()
+                found += [int(target) for target in batch.targets]
+                assert numbers.tolist() == [*range(len(found) - len(numbers), len(found))]
+                batch.args[0].zero_()
+            assert found == expected
