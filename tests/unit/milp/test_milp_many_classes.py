@@ -205,3 +205,25 @@ def test_ends_are_ranked_by_some_samples_where_all_would_take_long(monkeypatch: 
         found.append(np.array(descents._values(changes)) / len(descents._judges[1].inputs))
     assert len(descents._judges[1].inputs) == 500
     assert np.allclose(*found, atol=0.05)
+
+
+def test_descents_begin_where_somebody_has_been_if_nothing_pulls_at_the_start() -> None:
+    """Where all scores are alike no sample is on either side; elsewhere arms begin at the start."""
+    for snapshot, elsewhere in ((clouds(), True), (drawn("classification"), False)):
+        problem, control = problem_of(snapshot, JobSpec(objective="zero_one", radius=1.0)), Control()
+        tally, rng, incumbents = Tally.of(problem), np.random.default_rng(0), Incumbents(problem, control)
+        while incumbents.best.objective >= incumbents.start:
+            incumbents.offer_whole(rng.uniform(-1, 1, problem.radius.shape))
+        descents = Descents(problem, tally, incumbents, rng, True, Walk(problem, tally, rng))
+        begun = descents._arms(2, warm=False).changes
+        assert np.allclose(begun, incumbents.whole_change if elsewhere else 0.0)
+
+
+def test_a_run_that_would_be_shorter_than_the_last_one_is_none() -> None:
+    """It would lose what that gained: the time is others'."""
+    problem, control = problem_of(clouds(), JobSpec(objective="zero_one", radius=1.0)), Control()
+    block, rng = SinglePrecision.of(problem), np.random.default_rng(0)
+    search = StandInDescents(problem, block, Incumbents(problem, control), None, rng, False)
+    search._ran_s = 10.0
+    assert not search.advance(Budget(control, control.elapsed + 5.0, 10**8))
+    assert search._reached is None

@@ -73,6 +73,7 @@ class Descents:
         cost = self.problem.cost
         self._weights = (cost / cost.mean()).astype(np.float32)
         self._epoch = -(-len(cost) // batch_size(len(cost)))
+        self._blank = float(np.ptp(self.problem.scores)) == 0
         self._step_s = 0.0
 
     def advance(self, budget: Budget) -> bool:
@@ -133,8 +134,7 @@ class Descents:
 
     def _arms(self, count: int, warm: bool) -> Arms:
         """Draw the arms of a round: new ones, and ones that take after what has paid."""
-        shape = self.problem.radius.shape
-        changes = np.zeros((count, *shape), dtype=np.float32)
+        changes = np.repeat(self._origin[None], count, axis=0)
         rate, width = np.zeros(count), np.zeros(count)
         weights = np.ones((count, self.tally.cells))
         # What did best in the short first round is done again at length before anything else is tried.
@@ -146,6 +146,16 @@ class Descents:
                 rate[arm] *= self.rng.choice([0.1, 0.3, 1.0])
         singles = [array.astype(np.float32) for array in (rate, width, weights)]
         return Arms(changes, *singles)
+
+    @property
+    def _origin(self) -> Singles:
+        """Where arms begin that take after no other's end: at the start, unless all scores are alike there.
+
+        Nothing pulls a count or a ramp from there; what others have found has a side for every sample.
+        """
+        if self._blank:
+            return self.incumbents.whole_change.astype(np.float32)
+        return np.zeros_like(self.block.reach)
 
     def _told(self, arm: int, again: bool) -> tuple[float, float, Array]:
         """The rate, the width and the cells' weights [cells] of an arm: drawn at random, or much like a parent's."""

@@ -86,7 +86,9 @@ class StandInDescents:
         self._judge = self.problem.part(self._judges)
 
     def advance(self, budget: Budget) -> bool:
-        """Run for a while and offer the best end; False once that gained nothing."""
+        """Run for a while and offer the best end; False once that gains nothing, or no time is left for it."""
+        if not (self.reproducible or self.fits(budget)):
+            return False
         before, began = self.incumbents.best.objective, budget.control.elapsed
         left = budget.until - began
         seconds = min(self._seconds, max(self.share * left, self._ran_s), ALONE * left)
