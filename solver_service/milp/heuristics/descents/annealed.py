@@ -34,6 +34,8 @@ ALL, BATCH, BATCHES, LACK_FADES = 4096, 512, 4, 0.05
 is a running mean, into which each batch goes by the last."""
 SOME, LEAST_BATCHES = 20, 8
 """Samples of each set in a batch; all are taken where fewer batches than that would do."""
+WIDE = 2.0
+"""Where entries at their pace can move scores by more than so many times their spread, all steps are that much shorter."""
 ROUNDED = 0.01
 """How far the kink of what movement costs is rounded off, in radii."""
 THINNED, OFFERED, OFFERED_EVERY = 0.3, 0.4, 10
@@ -45,13 +47,14 @@ THINNED, OFFERED, OFFERED_EVERY = 0.3, 0.4, 10
 class _Descent:
     """Where one descent is: its change [h, c], multipliers, what shares lack, Adam's means, the steps it is to take.
 
-    `spread` is the standard deviation of the scores, of those where it begins if they are all alike at the start.
+    `spread` is the standard deviation of the scores where it begins, `pace` [h, c] how large a step is, in radii.
     """
 
     change: Array
     steps: int
     narrowest: float
     spread: float
+    pace: Array
     multipliers: Array
     lack: Array
     moments: Moments
@@ -120,10 +123,13 @@ class AnnealedDescents:
             kick = STEPPED_KICK if self._stepped else KICK
             change = np.clip(change + kick * self.block.pace * self.rng.normal(size=change.shape), -1.0, 1.0)
         nothing = np.zeros_like(change)
+        spread = self._spread if self._few else self._spread_at(change) or 1.0
+        reached = float(np.sqrt(((self.problem.pace * self.problem.swing) ** 2).sum(axis=1)).max()) / self.block.unit
         return _Descent(
             change=np.where(self.problem.radius > 0, change, 0.0),
             steps=(STEPS if self._runs else FIRST) * (1 if self._batch is None else BATCHES),
-            spread=self._spread if self._few else self._spread_at(change) or 1.0,
+            spread=spread,
+            pace=self.block.pace * min(1.0, WIDE * spread / reached),
             narrowest=(STEPPED_NARROWEST if self._stepped else NARROWEST)[self._runs % 2],
             multipliers=np.zeros(self._counts.asked),
             lack=np.zeros(self._counts.asked),
@@ -150,7 +156,7 @@ class AnnealedDescents:
         if now.done % RAISED_EVERY == 0:
             now.multipliers = counts.raised(now.multipliers, now.lack, part)
         rate = (STEPPED_RATE if self._stepped else RATE) * 0.5 * (1 + np.cos(np.pi * part))
-        moved = now.change - rate * self.block.pace * mean / size
+        moved = now.change - rate * now.pace * mean / size
         now.change = np.where(self.problem.radius > 0, np.clip(moved, -1.0, 1.0), 0.0)
 
     def _batch_size(self) -> int | None:
