@@ -76,6 +76,12 @@ class Inspector:
         """The layers that may move by now, in the model's order."""
         return tuple(name for name, layer in self.eligible().items() if layer.why is None)
 
+    def final(self, layers: Sequence[str]) -> str | None:
+        """The last of the layers, if it may move and the latest look has shown nothing behind it; else None."""
+        free, last = self.free(), layers[-1]
+        block = self._memory.recall(self.model, free).get(last)
+        return None if last in self.turns.distrusted or block is None or block.tail else last
+
     def plan(self, layers: Sequence[str]) -> str:
         """One line on what will be tunnelled, from a pass over a few samples.
 
