@@ -35,7 +35,8 @@ class Habits:
 
     def __init__(self, movable: Movable, journal: Journal, constraints: Sequence[Constraint]) -> None:
         self._movable, self._journal, self._constraints = movable, journal, constraints
-        self._seen: dict[str, Weights] = {}
+        self._seen: dict[str, tuple[Weights, Weights | None]] = {}
+        """The two latest that were others, the last one first."""
         self._found: dict[str, Habit] = {}
         self._adopted: dict[str, int] = {}
 
@@ -45,7 +46,7 @@ class Habits:
         for name, weight in self._matrices(named(layer, "weight") for layer in reversed(layers)):
             left -= weight.numel()
             if left >= 0:
-                self._seen[name] = _thin(weight)
+                self._seen[name] = _thin(weight), None
 
     def adopted(self, names: Iterable[str]) -> None:
         """These have new values, which say nothing of the loop before the optimizer's next step."""
@@ -60,8 +61,9 @@ class Habits:
         for name, weight in self._matrices(names):
             if self._adopted.get(name, -1) == self._journal.gd_step:
                 continue
-            seen = self._look(name, weight, adoption)
-            self._seen[name], layer = seen.now, name.rpartition(".")[0]
+            seen, layer = self._look(name, weight, adoption), name.rpartition(".")[0]
+            if name not in self._seen or not np.array_equal(self._seen[name][0], seen.now):
+                self._seen[name] = seen.now, seen.earlier
             if layer not in self._found and (kept := habit_of(seen)) is not None:
                 self._found[layer], found[layer] = kept, kept.why
         for layer, why in found.items():
@@ -88,14 +90,13 @@ class Habits:
                 yield name, weight
 
     def _look(self, name: str, weight: nn.Parameter, adoption: Adoption | None) -> Look:
-        now, earlier, began = _thin(weight), self._seen.get(name), None
+        now, began, seen = _thin(weight), None, self._seen.get(name, (None, None))
+        earlier, eldest = (one if one is not None and one.shape == now.shape else None for one in seen)
         if adoption is not None:
             earlier, began = (_thin(torch.from_numpy(values[name])) for values in adoption)
-        elif earlier is not None and earlier.shape != now.shape:
-            earlier = None
         pushed = self._pushed(weight, gradients=adoption is None)
         coarse = weight.element_size() < FLOAT32
-        return Look(now, earlier, pushed, *_said(self._constraints, weight), coarse=coarse, began=began)
+        return Look(now, earlier, pushed, *_said(self._constraints, weight), coarse, began, eldest)
 
     def _pushed(self, weight: nn.Parameter, *, gradients: bool) -> Mask | None:
         state = self._movable.optimizer.state.get(weight, {})
