@@ -89,7 +89,7 @@ class Tunneller:
     screen: a cheap score of the same direction: the candidates for `validate` are chosen by it.
     layer: the linear layer to tunnel, by name or as a module; the final one by default.
         "auto": at every stall the policy chooses (dead units first, then each layer in turn), and the final layer
-        follows a hidden one's success.
+        follows a hidden one, if it may move.
         A network of at most 5,000 weights goes as a whole first, unless `radius` or `tail_radius` is given.
     tail: what follows a hidden `layer`, where that cannot be seen by watching it: layers by name or as modules,
         activations as modules.
@@ -606,7 +606,7 @@ class Tunneller:
                 self._worker.warn(f"no snapshot: {told}")
             logger.debug("no snapshot", exc_info=error)
             return False
-        if kept := self._habits.look(found.captured.block.parameters().values()):
+        if kept := self._habits.look(found.captured.block.parameters().values(), reached=found.reached):
             told = "; ".join(f"layer {name!r} is left alone: {why}" for name, why in kept.items())
             self._journal.add("failed", self._stalls, detail=told)
             goes_on = final is None and (self._auto or found.view.name not in kept)

@@ -41,12 +41,16 @@ DRY_ROWS = 256
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What a stall's jobs are about: a layer's samples and view; how long the pass took, over how many samples."""
+    """What a stall's jobs are about: a layer's samples and view; how long the pass took, over how many samples.
+
+    `reached`: no layer that was looked at is dead on all of them, so that gradients come to all.
+    """
 
     captured: Captured
     view: LayerView
     seconds: float
     samples: int
+    reached: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,7 +195,8 @@ class Inspector:
         captured = seen.captured[view.name]
         most = min(view.samples(self.template.plan.samples), captured.whole.samples)
         captured = captured.with_samples(self.line.samples(most), generator)
-        return Found(captured, view, seen.seconds, seen.samples)
+        reached = all(one.active.any() for one in seen.captured.values())
+        return Found(captured, view, seen.seconds, seen.samples, reached)
 
     def look(self, layers: Sequence[str], stall: int, *, most: int, budget_s: float = math.inf) -> Look:
         """One pass over at most so many kept samples."""
