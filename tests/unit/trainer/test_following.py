@@ -75,8 +75,8 @@ class Loop:
         self.model, self.pool = model, FakePool(self.solve)
         self.optimizer = torch.optim.Adam(parameters, 0.01)
         settings: dict[str, Any] = {"validate": lambda: 0.0, "mode": "min", "layer": "auto", "radius": 1.0}
-        settings |= {"patience": PATIENCE, "cooldown": COOLDOWN, "sync": True, "optimizer": self.optimizer}
-        self.tunneller = Tunneller(model, client=self.pool.client(), **settings | options)
+        settings |= {"patience": PATIENCE, "cooldown": COOLDOWN, "sync": True, "capture_s": 10.0}
+        self.tunneller = Tunneller(model, optimizer=self.optimizer, client=self.pool.client(), **settings | options)
 
     def solve(self, snapshot: Snapshot, spec: JobSpec) -> Tensors:
         self.pool.down = len(self.pool.specs) >= ENOUGH

@@ -72,7 +72,8 @@ class Loop:
         self.hold, self.body, self.holding, self.clears = hold, body, True, False
         self.start = [one.detach().clone() for one in self.held]
         settings: dict[str, Any] = {"patience": 1, "cooldown": 0, "min_delta": 0.0, "sync": True, "mode": "min"}
-        settings |= {"validate": self.validate, "client": self.pool.client(), "radius": 0.3, "layer": str(held[0])}
+        settings |= {"validate": self.validate, "client": self.pool.client(), "radius": 0.3, "capture_s": 10.0}
+        settings["layer"] = str(held[0])
         self.tunneller = Tunneller(self.model, optimizer=self.optimizer, **settings | options)
 
     def validate(self) -> float:
