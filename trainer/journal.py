@@ -47,6 +47,8 @@ class Journal:
         """Called before each of the optimizer's steps."""
         self.after_step: Callable[[], object] = lambda: None
         """Called after each of them."""
+        self.next_step: Callable[[], object] | None = None
+        """Called once, after the next one."""
         self.follow(optimizer)
 
     def follow(self, optimizer: Optimizer) -> None:
@@ -98,6 +100,9 @@ class Journal:
 
     def _count(self, *_: Any) -> None:
         self.gd_step += 1
+        if self.next_step is not None:
+            call, self.next_step = self.next_step, None
+            call()
         self.after_step()
 
     @property

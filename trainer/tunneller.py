@@ -89,7 +89,7 @@ class Tunneller:
     screen: a cheap score of the same direction: the candidates for `validate` are chosen by it.
     layer: the linear layer to tunnel, by name or as a module; the final one by default.
         "auto": at every stall the policy chooses (dead units first, then each layer in turn), and the final layer
-        follows a hidden one's success.
+        follows a hidden one, if it may move.
         A network of at most 5,000 weights goes as a whole first, unless `radius` or `tail_radius` is given.
     tail: what follows a hidden `layer`, where that cannot be seen by watching it: layers by name or as modules,
         activations as modules.
@@ -464,11 +464,11 @@ class Tunneller:
             return False
         self._adopter.set_aside(self._worker.arrived(), ASKED_ANEW)
         known = len(self.history)
-        for _ in range(1 if self._sync else POLISHES):
+        for number in range(1 if self._sync else POLISHES):
             began = time.monotonic()
             if not self._launch(last=True, left_s=until - began):
                 break
-            if self._adopt_all(until, None):
+            if self._adopt_all(until, None, follow=number == 0):
                 return True
             ended, sent = time.monotonic(), [one for one in self.history[known:] if one.kind == "submitted"]
             if self.pool_lost or len(sent) >= POLISHES or until - ended < ended - began:
@@ -582,10 +582,10 @@ class Tunneller:
 
     # --- from stall to verdict ----------------------------------------------------------------------------------------
 
-    def _launch(self, *, final: bool = False, last: bool = False, left_s: float = math.inf) -> bool:
+    def _launch(self, *, final: str | None = None, last: bool = False, left_s: float = math.inf) -> bool:
         """Pass the kept samples through the live model once, choose a layer, and hand arrays to the background.
 
-        The `final` layer, or any of them. False if there is nothing to hand.
+        The `final` layer, by name, or any of them. False if there is nothing to hand.
         """
         self._stalls += 1
         self._habits.look_again()
@@ -595,7 +595,7 @@ class Tunneller:
         self._last_stall = time.monotonic()
         try:
             self._look_for_layers()
-            layers = self._layers[-1:] if final else self._layers
+            layers = self._layers if final is None else (final,)
             found = self._inspector.inspect(layers, self._stalls, budget_s=budget_s, last=last)
         except Exception as error:  # whatever it is: training goes on
             if interrupts(error):
@@ -606,11 +606,11 @@ class Tunneller:
                 self._worker.warn(f"no snapshot: {told}")
             logger.debug("no snapshot", exc_info=error)
             return False
-        if kept := self._habits.look(found.captured.block.parameters().values()):
+        if kept := self._habits.look(found.captured.block.parameters().values(), reached=found.reached):
             told = "; ".join(f"layer {name!r} is left alone: {why}" for name, why in kept.items())
             self._journal.add("failed", self._stalls, detail=told)
-            goes_on = self._auto or found.view.name not in kept
-            return goes_on and self._launch(final=final, last=last, left_s=left_s)
+            goes_on = final is None and (self._auto or found.view.name not in kept)
+            return goes_on and self._launch(last=last, left_s=left_s)
         kind: Kind = "polish" if last else "stall"
         self._journal.add(kind, self._stalls, seconds=found.seconds, detail=f"{found.samples} samples")
         radius = self._radius.value(found.view.name, found.captured.weight_size)
@@ -679,9 +679,10 @@ class Tunneller:
             return self._capture_s
         return max(LEAST_CAPTURE_S, CAPTURE_SHARE * (time.monotonic() - self._last_stall))
 
-    def _adopt_arrived(self, score: float | None, *, follow: bool = True) -> bool:
-        """Decide on every answer that is there; True if one is adopted. The final layer follows a hidden one.
+    def _adopt_arrived(self, score: float | None, *, follow: bool = True, until: float = math.inf) -> bool:
+        """Decide on every answer that is there; True if one is adopted.
 
+        The final layer follows a hidden one, if it may move and there is time for it `until` then (monotonic seconds).
         `score` is the model's as the loop gave it, None where it is not known.
         """
         answers, adopted = self._worker.arrived(), False
@@ -696,19 +697,22 @@ class Tunneller:
                 adopted, score = True, None
         if adopted:
             self._detector.rest()
-        hidden = any(answer.stall.view.hidden and not answer.stall.view.whole for answer in answers)
-        if follow and self._auto and hidden and self._worker.idle.is_set():
-            self._launch(final=True)
+        hidden = [answer.stall for answer in answers if answer.stall.view.hidden and not answer.stall.view.whole]
+        left_s = until - time.monotonic()
+        if follow and self._auto and hidden and left_s > 0 and self._worker.idle.is_set():
+            final = self._inspector.final(self._layers)
+            if final is not None:  # which is not hidden: nothing follows what follows
+                self._launch(final=final, last=hidden[-1].last, left_s=left_s)
         return adopted
 
-    def _adopt_all(self, until: float, score: float | None) -> bool:
+    def _adopt_all(self, until: float, score: float | None, *, follow: bool = True) -> bool:
         """Wait for all that is out, and for what follows it, but not beyond `until` (monotonic seconds)."""
         adopted = False
         while True:
             left = until - time.monotonic()
             in_time = self._worker.idle.wait(None if left == math.inf else max(0.0, left))
             launched = self._stalls
-            adopted |= self._adopt_arrived(None if adopted else score)
+            adopted |= self._adopt_arrived(None if adopted else score, follow=follow, until=until)
             if not in_time or self._stalls == launched:  # an answer to what followed may be there already
                 return adopted
 

@@ -7,6 +7,7 @@ although the optimizer pushes them, or that share their largest value to the las
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise, takewhile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,8 @@ AT_BOUND, PILED = 3, 8
 """Weights that share the largest value, at least, and for each one that shares the next value with another."""
 SAME_NORM, BEYOND = 2e-6, 1e-3
 """Relative difference of norms in float32 that were scaled to be the same, and of what has moved."""
+BY_CHANCE = 1e-4
+"""Of looks at weights that nobody scales, the share at which they may seem to be."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Look:
     """A layer's weights [h, d], those of an earlier look, and which ones the optimizer has pushed; None: not known.
 
     `began` are those from which the loop has gone on, where these are others than the earlier ones: an adoption's.
+    `eldest` are those of the look before the earlier one.
     Constraints say that weights are 0 or more (`low`), 0 or less (`high`), of some values (`valued`), or that they may
     be 0 (`zeros`). Types of 16 bits are `coarse`: small steps leave weights where they are.
     """
@@ -52,6 +56,7 @@ class Look:
     zeros: Mask
     coarse: bool = False
     began: Weights | None = None
+    eldest: Weights | None = None
 
     @property
     def kept_at_zero(self) -> Mask:
@@ -132,17 +137,41 @@ def _norms(look: Look) -> Habit | None:
 
 
 def _norm(look: Look, axis: int, told: str) -> Habit | None:
-    """Where rows or columns that have moved have the largest norm, several the same or one the same as before."""
+    """Where rows or columns that have moved have the largest norm: several the same, or one that had it before."""
     if look.earlier is None or look.now.shape[axis] == 1:
         return None
-    norms, before = _norms_of(look.now, axis), _norms_of(look.earlier, axis).max(initial=0.0)
+    norms = _norms_of(look.now, axis)
     largest = norms.max(initial=0.0)
     moved = _norms_of(look.now - look.earlier, axis) > BEYOND * largest
     kept = int(((norms >= largest * (1 - SAME_NORM)) & moved).sum())
-    if not kept or (kept < SEVERAL and not math.isclose(before, largest, rel_tol=SAME_NORM)):
+    if not kept or (kept < SEVERAL and _chance(look, axis) > BY_CHANCE):
         return None
     why = f"the loop scales its {told} to norms of at most {largest:.4g}, and no constraint says that; {ANOTHER}"
     return Habit(why, look.now.shape, lambda now: bool((_norms_of(now, axis) > largest * (1 + BEYOND)).any()))
+
+
+def _chance(look: Look, axis: int) -> float:
+    """How often the largest norm would be what it was in the looks before if nobody kept it there.
+
+    A step of Adam's after an adoption hardly changes a norm: one in a hundred is the same. Twice running none is.
+    """
+    looks = [one for one in (look.now, look.earlier, look.eldest) if one is not None]
+    chances = (_chance_of(now, before, axis) for now, before in pairwise(looks))
+    return math.prod(takewhile(lambda chance: chance < 1.0, chances))
+
+
+def _chance_of(now: Weights, before: Weights, axis: int) -> float:
+    """The same for two looks: a row [d] that moves by a share of itself changes its norm by about 1 / sqrt(d) of that.
+
+    1 where the largest norm is another one by now, or hardly anything has moved.
+    """
+    norms = _norms_of(now, axis)
+    largest = norms.max(initial=0.0)
+    moved = _norms_of(now - before, axis)[norms >= largest * (1 - SAME_NORM)].max(initial=0.0)
+    same = math.isclose(_norms_of(before, axis).max(initial=0.0), largest, rel_tol=SAME_NORM)
+    if not same or not moved > BEYOND * largest:
+        return 1.0
+    return min(1.0, SAME_NORM * math.sqrt(now.shape[axis]) * float(largest / moved))
 
 
 def _norms_of(weights: Weights, axis: int) -> NDArray[np.float64]:

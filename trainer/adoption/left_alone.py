@@ -1,10 +1,10 @@
 """Leaves layers alone whose weights the loop keeps by itself: an answer would break what it keeps.
 
-A layer is looked at where a tunnel looks anyway, never at a step of the optimizer's.
+A layer is looked at where a tunnel looks anyway. Of the optimizer's steps one is looked at after each, for gradients.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from shared.constraints import grid_steps, selected, sign_limits
 from shared.contracts import Constraint
 from trainer.adoption.begun import is_direction
 from trainer.adoption.habits import Habit, Look, Mask, Weights, habit_of
+from trainer.adoption.stillness import Stillness
 from trainer.journal import Journal
 from trainer.model.blocks import Values, named, parameters_by_name
 from trainer.model.movable import Movable
@@ -35,7 +36,9 @@ class Habits:
 
     def __init__(self, movable: Movable, journal: Journal, constraints: Sequence[Constraint]) -> None:
         self._movable, self._journal, self._constraints = movable, journal, constraints
-        self._seen: dict[str, Weights] = {}
+        self._stillness = Stillness(movable, journal)
+        self._seen: dict[str, tuple[Weights, Weights | None]] = {}
+        """The two latest that were others, the last one first."""
         self._found: dict[str, Habit] = {}
         self._adopted: dict[str, int] = {}
 
@@ -45,32 +48,38 @@ class Habits:
         for name, weight in self._matrices(named(layer, "weight") for layer in reversed(layers)):
             left -= weight.numel()
             if left >= 0:
-                self._seen[name] = _thin(weight)
+                self._seen[name] = _thin(weight), None
+        self._stillness.begin(layers)
 
-    def adopted(self, names: Iterable[str]) -> None:
+    def adopted(self, names: Collection[str]) -> None:
         """These have new values, which say nothing of the loop before the optimizer's next step."""
         self._adopted |= dict.fromkeys(names, self._journal.gd_step)
+        self._stillness.begin(_layers_of(names))
 
-    def look(self, names: Iterable[str], adoption: Adoption | None = None) -> dict[str, str]:
+    def look(
+        self, names: Collection[str], adoption: Adoption | None = None, *, reached: bool = False
+    ) -> dict[str, str]:
         """The layers that may not move from now on, by name, and why.
 
-        After an `adoption` gradients say nothing: the optimizer need not have stepped by them.
+        After an `adoption` gradients say nothing: the optimizer need not have stepped by them. `reached`: no layer is
+        dead on all samples, which would be another reason for gradients of 0.
         """
-        found = dict[str, str]()
+        found = {} if adoption is not None else self._stillness.look(_layers_of(names), reached=reached)
         for name, weight in self._matrices(names):
             if self._adopted.get(name, -1) == self._journal.gd_step:
                 continue
-            seen = self._look(name, weight, adoption)
-            self._seen[name], layer = seen.now, name.rpartition(".")[0]
-            if layer not in self._found and (kept := habit_of(seen)) is not None:
-                self._found[layer], found[layer] = kept, kept.why
-        for layer, why in found.items():
-            self._movable.kept[layer] = why
-            logger.warning("layer %r is not tunnelled: %s", layer, why)
+            seen, layer = self._look(name, weight, adoption), name.rpartition(".")[0]
+            if name not in self._seen or not np.array_equal(self._seen[name][0], seen.now):
+                self._seen[name] = seen.now, seen.earlier
+            if layer not in self._movable.kept and (kept := habit_of(seen)) is not None:
+                self._found[layer], self._movable.kept[layer] = kept, kept.why
+                found[layer] = kept.why
+                logger.warning("layer %r is not tunnelled: %s", layer, kept.why)
         return found
 
     def look_again(self) -> None:
-        """Layers whose weights the loop no longer keeps may move."""
+        """Layers whose weights the loop no longer keeps or holds still may move."""
+        self._stillness.look_again()
         if not self._found:
             return
         weights = {name.rpartition(".")[0]: weight for name, weight in self._matrices(self._seen)}
@@ -88,14 +97,13 @@ class Habits:
                 yield name, weight
 
     def _look(self, name: str, weight: nn.Parameter, adoption: Adoption | None) -> Look:
-        now, earlier, began = _thin(weight), self._seen.get(name), None
+        now, began, seen = _thin(weight), None, self._seen.get(name, (None, None))
+        earlier, eldest = (one if one is not None and one.shape == now.shape else None for one in seen)
         if adoption is not None:
             earlier, began = (_thin(torch.from_numpy(values[name])) for values in adoption)
-        elif earlier is not None and earlier.shape != now.shape:
-            earlier = None
         pushed = self._pushed(weight, gradients=adoption is None)
         coarse = weight.element_size() < FLOAT32
-        return Look(now, earlier, pushed, *_said(self._constraints, weight), coarse=coarse, began=began)
+        return Look(now, earlier, pushed, *_said(self._constraints, weight), coarse, began, eldest)
 
     def _pushed(self, weight: nn.Parameter, *, gradients: bool) -> Mask | None:
         state = self._movable.optimizer.state.get(weight, {})
@@ -104,6 +112,10 @@ class Habits:
         if not ways and gradients and weight.grad is not None and weight.grad.layout == torch.strided:
             ways = [weight.grad]
         return np.logical_or.reduce([_thin(way) != 0 for way in ways]) if ways else None
+
+
+def _layers_of(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(name.rpartition(".")[0] for name in names))
 
 
 def _said(constraints: Sequence[Constraint], weight: Tensor) -> tuple[Mask, Mask, Mask, Mask]:

@@ -41,12 +41,16 @@ DRY_ROWS = 256
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What a stall's jobs are about: a layer's samples and view; how long the pass took, over how many samples."""
+    """What a stall's jobs are about: a layer's samples and view; how long the pass took, over how many samples.
+
+    `reached`: no layer that was looked at is dead on all of them, so that gradients come to all.
+    """
 
     captured: Captured
     view: LayerView
     seconds: float
     samples: int
+    reached: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +79,12 @@ class Inspector:
     def free(self) -> tuple[str, ...]:
         """The layers that may move by now, in the model's order."""
         return tuple(name for name, layer in self.eligible().items() if layer.why is None)
+
+    def final(self, layers: Sequence[str]) -> str | None:
+        """The last of the layers, if it may move and the latest look has shown nothing behind it; else None."""
+        free, last = self.free(), layers[-1]
+        block = self._memory.recall(self.model, free).get(last)
+        return None if last in self.turns.distrusted or block is None or block.tail else last
 
     def plan(self, layers: Sequence[str]) -> str:
         """One line on what will be tunnelled, from a pass over a few samples.
@@ -185,7 +195,8 @@ class Inspector:
         captured = seen.captured[view.name]
         most = min(view.samples(self.template.plan.samples), captured.whole.samples)
         captured = captured.with_samples(self.line.samples(most), generator)
-        return Found(captured, view, seen.seconds, seen.samples)
+        reached = all(one.active.any() for one in seen.captured.values())
+        return Found(captured, view, seen.seconds, seen.samples, reached)
 
     def look(self, layers: Sequence[str], stall: int, *, most: int, budget_s: float = math.inf) -> Look:
         """One pass over at most so many kept samples."""

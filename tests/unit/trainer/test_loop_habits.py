@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from shared.contracts import Constraint, JobSpec
 from shared.snapshot import Snapshot
 from tests.unit.trainer.fakes import FakePool, Solve, Tensors, least_squares
 from trainer import MaxNonzero, Monotone, NonNegative, Summary, Tunneller
+from trainer.adoption.habits import Look, Weights, habit_of
 
 GENERATOR = torch.Generator().manual_seed(3)
 X = torch.randn(200, 6, generator=GENERATOR)
@@ -269,3 +271,45 @@ def test_what_an_answer_moves_behind_a_dead_input_says_nothing_of_the_loop(
     assert loop.run().adopted > 0
     assert loop.count("undone") == 0
     assert "is not tunnelled" not in caplog.text
+
+
+def looked_at(now: Weights, earlier: Weights, eldest: Weights | None = None) -> Look:
+    """A look at weights of which nothing else is known."""
+    nothing = np.zeros(now.shape, dtype=bool)
+    return Look(now, earlier, None, nothing, nothing, nothing, nothing, eldest=eldest)
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.001])
+@pytest.mark.parametrize("shape", [(4, 8), (10, 64), (64, 10), (2, 784)])
+def test_a_norm_that_is_the_same_by_chance_is_no_habit(shape: tuple[int, int], rate: float) -> None:
+    """A step of Adam's from new moments moves every weight as far, and leaves one norm in a hundred where it was."""
+    draw = np.random.default_rng(0)
+    found = 0
+    for _ in range(2000):
+        eldest = draw.normal(size=shape, scale=0.8).astype(np.float32)
+        earlier = (eldest + rate * draw.choice([-1, 1], shape)).astype(np.float32)
+        now = (earlier + rate * draw.choice([-1, 1], shape)).astype(np.float32)
+        found += habit_of(looked_at(now, earlier, eldest)) is not None
+        found += habit_of(looked_at(earlier, eldest)) is not None
+    assert found <= 0.001 * 4000
+
+
+def projected(weights: Weights, norm: float) -> Weights:
+    """The first row scaled to a norm that no other reaches."""
+    scaled = weights.astype(np.float64)
+    scaled[0] *= norm / np.linalg.norm(scaled[0])
+    return scaled.astype(np.float32)
+
+
+@pytest.mark.parametrize("width", [8, 784, 10_000])
+def test_one_row_that_is_kept_at_its_norm_is_a_habit(width: int) -> None:
+    """However wide the layer and however small the steps: at the second look running at the latest."""
+    draw = np.random.default_rng(1)
+    looks = [draw.normal(size=(4, width), scale=0.1)]
+    looks += [looks[0] + draw.normal(size=(4, width), scale=0.005 * number) for number in (1, 2)]
+    eldest, earlier, now = (projected(weights.astype(np.float32), 1.5 * 0.1 * width**0.5) for weights in looks)
+    habit = habit_of(looked_at(now, earlier, eldest))
+    assert habit is not None
+    assert "scales its rows" in habit.why
+    free = projected(now, 1.51 * 0.1 * width**0.5)
+    assert habit_of(looked_at(free, now, earlier)) is None
