@@ -55,7 +55,7 @@ from trainer.stalls.inspection import DRY_ROWS, Found, Inspector
 from trainer.stalls.layers import AUTO, candidates, names_of
 from trainer.stalls.radius import AdaptiveRadius
 from trainer.stalls.turns import Turns
-from trainer.story import ASKED_ANEW, LEFT_ALONE, NOT_JUDGED, STRAYED, InForce
+from trainer.story import ASKED_ANEW, LEFT_ALONE, NOT_JUDGED, PARTED, STRAYED, InForce
 from trainer.watching import Watched, watched
 
 CAPTURE_SHARE = 0.005
@@ -588,6 +588,9 @@ class Tunneller:
         The `final` layer, or any of them. False if there is nothing to hand.
         """
         self._stalls += 1
+        if self._weights.differ():
+            self._journal.add("failed", self._stalls, detail=PARTED)
+            return False
         self._habits.look_again()
         budget_s = self._budget()
         if last and self._capture_s is None:  # nothing else waits by then
