@@ -20,11 +20,10 @@ from trainer.samples.heads import View, views
 from trainer.samples.positions import Reader
 from trainer.samples.reservoir import Rows
 from trainer.snapshots.composed import told
+from trainer.snapshots.next_labels import are_sequences, is_shifted, rows_to_ask
 
 FEWEST_ROWS = 64
 """Rows that are looked at whatever the budget, and on which layers are moved to see what follows them."""
-CAUSAL = ("ForCausalLM", "LMHeadModel")
-"""How classes of Transformers end whose loss compares each position with the next one's label."""
 SMALL_BYTES = 1_000_000
 """Of what any one module puts out: so little may be more rows at once than the loop's own batch, which costs less."""
 SCOUTED = 16
@@ -91,12 +90,16 @@ def read_scene(model: nn.Module, rows: Rows, plan: Plan) -> Scene:
     view = _best_view(found, calls, output)
     matrix = view.matrix(output)
     _check_class_weight(plan.class_weight, view.task, matrix.shape[1])
-    causal = type(model).__name__.endswith(CAUSAL) and view.task == "classification" and batch.targets.dim() == 2
+    shifted = False
+    if are_sequences(view, output, batch.targets):
+        few = rows_to_ask(batch.targets)
+        _, some = next(rows.take(numbers[:few]).batches(min(few, rows.largest), device))
+        shifted = is_shifted(model, batch, output, some, view, plan.ignore_index)
     at_once = min(rows.largest, rows_at_once(calls, output, batch.samples))
     small = min(many.samples, rows_at_once(calls, output, batch.samples, SMALL_BYTES))
     if small > at_once and device.type == "cpu" and _runs(model, many):
         at_once = small
-    reader = Reader(view, len(matrix) / batch.targets.numel(), plan.ignore_index, causal, at_once)
+    reader = Reader(view, len(matrix) / batch.targets.numel(), plan.ignore_index, shifted, at_once)
     counts = [call.name for call in calls]
     eligible = tuple(call.name for call in calls if call.positions == len(matrix) and counts.count(call.name) == 1)
     counting = float(reader.counting(reader.aligned(many.targets)).sum())

@@ -115,7 +115,8 @@ class Inspector:
         count, task = view.samples(self.template.plan.samples), captured.snapshot.task
         name = repr(view.turn) if view.name else "the model itself"
         radius = "" if view.whole else f", radius {self.radius.value(view.name, captured.weight_size):.3g}"
-        about = f"{task}, {goal.name}{self._weighted()}"
+        shifted = ", each position of the next label" if captured.reader.shifted else ""
+        about = f"{task}, {goal.name}{shifted}{self._weighted()}"
         remark = self.template.remark(captured.snapshot, hidden=view.hidden and not view.whole)
         return (
             f"tunnels {name} ({about}): up to {count:,} samples a job "
