@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, NoReturn, Self, SupportsIndex
 
 import torch
 from torch import nn
@@ -474,6 +474,13 @@ class Tunneller:
             if self.pool_lost or len(sent) >= POLISHES or until - ended < ended - began:
                 break
         return False
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Raise TypeError with what to copy instead: a copy would have no model that anybody trains."""
+        raise TypeError(
+            "a Tunneller cannot be copied or pickled, nor what holds one: it goes with one model, a thread and hooks; "
+            "leave it out of what is copied, keep its state_dict(), and make a new one for another model"
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -4,7 +4,7 @@ A layer is looked at where a tunnel looks anyway, never at a step of the optimiz
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -51,18 +51,23 @@ class Habits:
         """These have new values, which say nothing of the loop before the optimizer's next step."""
         self._adopted |= dict.fromkeys(names, self._journal.gd_step)
 
-    def look(self, names: Iterable[str], adoption: Adoption | None = None) -> dict[str, str]:
-        """The layers that may not move from now on, by name, and why.
+    def look(
+        self,
+        names: Iterable[str],
+        adoption: Adoption | None = None,
+        sees: Callable[[Look], Habit | None] = habit_of,
+    ) -> dict[str, str]:
+        """The layers that may not move from now on, by name, and why; `sees` says what to look for.
 
         After an `adoption` gradients say nothing: the optimizer need not have stepped by them.
         """
         found = dict[str, str]()
         for name, weight in self._matrices(names):
-            if self._adopted.get(name, -1) == self._journal.gd_step:
+            if adoption is None and self._adopted.get(name, -1) == self._journal.gd_step:
                 continue
             seen = self._look(name, weight, adoption)
             self._seen[name], layer = seen.now, name.rpartition(".")[0]
-            if layer not in self._found and (kept := habit_of(seen)) is not None:
+            if layer not in self._found and (kept := sees(seen)) is not None:
                 self._found[layer], found[layer] = kept, kept.why
         for layer, why in found.items():
             self._movable.kept[layer] = why
