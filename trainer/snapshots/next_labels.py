@@ -72,11 +72,12 @@ def is_shifted(model: nn.Module, batch: Batch, output: Tensor, some: Batch, view
     other one if the model fits that and not this. CaptureError where it is neither, or where labels are inputs, too.
     """
     targets = batch.targets
-    inputs, own = _by_inputs(batch, ignore_index), _by_own_loss(model, some, view)
+    scores = view.matrix(output).reshape(*targets.shape, -1)
+    classes = _classes(targets, scores.shape[-1], ignore_index)
+    inputs, own = _by_inputs(batch, ignore_index), _by_own_loss(model, some, view, classes)
     likely = min(inputs if len(inputs) == 1 else own or BOTH)
     if inputs == own and len(own) == 1:
         return likely == NEXT
-    scores = view.matrix(output).reshape(*targets.shape, -1)
     for lag in (likely, OWN + NEXT - likely):
         if _fits(scores, targets, lag, ignore_index):
             return lag == NEXT
@@ -108,7 +109,13 @@ def _by_inputs(batch: Batch, ignore_index: int) -> frozenset[int]:
     return BOTH
 
 
-def _by_own_loss(model: nn.Module, some: Batch, view: View) -> frozenset[int]:
+def _classes(targets: Tensor, count: int, ignore_index: int) -> Tensor:
+    """Those of so many classes that occur [c]: a model may score others that it cannot take as labels."""
+    known = (targets != ignore_index) & (targets >= 0) & (targets < count)
+    return targets[known].bincount().nonzero().flatten()
+
+
+def _by_own_loss(model: nn.Module, some: Batch, view: View, classes: Tensor) -> frozenset[int]:
     """What the model's own loss allows, where it makes one of labels: none of both, if it is of other places.
 
     It is asked twice. At each place the two labels are those whose scores differ the most from the place before. So the
@@ -116,14 +123,14 @@ def _by_own_loss(model: nn.Module, some: Batch, view: View) -> frozenset[int]:
     is in it cancels out. CaptureError where labels change the scores.
     """
     name = _label_name(model)
-    if name is None or name in some.kwargs:
+    if name is None or name in some.kwargs or not len(classes):
         return BOTH
     try:
         scores = view.matrix(forward(model, some)).reshape(*some.targets.shape, -1).float()
     except TrainerError:  # it takes whole batches alone
         return BOTH
-    news = scores[:, 1:] - scores[:, :-1]
-    liked, disliked = (_with_first(chosen) for chosen in (news.argmax(dim=-1), news.argmin(dim=-1)))
+    news = (scores[:, 1:] - scores[:, :-1])[..., classes]
+    liked, disliked = (_with_first(classes[best]) for best in (news.argmax(dim=-1), news.argmin(dim=-1)))
     ask = partial(_loss_of, model, some, name, size=scores.numel())
     (low, one), (high, other) = ask(liked), ask(disliked)
     if low is None or high is None:

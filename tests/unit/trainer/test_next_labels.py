@@ -193,6 +193,22 @@ def test_an_own_loss_of_other_places_is_named(lag: int) -> None:
         taken(WithLoss(lag), kept({"input_ids": sentences(), "labels": sentences(seed=2)}))
 
 
+class Choosy(WithLoss):
+    """Takes no label that is none of a few: on a GPU one that has no embedding would end the program."""
+
+    def forward(self, input_ids: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        if targets is not None and not bool(torch.isin(targets, torch.tensor([3, 7, 8])).all()):
+            raise IndexError("index out of range")
+        return super().forward(input_ids, targets)
+
+
+@pytest.mark.parametrize("lag", [0, 1])
+def test_a_loss_is_asked_with_labels_that_occur(lag: int) -> None:
+    """Whatever else there are scores of."""
+    labels = torch.tensor([3, 7, 8])[sentences(seed=2) % 3]
+    assert taken(Choosy(lag), kept({"input_ids": sentences(), "labels": labels})).reader.shifted == (lag == 1)
+
+
 def test_scores_that_are_others_each_time_are_called_that() -> None:
     """Noise in evaluation mode is no sign of inputs made from labels."""
     model = WithLoss(1)
