@@ -7,6 +7,7 @@ it. So three things are asked: whether labels are the inputs themselves, the mod
 import inspect
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -52,7 +53,7 @@ FED = (
 
 
 def rows_to_ask(targets: Tensor) -> int:
-    """How many rows `is_shifted` asks the model's own loss about, of targets [n, T]."""
+    """How many rows `read_labels` asks the model's own loss about, of targets [n, T]."""
     return max(2, math.ceil(ASKED / max(1, targets.shape[-1])))
 
 
@@ -65,7 +66,18 @@ def are_sequences(view: View, output: Tensor, targets: Tensor) -> bool:
     return False
 
 
-def is_shifted(model: nn.Module, batch: Batch, output: Tensor, some: Batch, view: View, ignore_index: int) -> bool:
+@dataclass(frozen=True)
+class Reading:
+    """How labels are read: `shifted` where a position's target is the next one's label; `doubtful` where none tells.
+
+    That is before training as a rule, and later where a loop's loss is about something else than labels in a row.
+    """
+
+    shifted: bool = False
+    doubtful: bool = False
+
+
+def read_labels(model: nn.Module, batch: Batch, output: Tensor, some: Batch, view: View, ignore_index: int) -> Reading:
     """Whether a position's target is the next one's label, by a batch with its output, and some of its rows.
 
     Where the inputs and the model's own loss say the same, that is it. Otherwise the likelier reading gives way to the
@@ -77,16 +89,17 @@ def is_shifted(model: nn.Module, batch: Batch, output: Tensor, some: Batch, view
     inputs, own = _by_inputs(batch, ignore_index), _by_own_loss(model, some, view, classes)
     likely = min(inputs if len(inputs) == 1 else own or BOTH)
     if inputs == own and len(own) == 1:
-        return likely == NEXT
+        return Reading(likely == NEXT)
     for lag in (likely, OWN + NEXT - likely):
         if _fits(scores, targets, lag, ignore_index):
-            return lag == NEXT
+            return Reading(lag == NEXT)
     if not own:
         raise CaptureError(OWN_IS_NEITHER)
     for lag in OTHERS:
         if _fits(scores, targets, lag, ignore_index):
             raise CaptureError(FITS_ANOTHER % lag)
-    return likely == NEXT
+    somewhat = any(_fits(scores, targets, lag, ignore_index, share=1.0) for lag in BOTH)
+    return Reading(likely == NEXT, doubtful=own != {likely} and not somewhat)
 
 
 def _by_inputs(batch: Batch, ignore_index: int) -> frozenset[int]:
@@ -215,8 +228,11 @@ def _parts(output: Any) -> list[Tensor]:
     return [part for part in found if isinstance(part, Tensor)]
 
 
-def _fits(scores: Tensor, targets: Tensor, lag: int, ignore_index: int) -> bool:
-    """Whether scores [n, T, C] are better than the best constant for labels [n, T] so many places further."""
+def _fits(scores: Tensor, targets: Tensor, lag: int, ignore_index: int, share: float = FITS) -> bool:
+    """Whether scores [n, T, C] are better than the best constant for labels [n, T] so many places further.
+
+    Their cross-entropy is below that `share` of the constant's.
+    """
     length = targets.shape[1]
     kept = slice(max(0, -lag), length - max(0, lag))
     labels = targets[:, max(0, lag) : length + min(0, lag)]
@@ -231,4 +247,4 @@ def _fits(scores: Tensor, targets: Tensor, lag: int, ignore_index: int) -> bool:
         return False
     found = float(nn.functional.cross_entropy(own, wanted))
     shares = wanted.bincount().double() / len(wanted)
-    return found < FITS * float(-shares.xlogy(shares).sum())
+    return found < share * float(-shares.xlogy(shares).sum())

@@ -318,6 +318,40 @@ def test_the_plan_says_that_labels_are_shifted() -> None:
     assert "next label" not in plans[1]
 
 
+def said_at_a_stall(model: nn.Module, batch: Mapping[str, Tensor]) -> Tunneller:
+    """A tunneller that has tunnelled twice, before any training."""
+    made = Tunneller(
+        model,
+        optimizer=torch.optim.Adam(model.parameters()),
+        validate=lambda: 0.0,
+        mode="min",
+        client=FakePool().client(),
+        patience=1,
+        cooldown=0,
+        sync=True,
+    )
+    for _ in range(4):
+        made.observe(dict(batch))
+        made.step(1.0)
+    made.close()
+    return made
+
+
+def test_sequences_that_the_model_does_not_fit_at_a_stall_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    """One warning, where neither an own loss nor what the model fits says which labels it is trained on."""
+    said_at_a_stall(talker(), {"x": sentences(), "labels": sentences(seed=2)})
+    assert caplog.text.count("neither those of the positions nor those of the next ones") == 1
+
+
+def test_sequences_whose_labels_are_known_are_not(caplog: pytest.LogCaptureFixture) -> None:
+    """By the model's own loss, or because a trained model fits them."""
+    said_at_a_stall(MODELS["Llama"](), {"input_ids": sentences(), "labels": sentences(seed=2)})
+    words = counted()
+    labels = (7 * words + 2) % WORDS
+    said_at_a_stall(trained(talker(), words, labels, 0), {"x": words, "labels": labels})
+    assert "neither" not in caplog.text
+
+
 def test_tags_and_images_are_read_as_they_are() -> None:
     """One label a row, a place, or a pixel: only sequences may be shifted."""
     tags = Made(lambda net, x: net.last(x), last=nn.Linear(6, 3))
