@@ -22,7 +22,8 @@ NOT_JUDGED = "answered when all was over: close(polish=True, timeout=...) waits 
 ASKED_ANEW = "too late for the last step(): the last tunnel asked anew, for the weights of the end"
 STRAYED = "dropped as another optimizer took over: see Tunneller.use_optimizer"
 LEFT_ALONE = "dropped as this optimizer overwrites what is adopted: see Tunneller.use_optimizer"
-OVER = (STILL_OUT, NOT_JUDGED, ASKED_ANEW, STRAYED, LEFT_ALONE)
+PARTED = "the ranks' models have come to differ: call step() where they are the same"
+OVER = (STILL_OUT, NOT_JUDGED, ASKED_ANEW, STRAYED, LEFT_ALONE, PARTED)
 """Reasons that are about when an answer came, and not about what is in it."""
 UNDONE = "adopted, and set back by the loop"
 PROJECTED = "adopted, and changed by the loop to what it keeps of its weights"

@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, NoReturn, Self, SupportsIndex
 
 import torch
 from torch import nn
@@ -55,7 +55,7 @@ from trainer.stalls.inspection import DRY_ROWS, Found, Inspector
 from trainer.stalls.layers import AUTO, candidates, names_of
 from trainer.stalls.radius import AdaptiveRadius
 from trainer.stalls.turns import Turns
-from trainer.story import ASKED_ANEW, LEFT_ALONE, NOT_JUDGED, STRAYED, InForce
+from trainer.story import ASKED_ANEW, LEFT_ALONE, NOT_JUDGED, PARTED, STRAYED, InForce
 from trainer.watching import Watched, watched
 
 CAPTURE_SHARE = 0.005
@@ -475,6 +475,13 @@ class Tunneller:
                 break
         return False
 
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Raise TypeError with what to copy instead: a copy would have no model that anybody trains."""
+        raise TypeError(
+            "a Tunneller cannot be copied or pickled, nor what holds one: it goes with one model, a thread and hooks; "
+            "leave it out of what is copied, keep its state_dict(), and make a new one for another model"
+        )
+
     def __enter__(self) -> Self:
         return self
 
@@ -588,6 +595,9 @@ class Tunneller:
         The `final` layer, by name, or any of them. False if there is nothing to hand.
         """
         self._stalls += 1
+        if self._weights.differ():
+            self._journal.add("failed", self._stalls, detail=PARTED)
+            return False
         self._habits.look_again()
         budget_s = self._budget()
         if last and self._capture_s is None:  # nothing else waits by then

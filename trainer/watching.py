@@ -1,7 +1,7 @@
 """Stands in for the user's loader: the same batches in the same order, each seen once in passing."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NoReturn, SupportsIndex
 
 OWN = ("_loader", "_begin", "_see")
 """Attributes that are not the loader's."""
@@ -24,6 +24,17 @@ class Watched:
 
     def __len__(self) -> int:
         return len(self._loader)  # type: ignore[arg-type]
+
+    def __copy__(self) -> "Watched":
+        """The same loader, seen by the same tunneller."""
+        return type(self)(self._loader, self._begin, self._see)
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Raise TypeError with what to copy instead: of a tunneller there is but one."""
+        raise TypeError(
+            "what tunneller.watch() gave cannot be copied or pickled, as the tunneller cannot; copy the loader itself, "
+            "and give that to watch()"
+        )
 
     def __bool__(self) -> bool:
         return bool(self._loader)

@@ -72,14 +72,19 @@ open(f"{out}/{rank}.json", "w").write(json.dumps(found | {"stalls": summary.stal
 
 
 def start(folder: Path, port: int, how: str) -> list[subprocess.Popen[str]]:
+    return begun(SCRIPT, folder, port, how)
+
+
+def begun(code: str, folder: Path, port: int, *more: str) -> list[subprocess.Popen[str]]:
+    """Two ranks that run the same code, with a folder for what they find."""
     script = folder / "run.py"
-    script.write_text(SCRIPT)
+    script.write_text(code)
     home = Path(__file__).resolve().parents[2]
     ranks = []
     for rank in range(2):
         shared = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         environment = os.environ | shared | {"PYTHONPATH": str(home), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, str(script), str(folder), how]
+        command = [sys.executable, str(script), str(folder), *more]
         ranks.append(
             subprocess.Popen(
                 command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=home

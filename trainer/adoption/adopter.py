@@ -18,7 +18,7 @@ from trainer.pool.portfolio import Variation
 from trainer.speaking import logger
 from trainer.stalls.radius import AdaptiveRadius
 from trainer.stalls.turns import Turns
-from trainer.story import NOTHING_BETTER
+from trainer.story import NOTHING_BETTER, PARTED
 
 DEAF = 3
 """Scores in a row that did not hear the weights: one or two may be chance where a score counts a few samples."""
@@ -49,7 +49,12 @@ class Adopter:
         self.standing = Standing(self.court.weights.model, self.journal, self.court.habits)
 
     def consider(self, answers: Sequence[Answer], known: float | None, budget_s: float) -> list[Decision]:
-        """Adopt one of the answers to a stall, if it helps; `known` is the score of the model as it is, where known."""
+        """Adopt one of the answers to a stall, if it helps; `known` is the score of the model as it is, where known.
+
+        None while the ranks' models differ.
+        """
+        if self.court.weights.differ():
+            return self.set_aside(answers, PARTED)
         begun, validated = time.perf_counter(), self.court.validator.seconds
         decisions = [self._without_trial(answer) for answer in answers]
         open_cases = [answer for answer, decision in zip(answers, decisions, strict=True) if decision is None]
@@ -63,10 +68,12 @@ class Adopter:
             self._conclude(answer, decision)
         return found
 
-    def set_aside(self, answers: Sequence[Answer], why: str) -> None:
+    def set_aside(self, answers: Sequence[Answer], why: str) -> list[Decision]:
         """Leave answers untried, and say why."""
+        decision = Decision(accepted=False, detail=why)
         for answer in answers:
-            self._conclude(answer, Decision(accepted=False, detail=why))
+            self._conclude(answer, decision)
+        return [decision] * len(answers)
 
     def _without_trial(self, answer: Answer) -> Decision | None:
         """What is plain to see; None where the model has to be asked."""

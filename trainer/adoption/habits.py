@@ -26,6 +26,8 @@ SAME_NORM, BEYOND = 2e-6, 1e-3
 """Relative difference of norms in float32 that were scaled to be the same, and of what has moved."""
 BY_CHANCE = 1e-4
 """Of looks at weights that nobody scales, the share at which they may seem to be."""
+ONE_STEP = 0.5
+"""By how much of it one step of the optimizer's may exceed a norm that is kept."""
 
 
 @dataclass(frozen=True)
@@ -132,11 +134,17 @@ def _joined(before: Mask, now: Mask) -> bool:
     return bool(before.sum() >= AT_BOUND and (before != now).any())
 
 
-def _norms(look: Look) -> Habit | None:
-    return _norm(look, 1, "rows") or _norm(look, 0, "columns")
+def rescaled(look: Look) -> Habit | None:
+    """Rows or columns that the loop scales to one norm before a pass: at a check they are beyond it by one step."""
+    with np.errstate(all="ignore"):
+        return _norms(look, ONE_STEP)
 
 
-def _norm(look: Look, axis: int, told: str) -> Habit | None:
+def _norms(look: Look, beyond: float = BEYOND) -> Habit | None:
+    return _norm(look, 1, "rows", beyond) or _norm(look, 0, "columns", beyond)
+
+
+def _norm(look: Look, axis: int, told: str, beyond: float) -> Habit | None:
     """Where rows or columns that have moved have the largest norm: several the same, or one that had it before."""
     if look.earlier is None or look.now.shape[axis] == 1:
         return None
@@ -147,7 +155,7 @@ def _norm(look: Look, axis: int, told: str) -> Habit | None:
     if not kept or (kept < SEVERAL and _chance(look, axis) > BY_CHANCE):
         return None
     why = f"the loop scales its {told} to norms of at most {largest:.4g}, and no constraint says that; {ANOTHER}"
-    return Habit(why, look.now.shape, lambda now: bool((_norms_of(now, axis) > largest * (1 + BEYOND)).any()))
+    return Habit(why, look.now.shape, lambda now: bool((_norms_of(now, axis) > largest * (1 + beyond)).any()))
 
 
 def _chance(look: Look, axis: int) -> float:

@@ -4,7 +4,7 @@ A layer is looked at where a tunnel looks anyway. Of the optimizer's steps one i
 """
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -57,21 +57,26 @@ class Habits:
         self._stillness.begin(_layers_of(names))
 
     def look(
-        self, names: Collection[str], adoption: Adoption | None = None, *, reached: bool = False
+        self,
+        names: Collection[str],
+        adoption: Adoption | None = None,
+        sees: Callable[[Look], Habit | None] = habit_of,
+        *,
+        reached: bool = False,
     ) -> dict[str, str]:
-        """The layers that may not move from now on, by name, and why.
+        """The layers that may not move from now on, by name, and why; `sees` says what to look for.
 
         After an `adoption` gradients say nothing: the optimizer need not have stepped by them. `reached`: no layer is
         dead on all samples, which would be another reason for gradients of 0.
         """
         found = {} if adoption is not None else self._stillness.look(_layers_of(names), reached=reached)
         for name, weight in self._matrices(names):
-            if self._adopted.get(name, -1) == self._journal.gd_step:
+            if adoption is None and self._adopted.get(name, -1) == self._journal.gd_step:
                 continue
             seen, layer = self._look(name, weight, adoption), name.rpartition(".")[0]
             if name not in self._seen or not np.array_equal(self._seen[name][0], seen.now):
                 self._seen[name] = seen.now, seen.earlier
-            if layer not in self._movable.kept and (kept := habit_of(seen)) is not None:
+            if layer not in self._movable.kept and (kept := sees(seen)) is not None:
                 self._found[layer], self._movable.kept[layer] = kept, kept.why
                 found[layer] = kept.why
                 logger.warning("layer %r is not tunnelled: %s", layer, kept.why)

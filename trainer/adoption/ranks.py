@@ -1,7 +1,8 @@
 """One decision for all ranks: rank zero decides, the others do what it does, so that their weights stay the same bits.
 
 `validate` may itself speak to the other ranks (a mean over all of them), so whenever rank zero calls it, all do. Each
-rank has to have a tunneller therefore, and they have to train one model: both is seen to when a tunneller is made.
+rank has to have a tunneller therefore, and they have to train one model: both is seen to when a tunneller is made. That
+the models are still one is seen to whenever a layer is captured, and again before an answer is tried.
 """
 
 import hashlib
@@ -13,18 +14,27 @@ from datetime import timedelta
 from typing import Any, Literal
 
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
 from trainer.adoption import parameters
 from trainer.adoption.standing import Change
 from trainer.model.blocks import Values, parameters_by_name
+from trainer.speaking import logger
 
-Word = Literal["write", "undo", "validate", "screen", "adopt", "done"]
+Word = Literal["write", "undo", "validate", "screen", "adopt", "compare", "done"]
 MOST_WAITED_S = 120.0
 """For the other ranks' tunnellers."""
-FEW = 64
-"""Values of each parameter that tell models apart."""
+AT_ONCE = 1 << 20
+"""Numbers that are read at once where models are compared: no copy of one is made."""
+BITS = {1: torch.uint8, 2: torch.int16}
+"""Whole numbers by their size in bytes; larger values are one int32 or several, four at most."""
+HAVE_PARTED = (
+    "the ranks' models have come to differ, as in federated rounds or where each rank trains by itself, and what is "
+    "adopted is written into all of them: nothing is, and nothing is tunnelled, while they differ. Where ranks are "
+    "averaged now and then, call step() right after that. For a model of its own on each rank, make the Tunneller "
+    "before init_process_group"
+)
 _made = itertools.count()
 
 
@@ -65,9 +75,17 @@ class Ranks:
         if len({bytes(shared.get(key)) for key in keys}) > 1:
             raise ValueError(
                 "the ranks' models differ, and what is adopted is written into all of them; make the Tunneller after "
-                "DistributedDataParallel has made them equal; for a model of its own on each, do without "
-                "torch.distributed"
+                "DistributedDataParallel has made them equal; for a model of its own on each, make it before "
+                "init_process_group"
             )
+
+    def alike(self, model: nn.Module) -> bool:
+        """Whether all ranks have the same parameters to the last bit; every rank has to ask."""
+        if self.count == 1:
+            return True
+        found: list[Any] = [None] * self.count
+        distributed.all_gather_object(found, _digest(model))
+        return len(set(found)) == 1
 
     def tell(self, word: Word, what: Any = None) -> None:
         """Have the others do the same; a no-op where there are none."""
@@ -83,12 +101,28 @@ class Ranks:
 
 
 def _digest(model: nn.Module) -> str:
-    """What tells a model from another one: names, shapes, and a few values of each parameter."""
+    """What tells a model from another one: names, shapes, and all bits of each parameter.
+
+    Buffers are left out: statistics of BatchNorm may be each rank's own.
+    """
     found = hashlib.sha256()
     for name, parameter in parameters_by_name(model).items():
-        few = parameter.detach().reshape(-1)[:FEW].to("cpu", torch.float64)
-        found.update(f"{name} {tuple(parameter.shape)} {few.tolist()}".encode())
+        values = parameter.detach()
+        found.update(f"{name} {tuple(values.shape)} {values.dtype} {_checksum(values)}".encode())
     return found.hexdigest()
+
+
+def _checksum(values: Tensor) -> tuple[int, ...]:
+    """All bits as whole numbers, each times an odd number of its own (modulo 2**32), summed over so many at a time.
+
+    On the tensor's own device: the sum is the same in whatever order it adds up.
+    """
+    odd = 2 * torch.arange(min(AT_ONCE, 4 * values.numel()), dtype=torch.int32, device=values.device) + 1
+    sums = []
+    for part in torch.split(values.reshape(-1), AT_ONCE // 4):
+        bits = part.contiguous().view(BITS.get(part.element_size(), torch.int32)).to(torch.int32)
+        sums.append((bits * odd[: len(bits)]).sum())
+    return tuple(map(int, sums))
 
 
 @dataclass(eq=False)
@@ -98,6 +132,20 @@ class Weights:
     model: nn.Module
     optimizer: Optimizer
     ranks: Ranks = field(default_factory=Ranks.present)
+    _said: bool = field(default=False, init=False)
+
+    def differ(self) -> bool:
+        """Whether the ranks' models have come to differ, so that nothing may be written into all; one warning tells.
+
+        Rank zero asks, and the others while they follow.
+        """
+        self.ranks.tell("compare")
+        if self.ranks.alike(self.model):
+            return False
+        if not self._said:
+            logger.warning(HAVE_PARTED)
+        self._said = True
+        return True
 
     @contextmanager
     def tried(self, values: Values) -> Iterator[None]:
@@ -137,6 +185,8 @@ class Weights:
                     case "adopt":
                         self._take(what)
                         adopted = True
+                    case "compare":
+                        self.ranks.alike(self.model)
                     case "done":
                         return adopted
                     case _:

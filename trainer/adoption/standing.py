@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from trainer.adoption import parameters
+from trainer.adoption.habits import rescaled
 from trainer.adoption.left_alone import Habits
 from trainer.journal import Journal
 from trainer.model.blocks import Values
@@ -127,6 +128,9 @@ class Standing:
                     self._journal.add("undone", one.stall, job=one.job, detail=PROJECTED)
                 else:
                     self._adopted.append(one)
+                continue
+            if not in_step and self._habits.look(now, (one.change.before, one.change.after), rescaled):
+                self._journal.add("undone", one.stall, job=one.job, detail=PROJECTED)
                 continue
             self._times += stepped
             detail, told = (OVERWRITTEN, BY_OPTIMIZER) if in_step else (UNDONE, AFTER_STEPS if stepped else SWAPPED)

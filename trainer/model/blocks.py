@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -98,6 +99,16 @@ def linear_layers(model: nn.Module) -> dict[str, Linear]:
     return {name: module for name, module in unwrap(model).named_modules() if isinstance(module, Linear)}
 
 
+def no_layer(model: nn.Module) -> str:
+    """What to say of a model without such layers: torch.jit hides those that it has compiled."""
+    if any(isinstance(module, torch.jit.ScriptModule) for module in unwrap(model).modules()):
+        return (
+            "the model has no nn.Linear layer but what torch.jit has compiled; give the Tunneller the module that it "
+            "was made from by torch.jit.script or trace: both have the same parameters"
+        )
+    return "the model has no nn.Linear layer; GDSolver tunnels linear layers"
+
+
 def linear_layer(model: nn.Module, name: str) -> Linear:
     """One of them, by its name."""
     module = unwrap(model).get_submodule(name)
@@ -122,7 +133,7 @@ def find_layer(model: nn.Module, layer: str | nn.Module | None = None) -> str:
     linear = linear_layers(model)
     plain = [name for name, module in linear.items() if isinstance(module, nn.Linear)]
     if not linear or (layer is None and not plain):
-        raise CaptureError("the model has no nn.Linear layer; GDSolver tunnels linear layers")
+        raise CaptureError(no_layer(model))
     if layer is None:
         return plain[-1]
     for name, module in linear.items():

@@ -174,10 +174,18 @@ def _why_not_owned(name: str, module: Linear, held: set[int], shared: dict[str, 
         if not parameter.requires_grad:
             return f"its {part} is frozen (requires_grad is False); unfreeze it, or {ANOTHER}"
         if id(parameter) not in held:
-            return f"the optimizer does not hold its {part}; add it to the optimizer's parameters, or {ANOTHER}"
+            return _why_not_held(part, module, held)
         if others := shared.get(full):
             return f"its {part} is tied to {', '.join(others)}, which would move, too; untie them, or {ANOTHER}"
     return None
+
+
+def _why_not_held(part: str, module: Linear, held: set[int]) -> str:
+    """What to do where the optimizer has none of a layer's parameters, or some of them."""
+    why = f"the optimizer does not hold its {part}; add it to the optimizer's parameters"
+    if any(id(other) in held for other in module.parameters(recurse=False)):
+        why += ", or if another one does, as AdamW beside Muon, let one hold both and give that one"
+    return f"{why}, or {ANOTHER}"
 
 
 def _shared(model: nn.Module) -> dict[str, list[str]]:

@@ -1,6 +1,6 @@
 """The model and the optimizer inside what libraries wrap around them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -39,6 +39,11 @@ def unwrap_optimizer(optimizer: object) -> Optimizer:
         return last
     if owns_weights(last):
         raise OptimizerError(owning(last))
+    if len(several := _several(optimizer)) > 1:
+        raise OptimizerError(
+            f"optimizer is a {class_name(optimizer)} of {len(several)} optimizers; give the one that holds the layer "
+            "to tunnel, with its weight and its bias: the others go on stepping beside it"
+        )
     raise OptimizerError(
         f"optimizer is a {class_name(optimizer)}, which neither is nor wraps a torch.optim.Optimizer; "
         "give the torch optimizer whose step() changes the model (fastai: an OptimWrapper of one)"
@@ -54,6 +59,14 @@ def optimizers(optimizer: object) -> Iterator[object]:
         inner = (getattr(optimizer, name, None) for name in INNER_OPTIMIZERS)
         optimizer = next((part for part in inner if part is not None), optimizer)
     yield from seen
+
+
+def _several(value: object) -> list[Optimizer]:
+    """The optimizers in a list, a mapping, or an object that keeps them in one."""
+    parts = [value, *getattr(value, "__dict__", {}).values()]
+    found = [list(part.values()) if isinstance(part, Mapping) else part for part in parts]
+    ones = [one for part in found if isinstance(part, list | tuple) for one in part]
+    return [one for one in (*ones, *parts) if isinstance(one, Optimizer)]
 
 
 def owns_weights(optimizer: object) -> bool:

@@ -19,7 +19,7 @@ Choose = Callable[[NDArray[np.int64], int, NDArray[np.bool_]], NDArray[np.int64]
 class Reader:
     """How outputs and targets are read as positions; a batch has `per_target` positions for each target entry.
 
-    `shifted`: a position's target is the next one's label, as causal language models of Transformers read `labels`.
+    `shifted`: a position's target is the next one's label, as many causal language models read `labels`.
     `batch` is how many rows are run at once at most.
     """
 

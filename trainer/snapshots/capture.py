@@ -54,7 +54,8 @@ RESTLESS = (
 class Look:
     """What a look at the model gave: the layers that can be tunnelled, as they are called, and why others cannot.
 
-    `seconds` it took in all; `samples` are the positions that were seen; `left_out` are rows that hold NaN or infinity.
+    `seconds` it took in all; `samples` are the positions that were seen; `left_out` are rows that hold NaN or infinity;
+    `doubtful` where nothing tells which label of a sequence is a position's, not even what the model fits.
     """
 
     seconds: float
@@ -62,6 +63,7 @@ class Look:
     captured: Mapping[str, Captured]
     refused: Mapping[str, str]
     left_out: int = 0
+    doubtful: bool = False
 
 
 def look(
@@ -118,7 +120,7 @@ def look(
         seen = _without(seen, broken)
         captured = _captured(inner, blocks, seen, rows, scene, plan, refused, generator)
     found = {name: captured[name] for name in fit if name in captured}
-    return Look(time.perf_counter() - begun, len(seen.row), found, refused, len(broken))
+    return Look(time.perf_counter() - begun, len(seen.row), found, refused, len(broken), scene.doubtful)
 
 
 def called(model: nn.Module, rows: Rows, plan: Plan, layers: Collection[str]) -> tuple[str, ...]:

@@ -25,6 +25,10 @@ GRADIENTS = (
     "the model needs gradients inside its forward, and is looked at without any ({}); let forward ask for them itself, "
     "`with torch.enable_grad():` around that part"
 )
+AUTOCAST = (
+    "the model runs under torch.autocast alone ({}); call observe and step inside it, as the loop calls the model, or "
+    "let forward enter it: @torch.autocast(...) before its definition"
+)
 
 
 @contextmanager
@@ -47,9 +51,13 @@ def _better(model: nn.Module, batch: Batch, fit: Callable[[], object], error: Tr
     if _works(fit):
         return WHOLE.format(batch.samples, why)
     run = partial(forward, model, batch)
+    if _works(run):
+        return None
     with torch.enable_grad():
-        needs_gradients = _works(run)
-    return GRADIENTS.format(why) if needs_gradients and not _works(run) else None
+        if _works(run):
+            return GRADIENTS.format(why)
+    with torch.autocast(device_of(model).type):
+        return AUTOCAST.format(why) if _works(run) else None
 
 
 def _fits(model: nn.Module, batch: Any, task: Task | None, ignore_index: int) -> None:

@@ -20,11 +20,10 @@ from trainer.samples.heads import View, views
 from trainer.samples.positions import Reader
 from trainer.samples.reservoir import Rows
 from trainer.snapshots.composed import told
+from trainer.snapshots.next_labels import Reading, are_sequences, read_labels, rows_to_ask
 
 FEWEST_ROWS = 64
 """Rows that are looked at whatever the budget, and on which layers are moved to see what follows them."""
-CAUSAL = ("ForCausalLM", "LMHeadModel")
-"""How classes of Transformers end whose loss compares each position with the next one's label."""
 SMALL_BYTES = 1_000_000
 """Of what any one module puts out: so little may be more rows at once than the loop's own batch, which costs less."""
 SCOUTED = 16
@@ -52,7 +51,7 @@ class Plan:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """How the model is called and read."""
+    """How the model is called and read; `doubtful` where nothing tells which label is a position's."""
 
     calls: Sequence[Call]
     reader: Reader
@@ -61,6 +60,7 @@ class Scene:
     eligible: tuple[str, ...]
     precision: Precision
     tolerance: Tolerance
+    doubtful: bool = False
 
     def worth_seeing(self, layers: Collection[str]) -> tuple[list[str], list[str]]:
         """The layers whose inputs and outputs tell what follows some layers: those behind the first of them.
@@ -91,12 +91,16 @@ def read_scene(model: nn.Module, rows: Rows, plan: Plan) -> Scene:
     view = _best_view(found, calls, output)
     matrix = view.matrix(output)
     _check_class_weight(plan.class_weight, view.task, matrix.shape[1])
-    causal = type(model).__name__.endswith(CAUSAL) and view.task == "classification" and batch.targets.dim() == 2
+    labels = Reading()
+    if are_sequences(view, output, batch.targets):
+        few = rows_to_ask(batch.targets)
+        _, some = next(rows.take(numbers[:few]).batches(min(few, rows.largest), device))
+        labels = read_labels(model, batch, output, some, view, plan.ignore_index)
     at_once = min(rows.largest, rows_at_once(calls, output, batch.samples))
     small = min(many.samples, rows_at_once(calls, output, batch.samples, SMALL_BYTES))
     if small > at_once and device.type == "cpu" and _runs(model, many):
         at_once = small
-    reader = Reader(view, len(matrix) / batch.targets.numel(), plan.ignore_index, causal, at_once)
+    reader = Reader(view, len(matrix) / batch.targets.numel(), plan.ignore_index, labels.shifted, at_once)
     counts = [call.name for call in calls]
     eligible = tuple(call.name for call in calls if call.positions == len(matrix) and counts.count(call.name) == 1)
     counting = float(reader.counting(reader.aligned(many.targets)).sum())
@@ -104,7 +108,8 @@ def read_scene(model: nn.Module, rows: Rows, plan: Plan) -> Scene:
         raise NothingCountsError(f"all targets of these samples are {plan.ignore_index}, which the loss leaves out")
     precision = precision_of(calls, output)
     tolerance = tolerance_of(precision, device)
-    return Scene(calls, reader, matrix.shape[1], counting / many.samples, eligible, precision, tolerance)
+    per_row = counting / many.samples
+    return Scene(calls, reader, matrix.shape[1], per_row, eligible, precision, tolerance, labels.doubtful)
 
 
 def _check_class_weight(given: Sequence[float] | None, task: Task, outputs: int) -> None:

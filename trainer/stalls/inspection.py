@@ -35,6 +35,11 @@ POOL_FACTOR = 4
 """A job's samples are chosen among this many times as many."""
 TRIES = 3
 """So many layers that are called last are tried by default, before the one that is defined last."""
+DOUBTFUL = (
+    "the model fits labels of sequences no better than one guess for all would, neither those of the positions nor "
+    "those of the next ones (the plan says which of them jobs hold): if the loop's loss compares scores with something "
+    "else, give `split` that gives just that"
+)
 DRY_ROWS = 256
 """Of a pass that only looks what there is."""
 
@@ -125,7 +130,8 @@ class Inspector:
         count, task = view.samples(self.template.plan.samples), captured.snapshot.task
         name = repr(view.turn) if view.name else "the model itself"
         radius = "" if view.whole else f", radius {self.radius.value(view.name, captured.weight_size):.3g}"
-        about = f"{task}, {goal.name}{self._weighted()}"
+        shifted = ", each position of the next label" if captured.reader.shifted else ""
+        about = f"{task}, {goal.name}{shifted}{self._weighted()}"
         remark = self.template.remark(captured.snapshot, hidden=view.hidden and not view.whole)
         return (
             f"tunnels {name} ({about}): up to {count:,} samples a job "
@@ -224,6 +230,9 @@ class Inspector:
         if seen.left_out and "left out" not in self._said:
             self._said.add("left out")
             logger.warning("%d of the kept samples hold NaN or infinity; jobs do without such samples", seen.left_out)
+        if stall and seen.doubtful and "labels" not in self._said:
+            self._said.add("labels")
+            logger.warning(DOUBTFUL)
         return seen
 
     def _choose(self, seen: Look, *, last: bool) -> LayerView:

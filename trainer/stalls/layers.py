@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from torch import nn
 
 from trainer.errors import CaptureError, FinalLayerError
+from trainer.model.blocks import no_layer
 from trainer.model.eligibility import Eligibility
 from trainer.stalls.policy import AUTO
 
@@ -18,7 +19,7 @@ def candidates(model: nn.Module, eligible: Mapping[str, Eligibility], layer: str
     which is called last shows in the first batch. Raises CaptureError with reason and cure where none may move.
     """
     if not eligible:
-        raise CaptureError("the model has no nn.Linear layer; GDSolver tunnels linear layers")
+        raise CaptureError(no_layer(model))
     if layer == AUTO:
         free = tuple(name for name, found in eligible.items() if found.why is None)
         if not free:

@@ -111,13 +111,25 @@ def test_ignored_positions_do_not_count() -> None:
         assert set(np.unique(found.whole.targets)) == {0, 1}
 
 
-class TinyForCausalLM(Made):
-    """Named as Transformers name models that shift their labels."""
+def shifting(net: Any, x: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+    """Scores, and the loss of each position and the next one's label, as causal models of Transformers make it."""
+    logits = net.inner(x)
+    if labels is None:
+        return {"logits": logits}
+    loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+    return {"loss": loss, "logits": logits}
+
+
+class Talker(Made):
+    """Says in its `forward` that it takes labels."""
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Any:
+        return super().forward(x, labels)
 
 
 def test_causal_language_models_predict_the_next_token() -> None:
     """The last position has no target; the others have the next one's label."""
-    model = TinyForCausalLM(lambda net, x: net.inner(x), inner=head(3))
+    model = Talker(shifting, inner=head(3))
     found = seen(model, torch.randn(N, T, 6), TOKENS).captured["inner.last"]
     assert found.whole.samples == N * (T - 1)
     row, place = found.origin.row, found.origin.place

@@ -35,7 +35,7 @@ is a running mean, into which each batch goes by the last."""
 SOME, LEAST_BATCHES = 20, 8
 """Samples of each set in a batch; all are taken where fewer batches than that would do."""
 WIDE = 2.0
-"""Where entries at their pace can move scores by more than so many times their spread, all steps are that much shorter."""
+"""Where entries at their pace move scores by more than so many times their spread, all steps are that much shorter."""
 ROUNDED = 0.01
 """How far the kink of what movement costs is rounded off, in radii."""
 THINNED, OFFERED, OFFERED_EVERY = 0.3, 0.4, 10
@@ -129,7 +129,7 @@ class AnnealedDescents:
             change=np.where(self.problem.radius > 0, change, 0.0),
             steps=(STEPS if self._runs else FIRST) * (1 if self._batch is None else BATCHES),
             spread=spread,
-            pace=self.block.pace * min(1.0, WIDE * spread / reached),
+            pace=self.problem.pace * min(1.0, WIDE * spread / reached),
             narrowest=(STEPPED_NARROWEST if self._stepped else NARROWEST)[self._runs % 2],
             multipliers=np.zeros(self._counts.asked),
             lack=np.zeros(self._counts.asked),
