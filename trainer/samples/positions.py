@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainer.samples.heads import View
+from trainer.samples.outputs import Path
 
 BATCH = 256
 Choose = Callable[[NDArray[np.int64], int, NDArray[np.bool_]], NDArray[np.int64]]
@@ -20,7 +21,7 @@ class Reader:
     """How outputs and targets are read as positions; a batch has `per_target` positions for each target entry.
 
     `shifted`: a position's target is the next one's label, as causal language models of Transformers read `labels`.
-    `batch` is how many rows are run at once at most.
+    `batch` is how many rows are run at once at most, `path` where the scores are in what the model puts out.
     """
 
     view: View
@@ -28,6 +29,7 @@ class Reader:
     ignore_index: int = -100
     shifted: bool = False
     batch: int = BATCH
+    path: Path | None = None
 
     def aligned(self, targets: Tensor) -> Tensor:
         """Targets beside the positions that they belong to; the last position of a sequence has none."""

@@ -11,9 +11,10 @@ from torch import nn
 from shared.snapshot import Task
 from trainer.errors import CaptureError, TrainerError
 from trainer.model.live import device_of
-from trainer.model.watch import forward
+from trainer.model.watch import run
 from trainer.samples.batches import Batch
 from trainer.samples.heads import views
+from trainer.samples.outputs import by_rows, candidates, tensor_at
 from trainer.samples.rows import Rows
 
 WHOLE = (
@@ -46,15 +47,17 @@ def _better(model: nn.Module, batch: Batch, fit: Callable[[], object], error: Tr
     why = str(error.__cause__ or error).partition(";")[0]
     if _works(fit):
         return WHOLE.format(batch.samples, why)
-    run = partial(forward, model, batch)
+    runs = partial(run, model, batch)
     with torch.enable_grad():
-        needs_gradients = _works(run)
-    return GRADIENTS.format(why) if needs_gradients and not _works(run) else None
+        needs_gradients = _works(runs)
+    return GRADIENTS.format(why) if needs_gradients and not _works(runs) else None
 
 
 def _fits(model: nn.Module, batch: Any, task: Task | None, ignore_index: int) -> None:
     """Raise an error unless the model runs on a batch, and puts out what fits its targets."""
-    views(forward(model, batch), batch.targets, task, ignore_index, batch.samples)
+    output = run(model, batch)
+    path = candidates(output, batch.targets, task, ignore_index, batch.samples)[0].path
+    views(by_rows(tensor_at(output, path), batch.samples), batch.targets, task, ignore_index, batch.samples)
 
 
 def _works(call: Callable[[], object]) -> bool:
