@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainer.errors import DataError
-from trainer.samples.batches import Batch, Split, read_batch
+from trainer.samples.batches import Array, Batch, Split, as_tensors, parts_of, read_batch
 from trainer.samples.columns import Columns
 from trainer.samples.forms import take_apart
 from trainer.samples.rows import Cluster, Rows
@@ -23,8 +23,6 @@ DEFAULT_BATCH = 256
 """Of data that is in memory as a whole."""
 PENDING_BYTES = 8 * MIB
 """Chosen rows that are still on a device are fetched when they are so large: a fetch makes the device wait."""
-WITH_TARGETS = 2
-"""Parts that a batch has at least."""
 CLUSTER = 16
 """Rows that are chosen together at least (where a batch has so many): copying them one by one would cost more."""
 
@@ -172,22 +170,27 @@ class Reservoir:
     @classmethod
     def of_tensors(
         cls,
-        inputs: Tensor | tuple[Tensor, ...],
-        targets: Tensor,
-        weights: Tensor | None = None,
-        groups: Tensor | None = None,
+        inputs: Array | tuple[Array, ...],
+        targets: Array,
+        weights: Array | None = None,
+        groups: Array | None = None,
         *,
         keep: int = 4000,
         keep_mb: float = 256.0,
         seed: int = 0,
+        arrays: bool = False,
     ) -> "Reservoir":
-        """A sample of data that is in memory as a whole; DataError where its parts are not equally long."""
+        """A sample of data that is in memory as a whole; DataError where its parts are not equally long.
+
+        `arrays` of numpy's are taken as well, which may be maps of files: the chosen rows alone are read.
+        """
         args = inputs if isinstance(inputs, tuple) else (inputs,)
         names = ["inputs" if len(args) == 1 else f"inputs[{index}]" for index in range(len(args))]
         named = [("targets", targets), *zip(names, args, strict=True)]
         more = {"weights": weights, "groups": groups}
         for name, part in (*named, *((name, part) for name, part in more.items() if part is not None)):
-            if not isinstance(part, Tensor) or part.dim() == 0:
+            taken = isinstance(part, Tensor) or (arrays and isinstance(part, np.ndarray))
+            if not taken or part.ndim == 0:
                 raise DataError(
                     f"data has {name} that are a {type(part).__name__}; give tensors, a row for each sample"
                 )
@@ -197,8 +200,11 @@ class Reservoir:
         made.begin()
         chosen = torch.from_numpy(np.sort(made._generator.permutation(len(targets))[:keep]))
 
-        def kept(part: Tensor) -> Tensor:
-            return part[chosen.to(part.device)]
+        def kept(part: Array) -> Tensor:
+            if isinstance(part, Tensor):
+                return part[chosen.to(part.device)]
+            found: Tensor = as_tensors(part[chosen.numpy()])
+            return found
 
         first, wanted = tuple(map(kept, args)), kept(targets)
         by_name = {name: kept(part) for name, part in more.items() if part is not None}
@@ -242,7 +248,7 @@ class Reservoir:
             _check_numbers(numbers, count, split=self._split is not None)
         self.seen += count
         self._largest = max(self._largest, count)
-        self.weighs |= self._split is None and type(batch) in (tuple, list) and len(batch) > WITH_TARGETS
+        self.weighs |= self._split is None and (parts := parts_of(batch)) is not None and parts.guessed
         self._now.offer(count, read, numbers)
 
     def _counted(self, batch: Any) -> tuple[int, Callable[[], Batch]]:
