@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shared.snapshot import FloatArray, IntArray, Task
-from trainer.errors import DataError
+from trainer.errors import DataError, MisfitError
 
 BINARY_OR_NUMBERS = 'say which they are: task="binary" (one logit) or task="regression"'
 LABELS_OR_NUMBERS = 'say which they are: task="multilabel" (independent logits) or task="regression"'
@@ -61,7 +61,7 @@ def views(output: Tensor, targets: Tensor, task: Task | None, ignore_index: int,
     if not chosen:
         asked = f" for task={task!r}" if task else ""
         beside = [rows or len(targets), *targets.shape[1:]]
-        raise DataError(
+        raise MisfitError(
             f"an output of shape {list(output.shape)} does not fit {_kind(targets)} targets of shape {beside}{asked}; "
             f"{_expected(task)}. If the loss reshapes them, give `split` that does, too"
         )

@@ -12,6 +12,7 @@ from trainer.errors import DataError
 from trainer.samples.batches import Array, Batch, Split, as_tensors, parts_of, read_batch
 from trainer.samples.columns import Columns
 from trainer.samples.forms import take_apart
+from trainer.samples.kinds import TargetKind
 from trainer.samples.rows import Cluster, Rows
 
 __all__ = ["Batch", "Reservoir", "Rows", "Split"]
@@ -53,12 +54,13 @@ class _Generation:
 
     def offer(self, count: int, read: Callable[[], Batch], numbers: Numbers | None = None) -> None:
         """See a batch of so many rows, known by these numbers, and copy some if it is its turn."""
-        self.seen += count
         lot = self._generator.random()
         wanted = _share(count, lot, self._rate)
-        if wanted == 0:
+        found = take_apart(read()) if wanted else None
+        self.seen += count  # of a batch that cannot be read nothing was seen
+        if found is None:
             return
-        leaves, form = take_apart(read())
+        leaves, form = found
         whole = Cluster(tuple(leaves), form, count, lot, None if numbers is None else _as_array(numbers))
         if whole.nbytes > whole.count * self._most_bytes:
             size = whole.nbytes / whole.count / MIB
@@ -163,6 +165,8 @@ class Reservoir:
         self._loader: object = None
         self._checked = False
         self._largest = 1
+        self.kind: TargetKind | None = None
+        """What targets have to have in common, once that is known; a batch with others is refused."""
         self.seen = 0
         self.weighs = False
         """Whether batches had a third part that was taken for weights, which nobody has said."""
@@ -239,7 +243,7 @@ class Reservoir:
         self._generator.bit_generator.state = state["random"]
 
     def observe(self, batch: Any, numbers: Numbers | None = None) -> None:
-        """Keep some of a batch; DataError, with the cure, if it cannot be split.
+        """Keep some of a batch; DataError, with the cure, if it cannot be split, or is of another `kind`.
 
         `numbers` are by what the caller knows each sample that is read of it: after `split`, where there is one.
         """
@@ -249,7 +253,12 @@ class Reservoir:
         self.seen += count
         self._largest = max(self._largest, count)
         self.weighs |= self._split is None and (parts := parts_of(batch)) is not None and parts.guessed
-        self._now.offer(count, read, numbers)
+        self._now.offer(count, lambda: self._of_kind(read()), numbers)
+
+    def _of_kind(self, batch: Batch) -> Batch:
+        if self.kind is not None:
+            self.kind.check(batch)
+        return batch
 
     def _counted(self, batch: Any) -> tuple[int, Callable[[], Batch]]:
         """How many samples a batch has, and how to read it: plain pairs need not be read to be counted."""

@@ -17,6 +17,7 @@ from trainer.model.watch import Call, makers, order_of, rows_at_once, run, scout
 from trainer.restoring.modules import modules_of, parameters_of
 from trainer.samples.batches import Batch
 from trainer.samples.heads import View, views
+from trainer.samples.kinds import TargetKind
 from trainer.samples.outputs import Candidate, Path, by_rows, candidates, choose, tensor_at
 from trainer.samples.positions import Reader
 from trainer.samples.reservoir import Rows
@@ -97,11 +98,16 @@ def read_scene(model: nn.Module, rows: Rows, plan: Plan) -> Scene:
     matrix = view.matrix(output)
     _check_class_weight(plan.class_weight, view.task, matrix.shape[1])
     causal = type(model).__name__.endswith(CAUSAL) and view.task == "classification" and batch.targets.dim() == 2
+    kind = TargetKind(
+        None if plan.task else not many.targets.is_floating_point(),
+        tuple(many.targets.shape),
+        view.axis if many.targets.dim() == output.dim() else None,
+    )
     at_once = min(rows.largest, rows_at_once(calls, output, batch.samples))
     small = min(many.samples, rows_at_once(calls, output, batch.samples, SMALL_BYTES))
     if small > at_once and device.type == "cpu" and _runs(model, many):
         at_once = small
-    reader = Reader(view, len(matrix) / batch.targets.numel(), plan.ignore_index, causal, at_once, path)
+    reader = Reader(view, len(matrix) / batch.targets.numel(), plan.ignore_index, causal, at_once, path, kind)
     counts = [call.name for call in calls]
     eligible = tuple(call.name for call in calls if call.positions == len(matrix) and counts.count(call.name) == 1)
     counting = float(reader.counting(reader.aligned(many.targets)).sum())

@@ -13,7 +13,7 @@ from torch import nn
 from shared.constraint_checks import check_constraints
 from shared.errors import SpecError
 from shared.objectives import Objective
-from trainer.errors import CaptureError, DataError
+from trainer.errors import CaptureError, DataError, MisfitError
 from trainer.journal import Journal
 from trainer.model.eligibility import Eligibility
 from trainer.model.memory import Memory
@@ -197,17 +197,22 @@ class Inspector:
             raise CaptureError("; ".join(_why(name, found.get(name)) for name in layers))
         known = self._memory.recall(self.model, free)
         generator = np.random.default_rng([self.template.seed, stall])
-        seen = look(
-            self.model,
-            self.reservoir.rows(most, generator),
-            self.template.plan,
-            layers=[name for name in layers if name in free],
-            radius_of=self.radius.value,
-            budget_s=budget_s,
-            generator=generator,
-            movable=free,
-            known=known,
-        )
+        try:
+            seen = look(
+                self.model,
+                self.reservoir.rows(most, generator),
+                self.template.plan,
+                layers=[name for name in layers if name in free],
+                radius_of=self.radius.value,
+                budget_s=budget_s,
+                generator=generator,
+                movable=free,
+                known=known,
+            )
+        except MisfitError:
+            self.reservoir.kind = None  # the model may be another one by now, and take other targets
+            raise
+        self.reservoir.kind = next((one.reader.kind for one in seen.captured.values()), self.reservoir.kind)
         known.update({name: captured.block for name, captured in seen.captured.items()})
         self.journal.capture_s += seen.seconds
         if seen.left_out and "left out" not in self._said:
