@@ -43,7 +43,7 @@ class InForce:
 
     `auto` says that the policy chooses the layer, `radius` is the last stall's (weight units; None: there was none),
     `time_s` a job's budget, `mode` the direction of the score (None: every change counts as a gain), `required` says
-    that a better score may be of a worse model.
+    that a better score may be of a worse model, `doubted` why jobs may not see what the loop trains on.
     """
 
     auto: bool = False
@@ -51,6 +51,7 @@ class InForce:
     time_s: float | None = None
     mode: Mode | None = None
     required: bool = False
+    doubted: str = ""
 
     def scaled_radius(self, factor: float) -> str:
         """A radius to try, in words."""
@@ -120,6 +121,8 @@ def advice(  # noqa: PLR0911
     if not kinds["answered"]:
         last = next((event.detail for event in reversed(events) if event.kind == "failed"), None)
         return last or "no answer came in time: give jobs less `time_s`, or the pool more workers"
+    if settings.doubted:
+        return settings.doubted
     commonest = next((reason for reason in declined(events) if reason not in OVER), "")
     if commonest == NOTHING_BETTER:
         return _wider(events, settings)

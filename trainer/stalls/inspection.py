@@ -25,6 +25,7 @@ from trainer.samples.reservoir import Reservoir
 from trainer.snapshots.capture import Captured, Look, called, look
 from trainer.snapshots.keeping import unkept
 from trainer.speaking import logger
+from trainer.stalls.doubts import Doubts
 from trainer.stalls.layers import check_final, final_ones
 from trainer.stalls.policy import choose
 from trainer.stalls.radius import AdaptiveRadius
@@ -65,6 +66,7 @@ class Inspector:
     turns: Turns
     line: Line
     auto: bool
+    doubts: Doubts
     _memory: Memory = field(default_factory=Memory)
     _said: set[str] = field(default_factory=set)
     _never_free: set[str] = field(default_factory=set)
@@ -169,7 +171,9 @@ class Inspector:
         if not left:
             raise CaptureError("; ".join(f"layer {name!r}: {self.turns.distrusted[name]}" for name in layers))
         seen = self.look(left, stall, most=POOL_FACTOR * self.template.plan.samples, budget_s=budget_s)
-        return self._found(seen, self._choose(seen, last=last), stall)
+        found = self._found(seen, self._choose(seen, last=last), stall)
+        self.doubts.look(found.captured.whole, found.captured.scores)
+        return found
 
     def again(self, layer: str, turn: str, stall: int, *, budget_s: float) -> Found:
         """What jobs on a layer (`turn`: or on it and all behind it) are about now; CaptureError if that is gone."""
