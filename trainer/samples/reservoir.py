@@ -149,7 +149,8 @@ class Reservoir:
 
     Where epochs are announced (`begin`) the rows of the last one stay until this one has given as many, and equal rows
     count as often as the loop drew them. Where they are not, several epochs may be in the sample: equal rows count
-    once. Of a longer epoch between half of `keep` and all of it are kept.
+    once. Of a longer epoch between half of `keep` and all of it are kept. One that has given `keep` rows by a check
+    (`mark`) begins anew there: a stream has but one.
 
     keep, keep_mb: how many samples, and how much memory; split: how a batch splits (`read_batch`); seed: of the choice.
     No global random state is touched, and batches are left as they are.
@@ -280,9 +281,9 @@ class Reservoir:
             self._turn()
 
     def mark(self) -> None:
-        """The loop has come to a check: where epochs are not announced, a full sample is followed by a new one."""
+        """The loop has come to a check: a full sample is followed by a new one, also within an epoch without an end."""
         self._checked = True
-        if not self._announced and self._now.seen >= self._keep:
+        if self._now.seen >= self._keep:
             self._turn()
 
     def _turn(self) -> None:
