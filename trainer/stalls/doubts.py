@@ -18,8 +18,8 @@ WORSE = (
     "watch(), or does the loss take outputs for something else than the targets, such as their logarithms? Then call "
     "tunneller.observe(inputs, targets) with what fits, in place of watch(), or give the Tunneller a `split` that does"
 )
-FEWEST = 32
-"""Samples that say something."""
+FEWEST, MOST = 32, 500
+"""Samples that say something, and so many as are looked at."""
 ERRORS = 3.0
 """Standard errors below chance."""
 WORSE_BY = 1.1
@@ -57,15 +57,16 @@ def worse_than_constant(seen: Snapshot, scores: FloatArray) -> bool:
 
     Of classes: the mean recall, against chance; of numbers: squared and absolute error, against mean and median.
     """
+    scores, targets = scores[:MOST], seen.targets[:MOST]
     if len(scores) < FEWEST or not np.isfinite(scores).all():
         return False
     match seen.task:
         case "regression":
-            return _off(seen.targets.reshape(scores.shape).astype(np.float64), scores.astype(np.float64))
+            return _off(targets.reshape(scores.shape).astype(np.float64), scores.astype(np.float64))
         case "classification":
-            return _below_chance(seen.targets.reshape(-1).astype(np.int64), scores.argmax(axis=1))
+            return _below_chance(targets.reshape(-1).astype(np.int64), scores.argmax(axis=1))
         case _:
-            return _below_chance(seen.targets.reshape(-1).astype(np.int64), (scores.reshape(-1) > 0).astype(np.int64))
+            return _below_chance(targets.reshape(-1).astype(np.int64), (scores.reshape(-1) > 0).astype(np.int64))
 
 
 def _off(targets: NDArray[np.float64], made: NDArray[np.float64]) -> bool:
