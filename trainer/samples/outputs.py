@@ -123,8 +123,9 @@ def choose(found: Sequence[Candidate], targets: Tensor, ignore_index: int) -> Pa
     """The one of several that holds the scores; DataError, with the cure, where nothing says which.
 
     What another one is made from is on the way to it. Of others that of the fewest classes is meant, and of equal ones
-    the first, if it comes from the most. Beside each other stand a mean and its variance, of which the mean comes
-    first. Tensors from the same parameters, such as probabilities beside logits, are one head.
+    the first, unless another one comes from more: then the first may be an auxiliary head. Side by side stand a mean
+    and its variance, of which the mean comes first. Tensors from the same parameters, such as probabilities beside
+    logits, are one head.
     """
     ends = [one for one in found if not any(one.made_by < other.made_by for other in found)]
     heads = [one for place, one in enumerate(ends) if not any(_same(one, other) for other in ends[:place])]
@@ -132,10 +133,8 @@ def choose(found: Sequence[Candidate], targets: Tensor, ignore_index: int) -> Pa
     seen = set() if targets.is_floating_point() else set(targets[targets != ignore_index].reshape(-1).tolist())
     all_seen = [one for one in found if one.classes and seen == set(range(max(one.classes, 2)))]
     contradicted = bool(all_seen) and not set(all_seen).intersection(left)
-    first, others = left[0], left[1:]
-    deepest = all(first.beyond(other) > other.beyond(first) for other in others)
-    abreast = targets.is_floating_point() and all(first.beyond(other) == other.beyond(first) for other in others)
-    if contradicted or not (deepest or abreast):
+    first = left[0]
+    if contradicted or any(other.beyond(first) > first.beyond(other) for other in left):
         raise DataError(_told(found if contradicted else left))
     return first.path
 
