@@ -172,7 +172,8 @@ class Inspector:
             raise CaptureError("; ".join(f"layer {name!r}: {self.turns.distrusted[name]}" for name in layers))
         seen = self.look(left, stall, most=POOL_FACTOR * self.template.plan.samples, budget_s=budget_s)
         found = self._found(seen, self._choose(seen, last=last), stall)
-        self.doubts.look(found.captured.whole, found.captured.scores)
+        if self.journal.gd_step:  # a model that nobody trains knows nothing
+            self.doubts.look(found.captured.whole, found.captured.scores)
         return found
 
     def again(self, layer: str, turn: str, stall: int, *, budget_s: float) -> Found:
