@@ -121,16 +121,16 @@ def advice(  # noqa: PLR0911
     if not kinds["answered"]:
         last = next((event.detail for event in reversed(events) if event.kind == "failed"), None)
         return last or "no answer came in time: give jobs less `time_s`, or the pool more workers"
+    commonest = next((reason for reason in declined(events) if reason not in OVER), "")
+    if commonest.startswith(NO_SCORE):
+        return f"look at `validate`: {LOOK}"
     if settings.doubted:
         return settings.doubted
-    commonest = next((reason for reason in declined(events) if reason not in OVER), "")
     if commonest == NOTHING_BETTER:
         return _wider(events, settings)
     if commonest == NO_GAIN:
         smaller = f"a smaller box ({settings.scaled_radius(0.5)})"
         return f"answers fit the samples but not validation: more `samples`, {smaller}, or another `objective`"
-    if commonest.startswith(NO_SCORE):
-        return f"look at `validate`: {LOOK}"
     if commonest == MOVED_ON:
         return "answers come late for this loop: less `time_s`, or close(polish=True) at the end"
     return ""
