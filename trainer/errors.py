@@ -71,6 +71,10 @@ class DataError(TrainerError):
     """A batch, targets or weights are not of a form that is understood; the message says what would be."""
 
 
+class MisfitError(DataError):
+    """What the model puts out and the targets are of shapes that do not fit; those of other batches may."""
+
+
 class OptimizerError(TrainerError, TypeError):
     """What was given as the optimizer is none, and wraps none; the message says what would work."""
 

@@ -44,7 +44,7 @@ class InForce:
 
     `auto` says that the policy chooses the layer, `radius` is the last stall's (weight units; None: there was none),
     `time_s` a job's budget, `mode` the direction of the score (None: every change counts as a gain), `required` says
-    that a better score may be of a worse model.
+    that a better score may be of a worse model, `doubted` why jobs may not see what the loop trains on.
     """
 
     auto: bool = False
@@ -52,6 +52,7 @@ class InForce:
     time_s: float | None = None
     mode: Mode | None = None
     required: bool = False
+    doubted: str = ""
 
     def scaled_radius(self, factor: float) -> str:
         """A radius to try, in words."""
@@ -122,13 +123,15 @@ def advice(  # noqa: PLR0911
         last = next((event.detail for event in reversed(events) if event.kind == "failed"), None)
         return last or "no answer came in time: give jobs less `time_s`, or the pool more workers"
     commonest = next((reason for reason in declined(events) if reason not in OVER), "")
+    if commonest.startswith(NO_SCORE):
+        return f"look at `validate`: {LOOK}"
+    if settings.doubted:
+        return settings.doubted
     if commonest == NOTHING_BETTER:
         return _wider(events, settings)
     if commonest == NO_GAIN:
         smaller = f"a smaller box ({settings.scaled_radius(0.5)})"
         return f"answers fit the samples but not validation: more `samples`, {smaller}, or another `objective`"
-    if commonest.startswith(NO_SCORE):
-        return f"look at `validate`: {LOOK}"
     if commonest == MOVED_ON:
         return "answers come late for this loop: less `time_s`, or close(polish=True) at the end"
     return ""

@@ -44,6 +44,7 @@ from trainer.pool.job_template import FREE, JobTemplate
 from trainer.pool.line import Line
 from trainer.pool.messages import Stall, grouped
 from trainer.pool.own import LOCAL, Local, OwnPool, free_cores
+from trainer.samples.batches import read_batch
 from trainer.samples.reservoir import Numbers, Split
 from trainer.samples.sources import Data, reservoir_of
 from trainer.scores import Mode
@@ -51,6 +52,7 @@ from trainer.settings import Settings, asks_groups, refuse_tail_of
 from trainer.snapshots.capture import Plan
 from trainer.speaking import logger, speak_up
 from trainer.stalls.detector import DeltaMode, StallDetector
+from trainer.stalls.doubts import Doubts
 from trainer.stalls.inspection import DRY_ROWS, Found, Inspector
 from trainer.stalls.layers import AUTO, candidates, names_of
 from trainer.stalls.radius import AdaptiveRadius
@@ -194,7 +196,12 @@ class Tunneller:
             raise ValueError("mode is missing; use 'min' if lower scores are better, 'max' if higher ones are")
         self._monitor, self._sync, self._capture_s = monitor, sync, asked.capture_s
         self._detector = StallDetector(asked.patience, asked.min_delta, asked.cooldown, mode, delta_mode)
-        self._radius, self._turns = AdaptiveRadius(asked.radius), Turns()
+        # A `split` says what the model takes.
+        self._radius, self._turns, self._doubts = (
+            AdaptiveRadius(asked.radius),
+            Turns(),
+            Doubts(self._model, split is None),
+        )
         self._weights = Weights(self._model, self._optimizer)
         self._ranks, self._screen, self._trust = self._weights.ranks, screen, ScoreTrust()
         self._validator = Validator(self._model, validate, monitor, parse(require), self._ranks)
@@ -246,6 +253,7 @@ class Tunneller:
                 self._turns,
                 self._line,
                 auto=self._auto,
+                doubts=self._doubts,
             )
             self._last_stall = time.monotonic()
             speak_up()
@@ -291,12 +299,19 @@ class Tunneller:
     def watch(self, loader: Iterable[Any]) -> Watched:
         """The loader's batches, untouched; a bounded sample of them is kept for the next stall."""
         self._validator.loader = loader
-        return watched(loader, partial(self._begin, loader), self._observe)
+        return watched(loader, partial(self._begin, loader), self._seen)
 
     def _begin(self, loader: object) -> None:
         self._rest_or_not()
         if not self._resting:
             self._reservoir.begin(loader)
+
+    def _seen(self, batch: Any) -> None:
+        """Keep some of a batch that is handed to the loop, and look whether the model is given what it holds."""
+        self._doubts.given.end()
+        self._observe(batch)
+        if self._ranks.leads and not self._closed:
+            self._doubts.given.begin(partial(read_batch, batch))
 
     def _rest_or_not(self) -> None:
         """Keep no new samples until the next check while that has taken more than its share of the time.
@@ -353,6 +368,7 @@ class Tunneller:
     def step(self, score: Score) -> bool:
         """Take the newest score; adopt what has arrived if it helps, or have a stall solved. True if adopted."""
         begun = time.perf_counter()
+        self._doubts.given.end()
         try:
             return self._led(lambda: self._step(read_score(score, self._monitor)))
         finally:
@@ -437,6 +453,7 @@ class Tunneller:
         Waits at most about `timeout` seconds for the polish, and a few more for the pool to be told. Where a stall is
         one or two jobs, the polish is tried again until an answer is adopted or three were sent (not with `sync`).
         """
+        self._doubts.given.end()
         if not self._closed:
             self._led(lambda: self._finish(timeout if polish else None))
             self._end(timeout)
@@ -451,6 +468,7 @@ class Tunneller:
 
     def _end(self, timeout: float) -> None:
         self._closed = True
+        self._doubts.given.end()
         self._worker.close(timeout=min(timeout, 5.0))
         self._adopter.set_aside(self._worker.arrived(), NOT_JUDGED)
         if self._pool is not None:
@@ -512,7 +530,7 @@ class Tunneller:
     def summary(self) -> Summary:
         """The figures so far."""
         mode, required = self._detector.mode, self._validator.requires
-        settings = InForce(self._auto, self._last_radius, self._template.time_s, mode, required)
+        settings = InForce(self._auto, self._last_radius, self._template.time_s, mode, required, self._doubts.hint)
         seconds, calls = self._validator.seconds, self._validator.calls
         figures = self._journal.summary(seconds, calls, settings, alike=self._trust.alike)
         return dataclasses.replace(figures, line=self._line.told())

@@ -18,7 +18,8 @@ from trainer.errors import DataError, PartError, interrupts
 from trainer.model.blocks import Linear, applied_at, linear_layer, put_out
 from trainer.model.live import device_of
 from trainer.samples.batches import Batch
-from trainer.samples.heads import by_rows, output_tensor, per_position
+from trainer.samples.heads import per_position
+from trainer.samples.outputs import Path, by_rows, tensor_at
 from trainer.samples.positions import BATCH, Choose, Reader
 from trainer.samples.reservoir import Rows
 
@@ -86,10 +87,10 @@ class _Parts:
     groups: list[Tensor | None] = field(default_factory=list)
 
 
-def forward(model: nn.Module, batch: Batch) -> Tensor:
-    """The model's output tensor, with a leading dimension for rows; PartError if it cannot be run on the batch."""
+def run(model: nn.Module, batch: Batch) -> Any:
+    """All that the model puts out; PartError if it cannot be run on the batch."""
     try:
-        output = model(*batch.args, **batch.kwargs)
+        return model(*batch.args, **batch.kwargs)
     except Exception as error:  # the user's own code may raise anything
         if interrupts(error):
             raise
@@ -97,11 +98,37 @@ def forward(model: nn.Module, batch: Batch) -> Tensor:
             f"the model cannot be run on the batches as they were observed ({type(error).__name__}: {error}); observe "
             "what the model itself is given, or say how a batch splits with `split`"
         ) from error
-    return by_rows(output_tensor(output), batch.samples)
 
 
-def scout(model: nn.Module, batch: Batch) -> tuple[list[Call], Tensor]:
-    """One pass to see which leaf modules are called, in which order and at how many positions."""
+def forward(model: nn.Module, batch: Batch, path: Path | None = None) -> Tensor:
+    """The tensor at a path of what the model puts out, or the first, with a leading dimension for rows.
+
+    Raises as `run` does, or DataError where there is no such tensor.
+    """
+    return by_rows(tensor_at(run(model, batch), path), batch.samples)
+
+
+def makers(model: nn.Module, batch: Batch, paths: Sequence[Path]) -> list[frozenset[int]]:
+    """The trainable parameters, by their ids, that the tensors at some paths of an output come from: one pass."""
+    with torch.enable_grad():
+        output = run(model, batch)
+        return [frozenset(_parameters_behind(tensor_at(output, path).grad_fn)) for path in paths]
+
+
+def _parameters_behind(node: Any) -> Iterator[int]:
+    """The parameters from which a graph of autograd's begins."""
+    left, known = [node], {None}
+    while left:
+        if (node := left.pop()) in known:
+            continue
+        known.add(node)
+        if (variable := getattr(node, "variable", None)) is not None:
+            yield id(variable)
+        left.extend(before for before, _ in node.next_functions)
+
+
+def scout(model: nn.Module, batch: Batch) -> tuple[list[Call], Any]:
+    """One pass to see which leaf modules are called, in which order and at how many positions, and all it puts out."""
     calls: list[Call] = []
 
     def note(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -117,7 +144,7 @@ def scout(model: nn.Module, batch: Batch) -> tuple[list[Call], Tensor]:
     for module in leaves:
         module._forward_hooks[number] = note
     try:
-        return calls, forward(model, batch)
+        return calls, run(model, batch)
     finally:
         for module in leaves:
             module._forward_hooks.pop(number, None)
@@ -192,7 +219,7 @@ class Watcher:
         chosen = choose(numbers, per_row, self._reader.counting(targets))
         at = torch.from_numpy(chosen).to(device_of(self._model))
         with self._recording(parts, at, positions, inputs, outputs):
-            output = view.matrix(forward(self._model, data))
+            output = view.matrix(forward(self._model, data, self._reader.path))
         if len(output) != positions:
             raise PartError(f"the model puts out {len(output)} positions for {positions} targets")
         parts.output.append(_on_host(output, at))

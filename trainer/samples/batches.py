@@ -1,6 +1,6 @@
 """Reads any batch as what the model and the loss take."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,9 +11,15 @@ from torch import Tensor
 
 from trainer.errors import DataError, interrupts
 
+Array = Tensor | NDArray[Any]
 LABELS = ("labels", "label", "target", "targets", "y")
 INPUTS = ("x", "input", "inputs", "image", "images", "features", "data")
+WEIGHTS = ("weights", "weight", "sample_weights", "sample_weight")
+GROUPS = ("groups", "group")
+NUMBERS = ("index", "indices", "idx", "id", "ids")
 GROUPS_BY = "give them by split=lambda batch: (args, kwargs, targets, None, groups), a whole number a sample"
+THREE = 3
+"""Inputs, targets and weights."""
 CURE = "say how it splits: split=lambda batch: (args, kwargs, targets)"
 
 
@@ -56,7 +62,9 @@ def read_batch(batch: Any, split: Split | None = None) -> Batch:
 
     Forms: a Batch, (inputs, targets), (inputs, targets, weights), inputs being a tensor or several, a mapping with one
     entry named like labels (the others are keyword arguments, or the one positional argument if it is called `x`,
-    `inputs` and the like). Weights are floating-point numbers: whole ones may be indices. Whole targets come as int64.
+    `inputs` and the like). Of a named tuple, too, the fields say what is labels, weights and groups; the others are
+    arguments in their order. Weights are floating-point numbers: whole ones may be indices. Whole targets come as
+    int64.
     """
     found = _by_form(batch) if split is None else _by_split(split, batch)
     for leaf in _tensors(found.tree()):
@@ -109,14 +117,62 @@ def _by_form(batch: Any) -> Batch:
         return _of_parts(batch)
     if isinstance(batch, Mapping):
         return _by_labels(dict(batch))
-    if isinstance(batch, tuple | list) and len(batch) in (2, 3):
-        inputs, targets, *weights = batch
-        if isinstance(inputs, Mapping):
-            return Batch((), as_tensors(dict(inputs)), _targets(targets), _weights(*weights))
-        several = isinstance(inputs, tuple | list) and all(isinstance(part, Tensor | np.ndarray) for part in inputs)
-        args = tuple(inputs) if several else (inputs,)
-        return Batch(tuple(as_tensors(list(args))), {}, _targets(targets), _weights(*weights))
-    raise DataError(f"this batch is a {type(batch).__name__}{_size(batch)}; {CURE}")
+    if (parts := parts_of(batch)) is None:
+        raise DataError(f"this batch is a {type(batch).__name__}{_size(batch)}; {CURE}")
+    beside = _targets(parts.targets), _weights(parts.weights, meant=not parts.guessed), _groups(parts.groups)
+    if isinstance(parts.inputs[0], Mapping) and len(parts.inputs) == 1:
+        return Batch((), as_tensors(dict(parts.inputs[0])), *beside)
+    return Batch(tuple(as_tensors(list(parts.inputs))), {}, *beside)
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What a tuple or a list has as inputs, targets and weights; `guessed`: nothing but its place says weights."""
+
+    inputs: tuple[Any, ...]
+    targets: Any
+    weights: Any = None
+    groups: Any = None
+    guessed: bool = False
+
+
+def parts_of(batch: Any) -> Parts | None:
+    """The parts of a pair, a triple, or a named tuple, whose fields may say what they are; None for other forms.
+
+    Raises DataError, with the cure, where fields speak against the order and do not say another.
+    """
+    if not isinstance(batch, tuple | list):
+        return None
+    fields = [str(name).lower() for name in getattr(batch, "_fields", ())]
+    labels, weights, groups = (
+        [at for at, name in enumerate(fields) if name in known] for known in (LABELS, WEIGHTS, GROUPS)
+    )
+    if _is_in_order(fields, labels, weights, groups):
+        if len(batch) not in (2, 3):
+            return None
+        third = batch[2] if len(batch) == THREE else None
+        return Parts(_inputs(batch[:1]), batch[1], third, guessed=len(batch) == THREE and not weights)
+    left = [at for at in range(len(batch)) if at not in (*labels, *weights, *groups)]
+    once = len(labels) == 1 and len(weights) <= 1 and len(groups) <= 1
+    if not once or not left or any(fields[at] in NUMBERS for at in left):
+        raise DataError(f"this batch is a {type(batch).__name__} with the fields {', '.join(fields)}; {CURE}")
+    beside = [batch[found[0]] if found else None for found in (weights, groups)]
+    return Parts(_inputs([batch[at] for at in left]), batch[labels[0]], beside[0], beside[1])
+
+
+def _inputs(parts: Sequence[Any]) -> tuple[Any, ...]:
+    """The arguments: several parts, or one that may itself hold several tensors."""
+    first = parts[0]
+    several = isinstance(first, tuple | list) and all(isinstance(part, Tensor | np.ndarray) for part in first)
+    return tuple(first) if several and len(parts) == 1 else tuple(parts)
+
+
+def _is_in_order(fields: Sequence[str], *named: Sequence[int]) -> bool:
+    """Whether no field speaks against inputs, targets and weights in this order; where there are none, none does."""
+    labels, weights, groups = named
+    inputs = [at for at, name in enumerate(fields) if name in INPUTS]
+    told = labels in ([], [1]) and weights in ([], [2]) and not groups and THREE - 1 not in inputs
+    return told and (0 in inputs or not inputs) and len(fields) <= THREE
 
 
 def _by_labels(batch: dict[str, Any]) -> Batch:

@@ -1,9 +1,8 @@
 """Reads a model's output and the targets beside it as positions: one row of scores each, whatever the head's shape."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,48 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shared.snapshot import FloatArray, IntArray, Task
-from trainer.errors import DataError
+from trainer.errors import DataError, MisfitError
 
 BINARY_OR_NUMBERS = 'say which they are: task="binary" (one logit) or task="regression"'
 LABELS_OR_NUMBERS = 'say which they are: task="multilabel" (independent logits) or task="regression"'
-
-
-def output_tensor(output: Any) -> Tensor:
-    """The tensor that a model puts out: itself, `.logits` of an output object or mapping, or the first of several."""
-    if isinstance(output, Tensor):
-        return output
-    logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
-    if isinstance(logits, Tensor):
-        return logits
-    parts: Sequence[Any] = output if isinstance(output, tuple | list) else ()
-    parts = list(output.values()) if isinstance(output, Mapping) and len(output) == 1 else parts
-    if first := [part for part in parts if isinstance(part, Tensor)]:
-        return first[0]
-    raise DataError(
-        f"the model puts out a {type(output).__name__}; GDSolver reads a tensor, an object with `.logits`, or the "
-        "first tensor of a tuple. Otherwise give the Tunneller a module around the model, whose forward returns the "
-        f"scores alone{_such_as(output)}"
-    )
-
-
-def _such_as(output: Any) -> str:
-    """How to take the first tensor from an output, in code."""
-    if isinstance(output, Mapping):
-        return next((f": self.model(x)[{name!r}]" for name, part in output.items() if isinstance(part, Tensor)), "")
-    parts = getattr(output, "__dict__", {})
-    return next((f": self.model(x).{name}" for name, part in parts.items() if isinstance(part, Tensor)), "")
-
-
-def by_rows(output: Tensor, rows: int) -> Tensor:
-    """An output with the leading dimension that `squeeze()` takes from a batch of one; DataError without rows."""
-    if rows == 1 and (output.dim() == 0 or len(output) != 1):
-        return output.unsqueeze(0)
-    if output.dim() == 0:
-        raise DataError(
-            f"the model puts out one number for a batch of {rows}; let it put out scores for each sample, in eval() at "
-            "least: the loss is not what GDSolver reads"
-        )
-    return output
 
 
 @dataclass(frozen=True)
@@ -94,20 +55,23 @@ def views(output: Tensor, targets: Tensor, task: Task | None, ignore_index: int,
     `rows` is how many samples the output is of, where the targets are of more.
     Without `task` it is inferred. Raises DataError, naming the cure, if nothing fits, or if two tasks do that differ.
     """
-    found = list(_fitting(output, targets))
     if task is None:
         _refuse_guesses(output, targets, ignore_index)
-        chosen = [view for view in found if view.task == _inferred(view, targets)]
-    else:
-        chosen = [view for view in found if view.task == task]
+    chosen = fitting(output, targets, task)
     if not chosen:
         asked = f" for task={task!r}" if task else ""
         beside = [rows or len(targets), *targets.shape[1:]]
-        raise DataError(
+        raise MisfitError(
             f"an output of shape {list(output.shape)} does not fit {_kind(targets)} targets of shape {beside}{asked}; "
             f"{_expected(task)}. If the loss reshapes them, give `split` that does, too"
         )
     return chosen
+
+
+def fitting(output: Tensor, targets: Tensor, task: Task | None) -> list[View]:
+    """The ways in which shapes fit, of this task or of that which the targets' dtype says; values are not looked at."""
+    found = _fitting(output, targets)
+    return [view for view in found if view.task == (_inferred(view, targets) if task is None else task)]
 
 
 def _fitting(output: Tensor, targets: Tensor) -> Iterator[View]:

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainer.samples.heads import View
+from trainer.samples.kinds import TargetKind
+from trainer.samples.outputs import Path
 
 BATCH = 256
 Choose = Callable[[NDArray[np.int64], int, NDArray[np.bool_]], NDArray[np.int64]]
@@ -20,7 +22,8 @@ class Reader:
     """How outputs and targets are read as positions; a batch has `per_target` positions for each target entry.
 
     `shifted`: a position's target is the next one's label, as many causal language models read `labels`.
-    `batch` is how many rows are run at once at most.
+    `batch` is how many rows are run at once at most, `path` where the scores are in what the model puts out,
+    `kind` what targets have in common that are read so.
     """
 
     view: View
@@ -28,6 +31,8 @@ class Reader:
     ignore_index: int = -100
     shifted: bool = False
     batch: int = BATCH
+    path: Path | None = None
+    kind: TargetKind | None = None
 
     def aligned(self, targets: Tensor) -> Tensor:
         """Targets beside the positions that they belong to; the last position of a sequence has none."""

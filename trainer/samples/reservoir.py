@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainer.errors import DataError
-from trainer.samples.batches import Batch, Split, read_batch
+from trainer.samples.batches import Array, Batch, Split, as_tensors, parts_of, read_batch
 from trainer.samples.columns import Columns
 from trainer.samples.forms import take_apart
+from trainer.samples.kinds import TargetKind
 from trainer.samples.rows import Cluster, Rows
 
 __all__ = ["Batch", "Reservoir", "Rows", "Split"]
@@ -23,8 +24,6 @@ DEFAULT_BATCH = 256
 """Of data that is in memory as a whole."""
 PENDING_BYTES = 8 * MIB
 """Chosen rows that are still on a device are fetched when they are so large: a fetch makes the device wait."""
-WITH_TARGETS = 2
-"""Parts that a batch has at least."""
 CLUSTER = 16
 """Rows that are chosen together at least (where a batch has so many): copying them one by one would cost more."""
 
@@ -73,12 +72,13 @@ class _Generation:
 
     def offer(self, count: int, read: Callable[[], Batch], numbers: Numbers | None = None) -> None:
         """See a batch of so many rows, known by these numbers, and copy some if it is its turn."""
-        self.seen += count
         lot = self._generator.random()
         wanted = _share(count, lot, self._rate)
-        if wanted == 0:
+        found = take_apart(read()) if wanted else None
+        self.seen += count  # of a batch that cannot be read nothing was seen
+        if found is None:
             return
-        leaves, form = take_apart(read())
+        leaves, form = found
         whole = Cluster(tuple(leaves), form, count, lot, None if numbers is None else _as_array(numbers))
         if whole.nbytes > whole.count * self._most_bytes:
             size = whole.nbytes / whole.count / MIB
@@ -170,7 +170,8 @@ class Reservoir:
 
     Where epochs are announced (`begin`) the rows of the last one stay until this one has given as many, and equal rows
     count as often as the loop drew them. Where they are not, several epochs may be in the sample: equal rows count
-    once. Of a longer epoch between half of `keep` and all of it are kept.
+    once. Of a longer epoch between half of `keep` and all of it are kept. One that has given `keep` rows by a check
+    (`mark`) begins anew there: a stream has but one.
 
     keep, keep_mb: how many samples, and how much memory; split: how a batch splits (`read_batch`); seed: of the choice.
     No global random state is touched, and batches are left as they are.
@@ -186,6 +187,8 @@ class Reservoir:
         self._loader: object = None
         self._checked = False
         self._largest = 1
+        self.kind: TargetKind | None = None
+        """What targets have to have in common, once that is known; a batch with others is refused."""
         self.seen = 0
         self.weighs = False
         """Whether batches had a third part that was taken for weights, which nobody has said."""
@@ -193,22 +196,27 @@ class Reservoir:
     @classmethod
     def of_tensors(
         cls,
-        inputs: Tensor | tuple[Tensor, ...],
-        targets: Tensor,
-        weights: Tensor | None = None,
-        groups: Tensor | None = None,
+        inputs: Array | tuple[Array, ...],
+        targets: Array,
+        weights: Array | None = None,
+        groups: Array | None = None,
         *,
         keep: int = 4000,
         keep_mb: float = 256.0,
         seed: int = 0,
+        arrays: bool = False,
     ) -> "Reservoir":
-        """A sample of data that is in memory as a whole; DataError where its parts are not equally long."""
+        """A sample of data that is in memory as a whole; DataError where its parts are not equally long.
+
+        `arrays` of numpy's are taken as well, which may be maps of files: the chosen rows alone are read.
+        """
         args = inputs if isinstance(inputs, tuple) else (inputs,)
         names = ["inputs" if len(args) == 1 else f"inputs[{index}]" for index in range(len(args))]
         named = [("targets", targets), *zip(names, args, strict=True)]
         more = {"weights": weights, "groups": groups}
         for name, part in (*named, *((name, part) for name, part in more.items() if part is not None)):
-            if not isinstance(part, Tensor) or part.dim() == 0:
+            taken = isinstance(part, Tensor) or (arrays and isinstance(part, np.ndarray))
+            if not taken or part.ndim == 0:
                 raise DataError(
                     f"data has {name} that are a {type(part).__name__}; give tensors, a row for each sample"
                 )
@@ -218,8 +226,11 @@ class Reservoir:
         made.begin()
         chosen = torch.from_numpy(np.sort(made._generator.permutation(len(targets))[:keep]))
 
-        def kept(part: Tensor) -> Tensor:
-            return part[chosen.to(part.device)]
+        def kept(part: Array) -> Tensor:
+            if isinstance(part, Tensor):
+                return part[chosen.to(part.device)]
+            found: Tensor = as_tensors(part[chosen.numpy()])
+            return found
 
         first, wanted = tuple(map(kept, args)), kept(targets)
         by_name = {name: kept(part) for name, part in more.items() if part is not None}
@@ -257,7 +268,7 @@ class Reservoir:
             self._last = self._now = _Generation(self._keep, self._most_bytes, self._generator, rate)
 
     def observe(self, batch: Any, numbers: Numbers | None = None) -> None:
-        """Keep some of a batch; DataError, with the cure, if it cannot be split.
+        """Keep some of a batch; DataError, with the cure, if it cannot be split, or is of another `kind`.
 
         `numbers` are by what the caller knows each sample that is read of it: after `split`, where there is one.
         """
@@ -266,8 +277,13 @@ class Reservoir:
             _check_numbers(numbers, count, split=self._split is not None)
         self.seen += count
         self._largest = max(self._largest, count)
-        self.weighs |= self._split is None and type(batch) in (tuple, list) and len(batch) > WITH_TARGETS
-        self._now.offer(count, read, numbers)
+        self.weighs |= self._split is None and (parts := parts_of(batch)) is not None and parts.guessed
+        self._now.offer(count, lambda: self._of_kind(read()), numbers)
+
+    def _of_kind(self, batch: Batch) -> Batch:
+        if self.kind is not None:
+            self.kind.check(batch)
+        return batch
 
     def _counted(self, batch: Any) -> tuple[int, Callable[[], Batch]]:
         """How many samples a batch has, and how to read it: plain pairs need not be read to be counted."""
@@ -289,9 +305,9 @@ class Reservoir:
             self._turn()
 
     def mark(self) -> None:
-        """The loop has come to a check: where epochs are not announced, a full sample is followed by a new one."""
+        """The loop has come to a check: a full sample is followed by a new one, also within an epoch without an end."""
         self._checked = True
-        if not self._announced and self._now.seen >= self._keep:
+        if self._now.seen >= self._keep:
             self._turn()
 
     def _turn(self) -> None:

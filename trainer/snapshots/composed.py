@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import torch
 from torch import nn
@@ -11,9 +10,11 @@ from torch import nn
 from shared.snapshot import Task
 from trainer.errors import CaptureError, TrainerError
 from trainer.model.live import device_of
-from trainer.model.watch import forward
+from trainer.model.watch import run
 from trainer.samples.batches import Batch
+from trainer.samples.forms import put_together, take_apart
 from trainer.samples.heads import views
+from trainer.samples.outputs import by_rows, candidates, tensor_at
 from trainer.samples.rows import Rows
 
 WHOLE = (
@@ -40,29 +41,41 @@ def told(
         yield
     except kinds as error:
         batch = rows.whole(device_of(model))
-        fit = partial(_fits, model, batch, task, ignore_index)
+        fit = partial(_fits, model, task, ignore_index)
         if batch is None or (better := _better(model, batch, fit, error)) is None:
             raise
         raise CaptureError(better) from error
 
 
-def _better(model: nn.Module, batch: Batch, fit: Callable[[], object], error: TrainerError) -> str | None:
+def _better(model: nn.Module, batch: Batch, fit: Callable[[Batch], object], error: TrainerError) -> str | None:
     why = str(error.__cause__ or error).partition(";")[0]
-    if _works(fit):
+    if _works(partial(fit, batch)):
+        if all(_works(partial(fit, part)) for part in _halves(batch)):
+            return None  # what does not run is something else than a part of a batch
         return WHOLE.format(batch.samples, why)
-    run = partial(forward, model, batch)
-    if _works(run):
+    runs = partial(run, model, batch)
+    if _works(runs):
         return None
     with torch.enable_grad():
-        if _works(run):
+        if _works(runs):
             return GRADIENTS.format(why)
     with torch.autocast(device_of(model).type):
-        return AUTOCAST.format(why) if _works(run) else None
+        return AUTOCAST.format(why) if _works(runs) else None
 
 
-def _fits(model: nn.Module, batch: Any, task: Task | None, ignore_index: int) -> None:
+def _fits(model: nn.Module, task: Task | None, ignore_index: int, batch: Batch) -> None:
     """Raise an error unless the model runs on a batch, and puts out what fits its targets."""
-    views(forward(model, batch), batch.targets, task, ignore_index, batch.samples)
+    output = run(model, batch)
+    path = candidates(output, batch.targets, task, ignore_index, batch.samples)[0].path
+    views(by_rows(tensor_at(output, path), batch.samples), batch.targets, task, ignore_index, batch.samples)
+
+
+def _halves(batch: Batch) -> list[Batch]:
+    """Its first and its last samples; none of a batch of one."""
+    leaves, form = take_apart(batch)
+    order = torch.arange(batch.samples, device="cpu")
+    parts = [part for part in order.tensor_split(2) if len(part)] if batch.samples > 1 else []
+    return [put_together(form, [leaf[part.to(leaf.device)] for leaf in leaves]) for part in parts]
 
 
 def _works(call: Callable[[], object]) -> bool:

@@ -18,6 +18,7 @@ from trainer.errors import CaptureError, TrainerError, interrupts
 from trainer.model.watch import forward
 from trainer.samples.batches import LABELS, Batch
 from trainer.samples.heads import View
+from trainer.samples.outputs import Path
 
 OWN, NEXT = 0, 1
 """By how many places a position's label is further than the position."""
@@ -77,8 +78,12 @@ class Reading:
     doubtful: bool = False
 
 
-def read_labels(model: nn.Module, batch: Batch, output: Tensor, some: Batch, view: View, ignore_index: int) -> Reading:
+def read_labels(
+    model: nn.Module, batch: Batch, output: Tensor, some: Batch, view: View, ignore_index: int, path: Path | None = None
+) -> Reading:
     """Whether a position's target is the next one's label, by a batch with its output, and some of its rows.
+
+    `path` is where the scores are in what the model puts out.
 
     Where the inputs and the model's own loss say the same, that is it. Otherwise the likelier reading gives way to the
     other one if the model fits that and not this. CaptureError where it is neither, or where labels are inputs, too.
@@ -86,7 +91,7 @@ def read_labels(model: nn.Module, batch: Batch, output: Tensor, some: Batch, vie
     targets = batch.targets
     scores = view.matrix(output).reshape(*targets.shape, -1)
     classes = _classes(targets, scores.shape[-1], ignore_index)
-    inputs, own = _by_inputs(batch, ignore_index), _by_own_loss(model, some, view, classes)
+    inputs, own = _by_inputs(batch, ignore_index), _by_own_loss(model, some, view, classes, path)
     likely = min(inputs if len(inputs) == 1 else own or BOTH)
     if inputs == own and len(own) == 1:
         return Reading(likely == NEXT)
@@ -128,7 +133,7 @@ def _classes(targets: Tensor, count: int, ignore_index: int) -> Tensor:
     return targets[known].bincount().nonzero().flatten()
 
 
-def _by_own_loss(model: nn.Module, some: Batch, view: View, classes: Tensor) -> frozenset[int]:
+def _by_own_loss(model: nn.Module, some: Batch, view: View, classes: Tensor, path: Path | None) -> frozenset[int]:
     """What the model's own loss allows, where it makes one of labels: none of both, if it is of other places.
 
     It is asked twice. At each place the two labels are those whose scores differ the most from the place before. So the
@@ -139,7 +144,7 @@ def _by_own_loss(model: nn.Module, some: Batch, view: View, classes: Tensor) -> 
     if name is None or name in some.kwargs or not len(classes):
         return BOTH
     try:
-        scores = view.matrix(forward(model, some)).reshape(*some.targets.shape, -1).float()
+        scores = view.matrix(forward(model, some, path)).reshape(*some.targets.shape, -1).float()
     except TrainerError:  # it takes whole batches alone
         return BOTH
     news = (scores[:, 1:] - scores[:, :-1])[..., classes]

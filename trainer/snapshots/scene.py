@@ -1,7 +1,7 @@
 """How a model is called and read: which layers run in which order, and what output and targets say together."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,12 @@ from trainer.model.blocks import Owners, why_not
 from trainer.model.live import device_of
 from trainer.model.recognise import Precision
 from trainer.model.verify import Tolerance, precision_of, tolerance_of
-from trainer.model.watch import Call, forward, order_of, rows_at_once, scout
+from trainer.model.watch import Call, makers, order_of, rows_at_once, run, scout
 from trainer.restoring.modules import modules_of, parameters_of
 from trainer.samples.batches import Batch
 from trainer.samples.heads import View, views
+from trainer.samples.kinds import TargetKind
+from trainer.samples.outputs import Candidate, Path, by_rows, candidates, choose, tensor_at
 from trainer.samples.positions import Reader
 from trainer.samples.reservoir import Rows
 from trainer.snapshots.composed import told
@@ -86,7 +88,11 @@ def read_scene(model: nn.Module, rows: Rows, plan: Plan) -> Scene:
     numbers, many = next(rows.batches(FEWEST_ROWS, torch.device("cpu")))
     _, batch = next(rows.take(numbers[:SCOUTED]).batches(min(SCOUTED, rows.largest), device))
     with told(model, rows, plan.task, plan.ignore_index, PartError, DataError):
-        calls, output = scout(model, batch)
+        calls, put_out = scout(model, batch)
+        fit = candidates(put_out, many.targets, plan.task, plan.ignore_index, batch.samples)
+    path = _path(model, batch, fit, many.targets, plan.ignore_index)
+    with told(model, rows, plan.task, plan.ignore_index, DataError):
+        output = by_rows(tensor_at(put_out, path), batch.samples)
         found = views(output, many.targets, plan.task, plan.ignore_index, batch.samples)
     view = _best_view(found, calls, output)
     matrix = view.matrix(output)
@@ -95,12 +101,17 @@ def read_scene(model: nn.Module, rows: Rows, plan: Plan) -> Scene:
     if are_sequences(view, output, batch.targets):
         few = rows_to_ask(batch.targets)
         _, some = next(rows.take(numbers[:few]).batches(min(few, rows.largest), device))
-        labels = read_labels(model, batch, output, some, view, plan.ignore_index)
+        labels = read_labels(model, batch, output, some, view, plan.ignore_index, path)
+    kind = TargetKind(
+        None if plan.task else not many.targets.is_floating_point(),
+        tuple(many.targets.shape),
+        view.axis if many.targets.dim() == output.dim() else None,
+    )
     at_once = min(rows.largest, rows_at_once(calls, output, batch.samples))
     small = min(many.samples, rows_at_once(calls, output, batch.samples, SMALL_BYTES))
     if small > at_once and device.type == "cpu" and _runs(model, many):
         at_once = small
-    reader = Reader(view, len(matrix) / batch.targets.numel(), plan.ignore_index, labels.shifted, at_once)
+    reader = Reader(view, len(matrix) / batch.targets.numel(), plan.ignore_index, labels.shifted, at_once, path, kind)
     counts = [call.name for call in calls]
     eligible = tuple(call.name for call in calls if call.positions == len(matrix) and counts.count(call.name) == 1)
     counting = float(reader.counting(reader.aligned(many.targets)).sum())
@@ -110,6 +121,15 @@ def read_scene(model: nn.Module, rows: Rows, plan: Plan) -> Scene:
     tolerance = tolerance_of(precision, device)
     per_row = counting / many.samples
     return Scene(calls, reader, matrix.shape[1], per_row, eligible, precision, tolerance, labels.doubtful)
+
+
+def _path(model: nn.Module, batch: Batch, fit: Sequence[Candidate], targets: Tensor, ignore_index: int) -> Path:
+    """Where the scores are in what the model puts out: another pass shows what comes from what, if several fit."""
+    if len(fit) == 1:
+        return fit[0].path
+    found = makers(model, batch, [one.path for one in fit])
+    known = [replace(one, made_by=made_by) for one, made_by in zip(fit, found, strict=True)]
+    return choose(known, targets, ignore_index)
 
 
 def _check_class_weight(given: Sequence[float] | None, task: Task, outputs: int) -> None:
@@ -122,7 +142,7 @@ def _check_class_weight(given: Sequence[float] | None, task: Task, outputs: int)
 def _runs(model: nn.Module, batch: Batch) -> bool:
     """Whether the model takes more rows than the loop gives it at once; a buffer may be made for those alone."""
     try:
-        forward(model, batch)
+        run(model, batch)
     except CaptureError:
         return False
     return True

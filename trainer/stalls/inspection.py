@@ -13,7 +13,7 @@ from torch import nn
 from shared.constraint_checks import check_constraints
 from shared.errors import SpecError
 from shared.objectives import Objective
-from trainer.errors import CaptureError, DataError
+from trainer.errors import CaptureError, DataError, MisfitError
 from trainer.journal import Journal
 from trainer.model.eligibility import Eligibility
 from trainer.model.memory import Memory
@@ -25,6 +25,7 @@ from trainer.samples.reservoir import Reservoir
 from trainer.snapshots.capture import Captured, Look, called, look
 from trainer.snapshots.keeping import unkept
 from trainer.speaking import logger
+from trainer.stalls.doubts import Doubts
 from trainer.stalls.layers import check_final, final_ones
 from trainer.stalls.policy import choose
 from trainer.stalls.radius import AdaptiveRadius
@@ -74,6 +75,7 @@ class Inspector:
     turns: Turns
     line: Line
     auto: bool
+    doubts: Doubts
     _memory: Memory = field(default_factory=Memory)
     _said: set[str] = field(default_factory=set)
     _never_free: set[str] = field(default_factory=set)
@@ -185,7 +187,10 @@ class Inspector:
         if not left:
             raise CaptureError("; ".join(f"layer {name!r}: {self.turns.distrusted[name]}" for name in layers))
         seen = self.look(left, stall, most=POOL_FACTOR * self.template.plan.samples, budget_s=budget_s)
-        return self._found(seen, self._choose(seen, last=last), stall)
+        found = self._found(seen, self._choose(seen, last=last), stall)
+        if self.journal.gd_step:  # a model that nobody trains knows nothing
+            self.doubts.look(found.captured.whole, found.captured.scores)
+        return found
 
     def again(self, layer: str, turn: str, stall: int, *, budget_s: float) -> Found:
         """What jobs on a layer (`turn`: or on it and all behind it) are about now; CaptureError if that is gone."""
@@ -214,17 +219,22 @@ class Inspector:
             raise CaptureError("; ".join(_why(name, found.get(name)) for name in layers))
         known = self._memory.recall(self.model, free)
         generator = np.random.default_rng([self.template.seed, stall])
-        seen = look(
-            self.model,
-            self.reservoir.rows(most, generator),
-            self.template.plan,
-            layers=[name for name in layers if name in free],
-            radius_of=self.radius.value,
-            budget_s=budget_s,
-            generator=generator,
-            movable=free,
-            known=known,
-        )
+        try:
+            seen = look(
+                self.model,
+                self.reservoir.rows(most, generator),
+                self.template.plan,
+                layers=[name for name in layers if name in free],
+                radius_of=self.radius.value,
+                budget_s=budget_s,
+                generator=generator,
+                movable=free,
+                known=known,
+            )
+        except MisfitError:
+            self.reservoir.kind = None  # the model may be another one by now, and take other targets
+            raise
+        self.reservoir.kind = next((one.reader.kind for one in seen.captured.values()), self.reservoir.kind)
         known.update({name: captured.block for name, captured in seen.captured.items()})
         self.journal.capture_s += seen.seconds
         if seen.left_out and "left out" not in self._said:
