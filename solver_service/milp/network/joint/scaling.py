@@ -6,7 +6,7 @@ import numpy as np
 
 from shared.snapshot import regression_targets
 from solver_service.milp.core.network import Network
-from solver_service.milp.core.problem import Array
+from solver_service.milp.core.problem import Array, Index
 
 MODERATE = 1e6
 LOOKED_AT = 5000
@@ -95,6 +95,20 @@ class Scaling:
     def from_weights(self, weights: list[Array]) -> Array:
         """The variables of given weights of every layer, clipped into the box."""
         return np.clip(self.raw(weights), self.lower, self.upper)
+
+    def units(self, variables: Index) -> Index:
+        """The block's unit that each of the block's variables, by number, belongs to."""
+        return np.asarray(self.free[variables] // self.own[0].shape[1])
+
+    def with_block(self, variables: Array, weight: Array) -> Array:
+        """The variables with the block's weights [h, d] replaced, clipped into the box; biases and tail stay."""
+        size = weight.shape[0] * (weight.shape[1] + 1)
+        inside = self.free[: np.searchsorted(self.free, size)]
+        row, column = np.divmod(inside, weight.shape[1] + 1)
+        own = np.flatnonzero(column < weight.shape[1])
+        found = variables.copy()
+        found[own] = np.clip(weight[row[own], column[own]] / self.unit[own], self.lower[own], self.upper[own])
+        return found
 
     def raw(self, weights: list[Array]) -> Array:
         """The variables of given weights of every layer, wherever they lie."""
