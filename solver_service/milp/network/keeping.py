@@ -17,7 +17,7 @@ from shared.constraints import (
     violations,
 )
 from shared.contracts import Constraint, JobSpec
-from shared.snapshot import Snapshot, TailLayer
+from shared.snapshot import FloatArray, Snapshot, TailLayer
 from solver_service.milp.core.moved import Moved
 from solver_service.milp.core.problem import Array, Mask, Problem, problem_of
 from solver_service.milp.network.impossible import impossible
@@ -48,11 +48,12 @@ class Keeper:
 
     def fitted(self, moved: Moved) -> Moved:
         """Weights inside the limits of signs, and rounded where constraints ask for it."""
-        if not self.constraints:
-            return moved
-        signed = np.clip(moved.weight, self.box.floor[:, :-1], self.box.ceiling[:, :-1]).astype(np.float32)
-        weight = np.where(inside(self.box, signed), signed, moved.weight)
-        return replace(moved, weight=snapped(self.box, weight))
+        return replace(moved, weight=self.nearest(moved.weight)) if self.constraints else moved
+
+    def nearest(self, weight: FloatArray) -> FloatArray:
+        """The block's float32 weights [h, d] inside the limits of signs, and rounded where constraints ask for it."""
+        signed = np.clip(weight, self.box.floor[:, :-1], self.box.ceiling[:, :-1]).astype(np.float32)
+        return snapped(self.box, np.where(inside(self.box, signed), signed, weight))
 
     def impossible(self) -> list[str]:
         """Notes on why no weights in the box can keep the constraints on weights, where that is plain to see."""
@@ -62,13 +63,13 @@ class Keeper:
 
         return impossible(self.constraints, box_under)
 
-    def pins(self, moved: Moved) -> Mask:
+    def pins(self, weight: FloatArray) -> Mask:
         """Which block weights [h, d+1] rounding decides: all on a grid, and the zeros where few may be others."""
         found = np.zeros(self.box.center.shape, dtype=bool)
         for constraint in self.constraints:
             if constraint.type in PINNING:
-                chosen = selected(constraint, moved.weight.shape)
-                found[:, :-1] |= chosen & (moved.weight == 0) if constraint.type == "max_nonzero" else chosen
+                chosen = selected(constraint, weight.shape)
+                found[:, :-1] |= chosen & (weight == 0) if constraint.type == "max_nonzero" else chosen
         return found
 
     def keeps(self, moved: Moved, tail: tuple[TailLayer, ...]) -> bool:

@@ -420,10 +420,10 @@ def test_minibatches_take_slopes_at_weights_that_may_be(asked: dict[str, Any]) -
     net, keeper, ends = network_of(snapshot, spec), Keeper(snapshot, spec), []
     scaling = Scaling(net)
     evaluate = Evaluator(net, stand_in(goal, snapshot), scaling=scaling)
-    for held in (partial(rounded, net, scaling, keeper), None):
+    for held in (partial(rounded, scaling, keeper), None):
         batches = Minibatches(net, goal, scaling, np.random.default_rng(0), held)
         end = batches.descend(scaling.variables(np.zeros(net.size)), lambda _: None, Budget(Control(), 60.0, 10))
-        ends.append(evaluate.value(rounded(net, scaling, keeper, end)))
+        ends.append(evaluate.value(rounded(scaling, keeper, end)))
     assert ends[0] < 0.8 * ends[1]
 
 

@@ -10,6 +10,7 @@ from scipy.optimize import Bounds, minimize
 from solver_service.milp.core.problem import Array
 from solver_service.milp.network.joint.evaluator import Evaluator
 from solver_service.milp.network.joint.gauss_newton import gauss_newton, suits
+from solver_service.milp.network.joint.many_variables import descend
 from solver_service.milp.network.joint.sides import Sides
 
 WINDOW = 12
@@ -17,6 +18,8 @@ WINDOW = 12
 LOOK = 25
 """Evaluations before which no descent is given up."""
 
+MANY = 2_000
+"""Variables beyond which SciPy takes longer for them, before and between evaluations, than evaluations do."""
 SHOWN = (10, 40, 140)
 """Evaluations after which a descent that somebody waits for shows what it has come to."""
 
@@ -66,10 +69,14 @@ class Descender:
         space = self.evaluate if self.evaluate.prices is None else Sides(self.evaluate)
         seen = _Best(self, space, effort, target, show)
         begin = np.clip(begin, self.evaluate.lower, self.evaluate.upper)
+        point = space.apart(begin) if isinstance(space, Sides) else begin
         with suppress(_EnoughError):
+            if point.size > MANY:
+                descend(seen, point, space.lower, space.upper, steps=effort)
+                return seen.descent
             minimize(
                 seen,
-                space.apart(begin) if isinstance(space, Sides) else begin,
+                point,
                 jac=True,
                 method="L-BFGS-B",
                 bounds=Bounds(space.lower, space.upper),

@@ -22,7 +22,7 @@ BATCH_ELEMENTS = 6_000_000
 LEAST, MOST = 128, 2048
 """Samples in a batch."""
 MOMENT, SQUARE = 0.9, 0.99
-RATES = (0.1, 0.03, 0.3)
+RATES, ROUNDED_RATES = (0.1, 0.03, 0.3), (0.3, 0.1, 1.0)
 """Lengths of the first steps, in units of the usual size of a weight; each descent takes the next."""
 LAST = 0.01
 """The last steps of a descent are so much shorter; their lengths fall as a cosine, so that most are long."""
@@ -72,7 +72,8 @@ class Minibatches:
 
         The first descent gives up on no sample at first, whatever the objective.
         """
-        rate = RATES[self._descents % len(RATES)] * self._usual()
+        rates = RATES if self._rounded is None else ROUNDED_RATES
+        rate = rates[self._descents % len(rates)] * self._usual()
         variables, moment, square = begin.copy(), np.zeros_like(begin), np.zeros_like(begin)
         began, steps, number, shown = budget.control.elapsed, STEPS, 0, 0
         while number < steps:
@@ -101,7 +102,7 @@ class Minibatches:
         """How many steps a descent takes where there is time for so many."""
         short = PART * room < PASSES * len(self._rows)
         part = MOST_PART if short and self._counted else PART
-        return int(np.clip(part * room, FEWEST, MOST_STEPS))
+        return int(np.clip(part * room, FEWEST, MOST_STEPS if self._rounded is None else STEPS))
 
     def _place(self, variables: Array, part: float) -> Array:
         """Where slopes are taken: at weights that keep what is asked of single ones, once a descent is on its way."""

@@ -6,9 +6,11 @@ import numpy as np
 
 from shared.snapshot import regression_targets
 from solver_service.milp.core.network import Network
-from solver_service.milp.core.problem import Array
+from solver_service.milp.core.problem import Array, Index
 
 MODERATE = 1e6
+SAME = 1e-9
+"""Targets within this part of their size of their mean are all the same."""
 LOOKED_AT = 5000
 """About so many samples tell how large inputs are."""
 
@@ -96,6 +98,20 @@ class Scaling:
         """The variables of given weights of every layer, clipped into the box."""
         return np.clip(self.raw(weights), self.lower, self.upper)
 
+    def units(self, variables: Index) -> Index:
+        """The block's unit that each of the block's variables, by number, belongs to."""
+        return np.asarray(self.free[variables] // self.own[0].shape[1])
+
+    def with_block(self, variables: Array, weight: Array) -> Array:
+        """The variables with the block's weights [h, d] replaced, clipped into the box; biases and tail stay."""
+        size = weight.shape[0] * (weight.shape[1] + 1)
+        inside = self.free[: np.searchsorted(self.free, size)]
+        row, column = np.divmod(inside, weight.shape[1] + 1)
+        own = np.flatnonzero(column < weight.shape[1])
+        found = variables.copy()
+        found[own] = np.clip(weight[row[own], column[own]] / self.unit[own], self.lower[own], self.upper[own])
+        return found
+
     def raw(self, weights: list[Array]) -> Array:
         """The variables of given weights of every layer, wherever they lie."""
         moving = [weight.ravel() for weight, moves in zip(weights, self.moves, strict=True) if moves]
@@ -120,7 +136,11 @@ def _block(network: Network) -> Array:
 
 
 def _units(network: Network, own: list[Array], margin: float) -> list[Array]:
-    """What each weight counts in: for the block 1 / rms of its input, for the last layer the targets' spread."""
+    """What each weight counts in: for the block 1 / rms of its input, for the last layer the targets' spread.
+
+    The spread is that about the mean: a mean far from 0 is for a bias to reach, or for all units together. Where the
+    box of the last layer ends before, a weight counts in what it can come to.
+    """
     units = [np.ones(weight.shape) for weight in own]
     inputs = network.snapshot.inputs[:: max(1, network.snapshot.samples // LOOKED_AT)].astype(np.float64)
     size = np.sqrt(np.mean(np.square(inputs), axis=0))
@@ -128,9 +148,18 @@ def _units(network: Network, own: list[Array], margin: float) -> list[Array]:
     if not network.tail or network.activations[-1].name not in ("identity", "relu", "leaky_relu"):
         return units
     if network.snapshot.task == "regression":
-        targets = regression_targets(network.snapshot)
-        spread = np.sqrt(np.mean(np.square(targets), axis=0))
-        units[-1] *= np.where(spread > 0, spread, 1.0)[:, None]
+        units[-1] *= _spread(regression_targets(network.snapshot))[:, None]
     else:
         units[-1] *= margin
+    box = network.tail[-1].box
+    if box is not None:
+        reach = np.abs(own[-1]) + box
+        units[-1] = np.where(reach > 0, np.minimum(units[-1], reach), units[-1])
     return units
+
+
+def _spread(targets: Array) -> Array:
+    """How far each output's targets [n, K] usually are from their mean, or from 0 where all are the same [K]."""
+    found = targets.std(axis=0)
+    size = np.abs(targets).max(axis=0, initial=0.0)
+    return np.where(found > SAME * size, found, np.where(size > 0, size, 1.0))

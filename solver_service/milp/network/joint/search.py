@@ -13,7 +13,7 @@ from solver_service.milp.network.arms import Arms, relative_gain
 from solver_service.milp.network.joint.annealing import Annealing
 from solver_service.milp.network.joint.descent import Descender, Descent
 from solver_service.milp.network.joint.evaluator import Evaluator
-from solver_service.milp.network.joint.fitting import fit, rounded
+from solver_service.milp.network.joint.fitting import fit, loosened, rounded, settled
 from solver_service.milp.network.joint.initial import fresh, kicked, reaching
 from solver_service.milp.network.joint.minibatches import Minibatches
 from solver_service.milp.network.joint.replacement import replace_unit, replaceable
@@ -26,6 +26,12 @@ GAIN = 1e-6
 OPENING = (10, 30, 100, 300)
 """Evaluations of the first descent, offered after each part, so that something good is there at once."""
 EFFORT, FRESH_EFFORT = 150, 200
+OWN = 0.7
+"""How often the first descent without rounding begins at the snapshot's weights, where all so far was rounded."""
+PATIENT = 0.5
+"""How often rounded weights are let go under a loss that gives up on no sample, where the objective does."""
+NEAR_BEST = 0.7
+"""How often minibatches begin at the best itself rather than at a kick from it."""
 STALE, LOST = 8, 30
 """Rounds of a valley without a gain after which it may get a little worse, and after which it is left."""
 REVISIT = 15
@@ -35,8 +41,8 @@ MORE, MORE_STALE = 0.25, 0.5
 """How often one more unit is replaced at once, in a valley that gains and in one that does not."""
 REACHING = 0.2
 """How often, where no unit can be replaced, one is put where a sample switches it on or off instead of kicked."""
-WORKS = {"altered": 1.0, "annealed": 8.0}
-"""Kinds of rounds where samples are counted, and about how long one takes."""
+WORKS = {"altered": 1.0, "annealed": 8.0, "loosened": 1.0, "straight": 4.0}
+"""Kinds of rounds, and about how long one takes: counts are annealed, rounded weights loosened or descended through."""
 AROUND = (0.05, 0.2)
 """How far from the best, in half-widths of the box, counts are annealed once more."""
 SHARPEST = 1e-4
@@ -52,7 +58,10 @@ LARGE, TOO_LARGE = 20_000_000, 400_000_000
 
 @dataclass(frozen=True, eq=False)
 class Valley:
-    """Where replacements begin: variables, the stand-in's value, and for how many rounds nothing was gained."""
+    """Where replacements begin: variables, the stand-in's value there, and for how many rounds nothing was gained.
+
+    Where rounded weights are loosened the value is the objective's.
+    """
 
     variables: Array
     value: float
@@ -78,10 +87,10 @@ class JointSearch:
         self._capped = goal.name in ("ramp", "zero_one", *WORST)
         self._counts = goal.name in ("zero_one", "outliers", *WORST)
         self._softness, self._weighing = SOFTNESS, self._keeper.weighing
-        self._best = self._valley = Valley(np.zeros(0), np.inf)
+        self._best = self._valley = self._loose = Valley(np.zeros(0), np.inf)
         self._minibatches: Minibatches | None = None
-        if network.elements > LARGE:
-            held = partial(rounded, network, self._scaling, self._keeper) if self._keeper.rounds else None
+        if network.elements > LARGE or self._keeper.rounds:
+            held = partial(rounded, self._scaling, self._keeper) if self._keeper.rounds else None
             self._minibatches = Minibatches(network, goal, self._scaling, rng, held)
 
     @cached_property
@@ -105,6 +114,13 @@ class JointSearch:
             begin = self._minibatches.descend(begin, self._look, self._budget)
         if self._network.elements > TOO_LARGE:
             return
+        if self._keeper.rounds:
+            self._settle_rounded()
+        if self._capped or self._weighing is not None or not (self._keeper.rounds and self._incumbents.feasible):
+            self._open_whole(begin)
+
+    def _open_whole(self, begin: Array) -> None:
+        """Descend over all samples, from there and from fresh starts."""
         if self._annealing is not None and self._counts:
             self._anneal(begin)
             begin = self._scaling.variables(self._incumbents.step)
@@ -132,21 +148,55 @@ class JointSearch:
 
     def round(self) -> None:
         """Replace a unit, or kick where none can be, in the present valley; of large networks, a minibatch descent."""
-        nowhere = not self._valley.variables.size
+        nowhere, rounds = not self._valley.variables.size, self._keeper.rounds
         if nowhere and self._minibatches is None:  # interrupted before the first descent, or none had a finite end
             self._keep(self._descend(self._fresh(), FRESH_EFFORT))
             return
-        if self._minibatches is not None and (nowhere or self._network.elements > TOO_LARGE):
-            step = self._scaling.variables(self._incumbents.step)
-            begin = step if self._rng.random() < 0.7 else kicked(self._scaling, step, self._rng)
-            self._minibatches.descend(begin, self._look, self._budget)
+        if self._network.elements > TOO_LARGE or (nowhere and not rounds):
+            self._descend_in_batches()
             return
         before, arm = self._incumbents.objective, self._arms.draw(self._rng)
-        if arm == "annealed":
-            self._anneal(self._around())
-        else:
-            self._alter()
+        match arm:
+            case "annealed":
+                self._anneal(self._around())
+            case "loosened":
+                self._loosen()
+            case "straight":
+                self._descend_in_batches()
+                self._settle_rounded()
+            case _ if nowhere:
+                self._keep(self._descend(self._own_or_fresh(), sum(OPENING)))
+            case _:
+                self._alter()
         self._arms.learn(arm, work=WORKS[arm], gain=relative_gain(before, self._incumbents.objective))
+
+    def _descend_in_batches(self) -> None:
+        """A minibatch descent from the best, or from not far."""
+        assert self._minibatches is not None
+        step = self._scaling.variables(self._incumbents.step)
+        begin = step if self._rng.random() < NEAR_BEST else kicked(self._scaling, step, self._rng)
+        self._minibatches.descend(begin, self._look, self._budget)
+
+    def _settle_rounded(self) -> None:
+        """Hold the best weights where they were rounded to, and let the others make up for it."""
+        if not self._over():
+            begin = self._scaling.variables(self._incumbents.step)
+            self._show(settled(self._whole, self._keeper, begin, self._over).variables)
+
+    def _loosen(self) -> None:
+        """Let some rounded weights go, and round them anew; what is no worse is gone on from, later a little worse."""
+        best, place = self._incumbents.objective, self._loose
+        if place.stale > LOST or not place.value <= best * (1 + WORSE):
+            place = Valley(self._scaling.variables(self._incumbents.step), best)
+        whole = self._patient if self._capped and self._rng.random() < PATIENT else self._whole
+        found = loosened(whole, self._keeper, place.variables, self._over, self._rng)
+        value = self._incumbents.offer(self._scaling.step(found.variables))
+        if value < place.value * (1 - GAIN):
+            self._loose = Valley(found.variables, value)
+        elif value <= place.value * (1 + WORSE * (place.stale >= STALE)):
+            self._loose = Valley(found.variables, value, place.stale + 1)
+        else:
+            self._loose = replace(place, stale=place.stale + 1)
 
     def _alter(self) -> None:
         """Descend from an altered valley, and go on from there if it is better."""
@@ -180,10 +230,14 @@ class JointSearch:
 
     def _uncapped(self, begin: Array) -> Array:
         """Descend on a loss that gives up on no sample: from far away the objective's own slope leads nowhere."""
-        function = stand_in(self._goal, self._network.snapshot, capped=False)
-        found = Descender(self._whole.following(function), self._over)(begin, effort=OPENING[0] * 3)
+        found = Descender(self._patient, self._over)(begin, effort=OPENING[0] * 3)
         self._show(found.variables)
         return found.variables
+
+    @property
+    def _patient(self) -> Evaluator:
+        """The samples with a loss that gives up on none."""
+        return self._whole.following(stand_in(self._goal, self._network.snapshot, capped=False))
 
     @cached_property
     def _annealing(self) -> Annealing | None:
@@ -194,9 +248,14 @@ class JointSearch:
 
     @cached_property
     def _arms(self) -> Arms:
-        """What a round may be: counts are also annealed, as often as that pays."""
-        annealed = self._annealing is not None and self._counts
-        return Arms(WORKS if annealed else {"altered": WORKS["altered"]})
+        """What a round may be: counts are also annealed, rounded weights loosened and so on, as often as that pays."""
+        may = {
+            "altered": True,
+            "annealed": self._annealing is not None and self._counts,
+            "loosened": self._keeper.rounds,
+            "straight": self._keeper.rounds,
+        }
+        return Arms({name: work for name, work in WORKS.items() if may[name]})
 
     def _anneal(self, begin: Array) -> None:
         assert self._annealing is not None
@@ -213,6 +272,13 @@ class JointSearch:
     def _fresh(self) -> Array:
         begin = fresh(self._scaling, self._rng)
         return self._uncapped(begin) if self._capped else begin
+
+    def _own_or_fresh(self) -> Array:
+        """The snapshot's weights, or a fresh start."""
+        if self._rng.random() >= OWN:
+            return self._fresh()
+        own = self._scaling.own_variables
+        return self._uncapped(own) if self._capped else own
 
     def _over(self) -> bool:
         return self._budget.over
