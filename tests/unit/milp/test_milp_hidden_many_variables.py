@@ -1,7 +1,5 @@
 """Descents over many variables of a hidden block: begun at once, as good as SciPy's, and none where the time is up."""
 
-import time
-
 import numpy as np
 import pytest
 from scipy.optimize import Bounds, lsq_linear, minimize
@@ -11,6 +9,7 @@ from shared.contracts import JobSpec
 from shared.snapshot import Snapshot, TailLayer
 from solver_service.milp.core.network import network_of
 from solver_service.milp.core.problem import Array
+from solver_service.milp.network.joint import descent
 from solver_service.milp.network.joint.descent import Descender, Descent
 from solver_service.milp.network.joint.evaluator import Evaluator
 from solver_service.milp.network.joint.fitting import fit
@@ -48,19 +47,18 @@ def spec_of(objective: str, radius: float, **more: object) -> JobSpec:
 
 
 @pytest.mark.parametrize("held", [False, True])
-def test_a_descent_over_many_variables_begins_at_once(held: bool) -> None:
-    """400,000 variables, in their box or pinned, and the time is up: nothing is waited for but the first look."""
+def test_a_descent_over_many_variables_begins_at_once(held: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """400,000 variables, in their box or pinned, and the time is up: SciPy, which looks at each first, is not asked."""
+
+    def asked(*_: object, **__: object) -> None:
+        raise AssertionError("SciPy's start is a part of a second")
+
+    monkeypatch.setattr(descent, "minimize", asked)
     snapshot = wide(4000, 100, samples=2)
     whole = evaluator(snapshot, spec_of("mse", 0.1))
     own = whole.scaling.own_variables
     descender = Descender(whole.within(own, own) if held else whole, lambda: True)
-    used = []
-    for _ in range(3):
-        began = time.process_time()
-        found = descender(own, effort=40)
-        used.append(time.process_time() - began)
-    np.testing.assert_allclose(found.variables, own)
-    assert min(used) < 0.1
+    np.testing.assert_allclose(descender(own, effort=40).variables, own)
 
 
 def test_nothing_is_rounded_by_and_by_where_the_time_is_up() -> None:
