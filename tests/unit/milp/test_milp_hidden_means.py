@@ -77,11 +77,13 @@ def test_the_last_layer_counts_in_the_spread_about_the_mean_or_in_what_it_can_co
     units = [
         Scaling(network_of(far_off("relu", spread, mean=mean), spec)).in_units(1) for mean in (0.0, MEAN, 100 * MEAN)
     ]
-    np.testing.assert_allclose(units[1], units[0], rtol=1e-3)
+    np.testing.assert_allclose(units[1], units[0], rtol=5e-3)
     np.testing.assert_allclose(units[2], units[0], rtol=1e-1)
     near = JobSpec.model_validate({"objective": "mse", "radius": 1.0, "tail_radius": 0.01})
     snapshot = far_off("relu", spread)
     reach = np.abs(np.hstack([snapshot.tail[0].weight, np.zeros((2, 1))])) + 0.01
-    np.testing.assert_allclose(Scaling(network_of(snapshot, near)).in_units(1), np.minimum(reach, units[1]))
+    found = Scaling(network_of(snapshot, near)).in_units(1)
+    np.testing.assert_allclose(found, np.where(2 * reach < units[1], reach, units[1]))
+    assert (found < units[1]).any()
     same = Scaling(network_of(far_off("relu", 1e-12, mean=1e12), spec)).in_units(1)
     np.testing.assert_allclose(same, 1.0, rtol=1e-3)

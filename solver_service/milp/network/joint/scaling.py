@@ -9,8 +9,9 @@ from solver_service.milp.core.network import Network
 from solver_service.milp.core.problem import Array, Index
 
 MODERATE = 1e6
-SAME = 1e-9
-"""Targets within this part of their size of their mean are all the same."""
+SAME, APART = 1e-9, 2.0
+"""Targets within this part of their size of their mean are all the same; units that differ by less than so many times
+are as good."""
 LOOKED_AT = 5000
 """About so many samples tell how large inputs are."""
 
@@ -138,8 +139,8 @@ def _block(network: Network) -> Array:
 def _units(network: Network, own: list[Array], margin: float) -> list[Array]:
     """What each weight counts in: for the block 1 / rms of its input, for the last layer the targets' spread.
 
-    The spread is that about the mean: a mean far from 0 is for a bias to reach, or for all units together. Where the
-    box of the last layer ends before, a weight counts in what it can come to.
+    That is about the mean where this is far from 0: it is for a bias to reach, or for all units together. Where the box
+    of the last layer ends long before, a weight counts in what it can come to.
     """
     units = [np.ones(weight.shape) for weight in own]
     inputs = network.snapshot.inputs[:: max(1, network.snapshot.samples // LOOKED_AT)].astype(np.float64)
@@ -154,12 +155,12 @@ def _units(network: Network, own: list[Array], margin: float) -> list[Array]:
     box = network.tail[-1].box
     if box is not None:
         reach = np.abs(own[-1]) + box
-        units[-1] = np.where(reach > 0, np.minimum(units[-1], reach), units[-1])
+        units[-1] = np.where((reach > 0) & (APART * reach < units[-1]), reach, units[-1])
     return units
 
 
 def _spread(targets: Array) -> Array:
-    """How far each output's targets [n, K] usually are from their mean, or from 0 where all are the same [K]."""
-    found = targets.std(axis=0)
-    size = np.abs(targets).max(axis=0, initial=0.0)
+    """How far each output's targets [n, K] usually are from 0, or from their mean where that is much less [K]."""
+    size, found = np.sqrt(np.mean(np.square(targets), axis=0)), targets.std(axis=0)
+    found = np.where(APART * found < size, found, size)
     return np.where(found > SAME * size, found, np.where(size > 0, size, 1.0))
