@@ -77,7 +77,7 @@ def test_the_last_layer_counts_in_the_spread_about_the_mean_or_in_what_it_can_co
     units = [
         Scaling(network_of(far_off("relu", spread, mean=mean), spec)).in_units(1) for mean in (0.0, MEAN, 100 * MEAN)
     ]
-    np.testing.assert_allclose(units[1], units[0], rtol=5e-3)
+    np.testing.assert_allclose(units[1], units[0], rtol=2e-2)
     np.testing.assert_allclose(units[2], units[0], rtol=1e-1)
     near = JobSpec.model_validate({"objective": "mse", "radius": 1.0, "tail_radius": 0.01})
     snapshot = far_off("relu", spread)
