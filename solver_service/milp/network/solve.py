@@ -1,13 +1,14 @@
 """One job for a block with an activation or a tail: descend from many starts, refine, then branch and prove."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from shared.contracts import Backend, JobResult, JobSpec, ObjectiveReport, Sizes, SolveStatus, Timings, gap
 from shared.errors import ContractError
 from shared.objectives import COUNTS, sample_weights
-from shared.snapshot import Snapshot
+from shared.snapshot import Snapshot, regression_targets
 from solver_service.milp.backends.outcome import MilpOptions
 from solver_service.milp.backends.registry import milp_solver, version
 from solver_service.milp.core.budget import Budget
@@ -90,8 +91,19 @@ class _Job:
 
     @property
     def slack(self) -> float:
-        """A distance from the bound that is no distance any more."""
-        return 0.0 if self.integral else SETTLED * self.incumbents.start
+        """A distance from the bound that is no distance any more: a start far from everything is no unit of it."""
+        return 0.0 if self.integral else SETTLED * min(self.incumbents.start, self.of_constants)
+
+    @cached_property
+    def of_constants(self) -> float:
+        """What the best outputs [K] that are the same for all samples are worth, or good ones."""
+        snapshot, goal = self.network.snapshot, self.spec.goal
+        shape = (snapshot.samples, snapshot.outputs)
+        constants = [np.zeros(snapshot.outputs)]
+        if snapshot.task == "regression":
+            targets = regression_targets(snapshot)
+            constants = [targets.mean(axis=0), np.median(targets, axis=0)]
+        return min(goal.of_outputs(snapshot, np.broadcast_to(one, shape)) for one in constants)
 
     @property
     def proven(self) -> bool:

@@ -6,11 +6,15 @@ import pytest
 from shared.activations import IDENTITY, Activation
 from shared.contracts import JobSpec
 from shared.snapshot import Snapshot, TailLayer
+from solver_service.milp.core.control import Control
 from solver_service.milp.core.network import network_of
 from solver_service.milp.network.joint.descent import Descender
 from solver_service.milp.network.joint.evaluator import Evaluator
 from solver_service.milp.network.joint.scaling import Scaling
 from solver_service.milp.network.joint.stand_ins import stand_in
+from solver_service.milp.network.keeping import Keeper
+from solver_service.milp.network.solve import _Job
+from solver_service.milp.network.step_incumbents import BlockIncumbents
 
 MEAN = 60.0
 """In units of the targets' spread."""
@@ -87,3 +91,18 @@ def test_the_last_layer_counts_in_the_spread_about_the_mean_or_in_what_it_can_co
     assert (found < units[1]).any()
     same = Scaling(network_of(far_off("relu", 1e-12, mean=1e12), spec)).in_units(1)
     np.testing.assert_allclose(same, 1.0, rtol=1e-3)
+
+
+@pytest.mark.parametrize("objective", ["mse", "mae", "huber", "trimmed_mae"])
+def test_a_start_that_is_far_off_is_no_unit_of_what_is_left(objective: str) -> None:
+    """What counts as none is a part of what a constant leaves, wherever targets are and whatever the weights."""
+    spec = JobSpec.model_validate({"objective": objective, "radius": 1.0, "tail_radius": 1.0})
+    slack = []
+    for mean in (0.0, MEAN, 100 * MEAN):
+        snapshot = far_off("relu", 0.5, mean=mean)
+        network = network_of(snapshot, spec)
+        incumbents = BlockIncumbents(network, spec.goal, Control(), Keeper(snapshot, spec))
+        slack.append(_Job(network, spec, Control(), incumbents, np.random.default_rng(0)).slack)
+    assert slack[1] == pytest.approx(slack[0], rel=0.1)
+    assert slack[2] == pytest.approx(slack[0], rel=0.1)
+    assert slack[0] > 0
