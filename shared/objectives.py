@@ -70,6 +70,7 @@ __all__ = [
     "cells",
     "class_scores",
     "label_margins",
+    "label_margins_at",
     "margins",
     "outputs",
     "sample_weights",
@@ -249,6 +250,15 @@ def label_margins(snapshot: Snapshot, scores: Array) -> Array:
     """What decides right and wrong [N, labels]: the margin of the class, or s and -s for labels 1 and 0."""
     wanted = _wanted(snapshot)
     return margins(scores, wanted)[:, None] if snapshot.task == "classification" else np.asarray(wanted * scores)
+
+
+def label_margins_at(snapshot: Snapshot, weight: FloatArray, bias: FloatArray | None) -> Array:
+    """The same [N, labels] at a block's weights; no table of all scores is made."""
+    found = np.empty((snapshot.samples, 1 if snapshot.task == "classification" else snapshot.outputs))
+    wanted, signs = _wanted(snapshot), Objective("hinge")
+    for part, scores in _in_parts(snapshot, weight, bias, None):
+        found[part] = signs._told(snapshot.task, scores, wanted[part])
+    return found
 
 
 def _wanted(snapshot: Snapshot) -> NDArray[Any]:

@@ -13,7 +13,7 @@ from shared.objectives import WORST, Objective, cells, outputs, sample_weights
 from shared.snapshot import FloatArray, IntArray, Snapshot, label_targets, regression_targets
 
 MEASURED = 1 << 22
-"""Entries of inputs that say how far columns move scores, at most."""
+"""Entries of inputs and scores that say how far columns move scores, and how large those are, at most."""
 MEANS = ("mae", "mse", "log_loss", "huber", "quantile", "trimmed_mse", "trimmed_mae")
 
 Array = NDArray[np.float64]
@@ -82,6 +82,11 @@ class Problem(Space):
         """What the job minimises, recomputed: the objective, and what movement costs."""
         movement = movement_cost(self.constraints, self.snapshot, weight) if self.constraints else 0.0
         return self.objective.value(self.snapshot, weight, bias) + movement
+
+    @cached_property
+    def spread(self) -> float:
+        """The standard deviation of the scores; of more than can be looked at soon, those of evenly spread samples."""
+        return float(self.scores[:: -(-self.scores.size // MEASURED)].std())
 
     @cached_property
     def swing(self) -> Array:

@@ -48,7 +48,7 @@ on it do."""
 PASSES, SCORED_PER_S, PASSED_PER_S = 10, 100_000_000, 5_000_000_000
 """How often a search that looks at all scores at each step has to in order to get anywhere; scores in a second, and
 coefficients."""
-FIRST_RUNS, EPOCHS = (0.3, 0.8), 5
+FIRST_RUNS, EPOCHS = (0.3, 0.8), 15
 """Of the time that is left, for more runs on it as long as each gains much: as long as so many passes over all samples
 take, but within these shares."""
 LEAD_SHARE = 0.3
@@ -146,9 +146,9 @@ class Improver:
         left = max(1e-9, budget.until - budget.control.elapsed)
         needed = EPOCHS * self.coefficients / PASSED_PER_S
         soon = budget.share(float(np.clip(needed / left, *FIRST_RUNS)))
-        before = self.incumbents.start
+        before, trained = self.incumbents.start, self.problem.spread > 0
         while account.alive and descents.gaining and descents.fits(soon) and not (soon.over or self._settled):
-            if self.soon_scored and self.incumbents.best.objective >= before:
+            if trained and self.soon_scored and self.incumbents.best.objective >= before:
                 break  # from weights that are good already others know more
             before = self.incumbents.best.objective
             account.advance(soon)

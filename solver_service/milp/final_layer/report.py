@@ -6,7 +6,7 @@ import numpy as np
 
 from shared.constraints import Violation, movement_cost, violations
 from shared.contracts import Backend, JobResult, JobSpec, ObjectiveReport, Sizes, SolveStatus, Suspect, Timings, gap
-from shared.objectives import EPSILON, label_margins, outputs, sample_weights
+from shared.objectives import EPSILON, label_margins_at, outputs, sample_weights
 from shared.snapshot import Snapshot, regression_targets
 from solver_service.milp.core.problem import Array, Problem
 from solver_service.milp.core.solution import Solution
@@ -16,7 +16,7 @@ from solver_service.milp.formulation.model import LinearModel
 from solver_service.milp.formulation.rows import nonzeros
 from solver_service.milp.presolve.aggregation import Aggregation
 from solver_service.milp.presolve.screening import Screened
-from solver_service.milp.rounding.incumbents import Incumbents
+from solver_service.milp.rounding.incumbents import Candidate, Incumbents
 
 AS_GOOD = 1.05
 """Solutions within this factor of the best say together which samples cannot be had."""
@@ -117,17 +117,18 @@ def _suspects(snapshot: Snapshot, spec: JobSpec, incumbents: Incumbents) -> list
     found = []
     for candidate in list(incumbents.good)[: -1 - max(1, LOOKED_AT // snapshot.inputs.size) : -1]:
         if candidate.objective <= AS_GOOD * best:
-            found.append(_room(snapshot, spec, outputs(snapshot, candidate.weight, candidate.bias)))
+            found.append(_room(snapshot, spec, candidate))
     counted = np.flatnonzero(sample_weights(snapshot) > 0)
     need = EPSILON if spec.objective == "zero_one" else 0.0
     return suspects_of([margin[counted] for margin in found], index=counted, need=need)
 
 
-def _room(snapshot: Snapshot, spec: JobSpec, scores: Array) -> Array:
+def _room(snapshot: Snapshot, spec: JobSpec, candidate: Candidate) -> Array:
     """By how much each sample [N] is right: its margin, or what is left of the tolerance."""
     if snapshot.task == "regression":
-        return np.asarray((spec.tolerance or 0.0) - np.abs(scores - regression_targets(snapshot)).max(axis=1))
-    return label_margins(snapshot, scores)[:, 0]
+        error = np.abs(outputs(snapshot, candidate.weight, candidate.bias) - regression_targets(snapshot))
+        return np.asarray((spec.tolerance or 0.0) - error.max(axis=1))
+    return label_margins_at(snapshot, candidate.weight, candidate.bias)[:, 0]
 
 
 def _constraint_notes(snapshot: Snapshot, spec: JobSpec, incumbents: Incumbents, broken: list[Violation]) -> list[str]:

@@ -8,7 +8,7 @@ import shared.objectives
 from shared.activations import Activation
 from shared.contracts import JobSpec
 from shared.losses import cross_entropy, margins
-from shared.objectives import OF_TASK, Objective, outputs
+from shared.objectives import OF_TASK, Objective, label_margins, label_margins_at, outputs
 from shared.snapshot import Snapshot, TailLayer
 from solver_service.milp.core.budget import Budget
 from solver_service.milp.core.control import Control
@@ -68,6 +68,9 @@ def test_a_value_is_the_same_in_parts(task: str, name: str, tail: bool, monkeypa
     assert goal.value(snapshot, snapshot.weight, snapshot.bias) == pytest.approx(whole, rel=1e-12)
     scores = outputs(snapshot, snapshot.weight, snapshot.bias)
     assert goal.of_outputs(snapshot, scores) == pytest.approx(whole, rel=1e-12)
+    if task != "regression":
+        found = label_margins_at(snapshot, snapshot.weight, snapshot.bias)
+        assert np.allclose(found, label_margins(snapshot, scores), rtol=1e-12, atol=1e-12)
 
 
 def test_margins_and_losses_do_not_depend_on_parts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,12 +91,12 @@ class AnnealedDescents:
         self._batch = self._batch_size()
         self._few = FewValues.of(self.problem)
         self._stepped = self._few is not None and self._few.stepped
-        self._spread = float(self.block.scores.std())
+        self._spread: float | None = None
         if self._few is not None:
             # What there is now is far from any grid or list: scores anywhere in the box say more.
             anywhere = self.rng.uniform(-1.0, 1.0, self.problem.radius.shape).astype(np.float32)
             moved = self.block.inputs @ (self.block.reach * anywhere).T
-            self._spread = max(self._spread, float(moved.std()))
+            self._spread = max(float(self.block.scores.std()), float(moved.std()))
         mean = self.problem.objective.name in MEANS or len(self.tally.judged)
         self._paid = WeightPrices.of(self.problem, 1.0 if mean else 1.0 / float(self.problem.weights.sum()))
 
@@ -123,7 +123,7 @@ class AnnealedDescents:
             kick = STEPPED_KICK if self._stepped else KICK
             change = np.clip(change + kick * self.block.pace * self.rng.normal(size=change.shape), -1.0, 1.0)
         nothing = np.zeros_like(change)
-        spread = self._spread if self._few else self._spread_at(change) or 1.0
+        spread = self._spread or self._spread_at(change) or 1.0
         reached = float(np.sqrt(((self.problem.pace * self.problem.swing) ** 2).sum(axis=1)).max()) / self.block.unit
         return _Descent(
             change=np.where(self.problem.radius > 0, change, 0.0),

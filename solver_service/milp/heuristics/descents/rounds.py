@@ -73,14 +73,14 @@ class Descents:
         cost = self.problem.cost
         self._weights = (cost / cost.mean()).astype(np.float32)
         self._epoch = -(-len(cost) // batch_size(len(cost)))
-        self._blank = float(np.ptp(self.problem.scores)) == 0
+        self._blank = self.problem.spread == 0
         self._step_s = 0.0
 
     def advance(self, budget: Budget) -> bool:
         """Run one round; False when there is no time for another."""
         warm = len(self.elite) >= PARENTS and self.rng.random() < WARM
         steps, count = self._plan(budget)
-        if steps < FEWEST_STEPS and self.rounds > 0:
+        if steps < FEWEST_STEPS and (self.rounds > 0 or not steps):
             return False
         arms = self._arms(count, warm)
         began = budget.control.elapsed
@@ -113,7 +113,10 @@ class Descents:
             return epochs * self._epoch, FIRST_ARMS if self.rounds == 0 else ARMS
         if self.rounds == 0:
             # Nothing is known of a step's time yet: two of them are tried.
-            return int(np.clip(FIRST_S / self._probed(budget), FEWEST_STEPS, FIRST_EPOCHS * self._epoch)), FIRST_ARMS
+            step_s = self._probed(budget)
+            if self.incumbents.history and FEWEST_STEPS * step_s > budget.until - budget.control.elapsed:
+                return 0, FIRST_ARMS  # somebody has been better, and this would be late
+            return int(np.clip(FIRST_S / step_s, FEWEST_STEPS, FIRST_EPOCHS * self._epoch)), FIRST_ARMS
         left = budget.until - budget.control.elapsed
         long = LONG_EPOCHS * self._epoch
         # A share of what is left, or more of it for one long descent.

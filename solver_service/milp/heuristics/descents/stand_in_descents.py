@@ -20,7 +20,7 @@ from solver_service.milp.rounding.incumbents import Incumbents
 RATES, SLOWER, FASTER = (0.1, 0.02, 0.004), 0.3, 4.0
 """Of the first arms, in radii; how much lower it is after a run without a gain, and how much higher after the first,
 which is far shorter than any other, where a count is to gain from it: large scores do."""
-FIRST_S, LONGER, ALONE, SHARE_OF_TURNS = 0.15, 4.0, 0.9, 0.3
+FIRST_S, LONGER, ALONE, SHARE_OF_TURNS = 0.15, 16.0, 0.9, 0.3
 """How long the first run takes, how much longer each next one does, and of the time that is left at most: while it is
 alone, and in turns with others."""
 STRETCHES = (1.0, 0.5, 2.0, 4.0, 8.0)
@@ -51,7 +51,7 @@ def sharpness(problem: Problem) -> float:
         return 1.0
     reached = float(np.sqrt(((problem.pace * problem.swing)[:, :-1] ** 2).sum(axis=1)).max())
     # Weights that were trained have a scale of their own: two standard deviations are large.
-    return max(1.0, LARGE_SCORE / max(1e-30, reached, 2 * float(problem.scores.std())))
+    return max(1.0, LARGE_SCORE / max(1e-30, reached, 2 * problem.spread))
 
 
 @dataclass(eq=False)
@@ -114,7 +114,7 @@ class StandInDescents:
         else:
             rate, self._in_vain = SLOWER * rate, self._in_vain + 1
         if len(ends) > 1 and self.problem.objective.name != "log_loss":
-            rate *= FASTER
+            rate = min(RATES[0], FASTER * rate)
         self._rates, self._seconds = (rate,), LONGER * self._seconds
         change = self._stretched(ends[best]).astype(np.float64)
         if self.walk is not None and not budget.over:
