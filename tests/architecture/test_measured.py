@@ -78,6 +78,14 @@ def test_large_jobs() -> None:
     assert rows("docs/solver/measured.md", "## Large jobs") == [printed(record) for record in records]
 
 
+def test_many_classes() -> None:
+    """Every run of the command, won or lost."""
+    found = rows("docs/solver/measured.md", "## Many classes")
+    for cells, one in zip(found, results("many-classes")["records"], strict=True):
+        assert cells[:3] == [one["case"], f"`{one['objective']}`", f"{one['time_s']:g}"]
+        assert cells[3:] == [f"{one['job']:.4g}", f"{one['took_s']:.2f}", f"{one['script']:.4g}"]
+
+
 def test_weights_with_few_values() -> None:
     found = results("few-values")["rows"]
     for cells, row in zip(rows("docs/solver/few-values.md", "## Measured"), found, strict=True):
