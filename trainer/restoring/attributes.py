@@ -85,7 +85,7 @@ def _hooks(modules: Iterable[nn.Module]) -> Iterator[Any]:
     for present in (vars(all_modules), *map(vars, modules)):
         for name in ("_forward_hooks", "_forward_pre_hooks", "_global_forward_hooks", "_global_forward_pre_hooks"):
             if found := present.get(name):
-                yield from found.values()
+                yield from list(found.values())
 
 
 class _Memory:
@@ -240,7 +240,7 @@ class _Memory:
                 self._classes.add(base)
                 self.undo.append(undoing.of_class(base))
                 if is_users(base.__module__):
-                    self.look((name, part) for name, part in vars(base).items() if not callable(part))
+                    self.look((name, part) for name, part in list(vars(base).items()) if not callable(part))
         self.look(("", method) for method in self._calls.meet(kind))
 
     def _see_method(self, value: Any, name: str) -> None:

@@ -105,7 +105,9 @@ class Paths:
         """What is named of an object of the user's; all of one that code of Python or torch works on."""
         content = attributes_of(value)
         if isinstance(value, nn.Module):
-            content = {name: part for registry in REGISTRIES for name, part in content[registry].items()} | content
+            content = {
+                name: part for registry in REGISTRIES for name, part in list(content[registry].items())
+            } | content
         self._class(type(value))
         if root_of(type(value).__module__) in WHOLE:
             self._whole.add(id(value))
@@ -125,7 +127,7 @@ class Paths:
         for base in kind.__mro__:
             if is_users(base.__module__) and id(base) not in self._whole:
                 self._reached[id(base)] = base
-                self._withhold({name: part for name, part in vars(base).items() if not callable(part)})
+                self._withhold({name: part for name, part in list(vars(base).items()) if not callable(part)})
         self._look(self._calls.meet(kind))
 
     def _function(self, function: FunctionType) -> None:

@@ -2,7 +2,8 @@
 
 import random
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from operator import is_
 from types import CellType, MemberDescriptorType
@@ -16,6 +17,8 @@ GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, rando
 PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.device, torch.Size})
 """Values that nobody can change."""
 MISSING: Any = object()
+TRIES = 8
+"""So often what somebody writes into meanwhile is read anew."""
 
 
 class Others(Protocol):
@@ -54,8 +57,16 @@ def of_large(value: Any, name: str) -> Undo:
 def entries_of(value: Any) -> list[Any]:
     """All that a container holds; of a mapping each key before its entry."""
     if isinstance(value, dict):
-        return [part for pair in _base_of(value).items(value) for part in pair]
-    return list(_base_of(value).__iter__(value))
+        return [part for pair in _at_once(partial(_base_of(value).items, value)) for part in pair]
+    return _at_once(partial(_base_of(value).__iter__, value))
+
+
+def _at_once(read: Callable[[], Iterable[Any]]) -> list[Any]:
+    """All of it in one go: other threads, and what the collection of garbage ends, may write into it meanwhile."""
+    for _ in range(TRIES):
+        with suppress(RuntimeError):
+            return list(read())
+    return list(read())
 
 
 def _refill(value: Any, entries: list[Any], name: str, others: Others) -> None:

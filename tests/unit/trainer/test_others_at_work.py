@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +24,7 @@ from trainer.restoring import beside
 from trainer.restoring.attributes import attributes_kept
 from trainer.restoring.draws import draws_kept
 from trainer.restoring.postponed import after_put_back, postponed
+from trainer.restoring.undoing import entries_of
 
 GENERATOR = torch.Generator().manual_seed(1)
 X = torch.randn(200, 6, generator=GENERATOR)
@@ -402,3 +404,28 @@ def test_calls_wait_while_any_thread_has_something_to_put_back() -> None:
     assert heard == [1, 3, 2]
     after_put_back(lambda: heard.append(4))
     assert heard == [1, 3, 2, 4]
+
+
+@pytest.mark.parametrize("kind", [dict, OrderedDict])
+def test_a_mapping_that_another_thread_writes_into_is_read_at_once(kind: type[dict[int, int]]) -> None:
+    """Entry by entry it would be another one on the way, which is an error."""
+    shared, ended, switched = kind((number, 0) for number in range(2000)), threading.Event(), sys.getswitchinterval()
+
+    def write() -> None:
+        number = 0
+        while not ended.is_set():
+            shared[-1 - number % 3] = number
+            shared.pop(-1 - number % 3)
+            number += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(200):
+            found = entries_of(shared)
+            assert len(found) >= 4000
+    finally:
+        sys.setswitchinterval(switched)
+        ended.set()
+        writer.join()
