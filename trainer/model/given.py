@@ -1,7 +1,7 @@
 """Compares what a loop gives its model with the batch that it was handed: a loop may change inputs in between."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from trainer.samples.batches import Batch
+from trainer.samples.batches import Batch, tensors_in
 
 LOOKS = 8
 """So many batches are looked at."""
@@ -48,7 +48,7 @@ class Given:
         self._left -= 1
         try:
             batch = read()
-            before = [_few(part).clone() for part in _tensors([batch.args, batch.kwargs]) if part.dim()]
+            before = [_few(part).clone() for part in tensors_in([batch.args, batch.kwargs]) if part.dim()]
         except Exception:  # what cannot be read is told of elsewhere
             return
         self._handle = self._model.register_forward_pre_hook(_Look(before, self._seen), with_kwargs=True)
@@ -86,7 +86,7 @@ class _Look:
             return
         found = None
         with suppress(Exception), torch.no_grad():  # the loop's call goes on, whatever it is given
-            found = _compared(self._before, list(_tensors([args, kwargs])))
+            found = _compared(self._before, list(tensors_in([args, kwargs])))
         self._seen(found)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -102,17 +102,6 @@ def _compiled() -> int:
 
 def _captures() -> bool:
     return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
-
-
-def _tensors(tree: Any) -> Iterator[Tensor]:
-    if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, Mapping):
-        for value in tree.values():
-            yield from _tensors(value)
-    elif isinstance(tree, tuple | list):
-        for value in tree:
-            yield from _tensors(value)
 
 
 def _few(values: Tensor) -> Tensor:

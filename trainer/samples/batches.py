@@ -67,7 +67,7 @@ def read_batch(batch: Any, split: Split | None = None) -> Batch:
     int64.
     """
     found = _by_form(batch) if split is None else _by_split(split, batch)
-    for leaf in _tensors(found.tree()):
+    for leaf in tensors_in(found.tree()):
         if leaf.layout != torch.strided or leaf.is_nested or leaf.is_quantized or leaf.is_meta:
             kind = "nested" if leaf.is_nested else "quantized" if leaf.is_quantized else str(leaf.layout)
             raise DataError(f"a tensor of this batch is {kind} and has no rows that could be kept; {CURE}, all dense")
@@ -76,7 +76,7 @@ def read_batch(batch: Any, split: Split | None = None) -> Batch:
                 f"a tensor of this batch has shape {list(leaf.shape)} beside {found.samples} targets; the leading "
                 f"dimension of each has to count samples. Otherwise {CURE}"
             )
-    if not any(leaf.dim() > 0 for leaf in _tensors([list(found.args), dict(found.kwargs)])):
+    if not any(leaf.dim() > 0 for leaf in tensors_in([list(found.args), dict(found.kwargs)])):
         raise DataError(f"this batch holds no input tensor; {CURE}")
     if found.targets.is_floating_point():
         return found
@@ -264,12 +264,13 @@ def _size(batch: Any) -> str:
     return f" of {len(batch)}" if isinstance(batch, tuple | list) else ""
 
 
-def _tensors(tree: Any) -> Iterator[Tensor]:
+def tensors_in(tree: Any) -> Iterator[Tensor]:
+    """The tensors of nested tuples, lists and mappings, in their order."""
     if isinstance(tree, Tensor):
         yield tree
     elif isinstance(tree, Mapping):
         for value in tree.values():
-            yield from _tensors(value)
+            yield from tensors_in(value)
     elif isinstance(tree, tuple | list):
         for value in tree:
-            yield from _tensors(value)
+            yield from tensors_in(value)
