@@ -185,11 +185,11 @@ class Objective:
         """What counts of the outputs [n, K] of some samples, [n, w]: losses of log_loss, else margins or errors."""
         if task == "regression":
             return np.asarray(wanted - scores)
+        if self.name != "log_loss":
+            return _signed(task, scores, wanted)
         if task == "classification":
-            found = cross_entropy(scores, wanted) if self.name == "log_loss" else margins(scores, wanted)
-            return found[:, None]
-        signed = np.asarray(wanted * scores)
-        return logistic(signed).mean(axis=1, keepdims=True) if self.name == "log_loss" else signed
+            return cross_entropy(scores, wanted)[:, None]
+        return np.asarray(logistic(_signed(task, scores, wanted)).mean(axis=1, keepdims=True))
 
     def _weighed(self, snapshot: Snapshot, told: Array) -> Array:
         """Each sample's part of the objective [N], from what was told of all [N, w]."""
@@ -248,17 +248,20 @@ def class_scores(snapshot: Snapshot, scores: Array) -> Array:
 
 def label_margins(snapshot: Snapshot, scores: Array) -> Array:
     """What decides right and wrong [N, labels]: the margin of the class, or s and -s for labels 1 and 0."""
-    wanted = _wanted(snapshot)
-    return margins(scores, wanted)[:, None] if snapshot.task == "classification" else np.asarray(wanted * scores)
+    return _signed(snapshot.task, scores, _wanted(snapshot))
 
 
 def label_margins_at(snapshot: Snapshot, weight: FloatArray, bias: FloatArray | None) -> Array:
     """The same [N, labels] at a block's weights; no table of all scores is made."""
     found = np.empty((snapshot.samples, 1 if snapshot.task == "classification" else snapshot.outputs))
-    wanted, signs = _wanted(snapshot), Objective("hinge")
+    wanted = _wanted(snapshot)
     for part, scores in _in_parts(snapshot, weight, bias, None):
-        found[part] = signs._told(snapshot.task, scores, wanted[part])
+        found[part] = _signed(snapshot.task, scores, wanted[part])
     return found
+
+
+def _signed(task: Task, scores: Array, wanted: NDArray[Any]) -> Array:
+    return margins(scores, wanted)[:, None] if task == "classification" else np.asarray(wanted * scores)
 
 
 def _wanted(snapshot: Snapshot) -> NDArray[Any]:

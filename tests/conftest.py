@@ -17,6 +17,8 @@ import redis
 from shared.snapshot import Snapshot
 from solver_service.pool.own_redis import redis_command
 from solver_service.queue import QUEUES, TASK
+from solver_service.settings import Settings
+from solver_service.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -77,6 +79,15 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         finally:
             process.terminate()
             process.wait(10)
+
+
+@pytest.fixture
+def store(redis_url: str) -> Iterator[Store]:
+    """What a pool keeps in that Redis: nothing yet."""
+    opened = Store.open(Settings(redis_url=redis_url))
+    opened.redis.flushall()
+    yield opened
+    opened.close()
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """Jobs' logs on a real Redis: appended by the attempt that holds the job, bounded, counted, told, and gone with it."""
 
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -9,21 +8,12 @@ from shared.contracts import JobError, JobSpec
 from shared.errors import ErrorCode
 from solver_service import purge
 from solver_service.rules import jobs
-from solver_service.settings import Settings
 from solver_service.store import Store, keys
 from solver_service.store.attached.logs import LEFT_OUT, MOST_BYTES
 from solver_service.store.events import BEGINNING
 
 SPEC = JobSpec.model_validate({"objective": "ramp", "radius": 0.1})
 OWNER = "somebody"
-
-
-@pytest.fixture
-def store(redis_url: str) -> Iterator[Store]:
-    opened = Store.open(Settings(redis_url=redis_url))
-    opened.redis.flushall()
-    yield opened
-    opened.close()
 
 
 def claimed(store: Store, job_id: str | None = None) -> jobs.Job:

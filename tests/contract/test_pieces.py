@@ -1,7 +1,7 @@
 """Redis does one command at a time: no value of any size goes to it, or comes from it, in one that takes long."""
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,6 @@ import redis
 
 from solver_service.backup.take import take
 from solver_service.rules import jobs
-from solver_service.settings import Settings
 from solver_service.store import Store, keys
 from solver_service.store.pieces import PIECE_BYTES, hand_over, whole
 from solver_service.store.reading import AT_ONCE, MAX_CALL_BYTES, MAX_PAGE_BYTES
@@ -19,14 +18,6 @@ from tests.unit.service.test_jobs import RESULT
 
 LARGE = bytes(range(256)) * 5000
 OWNER, SNAPSHOT = "local", "a" * 64
-
-
-@pytest.fixture
-def store(redis_url: str) -> Iterator[Store]:
-    opened = Store.open(Settings(redis_url=redis_url))
-    opened.redis.flushall()
-    yield opened
-    opened.close()
 
 
 class Wire:

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -27,14 +26,6 @@ from tests.contract.test_store import add, claim
 from tests.unit.service.test_jobs import PROGRESS, RESULT, queued, running
 
 LOCAL = "http://127.0.0.1"
-
-
-@pytest.fixture
-def store(redis_url: str) -> Iterator[Store]:
-    opened = Store.open(Settings(redis_url=redis_url))
-    opened.redis.flushall()
-    yield opened
-    opened.close()
 
 
 def ending(**values: float) -> JobResult:

@@ -3,7 +3,7 @@
 import io
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -79,14 +79,6 @@ SPOILS: list[tuple[str, Spoil]] = [
     ("turns", lambda client: (client.zadd(keys.PASSES, {"x": -1}), client.set(keys.turns("x"), "no set"))),
     ("half a name", lambda client: client.set(keys.job(NOBODY), '{"owner": "\\ud800", "spec": {"run": "\\ud800"}}')),
 ]
-
-
-@pytest.fixture
-def store(redis_url: str) -> Iterator[Store]:
-    opened = Store.open(Settings(redis_url=redis_url))
-    opened.redis.flushall()
-    yield opened
-    opened.close()
 
 
 def spoilt(store: Store, spoil: Spoil) -> tuple[jobs.Job, jobs.Job]:

@@ -1,7 +1,6 @@
 """Whose turn it is, on a real Redis: no key waits for another one's queue, and no turn is lost or left over."""
 
 from collections import Counter
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -10,18 +9,9 @@ from shared.contracts import State
 from solver_service.queue import QUEUES, TURNS_QUEUE
 from solver_service.reaper import sweep
 from solver_service.rules import jobs
-from solver_service.settings import Settings
 from solver_service.store import Store, keys
 from solver_service.store.turns import LEAST_WEIGHT
 from tests.contract.test_store import add, claim
-
-
-@pytest.fixture
-def store(redis_url: str) -> Iterator[Store]:
-    opened = Store.open(Settings(redis_url=redis_url))
-    opened.redis.flushall()
-    yield opened
-    opened.close()
 
 
 def next_owner(store: Store) -> str | None:

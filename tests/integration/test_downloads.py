@@ -3,7 +3,6 @@
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
 from functools import partial
 
 import httpx
@@ -13,21 +12,12 @@ import pytest
 from shared.contracts import JobSpec
 from solver_service.gateway.download import MAX_DOWNLOAD_BYTES
 from solver_service.rules import jobs
-from solver_service.settings import Settings
 from solver_service.store import Store
 from tests.conftest import wait_for
 from tests.integration.test_hardening import closed_within, gateway_process
 from tests.unit.service.test_jobs import RESULT
 
 RESULT_BYTES = 20_000_000
-
-
-@pytest.fixture
-def store(redis_url: str) -> Iterator[Store]:
-    opened = Store.open(Settings(redis_url=redis_url))
-    opened.redis.flushall()
-    yield opened
-    opened.close()
 
 
 def with_result(store: Store, data: bytes) -> str:

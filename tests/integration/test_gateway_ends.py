@@ -6,29 +6,18 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator
 
 import httpx
 import psutil
-import pytest
 
 from shared.contracts import JobSpec
 from solver_service.rules import jobs
-from solver_service.settings import Settings
 from solver_service.store import Store
 from tests.conftest import small_snapshot, wait_for
 from tests.integration.test_gateway import OCTETS
 from tests.integration.test_hardening import gateway_process
 
 WAITERS = 300
-
-
-@pytest.fixture
-def store(redis_url: str) -> Iterator[Store]:
-    opened = Store.open(Settings(redis_url=redis_url))
-    opened.redis.flushall()
-    yield opened
-    opened.close()
 
 
 def test_nobody_who_waits_is_left_without_an_answer(store: Store, redis_url: str) -> None:

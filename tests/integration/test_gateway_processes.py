@@ -17,7 +17,6 @@ import psutil
 import pytest
 
 from solver_service.rules.owners import Scope, create_key
-from solver_service.settings import Settings
 from solver_service.store import Store
 from tests.conftest import ROOT, start_pool, wait_for
 from tests.contract.test_store import add
@@ -68,14 +67,6 @@ def counted(connection: http.client.HTTPConnection) -> float:
     assert page.count('gdsolver_bytes_in_flight{direction="in"} 0.0') == 1
     line = 'gdsolver_http_requests_total{method="GET",route="/healthz",status="200"} '
     return sum(float(found.removeprefix(line)) for found in page.splitlines() if found.startswith(line))
-
-
-@pytest.fixture
-def store(redis_url: str) -> Iterator[Store]:
-    opened = Store.open(Settings(redis_url=redis_url))
-    opened.redis.flushall()
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -43,14 +43,6 @@ class Reads:
             return size, slow
 
         monkeypatch.setattr(BlobStore, "reader", counted)
-
-
-@pytest.fixture
-def store(redis_url: str) -> Iterator[Store]:
-    opened = Store.open(Settings(redis_url=redis_url))
-    opened.redis.flushall()
-    yield opened
-    opened.close()
 
 
 def test_forty_submissions_of_one_snapshot_read_it_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

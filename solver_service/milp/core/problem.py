@@ -106,6 +106,11 @@ class Problem(Space):
         most[:, -1] = np.sqrt((np.minimum(swing, most)[:, :-1] ** 2).sum(axis=1))
         return np.asarray(np.divide(most, swing, out=np.ones_like(swing), where=(swing > most) & (most > 0)))
 
+    @cached_property
+    def stride(self) -> Array:
+        """How far a step of each entry [h, d+1] at its pace moves a typical sample's score."""
+        return self.pace * self.swing
+
     @property
     def value_at_start(self) -> float:
         """The same at the snapshot's own weights, from their scores, where those are the box's center."""

@@ -121,15 +121,15 @@ class AnnealedDescents:
         change = self.incumbents.whole_change
         if self._runs:
             kick = STEPPED_KICK if self._stepped else KICK
-            change = np.clip(change + kick * self.block.pace * self.rng.normal(size=change.shape), -1.0, 1.0)
+            change = np.clip(change + kick * self.problem.pace * self.rng.normal(size=change.shape), -1.0, 1.0)
         nothing = np.zeros_like(change)
         spread = self._spread or self._spread_at(change) or 1.0
-        reached = float(np.sqrt(((self.problem.pace * self.problem.swing) ** 2).sum(axis=1)).max()) / self.block.unit
+        reached = float(np.linalg.norm(self.problem.stride, axis=1).max()) / self.block.unit
         return _Descent(
             change=np.where(self.problem.radius > 0, change, 0.0),
             steps=(STEPS if self._runs else FIRST) * (1 if self._batch is None else BATCHES),
             spread=spread,
-            pace=self.problem.pace * min(1.0, WIDE * spread / reached),
+            pace=self.problem.pace * min(1.0, WIDE * spread / max(reached, 1e-300)),
             narrowest=(STEPPED_NARROWEST if self._stepped else NARROWEST)[self._runs % 2],
             multipliers=np.zeros(self._counts.asked),
             lack=np.zeros(self._counts.asked),

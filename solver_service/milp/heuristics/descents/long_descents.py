@@ -57,7 +57,7 @@ class Polishing:
         width = self._natural
         if self._runs:
             reach = KICK * self.rng.random() ** 2
-            start = np.clip(start + reach * self.block.pace * self.rng.normal(size=start.shape), -1.0, 1.0)
+            start = np.clip(start + reach * self.problem.pace * self.rng.normal(size=start.shape), -1.0, 1.0)
             width = float(np.clip(width * np.exp(0.7 * self.rng.normal()), self._low, self._high))
         self._runs += 1
         until = budget.control.elapsed + min(left, LONGEST_S)

@@ -7,14 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.losses import parts_of
-from solver_service.milp.core.problem import Array, Problem
+from solver_service.milp.core.problem import MEASURED, Array, Problem
 
 Singles = NDArray[np.float32]
 
 LARGEST_CHUNK = 1 << 22
 """Entries that are scaled at a time: the clock is looked at in between, and no second copy is made in float64."""
-MEASURED = 1 << 22
-"""Scores that the typical one is told from, at most."""
 
 
 @dataclass(frozen=True, eq=False)

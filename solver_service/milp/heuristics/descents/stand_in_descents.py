@@ -49,7 +49,7 @@ def sharpness(problem: Problem) -> float:
     more than small scores."""
     if problem.objective.name not in SCALE_FREE:
         return 1.0
-    reached = float(np.sqrt(((problem.pace * problem.swing)[:, :-1] ** 2).sum(axis=1)).max())
+    reached = float(np.linalg.norm(problem.stride[:, :-1], axis=1).max())
     # Weights that were trained have a scale of their own: two standard deviations are large.
     return max(1.0, LARGE_SCORE / max(1e-30, reached, 2 * problem.spread))
 
@@ -67,10 +67,10 @@ class StandInDescents:
     walk: Walk | None
     rng: np.random.Generator
     reproducible: bool
-    _rates: tuple[float, ...] = RATES
-    _seconds: float = FIRST_S
     gaining: bool = True
     share: float = ALONE
+    _rates: tuple[float, ...] = RATES
+    _seconds: float = FIRST_S
     _least: float = np.inf
     _ran_s: float = 0.0
     _in_vain: int = 0
